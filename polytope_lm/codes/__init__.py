@@ -1,0 +1,1 @@
+"""What a token becomes: packed spline codes in memory and on disk."""

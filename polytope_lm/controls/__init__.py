@@ -1,0 +1,1 @@
+"""What would look the same if the claim were false: one control a file."""

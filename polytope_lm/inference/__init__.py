@@ -1,0 +1,1 @@
+"""Scores of a grouping of tokens, and what may be concluded from them."""

@@ -1,0 +1,120 @@
+"""Where codes live: a site is one linear map of a network whose output's sign says which neurons are on.
+
+For one transformer block, `x` in R^D is the residual stream that the MLP's norm reads, `u = Norm(x)` the MLP's
+input, and `h = W u + b` in R^N the pre-activations. The code is `z = 1[h > 0]` (Balestriero & Baraniuk, "A Spline
+Theory of Deep Networks", ICML 2018; Black et al., "Interpreting Neural Networks through the Polytope Lens", 2022).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+
+Linearity = Literal["piecewise affine", "smooth", "gated", "unknown"]
+NormKind = Literal["LayerNorm", "RMSNorm", "none"]
+
+PIECEWISE_AFFINE = frozenset({"relu", "leaky_relu", "prelu"})
+
+
+@dataclass(frozen=True)
+class Premises:
+    """What a site has of the paper's assumptions: a piecewise-affine activation, and biases.
+
+    Attributes:
+        linearity: `piecewise affine` (ReLU), `smooth` (GELU, SiLU) or `gated` (`act(g) * up`: quadratic inside a
+            region). `unknown` for a hook point that the user declared.
+        activation: the activation's name in the model's own configuration.
+        biased: whether any boundary can miss the origin of `u`-space.
+        norm: the norm between the residual stream and the site.
+
+    """
+
+    linearity: Linearity
+    activation: str
+    biased: bool
+    norm: NormKind
+
+    @property
+    def met(self) -> bool:
+        """Whether the paper's premises hold: piecewise affine with biases."""
+        return self.linearity == "piecewise affine" and self.biased
+
+    def __str__(self) -> str:
+        bias = "with biases" if self.biased else "without biases"
+        verdict = "" if self.met else "; outside the paper's premises"
+        return f"{self.linearity} ({self.activation}), {bias}, {self.norm} before it{verdict}"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site, as plain data: it travels with codes, stores and results without the model.
+
+    Attributes:
+        layer: the block's index, from 0.
+        kind: `pre` for plain MLPs; `gate`, `up` or `gate+up` (2N bits) for gated ones; `custom` for a user's own.
+        hook: TransformerLens's name of the hook point, such as `blocks.8.mlp.hook_pre`.
+        width: N, the number of bits.
+        d_model: D, the width of `u`.
+        premises: what the site has of the paper's assumptions.
+        parallel: the MLP reads the block's input (`resid_pre`), not the stream after attention.
+        post_norm: the norm's output is itself the stream that is carried on (BERT, OPT-350m).
+
+    """
+
+    layer: int
+    kind: Literal["pre", "gate", "up", "gate+up", "custom"]
+    hook: str
+    width: int
+    d_model: int
+    premises: Premises
+    parallel: bool = False
+    post_norm: bool = False
+
+    @property
+    def key(self) -> str:
+        """A short name, unique in one model and safe as a file name."""
+        if self.kind == "custom":
+            return "custom." + "".join(c if c.isalnum() else "_" for c in self.hook)
+        return f"L{self.layer:02d}.{self.kind}"
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of one packed code, ceil(N/8)."""
+        return -(-self.width // 8)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data; `from_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Site:
+        """Rebuild a site from `to_dict`'s data."""
+        return cls(**{**data, "premises": Premises(**data["premises"])})
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The numbers behind a site: `h = W (gain * C x / sigma + shift) + b`, `sigma^2 = |C x|^2 / D + eps`.
+
+    `C` subtracts the mean over coordinates for a LayerNorm and is the identity for an RMSNorm; without a norm `u = x`.
+
+    Attributes:
+        weight: W, `[N, D]`.
+        bias: b, `[N]`; zeros where the site has none.
+        gain: the norm's gain, `[D]` (for Gemma already `1 + g`); ones without a norm.
+        shift: the norm's bias, `[D]`; zeros where there is none.
+        eps: the norm's epsilon, added to the mean square.
+        norm: which norm.
+
+    """
+
+    weight: Float[np.ndarray, "N D"]
+    bias: Float[np.ndarray, " N"]
+    gain: Float[np.ndarray, " D"]
+    shift: Float[np.ndarray, " D"]
+    eps: float
+    norm: NormKind

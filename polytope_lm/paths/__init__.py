@@ -1,0 +1,1 @@
+"""Paths between prompts and the polytope boundaries that they cross."""

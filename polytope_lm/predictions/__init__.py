@@ -1,0 +1,1 @@
+"""Predictions of the polytope lens, each a claim that can be false."""

@@ -1,0 +1,82 @@
+"""What the codes look like before any claim: firing rates, dead and always-on neurons, bits that could go either way.
+
+A claim about codes is read beside these: a layer whose bits are mostly ambiguous (`|h| < 0.5`, where GELU and SiLU
+are far from a gate) or mostly constant says little about polytopes (Balestriero & Baraniuk, "From Hard to Soft",
+ICLR 2019, on what a smooth activation does to a region).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from polytope_lm.models.sites import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AMBIGUOUS_BELOW = 0.5
+RATE_BINS = 20
+
+
+@dataclass(frozen=True)
+class LayerOverview:
+    """One layer's codes in numbers.
+
+    Attributes:
+        site: where the codes live.
+        tokens: tokens counted.
+        rate_histogram: neurons in each of 20 equal bins of firing rate from 0 to 1 (the last one closed).
+        dead: neurons that are off for every token.
+        always_on: neurons that are on for every token.
+        mean_bits_on: bits on in a token's code, on average.
+        distinct_codes: different codes among the tokens.
+        ambiguous: share of bits with `|h| < 0.5`; None where `h` was not kept.
+
+    """
+
+    site: Site
+    tokens: int
+    rate_histogram: tuple[int, ...]
+    dead: int
+    always_on: int
+    mean_bits_on: float
+    distinct_codes: int
+    ambiguous: float | None
+
+    @property
+    def layer(self) -> int:
+        """The block's index, from 0."""
+        return self.site.layer
+
+
+@dataclass(frozen=True)
+class CodeOverview:
+    """All layers' codes in numbers.
+
+    Attributes:
+        layers: one overview a layer.
+        documents: documents that the tokens come from.
+        first_position: tokens at a document's first position read without BOS (attention sinks), left out of headline
+            scores.
+        provenance: model, revision, dtype, sample rule, ... as the codes state them.
+
+    """
+
+    layers: tuple[LayerOverview, ...]
+    documents: int
+    first_position: int
+    provenance: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data; `from_dict` is its inverse."""
+        return {**asdict(self), "provenance": dict(self.provenance)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CodeOverview:
+        """Rebuild an overview from `to_dict`'s data."""
+        layers = tuple(
+            LayerOverview(**{**d, "site": Site.from_dict(d["site"]), "rate_histogram": tuple(d["rate_histogram"])})
+            for d in data["layers"]
+        )
+        return cls(**{**data, "layers": layers})

@@ -1,0 +1,445 @@
+"""What a comparison of clusterings found, as frozen records that save, load and draw themselves.
+
+Numbers are plain floats and every one travels with its interval and its n; token texts are kept apart from the
+numbers, in `ClustersResult.tokens`, so that `result.json` never holds a corpus.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    import plotly.graph_objects as go
+
+Outcome = Literal["supported", "refuted", "inconclusive"]
+
+AMI = "AMI"
+AMI_TOKEN = "AMI with token identity"  # noqa: S105
+AGREEMENT = "strict neighbour agreement"
+SCORES = (AMI, AGREEMENT, AMI_TOKEN)
+"""All scores; the verdict reads the first two."""
+
+BEST_COSINE = "better cosine of h"
+SIMHASH = "SimHash, rate-matched"
+REFERENCES = (BEST_COSINE, SIMHASH)
+"""Both comparators of the verdict: the better of raw and centred cosine of `h`, the mean of the SimHash draws."""
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its 95 % interval, `value +/- 1.96 sd` over delete-half resamples of documents."""
+
+    value: float
+    sd: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of one representation.
+
+    Attributes:
+        name: one of `SCORES`.
+        estimate: the score (for a random control: the mean of its draws) and its interval.
+        n: tokens that it is a score of (neighbour agreement leaves out tokens without any allowed neighbour).
+        draws: each draw's score for a random control; empty otherwise.
+
+    """
+
+    name: str
+    estimate: Estimate
+    n: int
+    draws: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hubs:
+    """In-degrees of the strict neighbour graph: a score made by three hubs is no finding.
+
+    Attributes:
+        max_in_degree: how many tokens name the greatest hub among their neighbours (k on average).
+        skew: the in-degrees' skewness (Radovanovic et al. 2010; above about 1 the graph has hubs).
+        never_named: share of tokens that are nobody's neighbour.
+
+    """
+
+    max_in_degree: int
+    skew: float
+    never_named: float
+
+
+@dataclass(frozen=True)
+class RepresentationResult:
+    """Everything measured about one representation in one layer.
+
+    Attributes:
+        name: the registered name, such as `code`.
+        role: `claim`, `reference`, `control` or `other`.
+        isolates: what it answers, one line.
+        metric: `Hamming` or `cosine`.
+        scores: one `Score` for each of `SCORES`.
+        cluster_sizes: tokens in each cluster, by cluster id (of the first draw for a random control).
+        hubs: diagnostics of the strict neighbour graph (of the first draw).
+        dropped_bits: bits without variance left out (rate 0 or 1) where the representation divides by it.
+        few_neighbours: tokens with fewer than k allowed neighbours (averaged over those they have).
+
+    """
+
+    name: str
+    role: str
+    isolates: str
+    metric: str
+    scores: tuple[Score, ...]
+    cluster_sizes: tuple[int, ...]
+    hubs: Hubs
+    dropped_bits: int = 0
+    few_neighbours: int = 0
+
+    def score(self, name: str) -> Score:
+        """Return the score of that name (`AMI`, `strict neighbour agreement`, `AMI with token identity`)."""
+        return _named(self.scores, name, "score")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one representation is ahead of one reference in one score.
+
+    Attributes:
+        representation: who is ahead (or behind, if negative).
+        reference: one of `REFERENCES`.
+        score: one of `SCORES`.
+        estimate: representation minus reference; the reference's maximum or random draw is taken inside each resample.
+        p: one-sided p of "the difference is at most the smallest effect of interest" (normal).
+
+    """
+
+    representation: str
+    reference: str
+    score: str
+    estimate: Estimate
+    p: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The claim's fate in one layer: both scores against both references.
+
+    Attributes:
+        outcome: `supported`, `refuted` or `inconclusive`.
+        deciding_reference: the reference of the cell that decided.
+        deciding_score: the score of the cell that decided.
+        deciding: that cell's difference.
+        p: the largest one-sided p of the four cells (all must pass: an intersection-union test).
+        p_holm: `p` after Holm's correction over the layers of this run.
+        smallest_effect: the smallest difference of interest.
+        documents: documents at hand.
+        documents_needed: documents that would settle an inconclusive layer if the differences stay; None otherwise,
+            or where no number would.
+        premises_met: whether the site is what the paper speaks of (piecewise affine, with biases).
+        premises: the site's premises in words.
+        sentence: the verdict in one sentence.
+
+    """
+
+    outcome: Outcome
+    deciding_reference: str
+    deciding_score: str
+    deciding: Estimate
+    p: float
+    p_holm: float
+    smallest_effect: float
+    documents: int
+    documents_needed: int | None
+    premises_met: bool
+    premises: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One layer: every representation's scores, all differences, the verdict.
+
+    Attributes:
+        site: where the codes live.
+        k: clusters asked of k-medoids, the same for all.
+        representations: scores, sizes and hubs of each.
+        differences: each representation that is not itself that reference, against each reference, in each score.
+        best_cosine: for each score, which of the cosines was the better one.
+        verdict: what follows for the representation `code`.
+
+    """
+
+    site: Site
+    k: int
+    representations: tuple[RepresentationResult, ...]
+    differences: tuple[Difference, ...]
+    best_cosine: Mapping[str, str]
+    verdict: Verdict
+
+    @property
+    def layer(self) -> int:
+        """The block's index, from 0."""
+        return self.site.layer
+
+    def representation(self, name: str) -> RepresentationResult:
+        """Return what was measured about the representation of that name."""
+        return _named(self.representations, name, "representation")
+
+    def difference(self, representation: str, reference: str = BEST_COSINE, score: str = AMI) -> Difference:
+        """Return one representation's difference from one reference in one score."""
+        for d in self.differences:
+            if (d.representation, d.reference, d.score) == (representation, reference, score):
+                return d
+        msg = f"no difference of {representation!r} from {reference!r} in {score!r}; see .to_frame() for those there are"
+        raise PolytopeError(msg)
+
+
+@dataclass(frozen=True)
+class SampleSummary:
+    """Which tokens were compared, and which were not.
+
+    Attributes:
+        tokens: tokens compared.
+        documents: documents that they come from.
+        available: tokens in the codes.
+        repeated_documents: documents left out because an earlier one has the same text.
+        first_position: first-position tokens without BOS (attention sinks) left out of the scores.
+        without_label: tokens left out because they have no label.
+        not_sampled: eligible tokens beyond the limit `tokens`.
+        label_counts: tokens of each label value, most frequent first.
+
+    """
+
+    tokens: int
+    documents: int
+    available: int
+    repeated_documents: int
+    first_position: int
+    without_label: int
+    not_sampled: int
+    label_counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice that moves a number.
+
+    Attributes:
+        label: the label that clusters are scored against.
+        k: clusters.
+        neighbours: neighbours of each token in the agreement score.
+        max_tokens: the limit on compared tokens.
+        seed: seed of every random choice.
+        resamples: delete-half resamples of the documents.
+        smallest_effect: the smallest difference of interest.
+        form: where a token's form comes from (`label form`, or `surface`).
+        lemma: the same for its lemma.
+
+    """
+
+    label: str
+    k: int
+    neighbours: int
+    max_tokens: int
+    seed: int
+    resamples: int
+    smallest_effect: float
+    form: str
+    lemma: str
+
+
+@dataclass(frozen=True)
+class ClustersResult:
+    """Prediction 1 put to the test: are regions named by the code more monosemantic than directions?
+
+    `tokens` has one row a compared token: `row` (in the codes), `document` (id), `position`, `left`, `token`, `right`,
+    one column for each label, then for each layer, with `S` its site's key: `S/cluster/NAME` (cluster id under each
+    representation), `S/neighbours/code` and `S/neighbours/cosine` (row numbers of this table, nearest first, strict)
+    and `S/distances/code` (bits), `S/distances/cosine` (1 - cosine, of the better centred or raw one).
+
+    Attributes:
+        settings: every choice that moves a number.
+        sample: which tokens were compared.
+        layers: one comparison a layer.
+        provenance: model, revision, dtype, sample rule, ... as the codes state them.
+        versions: of the libraries that computed it.
+        command: what reproduces it.
+        tokens: the compared tokens in context, for browsing; None after `load` where the table is gone.
+        timings: seconds by layer and step; not part of the result's identity.
+
+    """
+
+    settings: Settings
+    sample: SampleSummary
+    layers: tuple[LayerComparison, ...]
+    provenance: Mapping[str, Any]
+    versions: Mapping[str, str]
+    command: str
+    tokens: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+    timings: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdict of each layer, in the order of `layers`."""
+        return tuple(layer.verdict for layer in self.layers)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in one sentence: of the layer, or how many layers say what."""
+        from polytope_lm.predictions.verdicts import summarise
+
+        return summarise(self.layers)
+
+    def layer(self, layer: int) -> LayerComparison:
+        """Return one layer's comparison."""
+        for comparison in self.layers:
+            if comparison.layer == layer:
+                return comparison
+        there = ", ".join(str(comparison.layer) for comparison in self.layers)
+        msg = f"layer {layer} is not in this result; layers compared: {there}"
+        raise PolytopeError(msg)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a layer, representation and score: value, interval, n, differences from both references."""
+        from polytope_lm.predictions.tables import to_frame
+
+        return to_frame(self)
+
+    def plot(self, score: str = AMI) -> go.Figure:
+        """Draw dots and intervals: rows are layers, x is the difference from the better cosine of `h`."""
+        from polytope_lm.predictions.figures import differences_figure
+
+        return differences_figure(self, score)
+
+    def clusters(self, representation: str = "code", layer: int | None = None) -> Mapping[int, pd.DataFrame]:
+        """Return one representation's clusters: id -> its tokens in context, `result.clusters("code")[17]`.
+
+        Args:
+            representation: a name in `layers[0].representations`.
+            layer: which layer; may be left out where there is one.
+
+        """
+        from polytope_lm.predictions.tables import clusters_of
+
+        return clusters_of(self, representation, layer)
+
+    def _repr_html_(self) -> str:
+        from polytope_lm.predictions.tables import to_html
+
+        return to_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data without texts; `from_dict` is its inverse (but for `tokens`)."""
+        data = {name: asdict(getattr(self, name)) for name in ("settings", "sample")}
+        data["layers"] = [asdict(layer) for layer in self.layers]
+        return {
+            "format": FORMAT,
+            "prediction": "clusters",
+            "verdict": self.verdict,
+            **data,
+            "provenance": dict(self.provenance),
+            "versions": dict(self.versions),
+            "command": self.command,
+            "timings": dict(self.timings),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], tokens: pd.DataFrame | None = None) -> ClustersResult:
+        """Rebuild a result from `to_dict`'s data, and the table of tokens if it is at hand."""
+        return cls(
+            settings=Settings(**data["settings"]),
+            sample=SampleSummary(**data["sample"]),
+            layers=tuple(_layer(d) for d in data["layers"]),
+            provenance=data["provenance"],
+            versions=data["versions"],
+            command=data["command"],
+            tokens=tokens,
+            timings=data.get("timings", {}),
+        )
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `result.json` (the same bytes for the same seed, `timings` apart) and `tokens.parquet`.
+
+        Returns:
+            The path of `result.json`.
+
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "result.json"
+        text = json.dumps(self.to_dict(), sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+        if self.tokens is not None:
+            self.tokens.to_parquet(folder / "tokens.parquet", index=False)
+        return path
+
+    @classmethod
+    def load(cls, directory: str | Path) -> ClustersResult:
+        """Read what `save` wrote.
+
+        Raises:
+            PolytopeError: no `result.json` there, or one of another kind or format.
+
+        """
+        import pandas as pd
+
+        path = Path(directory) / "result.json"
+        if not path.is_file():
+            msg = f"no result.json in {str(directory)!r}; write one with ClustersResult.save or `polytope-lm test clusters`"
+            raise PolytopeError(msg)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            msg = f"{str(path)!r} is not JSON ({error}); run the test again"
+            raise PolytopeError(msg) from error
+        if not isinstance(data, dict) or (data.get("prediction"), data.get("format")) != ("clusters", FORMAT):
+            msg = f"{str(path)!r} is not a clusters result of format {FORMAT}; run `polytope-lm test clusters` again"
+            raise PolytopeError(msg)
+        table = path.with_name("tokens.parquet")
+        return cls.from_dict(data, pd.read_parquet(table) if table.is_file() else None)
+
+
+def _named(items: tuple[Any, ...], name: str, what: str) -> Any:
+    for item in items:
+        if item.name == name:
+            return item
+    there = ", ".join(repr(item.name) for item in items)
+    msg = f"no {what} {name!r} in this result; there are {there}"
+    raise PolytopeError(msg)
+
+
+def _layer(data: Mapping[str, Any]) -> LayerComparison:
+    return LayerComparison(
+        site=Site.from_dict(data["site"]),
+        k=data["k"],
+        representations=tuple(_representation(d) for d in data["representations"]),
+        differences=tuple(Difference(**{**d, "estimate": Estimate(**d["estimate"])}) for d in data["differences"]),
+        best_cosine=data["best_cosine"],
+        verdict=Verdict(**{**data["verdict"], "deciding": Estimate(**data["verdict"]["deciding"])}),
+    )
+
+
+def _representation(data: Mapping[str, Any]) -> RepresentationResult:
+    scores = tuple(
+        Score(**{**d, "estimate": Estimate(**d["estimate"]), "draws": tuple(d["draws"])}) for d in data["scores"]
+    )
+    sizes, hubs = tuple(data["cluster_sizes"]), Hubs(**data["hubs"])
+    return RepresentationResult(**{**data, "scores": scores, "cluster_sizes": sizes, "hubs": hubs})

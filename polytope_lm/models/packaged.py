@@ -1,8 +1,9 @@
 """Models that are installed as Python packages: nothing is fetched at run time.
 
-`tiny-gpt2` and `tiny-relu` are in this package (trained by `analyses/train_tiny.py`); `minilm-l6` and `smollm2-135m`
-are in packages of other people, which are located without being imported: importing them would start a sentence encoder
-or llama.cpp. SmolLM2 comes as a 4-bit GGUF file, so its dequantised float32 weights are kept in the user's cache.
+`tiny-gpt2` and `tiny-relu` are in this package (trained by `analyses/train_tiny.py`). `minilm-l6` and
+`smollm2-135m` are in packages of other people, which are located without being imported: importing them
+would start a sentence encoder or llama.cpp. SmolLM2 comes as a 4-bit GGUF file, so its dequantised float32
+weights are kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _entries(*entries: Packaged) -> Mapping[str, Packaged]:
 PACKAGED: Mapping[str, Packaged] = _entries(
     Packaged(
         name="smollm2-135m",
-        description="SmolLM2-135M-Instruct from its 4-bit GGUF, dequantised; gated MLPs without biases, 30 layers",
+        description="SmolLM2-135M-Instruct, dequantised from 4 bits; gated MLPs without biases, 30 layers",
         family="llama",
         licence="Apache-2.0",
         extra="smollm2",
@@ -86,7 +87,7 @@ PACKAGED: Mapping[str, Packaged] = _entries(
     ),
     Packaged(
         name="tiny-gpt2",
-        description="a 4-layer GPT-2 trained here on Python's documentation; GELU with biases, not OpenAI's GPT-2",
+        description="4 layers, trained here on Python's documentation; GELU with biases; not OpenAI's GPT-2",
         family="gpt2",
         licence="Apache-2.0; trained on text under the PSF licence",
         extra=None,
@@ -123,8 +124,8 @@ def directory(name: str, *, progress: Progress | None = None) -> Path:
 def revision(name: str) -> str:
     """Return what identifies the weights: package, version and SHA-256 of the file that carries them.
 
-    The same string means the same weights, on any machine: it is written into every store and result. Models of this
-    package are named by their weights alone, which stay when the package's version moves.
+    The same string means the same weights, on any machine: it is written into every store and result. Models of
+    this package are named by their weights alone, which stay when the package's version moves.
 
     Raises:
         PolytopeError: for an unknown name or a missing package.
@@ -200,9 +201,9 @@ def _sha256_of(path: str, _size: int, _changed: int) -> str:
 def _converted(entry: Packaged, progress: Progress) -> Path:
     """Return the dequantised copy of a GGUF model, written if this machine has none of these very weights.
 
-    The directory's name holds the source's hash, so another version of the package never meets an older copy. A copy is
-    written beside its place and renamed into it under a lock: half a copy, or two writers at once, leave nothing that
-    would be read.
+    The directory's name holds the source's hash, so another version of the package never meets an older copy. A
+    copy is written beside its place and renamed into it under a lock: half a copy, or two writers at once, leave
+    nothing that would be read.
     """
     source = _source(entry)
     target = cache_directory() / f"{entry.name}-{_version(entry)}-{_sha256(source)[:12]}-v{_LAYOUT}"
@@ -211,9 +212,7 @@ def _converted(entry: Packaged, progress: Progress) -> Path:
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise _missing(entry, package)
-    progress(
-        f"{entry.name}: dequantising its 4-bit weights, once, into {target} (about half a minute, 0.54 GB)"
-    )
+    progress(f"{entry.name}: dequantising its weights, once (about half a minute, 0.54 GB), into {target}")
     try:
         _install(entry, source, target)
     except OSError as error:
@@ -264,8 +263,8 @@ def _whole(target: Path) -> bool:
 def _dequantise(source: Path, target: Path) -> None:
     """Write a GGUF file's model and tokenizer as an ordinary transformers directory in float32.
 
-    float32 because scale times 4-bit integer has more digits than float16 or bfloat16 keep: half of SmolLM2's weights
-    would change.
+    float32 because scale times integer plus offset has more digits than float16 or bfloat16 keep: half of
+    SmolLM2's weights would change.
     """
     import torch  # noqa: PLC0415 - importing this module must not import torch
     from safetensors import SafetensorError  # noqa: PLC0415
@@ -273,7 +272,7 @@ def _dequantise(source: Path, target: Path) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    # The weights are plain numbers from here on; with these left in, the copy would ask for the GGUF file again.
+    # Plain numbers from here on: with these left in, the copy would ask for the GGUF file again.
     del model.config.quantization_config
     model.hf_quantizer = None
     try:

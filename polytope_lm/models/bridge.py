@@ -1,0 +1,54 @@
+"""The one place that imports TransformerLens: building a bridge, and checking one that a user brings."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def is_bridge(candidate: object) -> bool:
+    """Whether an object is a `TransformerBridge`, told by its class's name so that nothing heavy is imported."""
+    return any(c.__name__ == "TransformerBridge" for c in type(candidate).__mro__)
+
+
+def check_raw(bridge: Any, name: str) -> None:
+    """Refuse a bridge whose weights were processed.
+
+    Folding a norm's gain into the next weights changes `u` and, with centred weights, `x`: codes would stay, but
+    distances, paths and SimHash controls on `u` would mean something else than in every other store.
+
+    Raises:
+        PolytopeError: the bridge is in compatibility mode or has folded norms.
+
+    """
+    if getattr(bridge, "compatibility_mode", False) or getattr(bridge, "_weights_processed", False):
+        raise PolytopeError(
+            f"{name}: this TransformerBridge has folded norms or is in compatibility mode, so its MLP inputs are not the "
+            f"model's own; boot a fresh one with TransformerBridge.boot_transformers(...) and do not call "
+            f"enable_compatibility_mode() or process_weights()"
+        )
+
+
+def build(model: nn.Module, tokenizer: Any, name: str) -> Any:
+    """Build a `TransformerBridge` around a copy of a transformers model.
+
+    A bridge replaces the submodules of the model that it is given, and switches attention to eager: the copy leaves
+    the original's fast path as it was.
+
+    Args:
+        model: a transformers model.
+        tokenizer: its tokenizer.
+        name: its name.
+
+    """
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module  # noqa: PLC0415, PLC2701
+
+    duplicate = copy.deepcopy(model)
+    return build_bridge_from_module(
+        duplicate, type(model).__name__, hf_config=duplicate.config, tokenizer=tokenizer, model_name=name
+    )

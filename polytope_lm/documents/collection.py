@@ -1,0 +1,157 @@
+"""A re-iterable collection of documents: read lazily, repeated texts left out, a digest of what was read."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from polytope_lm.documents.document import Document
+from polytope_lm.errors import PolytopeError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one full pass over a collection found.
+
+    Attributes:
+        documents: documents handed out.
+        repeated: documents left out because an earlier one has the same text.
+        blank: documents left out because they hold nothing but white space.
+        sha256: SHA-256 over the concatenated SHA-256 digests of the handed-out texts (UTF-8), in order: one number
+            that says whether two runs read the same texts.
+
+    """
+
+    documents: int
+    repeated: int
+    blank: int
+    sha256: str
+
+    def __str__(self) -> str:
+        """Say the counts in words: `318 documents, 3 repeated and 1 blank left out`."""
+        left_out = [f"{n} {word}" for n, word in ((self.repeated, "repeated"), (self.blank, "blank")) if n]
+        tail = f", {' and '.join(left_out)} left out" if left_out else ""
+        return f"{self.documents} document{'s' if self.documents != 1 else ''}{tail}"
+
+
+class Documents(Iterable[Document]):
+    """Documents of one source: iterate as often as you like, each pass reads the source anew and in the same order.
+
+    Documents with the same text are left out after the first (they would count one observation twice), blank ones
+    too; both are counted (`tally`) and said once through `logging`.
+
+    Attributes:
+        name: the source without this machine's paths (`corpus.conllu`, `hub:ag_news#train`, `sample`).
+        options: how it is read, in words (`text column 2; no header`), empty if there is nothing to say.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[], Iterator[Document]],
+        *,
+        options: str = "",
+        max_documents: int | None = None,
+    ) -> None:
+        if max_documents is not None and max_documents < 1:
+            msg = f"max_documents={max_documents} leaves nothing to read; give at least 1, or None for all"
+            raise PolytopeError(msg)
+        self.name = name
+        self.options = options
+        self.max_documents = max_documents
+        self._read = read
+        self._tally: Tally | None = None
+
+    def __iter__(self) -> Iterator[Document]:
+        """Read the source from its start.
+
+        Raises:
+            PolytopeError: a text with a lone surrogate, an identifier that occurs twice, or no document at all.
+
+        """
+        seen = _Seen()
+        for document in self._read():
+            if self.max_documents is not None and seen.documents >= self.max_documents:
+                break
+            if seen.is_new(document):
+                yield document
+        if not seen.documents:
+            msg = f"{self.name}: no document with text in it; name a source that has some"
+            raise PolytopeError(msg)
+        tally = seen.tally()
+        if self._tally is None and (tally.repeated or tally.blank):
+            _log.warning("%s: %s", self.name, tally)
+        self._tally = tally
+
+    @property
+    def tally(self) -> Tally:
+        """Counts and digest of the whole collection; reads it once if no full pass has been made yet."""
+        if self._tally is None:
+            for _ in self:
+                pass
+        if self._tally is None:  # pragma: no cover - a pass that ends sets it
+            msg = f"{self.name}: the pass over the documents did not end"
+            raise RuntimeError(msg)
+        return self._tally
+
+    @property
+    def sha256(self) -> str:
+        """`tally.sha256`: which texts these are."""
+        return self.tally.sha256
+
+    def describe(self) -> str:
+        """Say what is read and how, without this machine's paths: the line for a manifest."""
+        limit = f"first {self.max_documents} documents" if self.max_documents is not None else ""
+        return "; ".join(part for part in (self.name, self.options, limit) if part)
+
+    def __repr__(self) -> str:
+        """Show the description, and the counts once they are known."""
+        counts = f": {self._tally}" if self._tally is not None else ""
+        return f"Documents({self.describe()}{counts})"
+
+
+class _Seen:
+    """What a pass has met so far: digests of texts, identifiers, counts."""
+
+    def __init__(self) -> None:
+        self._texts: set[bytes] = set()
+        self._ids: set[str] = set()
+        self._digest = hashlib.sha256()
+        self.documents = self._repeated = self._blank = 0
+
+    def is_new(self, document: Document) -> bool:
+        if not document.text.strip():
+            self._blank += 1
+            return False
+        digest = hashlib.sha256(_utf8(document)).digest()
+        if digest in self._texts:
+            self._repeated += 1
+            return False
+        if document.id in self._ids:
+            msg = f"document id {document.id!r} occurs twice; give each its own, or number the rows with id_column=''"
+            raise PolytopeError(msg)
+        self._texts.add(digest)
+        self._ids.add(document.id)
+        self._digest.update(digest)
+        self.documents += 1
+        return True
+
+    def tally(self) -> Tally:
+        return Tally(self.documents, self._repeated, self._blank, self._digest.hexdigest())
+
+
+def _utf8(document: Document) -> bytes:
+    try:
+        return document.text.encode()
+    except UnicodeEncodeError as error:
+        # JSON's \ud800 escapes and surrogateescape reading produce such strings; no tokenizer takes them
+        msg = (
+            f"document {document.id!r}: character {error.start} is the lone surrogate "
+            f"U+{ord(document.text[error.start]):04X}, which is no text; replace it in the source"
+        )
+        raise PolytopeError(msg) from None

@@ -1,0 +1,82 @@
+"""CoarseWSD-20 files: a tokenised sentence a line, the ambiguous word's position before it, its gold sense beside it.
+
+Source: Loureiro, Rezaee, Pilehvar, Camacho-Collados 2021, "Analysis and Evaluation of Language Models for Word Sense
+Disambiguation".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import zip_longest
+
+from polytope_lm.documents.document import Document, Span
+from polytope_lm.documents.files import File, lines
+from polytope_lm.errors import PolytopeError
+
+DATA, GOLD, CLASSES = ".data.txt", ".gold.txt", "classes_map.txt"
+
+
+def gold_of(file: File) -> File:
+    """The file of senses beside `NAME.data.txt`."""
+    beside = file.path.with_name(file.path.name.removesuffix(DATA) + GOLD)
+    return File(beside, beside.name)
+
+
+def is_senses(file: File) -> bool:
+    """Whether the file is the data half of a pair."""
+    return file.path.name.endswith(DATA) and gold_of(file).path.is_file()
+
+
+def senses(file: File) -> Iterator[Document]:
+    """A document for each line; the target word is its one span, with labels `sense` and `form`.
+
+    Senses have the names of `classes_map.txt` where that is there, the bare class number otherwise.
+
+    Raises:
+        PolytopeError: a position outside the sentence, a sense without a name, files of unequal length.
+
+    """
+    gold = gold_of(file)
+    names = _class_names(file)
+    for data, answer in zip_longest(lines(file), lines(gold)):
+        if data is None or answer is None:
+            short, number = (file, answer[0]) if answer else (gold, data[0] if data else 0)
+            msg = f"{short.path}: ends before line {number}, which the file beside it has; give one sense a line"
+            raise PolytopeError(msg)
+        number, line = data
+        sense = answer[1].strip()
+        if names and sense not in names:
+            msg = f"{gold.path}, line {number}: sense {sense!r} is not in {CLASSES} ({', '.join(names)})"
+            raise PolytopeError(msg)
+        yield _sentence(file, number, line, names.get(sense, sense))
+
+
+def _sentence(file: File, number: int, line: str, sense: str) -> Document:
+    position, _, text = line.rstrip("\n").partition("\t")
+    words = text.split(" ")
+    if not position.strip().isdecimal() or int(position) >= len(words) or not words[int(position)]:
+        msg = (
+            f"{file.path}, line {number}: {position[:40]!r} is no position in a sentence of {len(words)} words; "
+            f"write the word's number from 0, a tab, the words divided by single blanks"
+        )
+        raise PolytopeError(msg)
+    start = sum(len(word) + 1 for word in words[: int(position)])
+    target = words[int(position)]
+    span = Span(start, start + len(target), {"sense": sense, "form": target})
+    return Document(f"{file.name}#{number}", text, {}, (span,))
+
+
+def _class_names(file: File) -> dict[str, str]:
+    path = file.path.with_name(CLASSES)
+    if not path.is_file():
+        return {}
+    try:
+        names = json.loads("".join(line for _, line in lines(File(path, CLASSES))))
+    except (ValueError, RecursionError) as error:
+        msg = f'{path}: not JSON ({error}); write {{"0": "first sense", ...}}'
+        raise PolytopeError(msg) from None
+    if not isinstance(names, dict) or not all(isinstance(value, str) for value in names.values()):
+        msg = f'{path}: must map class numbers to names; write {{"0": "first sense", ...}}'
+        raise PolytopeError(msg)
+    return names

@@ -1,1 +1,8 @@
 """Predictions of the polytope lens, each a claim that can be false."""
+
+from __future__ import annotations
+
+from polytope_lm.predictions.clusters import clusters
+from polytope_lm.predictions.overview import overview
+
+__all__ = ["clusters", "overview"]

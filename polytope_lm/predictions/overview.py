@@ -1,8 +1,8 @@
-"""What the codes look like before any claim: firing rates, dead and always-on neurons, bits that could go either way.
+"""What the codes look like before any claim: firing rates, constant neurons, ambiguous bits.
 
-A claim about codes is read beside these: a layer whose bits are mostly ambiguous (`|h| < 0.5`, where GELU and SiLU
-are far from a gate) or mostly constant says little about polytopes (Balestriero & Baraniuk, "From Hard to Soft",
-ICLR 2019, on what a smooth activation does to a region).
+A claim about codes is read beside these: a layer whose bits are mostly ambiguous (`|h| < 0.5`, where GELU and
+SiLU are far from a gate) or mostly constant says little about polytopes (Balestriero & Baraniuk, "From Hard
+to Soft", ICLR 2019, on what a smooth activation does to a region).
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from polytope_lm.models.sites import Site
+from polytope_lm.predictions.sampling import first_positions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from polytope_lm.codes.codes import TokenCodes
+
 AMBIGUOUS_BELOW = 0.5
 RATE_BINS = 20
+BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,8 @@ class CodeOverview:
     Attributes:
         layers: one overview a layer.
         documents: documents that the tokens come from.
-        first_position: tokens at a document's first position read without BOS (attention sinks), left out of headline
-            scores.
+        first_position: tokens at a document's first position read without BOS (attention sinks), left out of
+            headline scores.
         provenance: model, revision, dtype, sample rule, ... as the codes state them.
 
     """
@@ -76,7 +82,51 @@ class CodeOverview:
     def from_dict(cls, data: Mapping[str, Any]) -> CodeOverview:
         """Rebuild an overview from `to_dict`'s data."""
         layers = tuple(
-            LayerOverview(**{**d, "site": Site.from_dict(d["site"]), "rate_histogram": tuple(d["rate_histogram"])})
+            LayerOverview(
+                **{**d, "site": Site.from_dict(d["site"]), "rate_histogram": tuple(d["rate_histogram"])}
+            )
             for d in data["layers"]
         )
         return cls(**{**data, "layers": layers})
+
+
+def overview(codes: TokenCodes) -> CodeOverview:
+    """Count what the codes of every layer look like, over all tokens.
+
+    Args:
+        codes: codes in memory or a store; `h` is needed only for the share of ambiguous bits.
+
+    """
+    return CodeOverview(
+        layers=tuple(_layer(codes, layer) for layer in codes.layers),
+        documents=int(codes.tokens["document"].nunique()),
+        first_position=int(first_positions(codes).sum()),
+        provenance=dict(codes.provenance),
+    )
+
+
+def _layer(codes: TokenCodes, layer: int) -> LayerOverview:
+    site = codes.site(layer)
+    packed = codes.packed(layer)
+    on = np.zeros(site.width, dtype=np.int64)
+    ambiguous = 0
+    h = codes.activations("h", layer) if codes.can_give("h") else None
+    for start in range(0, len(packed), BLOCK):
+        rows = slice(start, start + BLOCK)
+        on += np.unpackbits(packed[rows], axis=1, count=site.width, bitorder="little").sum(
+            axis=0, dtype=np.int64
+        )
+        if h is not None:
+            ambiguous += int((np.abs(h[rows]) < AMBIGUOUS_BELOW).sum())
+    tokens = len(packed)
+    rates = on / max(tokens, 1)
+    return LayerOverview(
+        site=site,
+        tokens=tokens,
+        rate_histogram=tuple(int(n) for n in np.histogram(rates, bins=RATE_BINS, range=(0, 1))[0]),
+        dead=int((on == 0).sum()),
+        always_on=int((on == tokens).sum()),
+        mean_bits_on=float(on.sum() / max(tokens, 1)),
+        distinct_codes=len({row.tobytes() for row in packed}),
+        ambiguous=None if h is None else ambiguous / max(tokens * site.width, 1),
+    )

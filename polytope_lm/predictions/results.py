@@ -1,7 +1,7 @@
 """What a comparison of clusterings found, as frozen records that save, load and draw themselves.
 
-Numbers are plain floats and every one travels with its interval and its n; token texts are kept apart from the
-numbers, in `ClustersResult.tokens`, so that `result.json` never holds a corpus.
+Numbers are plain floats and every one travels with its interval and its n; token texts are kept apart from
+the numbers, in `ClustersResult.tokens`, so that `result.json` never holds a corpus.
 """
 
 from __future__ import annotations
@@ -9,44 +9,49 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pandas as pd
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.inference.intervals import Estimate
+from polytope_lm.inference.neighbours import Hubs
+from polytope_lm.inference.verdict import Outcome, Verdict
 from polytope_lm.models.sites import Site
+from polytope_lm.predictions import tables
+from polytope_lm.predictions.figures import differences_figure
+from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, REFERENCES, SCORES, SIMHASH
+from polytope_lm.predictions.sampling import SampleSummary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pandas as pd
     import plotly.graph_objects as go
-
-Outcome = Literal["supported", "refuted", "inconclusive"]
-
-AMI = "AMI"
-AMI_TOKEN = "AMI with token identity"  # noqa: S105
-AGREEMENT = "strict neighbour agreement"
-SCORES = (AMI, AGREEMENT, AMI_TOKEN)
-"""All scores; the verdict reads the first two."""
-
-BEST_COSINE = "better cosine of h"
-SIMHASH = "SimHash, rate-matched"
-REFERENCES = (BEST_COSINE, SIMHASH)
-"""Both comparators of the verdict: the better of raw and centred cosine of `h`, the mean of the SimHash draws."""
 
 FORMAT = 1
 
+T = TypeVar("T", "Score", "RepresentationResult")
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95 % interval, `value +/- 1.96 sd` over delete-half resamples of documents."""
-
-    value: float
-    sd: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+__all__ = [
+    "AGREEMENT",
+    "AMI",
+    "AMI_TOKEN",
+    "BEST_COSINE",
+    "REFERENCES",
+    "SCORES",
+    "SIMHASH",
+    "ClustersResult",
+    "Difference",
+    "Estimate",
+    "Hubs",
+    "LayerComparison",
+    "Outcome",
+    "RepresentationResult",
+    "SampleSummary",
+    "Score",
+    "Settings",
+    "Verdict",
+]
 
 
 @dataclass(frozen=True)
@@ -65,22 +70,6 @@ class Score:
     estimate: Estimate
     n: int
     draws: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Hubs:
-    """In-degrees of the strict neighbour graph: a score made by three hubs is no finding.
-
-    Attributes:
-        max_in_degree: how many tokens name the greatest hub among their neighbours (k on average).
-        skew: the in-degrees' skewness (Radovanovic et al. 2010; above about 1 the graph has hubs).
-        never_named: share of tokens that are nobody's neighbour.
-
-    """
-
-    max_in_degree: int
-    skew: float
-    never_named: float
 
 
 @dataclass(frozen=True)
@@ -123,7 +112,8 @@ class Difference:
         representation: who is ahead (or behind, if negative).
         reference: one of `REFERENCES`.
         score: one of `SCORES`.
-        estimate: representation minus reference; the reference's maximum or random draw is taken inside each resample.
+        estimate: representation minus reference; the reference's maximum or random draw is taken inside each
+            resample.
         p: one-sided p of "the difference is at most the smallest effect of interest" (normal).
 
     """
@@ -136,44 +126,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The claim's fate in one layer: both scores against both references.
-
-    Attributes:
-        outcome: `supported`, `refuted` or `inconclusive`.
-        deciding_reference: the reference of the cell that decided.
-        deciding_score: the score of the cell that decided.
-        deciding: that cell's difference.
-        p: the largest one-sided p of the four cells (all must pass: an intersection-union test).
-        p_holm: `p` after Holm's correction over the layers of this run.
-        smallest_effect: the smallest difference of interest.
-        documents: documents at hand.
-        documents_needed: documents that would settle an inconclusive layer if the differences stay; None otherwise,
-            or where no number would.
-        premises_met: whether the site is what the paper speaks of (piecewise affine, with biases).
-        premises: the site's premises in words.
-        sentence: the verdict in one sentence.
-
-    """
-
-    outcome: Outcome
-    deciding_reference: str
-    deciding_score: str
-    deciding: Estimate
-    p: float
-    p_holm: float
-    smallest_effect: float
-    documents: int
-    documents_needed: int | None
-    premises_met: bool
-    premises: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return self.sentence
-
-
-@dataclass(frozen=True)
 class LayerComparison:
     """One layer: every representation's scores, all differences, the verdict.
 
@@ -181,7 +133,8 @@ class LayerComparison:
         site: where the codes live.
         k: clusters asked of k-medoids, the same for all.
         representations: scores, sizes and hubs of each.
-        differences: each representation that is not itself that reference, against each reference, in each score.
+        differences: each representation that is not itself that reference, against each reference, in each
+            score.
         best_cosine: for each score, which of the cosines was the better one.
         verdict: what follows for the representation `code`.
 
@@ -208,34 +161,11 @@ class LayerComparison:
         for d in self.differences:
             if (d.representation, d.reference, d.score) == (representation, reference, score):
                 return d
-        msg = f"no difference of {representation!r} from {reference!r} in {score!r}; see .to_frame() for those there are"
+        msg = (
+            f"no difference of {representation!r} from {reference!r} in {score!r}; see .to_frame() for those "
+            "there are"
+        )
         raise PolytopeError(msg)
-
-
-@dataclass(frozen=True)
-class SampleSummary:
-    """Which tokens were compared, and which were not.
-
-    Attributes:
-        tokens: tokens compared.
-        documents: documents that they come from.
-        available: tokens in the codes.
-        repeated_documents: documents left out because an earlier one has the same text.
-        first_position: first-position tokens without BOS (attention sinks) left out of the scores.
-        without_label: tokens left out because they have no label.
-        not_sampled: eligible tokens beyond the limit `tokens`.
-        label_counts: tokens of each label value, most frequent first.
-
-    """
-
-    tokens: int
-    documents: int
-    available: int
-    repeated_documents: int
-    first_position: int
-    without_label: int
-    not_sampled: int
-    label_counts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -268,12 +198,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class ClustersResult:
-    """Prediction 1 put to the test: are regions named by the code more monosemantic than directions?
+    """Prediction 1 put to the test: are regions of the code more monosemantic than directions.
 
-    `tokens` has one row a compared token: `row` (in the codes), `document` (id), `position`, `left`, `token`, `right`,
-    one column for each label, then for each layer, with `S` its site's key: `S/cluster/NAME` (cluster id under each
-    representation), `S/neighbours/code` and `S/neighbours/cosine` (row numbers of this table, nearest first, strict)
-    and `S/distances/code` (bits), `S/distances/cosine` (1 - cosine, of the better centred or raw one).
+    `tokens` has one row a compared token: `row` (in the codes), `document` (id), `position`, `left`, `token`,
+    `right`, one column for each label, then for each layer, with `S` its site's key: `S/cluster/NAME`
+    (cluster id under each representation), `S/neighbours/code` and `S/neighbours/cosine` (row numbers of this
+    table, nearest first, strict) and `S/distances/code` (bits), `S/distances/cosine` (1 - cosine, of the
+    better centred or raw one).
 
     Attributes:
         settings: every choice that moves a number.
@@ -304,9 +235,7 @@ class ClustersResult:
     @property
     def verdict(self) -> str:
         """The verdict in one sentence: of the layer, or how many layers say what."""
-        from polytope_lm.predictions.verdicts import summarise
-
-        return summarise(self.layers)
+        return tables.summarise(self)
 
     def layer(self, layer: int) -> LayerComparison:
         """Return one layer's comparison."""
@@ -318,15 +247,11 @@ class ClustersResult:
         raise PolytopeError(msg)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a layer, representation and score: value, interval, n, differences from both references."""
-        from polytope_lm.predictions.tables import to_frame
-
-        return to_frame(self)
+        """Return one row a layer, representation and score: interval, n, differences from both."""
+        return tables.to_frame(self)
 
     def plot(self, score: str = AMI) -> go.Figure:
         """Draw dots and intervals: rows are layers, x is the difference from the better cosine of `h`."""
-        from polytope_lm.predictions.figures import differences_figure
-
         return differences_figure(self, score)
 
     def clusters(self, representation: str = "code", layer: int | None = None) -> Mapping[int, pd.DataFrame]:
@@ -337,24 +262,20 @@ class ClustersResult:
             layer: which layer; may be left out where there is one.
 
         """
-        from polytope_lm.predictions.tables import clusters_of
-
-        return clusters_of(self, representation, layer)
+        return tables.clusters_of(self, representation, layer)
 
     def _repr_html_(self) -> str:
-        from polytope_lm.predictions.tables import to_html
-
-        return to_html(self)
+        return tables.to_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data without texts; `from_dict` is its inverse (but for `tokens`)."""
-        data = {name: asdict(getattr(self, name)) for name in ("settings", "sample")}
-        data["layers"] = [asdict(layer) for layer in self.layers]
         return {
             "format": FORMAT,
             "prediction": "clusters",
             "verdict": self.verdict,
-            **data,
+            "settings": asdict(self.settings),
+            "sample": asdict(self.sample),
+            "layers": [_plain(layer) for layer in self.layers],
             "provenance": dict(self.provenance),
             "versions": dict(self.versions),
             "command": self.command,
@@ -399,25 +320,28 @@ class ClustersResult:
             PolytopeError: no `result.json` there, or one of another kind or format.
 
         """
-        import pandas as pd
-
         path = Path(directory) / "result.json"
         if not path.is_file():
-            msg = f"no result.json in {str(directory)!r}; write one with ClustersResult.save or `polytope-lm test clusters`"
+            msg = (
+                f"no result.json in {str(directory)!r}; write one with ClustersResult.save or `polytope-lm "
+                "test clusters`"
+            )
             raise PolytopeError(msg)
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            msg = f"{str(path)!r} is not JSON ({error}); run the test again"
-            raise PolytopeError(msg) from error
+        except ValueError:
+            data = None
         if not isinstance(data, dict) or (data.get("prediction"), data.get("format")) != ("clusters", FORMAT):
-            msg = f"{str(path)!r} is not a clusters result of format {FORMAT}; run `polytope-lm test clusters` again"
+            msg = (
+                f"{str(path)!r} is not a clusters result of format {FORMAT}; run `polytope-lm test clusters` "
+                "again"
+            )
             raise PolytopeError(msg)
         table = path.with_name("tokens.parquet")
         return cls.from_dict(data, pd.read_parquet(table) if table.is_file() else None)
 
 
-def _named(items: tuple[Any, ...], name: str, what: str) -> Any:
+def _named(items: tuple[T, ...], name: str, what: str) -> T:
     for item in items:
         if item.name == name:
             return item
@@ -426,20 +350,34 @@ def _named(items: tuple[Any, ...], name: str, what: str) -> Any:
     raise PolytopeError(msg)
 
 
+def _plain(layer: LayerComparison) -> dict[str, Any]:
+    data = asdict(layer)
+    data["verdict"]["sentence"] = layer.verdict.sentence
+    return data
+
+
+def _verdict(data: Mapping[str, Any]) -> Verdict:
+    fields = {name: value for name, value in data.items() if name != "sentence"}
+    return Verdict(**{**fields, "deciding": Estimate(**data["deciding"])})
+
+
 def _layer(data: Mapping[str, Any]) -> LayerComparison:
     return LayerComparison(
         site=Site.from_dict(data["site"]),
         k=data["k"],
         representations=tuple(_representation(d) for d in data["representations"]),
-        differences=tuple(Difference(**{**d, "estimate": Estimate(**d["estimate"])}) for d in data["differences"]),
+        differences=tuple(
+            Difference(**{**d, "estimate": Estimate(**d["estimate"])}) for d in data["differences"]
+        ),
         best_cosine=data["best_cosine"],
-        verdict=Verdict(**{**data["verdict"], "deciding": Estimate(**data["verdict"]["deciding"])}),
+        verdict=_verdict(data["verdict"]),
     )
 
 
 def _representation(data: Mapping[str, Any]) -> RepresentationResult:
     scores = tuple(
-        Score(**{**d, "estimate": Estimate(**d["estimate"]), "draws": tuple(d["draws"])}) for d in data["scores"]
+        Score(**{**d, "estimate": Estimate(**d["estimate"]), "draws": tuple(d["draws"])})
+        for d in data["scores"]
     )
     sizes, hubs = tuple(data["cluster_sizes"]), Hubs(**data["hubs"])
     return RepresentationResult(**{**data, "scores": scores, "cluster_sizes": sizes, "hubs": hubs})

@@ -1,0 +1,234 @@
+"""Prediction 1: regions of activation space named by the code are monosemantic where directions are not.
+
+Claim. Tokens that lie in nearby polytopes of an MLP mean alike: cluster tokens by the Hamming distance of
+their codes `z = 1[h > 0]`, and the clusters agree with a gold label better than clusters of directions do
+(Black et al., "Interpreting Neural Networks through the Polytope Lens", 2022).
+
+Comparator. The cosine of the *same* pre-activations `h` that were binarised, raw and centred, whichever is
+better.
+
+Control. Rate-matched SimHash: random hyperplanes on the same `u`, each firing as often as the real neuron.
+Only a lead over these is due to where training put the hyperplanes; without it a code is a noisy cosine.
+
+Scores. AMI of k-medoids clusters with the label, and the share of strict nearest neighbours (another lemma,
+form, token and document) with the same label. AMI with token identity is shown beside them: lexical clusters
+are not semantic ones.
+
+Verdict. *Supported* where the code is ahead by more than the smallest effect of interest in both scores
+against both references; *refuted* where an upper bound lies below it; *inconclusive* otherwise, with the n
+that would settle it. The intervals come from halves of the documents. One label, one k, one clusterer, chosen
+before the run; everything else that is shown beside is not a verdict.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polytope_lm.controls import simhash
+from polytope_lm.errors import PolytopeError
+from polytope_lm.inference.intervals import estimate, half_samples
+from polytope_lm.inference.verdict import Cell, decide, one_sided_p, over_layers
+from polytope_lm.predictions.browser import add_layer, tokens_table
+from polytope_lm.predictions.names import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
+from polytope_lm.predictions.results import ClustersResult, Difference, LayerComparison, Settings
+from polytope_lm.predictions.sampling import choose, clusters_for
+from polytope_lm.predictions.scoring import Measured, Task, measure
+from polytope_lm.representations import code, cosine, standardised
+from polytope_lm.representations.arrays import LayerArrays
+from polytope_lm.representations.registry import Representation, get
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jaxtyping import Float
+
+    from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.models.sites import Site
+    from polytope_lm.predictions.sampling import Sample
+
+BUILT_IN = (code.NAME, standardised.NAME, *cosine.COSINES, simhash.NAME)
+NEIGHBOURS = 10
+
+
+def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
+    codes: TokenCodes,
+    layer: int | Sequence[int] | None = None,
+    label: str = "upos",
+    *,
+    k: int | None = None,
+    tokens: int = 6000,
+    seed: int = 0,
+    resamples: int = 200,
+    smallest_effect: float = 0.01,
+    extra: Sequence[str] = (),
+    progress: Callable[[int, int, str], None] | None = None,
+) -> ClustersResult:
+    """Put prediction 1 to the test on some codes.
+
+    Args:
+        codes: codes in memory or a store, captured with `keep=("u", "h")`.
+        layer: one layer, several, or all (None).
+        label: the label that clusters are scored against.
+        k: clusters; by default 100, or n/60 below 6,000 tokens.
+        tokens: compare at most this many, sampled by seed. Memory grows with its square (0.3 GB at 6,000).
+        seed: of every random choice.
+        resamples: halves of the documents behind each interval.
+        smallest_effect: the smallest difference of interest, the same for both scores.
+        extra: registered representations to show beside the built-in ones; never part of the verdict.
+        progress: told `(done, total, what)` before each representation of each layer.
+
+    Raises:
+        PolytopeError: the label is absent or has one value, too few documents to resample, k not below the
+            number of tokens, `u` or `h` not kept, NaN in the activations, an unknown representation.
+
+    """
+    chosen = _representations(extra)
+    layers = _layers(codes, layer)
+    _check_kept(codes)
+    sample = choose(codes, label, tokens=tokens, seed=seed)
+    task = _task(sample, k, seed, resamples)
+    settings = Settings(
+        label, task.k, NEIGHBOURS, tokens, seed, resamples, smallest_effect, sample.form, sample.lemma
+    )
+    table = tokens_table(codes, sample)
+    timings: dict[str, float] = {}
+    compared = []
+    for number, index in enumerate(layers):
+        measured = {}
+        arrays = LayerArrays(codes, index, sample.rows)
+        for step, representation in enumerate(chosen):
+            if progress is not None:
+                done = number * len(chosen) + step
+                progress(done, len(layers) * len(chosen), f"layer {index}: {representation.name}")
+            measured[representation.name] = measure(representation, arrays, task, _clock(timings, index))
+        comparison = _compare(arrays.site, measured, task, smallest_effect)
+        compared.append(comparison)
+        table = add_layer(table, comparison, measured)
+    return ClustersResult(
+        settings=settings,
+        sample=sample.summary,
+        layers=_with_holm(compared),
+        provenance=dict(codes.provenance),
+        versions=_versions(),
+        command=_command(layers, settings, extra),
+        tokens=table,
+        timings=timings,
+    )
+
+
+def _compare(
+    site: Site, measured: dict[str, Measured], task: Task, smallest_effect: float
+) -> LayerComparison:
+    """Take all differences of one layer and decide it."""
+    cosines = [measured[name] for name in cosine.COSINES]
+    points = np.stack([each.points for each in cosines])
+    # The maximum belongs inside each half: chosen once outside, it would favour the code.
+    best = points.max(axis=0), np.stack([each.halves for each in cosines]).max(axis=0)
+    random = measured[SIMHASH].points, measured[SIMHASH].halves
+    differences = []
+    for name, each in measured.items():
+        if name not in cosine.COSINES:
+            differences += _differences(each, BEST_COSINE, best, task, smallest_effect)
+        if name != SIMHASH:
+            differences += _differences(each, SIMHASH, random, task, smallest_effect)
+    cells = [
+        Cell(d.reference, d.score, d.estimate)
+        for d in differences
+        if d.representation == code.NAME and d.score in (AMI, AGREEMENT)
+    ]
+    verdict = decide(
+        cells,
+        place=f"Layer {site.layer}",
+        documents=task.sample.summary.documents,
+        smallest_effect=smallest_effect,
+        premises=str(site.premises),
+        premises_met=site.premises.met,
+    )
+    better = {name: cosine.COSINES[int(points[:, i].argmax())] for i, name in enumerate(SCORES)}
+    results = tuple(each.result for each in measured.values())
+    return LayerComparison(site, task.k, results, tuple(differences), better, verdict)
+
+
+def _differences(
+    each: Measured,
+    reference: str,
+    values: tuple[Float[np.ndarray, " scores"], Float[np.ndarray, "resamples scores"]],
+    task: Task,
+    smallest_effect: float,
+) -> list[Difference]:
+    out = []
+    for i, score in enumerate(SCORES):
+        halves = each.halves[:, i] - values[1][:, i]
+        ahead = estimate(float(each.points[i] - values[0][i]), halves, task.sample.summary.documents)
+        p = one_sided_p(ahead, smallest_effect)
+        out.append(Difference(each.result.name, reference, score, ahead, p))
+    return out
+
+
+def _with_holm(compared: list[LayerComparison]) -> tuple[LayerComparison, ...]:
+    verdicts = over_layers([comparison.verdict for comparison in compared])
+    return tuple(replace(c, verdict=v) for c, v in zip(compared, verdicts, strict=True))
+
+
+def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
+    n = sample.summary.tokens
+    k = clusters_for(n) if k is None else k
+    if not 2 <= k < n:
+        msg = f"k = {k} clusters of {n} tokens; k must be at least 2 and below the number of tokens"
+        raise PolytopeError(msg)
+    halves = half_samples(sample.summary.documents, resamples, seed=seed)
+    picks = np.random.default_rng([seed, 1]).random(resamples)
+    return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
+
+
+def _representations(extra: Sequence[str]) -> list[Representation]:
+    names = dict.fromkeys((*BUILT_IN, *([extra] if isinstance(extra, str) else extra)))
+    return [get(name) for name in names]
+
+
+def _layers(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int, ...]:
+    wanted = codes.layers if layer is None else (layer,) if isinstance(layer, int) else tuple(layer)
+    for index in wanted:
+        if index not in codes.layers:
+            there = ", ".join(str(i) for i in codes.layers)
+            msg = f"layer {index} is not in these codes; captured layers: {there}"
+            raise PolytopeError(msg)
+    return tuple(wanted)
+
+
+def _check_kept(codes: TokenCodes) -> None:
+    """Say before any work which capture option is missing."""
+    missing = [name for name in ("u", "h") if not codes.can_give(name)]
+    if missing:
+        msg = (
+            f"{' and '.join(missing)} not kept in these codes, and the comparison needs u and h; "
+            'capture again with keep=("u", "h") or --keep u,h'
+        )
+        raise PolytopeError(msg)
+
+
+def _clock(timings: dict[str, float], layer: int) -> Callable[[str, float], None]:
+    def add(step: str, seconds: float) -> None:
+        key = f"layer {layer}: {step}"
+        timings[key] = timings.get(key, 0.0) + seconds
+
+    return add
+
+
+def _versions() -> dict[str, str]:
+    packages = ("polytope-lm", "numpy", "scipy", "numba", "kmedoids")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _command(layers: tuple[int, ...], settings: Settings, extra: Sequence[str]) -> str:
+    more = f", extra={tuple(extra)!r}" if extra else ""
+    return (
+        f"plm.predictions.clusters(codes, layer={list(layers)}, label={settings.label!r}, k={settings.k}, "
+        f"tokens={settings.max_tokens}, seed={settings.seed}, resamples={settings.resamples}, "
+        f"smallest_effect={settings.smallest_effect}{more})"
+    )

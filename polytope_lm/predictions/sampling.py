@@ -1,0 +1,175 @@
+"""Which tokens are compared: labelled ones, by seed, without repeated documents and attention sinks.
+
+A first-position token without BOS attends to itself alone and has a norm of its own in many models (an
+attention sink): left in, sinks make a cluster that any representation finds. They are counted and left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jaxtyping import Bool, Int
+
+    from polytope_lm.codes.codes import TokenCodes
+
+NOT_LABELS = frozenset({"document", "position", "start", "end", "token_id", "token"})
+FULL_K, TOKENS_PER_CLUSTER = 100, 60
+
+
+@dataclass(frozen=True)
+class SampleSummary:
+    """Which tokens were compared, and which were not.
+
+    Attributes:
+        tokens: tokens compared.
+        documents: documents that they come from.
+        available: tokens in the codes.
+        repeated_documents: documents left out because an earlier one has the same text.
+        first_position: first-position tokens without BOS (attention sinks) left out of the scores.
+        without_label: tokens left out because they have no label.
+        not_sampled: eligible tokens beyond the limit `tokens`.
+        label_counts: tokens of each label value, most frequent first.
+
+    """
+
+    tokens: int
+    documents: int
+    available: int
+    repeated_documents: int
+    first_position: int
+    without_label: int
+    not_sampled: int
+    label_counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The compared tokens, as integer ids ready for the kernels.
+
+    Attributes:
+        rows: their rows in the codes, ascending.
+        labels: id of each token's label value.
+        token: token id of the model's vocabulary.
+        documents: document of each token, 0 to `summary.documents - 1`.
+        groups: columns lemma, form, token, document: neighbours that share one do not count; -1 for none.
+        form: where the form comes from (`label form`, or `surface`).
+        lemma: the same for the lemma.
+        summary: what was left out and why.
+
+    """
+
+    rows: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, " n"]
+    token: Int[np.ndarray, " n"]
+    documents: Int[np.ndarray, " n"]
+    groups: Int[np.ndarray, "n 4"]
+    form: str
+    lemma: str
+    summary: SampleSummary
+
+
+def label_names(codes: TokenCodes) -> list[str]:
+    """Return the labels that these codes have."""
+    return [str(name) for name in codes.tokens.columns if name not in NOT_LABELS]
+
+
+def first_positions(codes: TokenCodes) -> Bool[np.ndarray, " T"]:
+    """Return which tokens are their document's first and were read without a BOS before them."""
+    if codes.provenance.get("bos"):
+        return np.zeros(len(codes.tokens), dtype=bool)
+    return np.asarray(codes.tokens["position"].to_numpy() == 0)
+
+
+def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int) -> Sample:
+    """Choose the tokens to compare: at most `tokens` of those that have the label, by seed.
+
+    Raises:
+        PolytopeError: no such label, or only one value of it.
+
+    """
+    table = codes.tokens
+    if label not in label_names(codes):
+        there = ", ".join(repr(name) for name in label_names(codes)) or "none"
+        msg = f"no label {label!r}; these codes have {there}"
+        raise PolytopeError(msg)
+    repeated = _repeated(codes.texts)
+    fresh = ~np.isin(table["document"].to_numpy(), np.fromiter(repeated, dtype=np.int64))
+    inside = fresh & ~first_positions(codes)
+    labelled = table[label].notna().to_numpy()
+    rows = np.flatnonzero(inside & labelled)
+    eligible = len(rows)
+    if eligible > tokens:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, size=tokens, replace=False))
+    values = table[label].iloc[rows].astype(str)
+    if values.nunique() < 2:
+        found = f"one value, {values.iloc[0]!r}," if len(values) else "no value"
+        msg = (
+            f"label {label!r} has {found} among {len(rows)} tokens; a grouping needs two values, choose "
+            "another label"
+        )
+        raise PolytopeError(msg)
+    summary = SampleSummary(
+        tokens=len(rows),
+        documents=int(table["document"].iloc[rows].nunique()),
+        available=len(table),
+        repeated_documents=len(repeated),
+        first_position=int((fresh & ~inside).sum()),
+        without_label=int((inside & ~labelled).sum()),
+        not_sampled=eligible - len(rows),
+        label_counts=dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))),
+    )
+    return _sample(table.iloc[rows], rows, values, summary)
+
+
+def clusters_for(tokens: int) -> int:
+    """Return the protocol's k: 100, or n/60 below 6,000 tokens, at least 2."""
+    return max(2, min(FULL_K, tokens // TOKENS_PER_CLUSTER))
+
+
+def _sample(
+    table: pd.DataFrame, rows: Int[np.ndarray, " n"], values: pd.Series, summary: SampleSummary
+) -> Sample:
+    surface = table["token"].astype(str).str.strip().str.casefold()
+    form, form_from = _words(table, "form", surface)
+    lemma, lemma_from = _words(table, "lemma", surface)
+    token = table["token_id"].to_numpy().astype(np.int32)
+    documents = pd.factorize(table["document"])[0].astype(np.int32)
+    return Sample(
+        rows=rows,
+        labels=pd.factorize(values, sort=True)[0].astype(np.int32),
+        token=token,
+        documents=documents,
+        groups=np.stack([lemma, form, token, documents], axis=1).astype(np.int32),
+        form=form_from,
+        lemma=lemma_from,
+        summary=summary,
+    )
+
+
+def _words(table: pd.DataFrame, name: str, surface: pd.Series) -> tuple[Int[np.ndarray, " n"], str]:
+    """Return ids of the label `name`, case folded, or of the surface where there is no such label."""
+    if name not in table.columns:
+        return pd.factorize(surface)[0], "surface"
+    words = table[name].str.casefold().where(table[name].notna(), surface)
+    return pd.factorize(words)[0], f"label {name}"
+
+
+def _repeated(texts: Sequence[str]) -> set[int]:
+    """Return the documents whose text an earlier one has."""
+    seen: set[str] = set()
+    out = set()
+    for index, text in enumerate(texts):
+        if text in seen:
+            out.add(index)
+        seen.add(text)
+    return out

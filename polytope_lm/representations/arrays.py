@@ -1,0 +1,79 @@
+"""The arrays of one layer's chosen tokens, read when they are first asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+
+    from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.models.sites import Site
+
+_KEPT_AS = {"pre": "h", "u": "u", "x": "x", "post": "post", "up": "up"}
+
+
+class LayerArrays:
+    """One layer's arrays for some tokens of some codes, each read once.
+
+    Attributes:
+        site: where the codes live.
+
+    """
+
+    def __init__(self, codes: TokenCodes, layer: int, rows: Int[np.ndarray, " T"]) -> None:
+        self._codes = codes
+        self._layer = layer
+        self._rows = rows
+        self._read: dict[str, Any] = {}
+        self.site: Site = codes.site(layer)
+
+    def __len__(self) -> int:
+        """Return T, the number of tokens."""
+        return len(self._rows)
+
+    def get(self, name: str) -> Any:
+        """Return one array by its name in `registry.ARRAYS`.
+
+        Raises:
+            PolytopeError: it was not kept at capture, or holds NaN or infinity.
+
+        """
+        if name not in self._read:
+            self._read[name] = self._load(name)
+        return self._read[name]
+
+    def _load(self, name: str) -> Any:
+        if name == "site":
+            return self.site
+        if name == "packed":
+            return np.ascontiguousarray(self._codes.packed(self._layer)[self._rows])
+        if name == "bits":
+            unpacked = np.unpackbits(self.get("packed"), axis=1, count=self.site.width, bitorder="little")
+            return unpacked.astype(bool)
+        if name == "rates":
+            return self.get("bits").mean(axis=0)
+        return self._activations(_KEPT_AS[name])
+
+    def _activations(self, kept_as: str) -> np.ndarray:
+        if not self._codes.can_give(kept_as):
+            there = ", ".join(self._codes.kept) or "none"
+            msg = (
+                f"{kept_as!r} of layer {self._layer} was not kept (kept: {there}); capture again with "
+                f'`keep=("u", "h")` or `--keep u,h`'
+                + ("" if kept_as in ("u", "h") else f", and {kept_as} as well")
+            )
+            raise PolytopeError(msg)
+        values = np.asarray(self._codes.activations(kept_as, self._layer)[self._rows], dtype=np.float32)
+        if not np.isfinite(values).all():
+            row = int(self._rows[np.argwhere(~np.isfinite(values))[0, 0]])
+            msg = (
+                f"{kept_as!r} of layer {self._layer} holds NaN or infinity at token {row}; capture that "
+                "document again"
+            )
+            raise PolytopeError(msg)
+        return values

@@ -1,0 +1,364 @@
+"""Train `tiny-gpt2` and its ReLU twin `tiny-relu` on Python's own documentation, in minutes on 2 cores.
+
+    python -m analyses.train_tiny                      # tiny-gpt2
+    python -m analyses.train_tiny --activation relu    # tiny-relu
+
+The models are for tests, documentation and anyone without a larger model: they stand in for no other model.
+Weights are rounded to float16 before they are measured and stored, and loaded as float32, so the figures in
+the model card are those of the stored weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import platform
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from pydoc_data.topics import topics as python_topics
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tokenizers
+import torch
+import transformers
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from jaxtyping import Float, Int
+
+NAMES = {"gelu_new": "tiny-gpt2", "relu": "tiny-relu"}
+DATA = Path(__file__).resolve().parents[1] / "polytope_lm" / "data"
+END = "<|endoftext|>"
+RUN = 60  # characters; a run of this length in two topics is a copied passage, not a common phrase
+# Topics of several kinds that repeat no passage of another one: nothing of them is seen in training.
+HELD_OUT = (
+    "binary",
+    "booleans",
+    "dict",
+    "global",
+    "import",
+    "lambda",
+    "objects",
+    "shifting",
+    "slicings",
+    "subscriptions",
+    "yield",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, besides the text and the library versions."""
+
+    activation: str = "gelu_new"
+    steps: int = 1000
+    seed: int = 0
+    vocabulary: int = 1024
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    context: int = 256
+    batch: int = 8
+    rate: float = 3e-3
+    decay: float = 0.1
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured on the stored weights, in nats per token.
+
+    Attributes:
+        train: mean over the last tenth of the training steps, with dropout on.
+        held_out: on the held-out topics.
+        unigram: of the training text's token frequencies (add one) on the held-out topics.
+        tokens: training tokens, each seen `epochs` times.
+        held_out_tokens: held-out tokens.
+        characters: of the held-out text.
+        copied: share of the held-out text's 60-character runs that the training text has too.
+
+    """
+
+    train: float
+    held_out: float
+    unigram: float
+    tokens: int
+    epochs: float
+    held_out_tokens: int
+    characters: int
+    copied: float
+
+    @property
+    def bits_per_character(self) -> float:
+        """The held-out loss per character, in bits: it does not depend on the vocabulary."""
+        return self.held_out / math.log(2) * self.held_out_tokens / self.characters
+
+
+def runs(text: str) -> set[str]:
+    """Return all stretches of `RUN` characters."""
+    return {text[i : i + RUN] for i in range(max(1, len(text) - RUN + 1))}
+
+
+def split(topics: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return training and held-out topics.
+
+    Many topics are excerpts of a longer one (`try` of `compound`). From long to short, a topic is left out of
+    training when most of its runs have been taken already, so that no passage counts several times.
+    """
+    held_out = {name: topics[name] for name in HELD_OUT if name in topics}
+    train: dict[str, str] = {}
+    seen: set[str] = set()
+    for name in sorted(topics.keys() - held_out.keys(), key=lambda name: (-len(topics[name]), name)):
+        own = runs(topics[name])
+        if len(own & seen) <= len(own) / 2:
+            train[name] = topics[name]
+            seen |= own
+    return dict(sorted(train.items())), held_out
+
+
+def copied_share(train: Mapping[str, str], held_out: Mapping[str, str]) -> float:
+    """Return the share of the held-out text's runs that the training text has too."""
+    seen = set().union(*map(runs, train.values()))
+    own = set().union(*map(runs, held_out.values()))
+    return len(own & seen) / len(own)
+
+
+def train_tokenizer(texts: Sequence[str], recipe: Recipe) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE in GPT-2's manner: any text is encoded; a leading space is the token's."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.post_processor = processors.ByteLevel(trim_offsets=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=[END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=END, eos_token=END, unk_token=END, model_max_length=recipe.context
+    )
+
+
+def stream(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Int[torch.Tensor, " n"]:
+    """Return the texts' tokens one after the other, an end token before each."""
+    pieces = [[tokenizer.bos_token_id, *tokenizer(text, verbose=False).input_ids] for text in texts]
+    return torch.tensor([token for piece in pieces for token in piece])
+
+
+def build(recipe: Recipe) -> GPT2LMHeadModel:
+    """Return an untrained GPT-2 of the recipe's shape; the global random generator is left as it was."""
+    config = GPT2Config(
+        vocab_size=recipe.vocabulary,
+        n_positions=recipe.context,
+        n_embd=recipe.width,
+        n_layer=recipe.layers,
+        n_head=recipe.heads,
+        activation_function=recipe.activation,
+        resid_pdrop=recipe.dropout,
+        embd_pdrop=recipe.dropout,
+        attn_pdrop=0.0,  # the fast attention of the CPU has no dropout
+        bos_token_id=0,
+        eos_token_id=0,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return GPT2LMHeadModel(config)
+
+
+def groups(model: GPT2LMHeadModel, decay: float) -> list[dict[str, object]]:
+    """Return the optimiser's groups: matrices decay, norms and biases do not."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def schedule(step: int, steps: int) -> float:
+    """Return the learning rate's factor: a linear warm-up over a twentieth, then a cosine to a twentieth."""
+    warm_up = max(1, steps // 20)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.05 + 0.475 * (1 + float(np.cos(np.pi * (step - warm_up) / max(1, steps - warm_up))))
+
+
+def draws(tokens: Int[torch.Tensor, " n"], recipe: Recipe) -> Iterator[Int[torch.Tensor, "B S"]]:
+    """Yield the batches: windows of the context's length at random places."""
+    rng = np.random.default_rng(recipe.seed)
+    for _ in range(recipe.steps):
+        starts = rng.integers(0, len(tokens) - recipe.context + 1, size=recipe.batch)
+        yield torch.stack([tokens[start : start + recipe.context] for start in starts])
+
+
+def next_token_loss(model: GPT2LMHeadModel, batch: Int[torch.Tensor, "B S"]) -> Float[torch.Tensor, ""]:
+    """Return the mean cross-entropy in nats of every token but the windows' first."""
+    logits = model(input_ids=batch[:, :-1]).logits
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+
+def train(
+    recipe: Recipe, tokens: Int[torch.Tensor, " n"], *, report: int = 50
+) -> tuple[GPT2LMHeadModel, list[float]]:
+    """Train on random windows and return the model, rounded to float16 and in eval mode, with its losses."""
+    model = build(recipe)
+    optimiser = torch.optim.AdamW(groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.95))
+    losses: list[float] = []
+    began = time.monotonic()
+    model.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed + 1)  # dropout
+        for step, batch in enumerate(draws(tokens, recipe)):
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate * schedule(step, recipe.steps)
+            loss = next_token_loss(model, batch)
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            losses.append(loss.item())
+            if (step + 1) % report == 0:
+                mean, seconds = np.mean(losses[-report:]), time.monotonic() - began
+                print(f"step {step + 1} of {recipe.steps}: loss {mean:.3f}, {seconds:.0f} s", file=sys.stderr)
+    return model.half().float().eval(), losses
+
+
+@torch.no_grad()
+def held_out_loss(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> float:
+    """Return the mean loss per token in nats.
+
+    Windows of a text are taken one after the other, the first behind an end token. Each window's first token
+    is the last one of the window before, so that every token of the text is predicted exactly once.
+    """
+    size = model.config.n_positions
+    total, count = 0.0, 0
+    for text in texts:
+        tokens = stream(tokenizer, [text])
+        for start in range(0, len(tokens) - 1, size - 1):
+            window = tokens[start : start + size][None]
+            total += next_token_loss(model, window).item() * (window.shape[1] - 1)
+            count += window.shape[1] - 1
+    return total / count
+
+
+def unigram_loss(
+    train_tokens: Int[torch.Tensor, " n"], held_out: Int[torch.Tensor, " m"], vocabulary: int
+) -> float:
+    """Return the loss per token in nats of the training text's token frequencies (add one)."""
+    counts: Float[torch.Tensor, " V"] = torch.bincount(train_tokens, minlength=vocabulary).double() + 1
+    return float(-torch.log(counts / counts.sum())[held_out].mean())
+
+
+def measure(
+    model: GPT2LMHeadModel,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    losses: Sequence[float],
+    topics: Mapping[str, str],
+) -> Figures:
+    """Return the figures of the model card, measured on the rounded weights."""
+    seen, held_out = split(topics)
+    tokens = stream(tokenizer, list(seen.values()))
+    ends = tokenizer.bos_token_id
+    unseen = stream(tokenizer, list(held_out.values()))
+    unseen = unseen[unseen != ends]
+    return Figures(
+        train=float(np.mean(losses[-max(1, len(losses) // 10) :])),
+        held_out=held_out_loss(model, tokenizer, list(held_out.values())),
+        unigram=unigram_loss(tokens, unseen, recipe.vocabulary),
+        tokens=len(tokens),
+        epochs=recipe.steps * recipe.batch * recipe.context / len(tokens),
+        held_out_tokens=len(unseen),
+        characters=sum(map(len, held_out.values())),
+        copied=copied_share(seen, held_out),
+    )
+
+
+def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Write an ordinary transformers directory: config, weights, tokenizer; no paths and no dates."""
+    directory.mkdir(parents=True, exist_ok=True)
+    model.config.architectures = ["GPT2LMHeadModel"]
+    model.config.save_pretrained(directory)
+    # Named parameters hold the tied embedding once. The config says float32, so that is what is loaded.
+    halves = {name: p.detach().half().contiguous() for name, p in model.named_parameters()}
+    save_file(halves, directory / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save_pretrained(directory)
+
+
+def card(recipe: Recipe, figures: Figures, topics: Mapping[str, str]) -> str:
+    """Return the model card."""
+    text = "".join(f"{name}\0{topics[name]}\0" for name in sorted(topics))
+    twin = next(name for activation, name in NAMES.items() if activation != recipe.activation)
+    premises = {
+        "relu": "A ReLU MLP with biases is piecewise affine: inside one code it is one affine map, exactly.",
+        "gelu_new": "GELU is smooth: a code says on which side of 0 each pre-activation is, and no more.",
+    }[recipe.activation]
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    template = Path(__file__).with_name("tiny_card.md").read_text(encoding="utf-8")
+    return template.format(
+        name=NAMES[recipe.activation],
+        twin=twin,
+        premises=premises,
+        held_out_names=", ".join(f"`{name}`" for name in HELD_OUT if name in topics),
+        left_out=len(topics) - len(split(topics)[0]) - sum(name in topics for name in HELD_OUT),
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        python=platform.python_version(),
+        versions=f"{versions}, tokenizers {tokenizers.__version__}",
+        r=recipe,
+        f=figures,
+    )
+
+
+def run(recipe: Recipe, topics: Mapping[str, str], directory: Path) -> Figures:
+    """Train, measure and write one model; return the card's figures."""
+    seen, _ = split(topics)
+    tokenizer = train_tokenizer(list(seen.values()), recipe)
+    # A small text may give fewer merges than were asked for.
+    recipe = replace(recipe, vocabulary=len(tokenizer))
+    model, losses = train(recipe, stream(tokenizer, list(seen.values())))
+    figures = measure(model, tokenizer, recipe, losses, topics)
+    save(model, tokenizer, directory)
+    (directory / "README.md").write_text(card(recipe, figures, topics), encoding="utf-8")
+    return figures
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m analyses.train_tiny", description=summary)
+    parser.add_argument(
+        "--activation", choices=sorted(NAMES), default="gelu_new", help="gelu_new or its twin relu"
+    )
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=Recipe.seed, help="of weights, batches, dropout (%(default)s)"
+    )
+    parser.add_argument("--out", type=Path, help="directory (the package's own data directory)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train one of the two models and print its figures."""
+    chosen = arguments(argv)
+    torch.set_num_threads(1)  # how sums are ordered depends on it, and the twin has the other core
+    torch.use_deterministic_algorithms(mode=True)
+    recipe = Recipe(activation=chosen.activation, steps=chosen.steps, seed=chosen.seed)
+    directory = chosen.out or DATA / NAMES[recipe.activation]
+    figures = run(recipe, python_topics, directory)
+    size = (directory / "model.safetensors").stat().st_size
+    print(f"{directory}: {size / 1e6:.2f} MB")
+    print(f"held-out {figures.held_out:.3f} nats per token, unigram {figures.unigram:.3f}, {figures}")
+
+
+if __name__ == "__main__":
+    main()

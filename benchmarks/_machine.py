@@ -42,8 +42,8 @@ class Machine:
         cpu: the processor's model.
         cores: cores this process may run on.
         memory_gb: the machine's memory, in 10^9 bytes.
-        load: mean number of running processes over the last minute, before the run; above about 0.5 the figures
-            are noisy.
+        load: mean number of running processes over the last minute, before the run; above about 0.5 the
+            figures are noisy.
         system: operating system and kernel.
         python: the interpreter's version.
         packages: version of each installed package that matters for speed.

@@ -30,8 +30,8 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 LANES = 8
 _LEVEL_1_BYTES = 24 * 1024  # half a usual L1 data cache: a block of queries, with room for a panel
-_I64 = ir.IntType(64)
-_VECTOR = ir.VectorType(_I64, LANES)
+I64 = ir.IntType(64)
+VECTOR = ir.VectorType(I64, LANES)
 
 
 def compiled(function: F) -> F:
@@ -44,35 +44,35 @@ def emitted(function: Callable[..., Any]) -> Callable[..., int]:
     return cast("Callable[..., int]", intrinsic(function))
 
 
-def _splat(builder: Any, scalar: Any) -> Any:
+def splat(builder: Any, scalar: Any) -> Any:
     """Repeat a 64-bit integer in every lane."""
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    undefined = ir.Constant(VECTOR, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(first, undefined, lanes)
 
 
-def _popcount(builder: Any, vector: Any) -> Any:
+def count_bits(builder: Any, vector: Any) -> Any:
     """Set bits of every lane."""
-    kind = ir.FunctionType(_VECTOR, [_VECTOR])
+    kind = ir.FunctionType(VECTOR, [VECTOR])
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
     return builder.call(function, [vector])
 
 
-def _lanes_at(builder: Any, pointer: Any, offset: Any) -> Any:
+def lanes_at(builder: Any, pointer: Any, offset: Any) -> Any:
     """Point to the eight consecutive words that start `offset` words behind `pointer`."""
-    return builder.bitcast(builder.gep(pointer, [offset]), _VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(pointer, [offset]), VECTOR.as_pointer())
 
 
 def _accumulate(builder: Any, queries: list[Any], panel: Any, n_words: Any) -> list[Any]:
     """Emit the loop over words; return one vector of eight distances per query."""
-    zero = ir.Constant(_VECTOR, [0] * LANES)
+    zero = ir.Constant(VECTOR, [0] * LANES)
     sums = [cgutils.alloca_once_value(builder, zero) for _ in queries]
     with cgutils.for_range(builder, n_words) as loop:
-        words = builder.load(_lanes_at(builder, panel, builder.mul(loop.index, _I64(LANES))), align=8)
+        words = builder.load(lanes_at(builder, panel, builder.mul(loop.index, I64(LANES))), align=8)
         for query, total in zip(queries, sums, strict=True):
-            word = _splat(builder, builder.load(builder.gep(query, [loop.index])))
-            count = _popcount(builder, builder.xor(words, word))
+            word = splat(builder, builder.load(builder.gep(query, [loop.index])))
+            count = count_bits(builder, builder.xor(words, word))
             builder.store(builder.add(builder.load(total), count), total)
     return [builder.load(total) for total in sums]
 
@@ -89,16 +89,16 @@ def _tile(_typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits:
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2, 4, 5)]
         n_words = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
-        rows = [builder.add(args[1], _I64(r)) for r in range(LANES)]
+        rows = [builder.add(args[1], I64(r)) for r in range(LANES)]
         starts = [builder.gep(arrays[0].data, [builder.mul(r, n_words)]) for r in rows]
-        offset = builder.mul(args[3], builder.mul(n_words, _I64(LANES)))
+        offset = builder.mul(args[3], builder.mul(n_words, I64(LANES)))
         sums = _accumulate(builder, starts, builder.gep(arrays[1].data, [offset]), n_words)
-        mask = _I64(0)
+        mask = I64(0)
         for r, total in enumerate(sums):
-            builder.store(total, _lanes_at(builder, arrays[3].data, _I64(LANES * r)), align=8)
-            limit = _splat(builder, builder.load(builder.gep(arrays[2].data, [rows[r]])))
+            builder.store(total, lanes_at(builder, arrays[3].data, I64(LANES * r)), align=8)
+            limit = splat(builder, builder.load(builder.gep(arrays[2].data, [rows[r]])))
             below = builder.bitcast(builder.icmp_unsigned("<", total, limit), ir.IntType(LANES))
-            mask = builder.or_(mask, builder.shl(builder.zext(below, _I64), _I64(LANES * r)))
+            mask = builder.or_(mask, builder.shl(builder.zext(below, I64), I64(LANES * r)))
         return mask
 
     return signature, emit

@@ -21,8 +21,8 @@ class Tally:
         documents: documents handed out.
         repeated: documents left out because an earlier one has the same text.
         blank: documents left out because they hold nothing but white space.
-        sha256: SHA-256 over the concatenated SHA-256 digests of the handed-out texts (UTF-8), in order: one number
-            that says whether two runs read the same texts.
+        sha256: SHA-256 over the concatenated SHA-256 digests of the handed-out texts (UTF-8), in order: one
+            number that says whether two runs read the same texts.
 
     """
 
@@ -39,10 +39,10 @@ class Tally:
 
 
 class Documents(Iterable[Document]):
-    """Documents of one source: iterate as often as you like, each pass reads the source anew and in the same order.
+    """Documents of one source: each pass reads the source anew and in the same order.
 
-    Documents with the same text are left out after the first (they would count one observation twice), blank ones
-    too; both are counted (`tally`) and said once through `logging`.
+    Documents with the same text are left out after the first (they would count one observation twice), blank
+    ones too; both are counted (`tally`) and said once through `logging`.
 
     Attributes:
         name: the source without this machine's paths (`corpus.conllu`, `hub:ag_news#train`, `sample`).
@@ -71,7 +71,8 @@ class Documents(Iterable[Document]):
         """Read the source from its start.
 
         Raises:
-            PolytopeError: a text with a lone surrogate, an identifier that occurs twice, or no document at all.
+            PolytopeError: a text with a lone surrogate, an identifier that occurs twice, or no document at
+                all.
 
         """
         seen = _Seen()
@@ -133,7 +134,10 @@ class _Seen:
             self._repeated += 1
             return False
         if document.id in self._ids:
-            msg = f"document id {document.id!r} occurs twice; give each its own, or number the rows with id_column=''"
+            msg = (
+                f"document id {document.id!r} occurs twice; "
+                "give each its own, or number the rows with id_column=''"
+            )
             raise PolytopeError(msg)
         self._texts.add(digest)
         self._ids.add(document.id)

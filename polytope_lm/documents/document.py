@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,8 @@ class Span:
         start: first character.
         end: one past the last character.
         labels: label name to value.
-        kind: "word" (a word: one token stands for it, its last) or "region" (a sentence, a code block: every token in
-            it has the label).
+        kind: "word" (a word: one token stands for it, its last) or "region" (a sentence, a code block: every
+            token in it has the label).
 
     """
 
@@ -39,7 +41,8 @@ class Document:
         spans: labelled stretches in order of `start`; those of one kind do not overlap.
 
     Raises:
-        PolytopeError: a span lies outside the text, is empty, or overlaps or precedes the one before it of its kind.
+        PolytopeError: a span lies outside the text, is empty, or overlaps or precedes the one before it of
+            its kind.
 
     """
 
@@ -57,7 +60,7 @@ class Document:
             if not free[span.kind] <= span.start < span.end <= len(self.text):
                 msg = (
                     f"document {self.id!r}: span {span.start}:{span.end} must be inside the text "
-                    f"(0:{len(self.text)}), not empty, and after the {span.kind} before it; sort and cut the spans"
+                    f"(0:{len(self.text)}), not empty, and after the {span.kind} before it; sort and cut them"
                 )
                 raise PolytopeError(msg)
             free[span.kind] = span.end

@@ -1,16 +1,19 @@
-"""Files of a source: regular ones only, decoded line by line so that an error has its line number; plain text."""
+"""Files of a source, decoded line by line so that an error has its line number; plain text."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from polytope_lm.documents.document import Document
 from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _log = logging.getLogger(__name__)
 
@@ -63,8 +66,8 @@ def _decode(file: File, number: int, raw: bytes) -> str:
 def below(directory: Path) -> list[File]:
     """Regular files below a directory, sorted by name; hidden ones are passed over.
 
-    Symbolic links are not followed: a directory from elsewhere must not pull in files from outside it. How many were
-    passed over is said through `logging`.
+    Symbolic links are not followed: a directory from elsewhere must not pull in files from outside it. How
+    many were passed over is said through `logging`.
     """
     files, links = [], 0
     for folder, folders, names in os.walk(directory):
@@ -87,7 +90,7 @@ def text_file(file: File) -> Iterator[Document]:
 
 
 def paragraphs(file: File) -> Iterator[Document]:
-    """A document for each run of lines between blank ones; identifier: file name and first line's number."""
+    """Make a document of each run of lines between blank ones; its id ends in the first line's number."""
     first, parts = 0, list[str]()
     for number, line in lines(file):
         if line.strip():

@@ -1,18 +1,21 @@
-"""Data sets of the Hugging Face hub, by name or directory, streamed: nothing is run that comes with the data."""
+"""Data sets of the Hugging Face hub, by name or directory, streamed; no code that comes with them is run."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import httpx
 
-from polytope_lm.documents.document import Document
 from polytope_lm.documents.tables import Columns, row_document
 from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from polytope_lm.documents.document import Document
 
 _PATTERN = re.compile(r"(?P<name>[^:#]+)(?::(?P<config>[^:#]+))?(?:#(?P<split>[^:#]+))?")
 # Builders that parse tables of text and nothing else: no scripts, no archives, no media decoders.
@@ -30,7 +33,8 @@ def hub(name: str, columns: Columns) -> Iterator[Document]:
     Class-label columns give the class's name, not its number.
 
     Raises:
-        PolytopeError: unknown or unreachable data set, no such split or column, data in other than plain tables.
+        PolytopeError: unknown or unreachable data set, no such split or column, data in other than plain
+            tables.
 
     """
     if Path(name).is_dir():
@@ -70,7 +74,10 @@ def _stream(name: str, config: str | None, split: str) -> Any:
     # the builder's module says which parser of `datasets` it is; the data set has no part in that name
     parser = type(builder).__module__.removeprefix("datasets.packaged_modules.").partition(".")[0]
     if parser not in _PLAIN:
-        msg = f"hub:{name}: its data are of kind {parser!r}, not plain tables ({', '.join(_PLAIN)}); convert them first"
+        msg = (
+            f"hub:{name}: its data are of kind {parser!r}, not plain tables ({', '.join(_PLAIN)}); "
+            "convert them first"
+        )
         raise PolytopeError(msg)
     return builder.as_streaming_dataset(split=split)
 

@@ -1,31 +1,46 @@
-"""The built-in sample: documentation topics of the standard library (`pydoc_data.topics`), there without a download.
+"""The built-in sample: documentation topics of the standard library (`pydoc_data.topics`).
 
-Document = topic. Label `group` of the document: a coarse group of topics, at least 5 documents each. Label `class` of
-every token: `code` (examples, grammar, signatures), `literal` (what stands between straight quotes in prose), `prose`
-(the rest). The text changes with the Python version, so its SHA-256 (`Documents.sha256`) belongs in every result.
+Document = topic. Label `group` of the document: a coarse group of topics, at least 5 documents each. Label
+`class` of every token: `code` (examples, grammar, signatures), `literal` (what stands between straight
+quotes in prose), `prose` (the rest). The text changes with the Python version, so its SHA-256
+(`Documents.sha256`) belongs in every result.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-
 from pydoc_data.topics import topics
+from typing import TYPE_CHECKING
 
 from polytope_lm.documents.document import Document, Span
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 GROUPS = {
-    "statement": "assert assignment augassign break continue del exprlists global import nonlocal pass raise return yield",
-    "compound statement": "async class compound context-managers else for function if try while with",
-    "expression": "await binary bitwise booleans calls comparisons conversions in lambda operator-summary power shifting "
-    "slicings subscriptions truth unary attribute-references",
-    "literal and name": "atom-identifiers atom-literals dict floating id-classes identifiers imaginary integers lists "
-    "numbers strings",
-    "data model": "attribute-access callable-types customization numeric-types objects sequence-types specialattrs "
-    "specialnames types",
-    "built-in type": "bltin-code-objects bltin-ellipsis-object bltin-null-object bltin-type-objects formatstrings "
-    "string-methods typesfunctions typesmapping typesmethods typesmodules typesseq typesseq-mutable",
-    "execution": "debugger dynamic-features exceptions execmodel naming",
+    "statement": (
+        "assert assignment augassign break continue del exprlists global import nonlocal pass raise "
+        "return yield"
+    ),
+    "compound statement": ("async class compound context-managers else for function if try while with"),
+    "expression": (
+        "await binary bitwise booleans calls comparisons conversions in lambda operator-summary "
+        "power shifting slicings subscriptions truth unary attribute-references"
+    ),
+    "literal and name": (
+        "atom-identifiers atom-literals dict floating id-classes identifiers imaginary integers "
+        "lists numbers strings"
+    ),
+    "data model": (
+        "attribute-access callable-types customization numeric-types objects sequence-types "
+        "specialattrs specialnames types"
+    ),
+    "built-in type": (
+        "bltin-code-objects bltin-ellipsis-object bltin-null-object bltin-type-objects "
+        "formatstrings string-methods typesfunctions typesmapping typesmethods typesmodules "
+        "typesseq typesseq-mutable"
+    ),
+    "execution": ("debugger dynamic-features exceptions execmodel naming"),
 }
 _GROUP_OF = {topic: group for group, names in GROUPS.items() for topic in names.split()}
 
@@ -64,11 +79,11 @@ def _region(start: int, end: int, name: str) -> Span:
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int, bool]]:
-    """Runs of lines between blank ones, and whether each is code.
+    """Divide a text into runs of lines between blank ones, and say whether each is code.
 
-    Code is: grammar (`::=`), a console session (`>>>`), a bare signature, or a block indented under a paragraph that
-    ends in a colon (unless that is a remark such as "Note:", or the block a list), and all that follows it at that
-    indentation.
+    Code is: grammar (`::=`), a console session (`>>>`), a bare signature, or a block indented under a
+    paragraph that ends in a colon (unless that is a remark such as "Note:", or the block a list), and all
+    that follows it at that indentation.
     """
     before, before_indent = "", 0
     code_indent: int | None = None

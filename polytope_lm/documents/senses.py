@@ -1,24 +1,27 @@
-"""CoarseWSD-20 files: a tokenised sentence a line, the ambiguous word's position before it, its gold sense beside it.
+"""CoarseWSD-20: a tokenised sentence a line, its ambiguous word's position before it, the sense beside it.
 
-Source: Loureiro, Rezaee, Pilehvar, Camacho-Collados 2021, "Analysis and Evaluation of Language Models for Word Sense
-Disambiguation".
+Source: Loureiro, Rezaee, Pilehvar, Camacho-Collados 2021, "Analysis and Evaluation of Language Models for
+Word Sense Disambiguation".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from polytope_lm.documents.document import Document, Span
 from polytope_lm.documents.files import File, lines
 from polytope_lm.errors import PolytopeError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 DATA, GOLD, CLASSES = ".data.txt", ".gold.txt", "classes_map.txt"
 
 
 def gold_of(file: File) -> File:
-    """The file of senses beside `NAME.data.txt`."""
+    """Name the file of senses beside `NAME.data.txt`."""
     beside = file.path.with_name(file.path.name.removesuffix(DATA) + GOLD)
     return File(beside, beside.name)
 
@@ -29,7 +32,7 @@ def is_senses(file: File) -> bool:
 
 
 def senses(file: File) -> Iterator[Document]:
-    """A document for each line; the target word is its one span, with labels `sense` and `form`.
+    """Make a document of each line; the target word is its one span, with labels `sense` and `form`.
 
     Senses have the names of `classes_map.txt` where that is there, the bare class number otherwise.
 
@@ -42,7 +45,10 @@ def senses(file: File) -> Iterator[Document]:
     for data, answer in zip_longest(lines(file), lines(gold)):
         if data is None or answer is None:
             short, number = (file, answer[0]) if answer else (gold, data[0] if data else 0)
-            msg = f"{short.path}: ends before line {number}, which the file beside it has; give one sense a line"
+            msg = (
+                f"{short.path}: ends before line {number}, which the file beside it has; "
+                "give one sense a line"
+            )
             raise PolytopeError(msg)
         number, line = data
         sense = answer[1].strip()
@@ -57,7 +63,7 @@ def _sentence(file: File, number: int, line: str, sense: str) -> Document:
     words = text.split(" ")
     if not position.strip().isdecimal() or int(position) >= len(words) or not words[int(position)]:
         msg = (
-            f"{file.path}, line {number}: {position[:40]!r} is no position in a sentence of {len(words)} words; "
+            f"{file.path}, line {number}: {position[:40]!r} is no position among {len(words)} words; "
             f"write the word's number from 0, a tab, the words divided by single blanks"
         )
         raise PolytopeError(msg)

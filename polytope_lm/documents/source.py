@@ -75,33 +75,21 @@ def documents(
     senses: bool | None = None,
     max_documents: int | None = None,
 ) -> Documents:
-    """Documents of any source, read lazily and as often as asked.
+    """Read documents from any source, lazily and as often as asked; the order never changes.
 
     Args:
-        source: what to read:
-
-            - `"sample"`: the built-in one (document label `group`, token label `class`);
-            - `"hub:NAME"`, `"hub:NAME:CONFIG"`, `"hub:NAME:CONFIG#SPLIT"`: a data set of the Hugging Face hub or a
-              directory of it, streamed, split `train` unless said;
-            - a file: `.txt`, `.md`, `.rst` (one document), `.jsonl`, `.csv`, `.tsv`, `.parquet` (a row each), `.conllu`
-              (a `# newdoc` each), CoarseWSD's `NAME.data.txt` beside `NAME.gold.txt` (a line each);
-            - a directory of such files of one kind (a file called like a name above: `./sample`);
-            - a list of strings, of `Document`s, or of mappings (rows), mixed or not;
-            - `Documents`, which pass through.
+        source: what to read: see the sources at the top of `polytope_lm.documents`.
         split: "blank-lines" makes a document of each paragraph of a text file.
-        text_column: a table's text; by default `text`, or the only column. Without header columns are "0", "1", ...
+        text_column: a table's text; by default `text`, or the only column.
         label_columns: columns of a table that become labels of the document; an empty cell is no label.
-        id_column: a table's identifiers; by default `id` if it is there; "": a hash of file name and row.
-        header: whether a CSV file's first row names the columns.
-        senses: whether a `.data.txt` is CoarseWSD; by default yes where its `.gold.txt` is beside it.
+        id_column: a table's identifiers; by default `id` if it is there; "": hashes of file name and row.
+        header: whether a CSV file's first row names the columns; if not, they are "0", "1", ...
+        senses: whether a `.data.txt` is CoarseWSD's; by default yes where its `.gold.txt` is beside it.
         max_documents: stop after so many (repeated and blank ones not counted).
 
-    Returns:
-        A collection that reads anew at each iteration, in an order that does not change.
-
     Raises:
-        PolytopeError: missing or unknown source, an option it cannot use; while iterating, whatever is wrong in the
-            data, with file, line and the cure.
+        PolytopeError: a source that is missing or unknown, an option it cannot use; while iterating, what
+            is wrong in the data, with file, line and the cure.
 
     """
     if split not in {None, "blank-lines"}:
@@ -134,14 +122,20 @@ def _open(source: object, options: _Options) -> tuple[str, Callable[[], Iterator
         return _open_path(Path(source), options)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
         return _open_list(source, options)
-    msg = f"a source of type {type(source).__name__} cannot be read twice; give a path, a name or a list of texts"
+    msg = (
+        f"a source of type {type(source).__name__} cannot be read twice; "
+        "give a path, a name or a list of texts"
+    )
     raise PolytopeError(msg)
 
 
 def _open_list(items: Sequence[object], options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:
     for number, item in enumerate(items):
         if not isinstance(item, str | Document | Mapping):
-            msg = f"item {number} of the list is of type {type(item).__name__}; give strings, Documents or mappings"
+            msg = (
+                f"item {number} of the list is of type {type(item).__name__}; "
+                "give strings, Documents or mappings"
+            )
             raise PolytopeError(msg)
     options.only("a list of texts", *(_TABLE if any(isinstance(item, Mapping) for item in items) else ()))
     kept = tuple(items)
@@ -165,7 +159,10 @@ def _open_path(path: Path, options: _Options) -> tuple[str, Callable[[], Iterato
         return _open_directory(path, options)
     if not path.is_file():
         what = "is not a regular file" if path.exists() else "no such file or directory"
-        msg = f"{path}: {what}; give a path, 'sample', 'hub:NAME', or a text itself in a list: documents([text])"
+        msg = (
+            f"{path}: {what}; "
+            "give a path, 'sample', 'hub:NAME', or a text itself in a list: documents([text])"
+        )
         raise PolytopeError(msg)
     file = File(path, path.name)
     return path.name, partial(_reader(file, options), file)
@@ -187,7 +184,10 @@ def _open_directory(path: Path, options: _Options) -> tuple[str, Callable[[], It
         raise PolytopeError(msg)
     readers = [(file, _reader(file, options)) for file in found]
     if len({_kind(kind) for kind in kinds}) > 1:
-        msg = f"{path}: files of several kinds ({', '.join(kinds)}); give one of them, or a directory of one kind"
+        msg = (
+            f"{path}: files of several kinds ({', '.join(kinds)}); "
+            "give one of them, or a directory of one kind"
+        )
         raise PolytopeError(msg)
     return name, lambda: chain.from_iterable(reader(file) for file, reader in readers)
 
@@ -228,7 +228,10 @@ def _text_reader(file: File, options: _Options) -> Reader:
     if wanted:
         options.only(f"senses ({file.path.name})", "senses")
         if not senses.is_senses(file):
-            msg = f"{file.path}: no file of senses {senses.gold_of(file).path.name} beside it; add it, or senses=False"
+            msg = (
+                f"{file.path}: no file of senses {senses.gold_of(file).path.name} beside it; "
+                "add it, or senses=False"
+            )
             raise PolytopeError(msg)
         return senses.senses
     options.only(f"a text file ({file.path.name})", "split", "senses")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
-import datetime
+import datetime as dt
 import decimal
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from polytope_lm.documents.document import Document
 from polytope_lm.documents.files import File, lines
 from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 _BATCH = 1024
 _LARGEST_FIELD = (
@@ -27,7 +30,8 @@ class Columns:
     Attributes:
         text: the text's column; None: `text`, or the only one.
         labels: columns that become labels of the document.
-        id: the identifier's column; None: `id` if there is one; "": none, rows get a hash of file name and row.
+        id: the identifier's column; None: `id` if there is one; "": none, rows get a hash of file name and
+            row.
 
     """
 
@@ -66,7 +70,8 @@ def row_document(row: Mapping[str, object], columns: Columns, fallback: str, pla
     """Document of one row by resolved columns.
 
     Raises:
-        PolytopeError: the text is not a string, the identifier no string or whole number, or a label no plain value.
+        PolytopeError: the text is not a string, the identifier no string or whole number, or a label no
+            plain value.
 
     """
     text = row[columns.text or ""]
@@ -76,7 +81,10 @@ def row_document(row: Mapping[str, object], columns: Columns, fallback: str, pla
     labels = {name: _label(row[name], name, place) for name in columns.labels}
     identifier: object = row[columns.id] if columns.id else fallback
     if isinstance(identifier, bool) or not isinstance(identifier, str | int) or identifier == "":
-        msg = f"{place}: id column {columns.id!r} is {_kind(identifier)}; mend the row, or number rows with id_column=''"
+        msg = (
+            f"{place}: id column {columns.id!r} is {_kind(identifier)}; "
+            "mend the row, or number rows with id_column=''"
+        )
         raise PolytopeError(msg)
     return Document(
         str(identifier), text, {name: value for name, value in labels.items() if value is not None}
@@ -86,7 +94,7 @@ def row_document(row: Mapping[str, object], columns: Columns, fallback: str, pla
 def _label(value: object, name: str, place: str) -> str | None:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
-    if isinstance(value, str | int | float | decimal.Decimal | datetime.date | datetime.time):
+    if isinstance(value, str | int | float | decimal.Decimal | dt.date | dt.time):
         return str(value)
     msg = f"{place}: label column {name!r} is {_kind(value)}; a label is a string, a number or a date"
     raise PolytopeError(msg)
@@ -97,7 +105,7 @@ def _kind(value: object) -> str:
 
 
 def json_lines(file: File, columns: Columns) -> Iterator[Document]:
-    """A document for each line, an object; blank lines are passed over."""
+    """Make a document of each line, an object; blank lines are passed over."""
     for number, line in lines(file):
         if not line.strip():
             continue
@@ -125,7 +133,7 @@ def _json_object(line: str, place: str) -> dict[str, object]:
 def csv_rows(
     file: File, columns: Columns, *, header: bool = True, delimiter: str = ","
 ) -> Iterator[Document]:
-    """A document for each record of a CSV file with quoted fields; without header the columns are "0", "1", ..."""
+    """Make a document of each record of a quoted CSV file; without header the columns are "0", "1", ..."""
     records = _csv_records(file, delimiter)
     names: list[str] = []
     resolved = columns
@@ -140,13 +148,16 @@ def csv_rows(
             if header:
                 continue
         if len(record) != len(names):
-            msg = f"{place}: {len(record)} fields where the first row has {len(names)}; mend the row's quotes or commas"
+            msg = (
+                f"{place}: {len(record)} fields where the first row has {len(names)}; "
+                "mend the row's quotes or commas"
+            )
             raise PolytopeError(msg)
         yield row_document(dict(zip(names, record, strict=True)), resolved, file.row_id(number), place)
 
 
 def _csv_records(file: File, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Records with the line they start on; empty lines are passed over."""
+    """Read records with the line they start on; empty lines are passed over."""
     reader = csv.reader((line for _, line in lines(file)), strict=True, delimiter=delimiter)
     while True:
         start = reader.line_num + 1
@@ -165,7 +176,7 @@ def _csv_records(file: File, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def parquet_rows(file: File, columns: Columns) -> Iterator[Document]:
-    """A document for each row, read batch by batch and only the columns in use."""
+    """Make a document of each row, read batch by batch and only the columns in use."""
     import pyarrow as pa  # noqa: PLC0415 - heavy, and needed for Parquet alone
     import pyarrow.parquet as pq  # noqa: PLC0415
 

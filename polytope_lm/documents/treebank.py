@@ -2,19 +2,18 @@
 
 Sentences are joined by a blank unless the last word of the one before says `SpaceAfter=No`, as words are.
 
-A surface word of several syntactic words ("don't" = do + n't) is aligned by surface: where the syntactic words' forms,
-put together, spell the surface (upper and lower case alike), each has its own span (do|n't). Where they do not (French
-"du" = de + le), the surface is one span and each label is joined with "+" (`upos` "ADP+DET"). Empty nodes (8.1) are
-not in the text and are left out.
+A surface word of several syntactic words ("don't" = do + n't) is aligned by surface: where the syntactic
+words' forms, put together, spell the surface (upper and lower case alike), each has its own span (do|n't).
+Where they do not (French "du" = de + le), the surface is one span and each label is joined with "+" (`upos`
+"ADP+DET"). Empty nodes (8.1) are not in the text and are left out.
 
 Source of the format: https://universaldependencies.org/format.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import conllu
 from conllu.exceptions import ParseException
@@ -22,6 +21,9 @@ from conllu.exceptions import ParseException
 from polytope_lm.documents.document import Document, Span
 from polytope_lm.documents.files import File, lines
 from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LABELS = ("upos", "xpos", "deprel", "lemma", "form")
 
@@ -95,7 +97,10 @@ def _parse(sentence: str, place: str) -> Any:
     try:
         parsed = conllu.parse(sentence)
     except (ParseException, ValueError) as error:
-        msg = f"{place}: the sentence is not CoNLL-U ({str(error).splitlines()[0]}); ten columns divided by tabs"
+        msg = (
+            f"{place}: the sentence is not CoNLL-U ({str(error).splitlines()[0]}); "
+            "ten columns divided by tabs"
+        )
         raise PolytopeError(msg) from None
     if len(parsed) != 1:
         msg = f"{place}: comments without a sentence; delete them or add the words"

@@ -1,0 +1,260 @@
+"""The boundaries that one path crosses, layer by layer, and how the output changes on the way.
+
+A crossing is a change of one neuron's bit `z_i = 1[h_i > 0]` along `x(t)`, `t` in [0, 1]. In the path's own
+layer all of them are found in closed form. Later layers are looked at in equal steps for now: a neuron that
+turns on and off within one step is not seen, how many there are is unknown (`missed_at_most` is None), and the
+place of a crossing comes from linear interpolation of `h` inside its step.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    import plotly.graph_objects as go
+    from jaxtyping import Bool, Float, Int
+
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class LayerMethod:
+    """How the crossings of one layer were found.
+
+    Attributes:
+        site: where the codes live, with its premises.
+        method: "closed form", or "grid of 33 steps" and the like.
+        missed_at_most: crossings that may be missing; 0 for a closed form, None where nobody knows (a grid).
+        hamming: bits in which the path's two ends differ.
+
+    """
+
+    site: Site
+    method: str
+    missed_at_most: int | None
+    hamming: int
+
+    @property
+    def layer(self) -> int:
+        """The layer's index."""
+        return self.site.layer
+
+    @property
+    def missed(self) -> str:
+        """`missed_at_most` in words."""
+        return "unknown" if self.missed_at_most is None else str(self.missed_at_most)
+
+
+@dataclass(frozen=True)
+class OutputChange:
+    """The next-token distribution at `K + 1` equally spaced places of a path.
+
+    Attributes:
+        t: the places, `[K + 1]`.
+        js: Jensen-Shannon distance between successive distributions, `[K]`: the square root of the divergence
+            in bits, from 0 to 1.
+        top: the likeliest next token at each place, `K + 1` of them.
+        top_probability: its probability, `[K + 1]`.
+
+    """
+
+    t: Float[np.ndarray, " K+1"]
+    js: Float[np.ndarray, " K"]
+    top: tuple[str, ...]
+    top_probability: Float[np.ndarray, " K+1"]
+
+    @property
+    def length(self) -> float:
+        """Length of the path in output space: the sum of the distances."""
+        return float(self.js.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Crossings:
+    """All crossings of one path, ordered by layer and place.
+
+    Attributes:
+        prompts: the two texts.
+        tokens: the tokens at the path's ends.
+        site: the path's own site.
+        at: the space of the path as it was asked for, `resid_mid` or `mlp_in`.
+        space: its name in this block: a parallel block's norm reads `resid_pre`.
+        scope: what follows the path downstream: `stream`, the residual stream itself, or `mlp`, what this MLP
+            reads.
+        shape: `line`.
+        length: Euclidean distance of the ends in that space.
+        t: place of each crossing in [0, 1], `[n]`.
+        layer: its layer, `[n]`.
+        neuron: its neuron, `[n]`; for `gate+up` from 0 to 2N - 1, the gates first.
+        on: whether the neuron turns on there (else off), `[n]`.
+        layers: how each layer was searched.
+        output_change: the next-token distribution along the path; None if not asked for, or without logits.
+        provenance: model, revision, dtype, attention implementation, version.
+
+    """
+
+    prompts: tuple[str, str]
+    tokens: tuple[str, str]
+    site: Site
+    at: str
+    space: str
+    scope: Literal["stream", "mlp"]
+    shape: str
+    length: float
+    t: Float[np.ndarray, " n"]
+    layer: Int[np.ndarray, " n"]
+    neuron: Int[np.ndarray, " n"]
+    on: Bool[np.ndarray, " n"]
+    layers: tuple[LayerMethod, ...]
+    output_change: OutputChange | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    @property
+    def missed_at_most(self) -> int | None:
+        """Crossings that may be missing in all layers together; None if that is unknown for any of them."""
+        known = [part.missed_at_most for part in self.layers]
+        return None if any(part is None for part in known) else sum(part or 0 for part in known)
+
+    @property
+    def returns(self) -> Bool[np.ndarray, " n"]:
+        """Whether a crossing's neuron crosses more than once: flips that the ends' codes don't tell."""
+        keys = np.stack([self.layer, self.neuron])
+        _, owner, times = np.unique(keys, axis=1, return_inverse=True, return_counts=True)
+        return times[owner.reshape(-1)] > 1
+
+    def method(self, layer: int) -> LayerMethod:
+        """Return how a layer was searched.
+
+        Raises:
+            PolytopeError: this layer wasn't.
+
+        """
+        for part in self.layers:
+            if part.layer == layer:
+                return part
+        searched = ", ".join(str(part.layer) for part in self.layers)
+        msg = f"layer {layer} was not searched for crossings; these were: {searched}"
+        raise PolytopeError(msg)
+
+    def counts(self, layer: int | None = None) -> int:
+        """Return the number of crossings, in one layer or in all that were searched."""
+        return len(self) if layer is None else int((self.layer == self.method(layer).layer).sum())
+
+    def histogram(self, bins: int = 33) -> Int[np.ndarray, "L bins"]:
+        """Count the crossings of each searched layer in equal stretches of the path."""
+        edges = np.linspace(0, 1, bins + 1)
+        rows = [np.histogram(self.t[self.layer == part.layer], edges)[0] for part in self.layers]
+        return np.array(rows, dtype=np.int64).reshape(len(self.layers), bins)
+
+    def strip(self, width: int = 60, layer: int | None = None) -> str:
+        """Draw one layer's crossings (the path's own layer's by default) along t in `width` characters."""
+        part = self.method(self.site.layer if layer is None else layer)
+        counts = self.histogram(width)[self.layers.index(part)]
+        tallest = max(1, int(counts.max()))
+        # Rounded up, so that a single crossing never looks like none.
+        return "".join(_BARS[-(-int(count) * (len(_BARS) - 1) // tallest)] for count in counts)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a crossing: t, layer, neuron, on, returns."""
+        import pandas as pd  # noqa: PLC0415 - a table is wanted less often than the numbers
+
+        names = ("t", "layer", "neuron", "on", "returns")
+        return pd.DataFrame({name: getattr(self, name) for name in names})
+
+    def plot(self) -> go.Figure:
+        """Draw the crossings along t as one strip a layer, with the output's change above."""
+        from polytope_lm.paths.figures import crossings_figure  # noqa: PLC0415 - plotly is slow to import
+
+        return crossings_figure(self)
+
+    def _repr_html_(self) -> str:
+        from polytope_lm.paths.figures import crossings_table  # noqa: PLC0415
+
+        return crossings_table(self)
+
+    def __str__(self) -> str:
+        rows = [
+            f"layer {part.layer:>3} {self.counts(part.layer):>6} crossings, ends differ in {part.hamming} bits "
+            f"({part.method}; missed at most: {part.missed})"
+            for part in self.layers
+        ]
+        ends = f"{self.tokens[0]!r} -> {self.tokens[1]!r}"
+        where = f"{self.shape} in {self.space} of layer {self.site.layer}, length {self.length:.4g}"
+        return "\n".join([f"{self.provenance.get('model', 'model')}: {ends}, {where}", *rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data; `from_dict` is its inverse."""
+        change = self.output_change
+        return {
+            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: getattr(self, name).tolist() for name in _ARRAYS},
+            "prompts": list(self.prompts),
+            "tokens": list(self.tokens),
+            "site": self.site.to_dict(),
+            "layers": [{**asdict(part), "site": part.site.to_dict()} for part in self.layers],
+            "output_change": None if change is None else _change_to_dict(change),
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Crossings:
+        """Rebuild from `to_dict`'s data."""
+        change = data["output_change"]
+        fields: dict[str, Any] = {name: data[name] for name in (*_PLAIN, "provenance")}
+        fields |= {name: np.array(data[name], dtype=dtype) for name, dtype in _ARRAYS.items()}
+        fields |= {name: tuple(data[name]) for name in ("prompts", "tokens")}
+        fields["site"] = Site.from_dict(data["site"])
+        fields["layers"] = tuple(
+            LayerMethod(**{**d, "site": Site.from_dict(d["site"])}) for d in data["layers"]
+        )
+        fields["output_change"] = None if change is None else _change_from_dict(change)
+        return cls(**fields)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result as one JSON file and return its path."""
+        target = Path(path)
+        target.write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n", encoding="utf-8")
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> Crossings:
+        """Read what `save` has written.
+
+        Raises:
+            PolytopeError: no such file, or it holds something else.
+
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            what = f"{type(error).__name__}: {error}"
+            msg = f"{str(path)!r} is not a saved Crossings ({what}); write it with .save()"
+            raise PolytopeError(msg) from error
+
+
+_PLAIN = ("at", "space", "scope", "shape", "length")
+_ARRAYS = {"t": np.float64, "layer": np.int16, "neuron": np.int32, "on": np.bool_}
+
+
+def _change_to_dict(change: OutputChange) -> dict[str, Any]:
+    numbers = {name: getattr(change, name).tolist() for name in ("t", "js", "top_probability")}
+    return {**numbers, "top": list(change.top)}
+
+
+def _change_from_dict(data: Mapping[str, Any]) -> OutputChange:
+    numbers = {name: np.array(data[name], dtype=np.float64) for name in ("t", "js", "top_probability")}
+    return OutputChange(top=tuple(data["top"]), **numbers)

@@ -1,0 +1,90 @@
+"""Crossings as a picture and as a table for notebooks; prompts are shown as text, never as markup."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+if TYPE_CHECKING:
+    from polytope_lm.paths.crossings import Crossings, OutputChange
+
+_BINS = 66  # two for each of the usual 33 steps
+
+
+def _plain(text: str) -> str:
+    """Return text that neither a browser nor plotly's markup acts upon; controls are spelled out."""
+    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+
+
+def crossings_figure(crossings: Crossings) -> go.Figure:
+    """Draw one heat strip a layer along t, under the change of the next-token distribution.
+
+    Args:
+        crossings: one path's crossings.
+
+    """
+    change = crossings.output_change
+    rows = 1 if change is None else 2
+    heights = None if change is None else [0.35, 0.65]
+    figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=0.06)
+    if change is not None:
+        figure.add_trace(_change_trace(change), row=1, col=1)
+        figure.update_yaxes(title_text="output change (JS)", rangemode="tozero", row=1, col=1)
+    edges = np.linspace(0, 1, _BINS + 1)
+    strips = go.Heatmap(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=[f"layer {part.layer}" for part in crossings.layers],
+        z=crossings.histogram(_BINS),
+        colorscale="Viridis",
+        colorbar={"title": "crossings"},
+        hovertemplate="%{y}, t = %{x:.2f}: %{z} crossings<extra></extra>",
+    )
+    figure.add_trace(strips, row=rows, col=1)
+    figure.update_yaxes(autorange="reversed", type="category", row=rows, col=1)
+    figure.update_xaxes(title_text="t", range=[0, 1], row=rows, col=1)
+    title = f"{_plain(crossings.prompts[0])} → {_plain(crossings.prompts[1])}"
+    figure.update_layout(
+        title={"text": title, "font": {"size": 14}}, height=220 + 24 * len(crossings.layers) + 120 * rows
+    )
+    return figure
+
+
+def _change_trace(change: OutputChange) -> go.Bar:
+    steps = zip(change.t[:-1], change.t[1:], change.top[:-1], change.top[1:], strict=True)
+    return go.Bar(
+        x=(change.t[:-1] + change.t[1:]) / 2,
+        y=change.js,
+        width=np.diff(change.t),
+        hovertext=[
+            f"t {a:.3f} to {b:.3f}: {_plain(before)} → {_plain(after)}" for a, b, before, after in steps
+        ],
+        hovertemplate="%{hovertext}, %{y:.3f}<extra></extra>",
+        showlegend=False,
+    )
+
+
+def crossings_table(crossings: Crossings) -> str:
+    """Return an HTML table with a row a layer: crossings, those of neurons that return, how they were found.
+
+    Args:
+        crossings: one path's crossings.
+
+    """
+    returns = crossings.returns
+    rows = []
+    for part in crossings.layers:
+        here = crossings.layer == part.layer
+        counts = (here.sum(), part.hamming, (here & returns).sum())
+        cells = (part.layer, *counts, part.method, part.missed, part.site.premises)
+        rows.append("".join(f"<td>{_plain(str(cell))}</td>" for cell in cells))
+    names = "layer|crossings|bits that differ|of neurons that return|found by|missed at most|premises"
+    head = "".join(f"<th>{name}</th>" for name in names.split("|"))
+    ends = " → ".join(f"<bdi>{_plain(prompt)}</bdi>" for prompt in crossings.prompts)
+    where = f"{crossings.shape} in {crossings.space} of layer {crossings.site.layer}"
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<p>{ends}<br>{_plain(where)}, length {crossings.length:.4g}</p>{table}"

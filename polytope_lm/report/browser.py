@@ -1,0 +1,141 @@
+"""The compared tokens as data for the page: columns, not rows, and arrays as base64, so that 6,000 tokens open at once.
+
+Everything here ends in one `<script type="application/json">`; the page's scripts set texts with `textContent` only.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from polytope_lm.predictions.results import AMI
+from polytope_lm.report.inert import visible
+
+if TYPE_CHECKING:
+    from polytope_lm.predictions.results import ClustersResult, LayerComparison
+
+CONTEXT = 48
+"""Characters of context kept on each side of a token."""
+
+
+def pack(array: np.ndarray, kind: str) -> dict[str, Any]:
+    """Return an array `[n]` or `[n, k]` as base64 of its little-endian bytes; `unpack` in `static/core.js` reads it.
+
+    Args:
+        array: numbers that fit the kind.
+        kind: `u1`, `i2`, `i4` or `f4`.
+
+    """
+    data = np.ascontiguousarray(array, dtype=np.dtype(f"<{kind}"))
+    return {"type": kind, "shape": list(data.shape), "data": base64.b64encode(data.tobytes()).decode("ascii")}
+
+
+def tokens_data(result: ClustersResult) -> dict[str, Any] | None:
+    """Return the compared tokens in context with their label, as columns; None where the table is gone."""
+    table = result.tokens
+    if table is None or not len(table):
+        return None
+    labels, names = _labels(table, result), label_names(result)
+    place = {name: index for index, name in enumerate(names)}
+    return {
+        "left": [visible(text[-CONTEXT:]) for text in _texts(table["left"])],
+        "token": [visible(text) for text in _texts(table["token"])],
+        "right": [visible(text[:CONTEXT]) for text in _texts(table["right"])],
+        "label_name": visible(result.settings.label),
+        "label_values": [visible(name) for name in names],
+        "label": pack(np.array([place[name] for name in labels]), "i4"),
+        "example": typical_token(result),
+    }
+
+
+def _texts(column: pd.Series[Any], missing: str = "") -> list[str]:
+    """Return a column as plain strings: a lone surrogate fits no Arrow string, so pandas' own methods would fail."""
+    return [missing if text is None or text is pd.NA or text != text else str(text) for text in column]  # noqa: PLR0124
+
+
+def _labels(table: pd.DataFrame, result: ClustersResult) -> list[str]:
+    return _texts(table[result.settings.label], missing="none")
+
+
+def label_names(result: ClustersResult) -> list[str]:
+    """Return the label's values among the compared tokens, most frequent first, ties by name."""
+    if result.tokens is None:
+        return []
+    counts = Counter(_labels(result.tokens, result))
+    return sorted(counts, key=lambda name: (-counts[name], name))
+
+
+def layers_data(result: ClustersResult) -> list[dict[str, Any]]:
+    """Return, for each layer, every clustering and the neighbours by code and by direction."""
+    table = result.tokens
+    if table is None or not len(table):
+        return []
+    return [_layer_data(table, layer) for layer in result.layers]
+
+
+def _layer_data(table: pd.DataFrame, layer: LayerComparison) -> dict[str, Any]:
+    key = layer.site.key
+    clusterings = [
+        {"name": visible(one.name), "cluster": pack(table[f"{key}/cluster/{one.name}"].to_numpy(), "i4")}
+        for one in layer.representations
+        if f"{key}/cluster/{one.name}" in table
+    ]
+    best = layer.best_cosine[AMI]
+    direction = (
+        [one["name"] for one in clusterings].index(visible(best)) if f"{key}/cluster/{best}" in table else 0
+    )
+    sides = (("code", "by code", "Hamming distance", 0), ("cosine", "by direction (cosine)", "1 - cosine", 3))
+    neighbours = [
+        {
+            "key": side,
+            "name": name,
+            "measure": measure,
+            "digits": digits,
+            "index": pack(neighbour_table(table, f"{key}/neighbours/{side}", -1), "i4"),
+            "distance": pack(neighbour_table(table, f"{key}/distances/{side}", np.nan), "f4"),
+        }
+        for side, name, measure, digits in sides
+        if f"{key}/neighbours/{side}" in table
+    ]
+    return {
+        "layer": layer.layer,
+        "clusterings": clusterings,
+        "direction": direction,
+        "neighbours": neighbours,
+    }
+
+
+def neighbour_table(table: pd.DataFrame, column: str, missing: float) -> np.ndarray:
+    """Return a column of lists as an array `[T, k]`, short lists filled up with `missing`."""
+    rows = [np.asarray(row, dtype=np.float64) for row in table[column]]
+    filled = np.full((len(rows), max((len(row) for row in rows), default=0)), missing)
+    for index, row in enumerate(rows):
+        filled[index, : len(row)] = row
+    return filled
+
+
+def shared_neighbours(result: ClustersResult, layer: LayerComparison) -> np.ndarray | None:
+    """Return for each token how many of its nearest tokens by code are also among its nearest by cosine, `[T]`."""
+    table, key = result.tokens, layer.site.key
+    if table is None or f"{key}/neighbours/cosine" not in table or not len(table):
+        return None
+    pairs = zip(table[f"{key}/neighbours/code"], table[f"{key}/neighbours/cosine"], strict=True)
+    return np.array([len(np.intersect1d(np.asarray(code), np.asarray(cosine))) for code, cosine in pairs])
+
+
+def typical_token(result: ClustersResult) -> int:
+    """Return the row that the page opens with: a plain word whose two neighbourhoods share as many as the median does.
+
+    The first such row: an example that nobody chose because it looks good.
+    """
+    shared = shared_neighbours(result, result.layers[0])
+    if shared is None or result.tokens is None:
+        return 0
+    words = [text.strip() for text in _texts(result.tokens["token"])]
+    plain = np.array([word.isalpha() and word.islower() and len(word) >= 4 for word in words])
+    typical = np.flatnonzero(plain & (shared == int(np.median(shared))))
+    return int(typical[0]) if len(typical) else 0

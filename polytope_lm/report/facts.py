@@ -1,0 +1,211 @@
+"""What the page says in words: the model, the premises, the settings, where everything came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from polytope_lm.report import browser, figures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from polytope_lm.models.sites import Site
+    from polytope_lm.predictions.overview import CodeOverview
+    from polytope_lm.predictions.results import ClustersResult
+    from polytope_lm.report.strips import PairView
+
+Rows = tuple[tuple[str, str], ...]
+
+OUTCOMES = ("supported", "refuted", "inconclusive")
+_HUES = 8
+"""Labels that get a colour of their own in the mix bars; the rest is grey."""
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """One mark of the first plot: its name and the shape that the style sheet draws."""
+
+    name: str
+    shape: str
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """Everything that the templates print apart from the results themselves.
+
+    Attributes:
+        model: the model's name.
+        version: of this package.
+        command: what reproduces the page; empty where no result knows it.
+        facts: the footer, name and value.
+        outcomes: each outcome that occurs, with its layers.
+        premises: the sites' premises in words, each with its layers where they differ.
+        legend: the marks of the first plot.
+        shared: mean number of neighbours that code and cosine have in common in the first layer.
+        hues: labels with a colour of their own in the mix bars, and the colour's number.
+        sites: the sites of all results.
+        tables: settings, sample, provenance, versions: a heading and its rows.
+
+    """
+
+    model: str
+    version: str
+    command: str
+    facts: Rows
+    outcomes: Rows
+    premises: tuple[str, ...]
+    legend: tuple[LegendEntry, ...]
+    shared: float | None
+    hues: tuple[tuple[str, str], ...]
+    sites: tuple[Site, ...]
+    tables: tuple[tuple[str, Rows], ...]
+
+    def for_template(self) -> dict[str, Any]:
+        """Return the fields that templates read by name."""
+        names = ("command", "facts", "outcomes", "premises", "legend", "shared", "hues", "sites", "tables")
+        return {name: getattr(self, name) for name in names}
+
+
+def gather(
+    clusters: ClustersResult | None, pairs: Sequence[PairView], overview: CodeOverview | None
+) -> PageFacts:
+    """Collect what the page says in words from whatever results there are."""
+    provenance = _provenance(clusters, pairs, overview)
+    sites = _sites(clusters, pairs, overview)
+    command = clusters.command if clusters is not None else ""
+    return PageFacts(
+        model=str(provenance.get("model", "model not recorded")),
+        version=version("polytope-lm"),
+        command=command,
+        facts=_footer(clusters, overview, provenance, sites),
+        outcomes=() if clusters is None else _outcomes(clusters),
+        premises=_premises(sites if clusters is None else [layer.site for layer in clusters.layers]),
+        legend=() if clusters is None else _legend(clusters),
+        shared=None if clusters is None else _shared(clusters),
+        hues=() if clusters is None else _hues(clusters),
+        sites=tuple(sites),
+        tables=tuple(_tables(clusters, provenance)),
+    )
+
+
+def _provenance(
+    clusters: ClustersResult | None, pairs: Sequence[PairView], overview: CodeOverview | None
+) -> Mapping[str, Any]:
+    if clusters is not None:
+        return clusters.provenance
+    if overview is not None:
+        return overview.provenance
+    return pairs[0].provenance
+
+
+def _sites(
+    clusters: ClustersResult | None, pairs: Sequence[PairView], overview: CodeOverview | None
+) -> list[Site]:
+    every: list[Site] = []
+    if clusters is not None:
+        every += [layer.site for layer in clusters.layers]
+    if overview is not None:
+        every += [layer.site for layer in overview.layers]
+    for pair in pairs:
+        every += pair.sites
+    return sorted(dict.fromkeys(every), key=lambda site: (site.layer, site.kind))
+
+
+def _footer(
+    clusters: ClustersResult | None,
+    overview: CodeOverview | None,
+    provenance: Mapping[str, Any],
+    sites: Sequence[Site],
+) -> Rows:
+    rows = [("model", _short(provenance.get("model", "not recorded")))]
+    rows.append(("layers", _ranges(site.layer for site in sites)))
+    if clusters is not None:
+        sample = clusters.sample
+        rows.append(("n", f"{sample.tokens:,} tokens, {sample.documents:,} documents"))
+        rows.append(("label", clusters.settings.label))
+        rows.append(("seed", str(clusters.settings.seed)))
+    elif overview is not None and overview.layers:
+        rows.append(("n", f"{overview.layers[0].tokens:,} tokens, {overview.documents:,} documents"))
+    if "dtype" in provenance:
+        rows.append(("dtype", _short(provenance["dtype"])))
+    return tuple(rows)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Write layers shortly: `0-3, 8`."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in runs) or "none"
+
+
+def _outcomes(clusters: ClustersResult) -> Rows:
+    rows = []
+    for outcome in OUTCOMES:
+        layers = [layer.layer for layer in clusters.layers if layer.verdict.outcome == outcome]
+        if layers:
+            rows.append((outcome, f"layer{'s' * (len(layers) > 1)} {_ranges(layers)}"))
+    return tuple(rows)
+
+
+def _premises(sites: Sequence[Site]) -> tuple[str, ...]:
+    """Say each different set of premises once, with the layers that it holds for where there are several."""
+    by_text: dict[str, list[int]] = {}
+    for site in sites:
+        by_text.setdefault(str(site.premises), []).append(site.layer)
+    if len(by_text) == 1:
+        return tuple(by_text)
+    return tuple(f"layers {_ranges(layers)}: {text}" for text, layers in by_text.items())
+
+
+def _legend(clusters: ClustersResult) -> tuple[LegendEntry, ...]:
+    shapes = ("circle", "diamond", "square")
+    names = figures.headline_names(clusters.layers)
+    return tuple(LegendEntry(name, shape) for name, shape in zip(names, shapes, strict=False))
+
+
+def _shared(clusters: ClustersResult) -> float | None:
+    counts = browser.shared_neighbours(clusters, clusters.layers[0])
+    return None if counts is None else float(counts.mean())
+
+
+def _hues(clusters: ClustersResult) -> tuple[tuple[str, str], ...]:
+    names = browser.label_names(clusters)
+    named = [(name, str(hue)) for hue, name in enumerate(names[:_HUES])]
+    return tuple(named + ([("other", "rest")] if len(names) > _HUES else []))
+
+
+def _tables(clusters: ClustersResult | None, provenance: Mapping[str, Any]) -> Iterable[tuple[str, Rows]]:
+    if clusters is not None:
+        yield "Settings", _rows(dataclasses.asdict(clusters.settings))
+        sample = dataclasses.asdict(clusters.sample)
+        counts = sample.pop("label_counts")
+        yield "Tokens compared", _rows(sample)
+        yield "Labels", _rows(counts)
+    yield "Where it came from", _rows(provenance)
+    if clusters is not None:
+        yield "Versions", _rows(clusters.versions)
+        if clusters.command:
+            yield "The command", (("again", clusters.command),)
+
+
+def _rows(data: Mapping[str, Any]) -> Rows:
+    return tuple((str(name).replace("_", " "), _short(value)) for name, value in data.items())
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_short(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_short(one) for one in value) or "none"
+    return str(value)

@@ -1,0 +1,263 @@
+"""The page's figures as plotly specifications without colours: `var(--code)` is looked up in the page's style sheet.
+
+They are plain JSON for plotly.js, drawn by `static/figures.js` when they come into sight, in the reader's light or
+dark theme. Names that users chose pass through `inert.plotly_text`; texts of the corpus are in no figure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polytope_lm.predictions.results import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
+from polytope_lm.report.inert import plotly_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polytope_lm.predictions.overview import CodeOverview
+    from polytope_lm.predictions.results import ClustersResult, Difference, LayerComparison
+
+Figure = dict[str, Any]
+
+_MARKS = (("--code", "circle"), ("--standardised", "diamond"), ("--simhash", "square-open"), ("--other", "x"))
+_GAP = 0.2
+"""Distance between the marks of one row, in rows."""
+
+
+def layout(**more: Any) -> Figure:
+    """Return a figure's layout in the page's own style; `more` adds to it."""
+    font = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", "size": 12}
+    return {
+        "font": {**font, "color": "var(--ink-soft)"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 56, "r": 12, "t": 24, "b": 40},
+        "hoverlabel": {
+            "bgcolor": "var(--paper)",
+            "bordercolor": "var(--rule)",
+            "font": {**font, "color": "var(--ink)"},
+            "align": "left",
+        },
+        "hovermode": "closest",
+        "showlegend": False,
+        **more,
+    }
+
+
+def axis(**more: Any) -> Figure:
+    """Return an axis in the page's own style, without zooming; `more` adds to it."""
+    plain = {
+        "gridcolor": "var(--grid)",
+        "linecolor": "var(--rule)",
+        "zeroline": False,
+        "ticks": "",
+        "fixedrange": True,
+    }
+    return {**plain, **more}
+
+
+def headline_names(layers: Sequence[LayerComparison]) -> tuple[str, ...]:
+    """Return what the first plot shows: the claim, its rate-standardised kin, the decisive control."""
+    present = layers[0].representations
+    claims = [r.name for r in present if r.role == "claim"]
+    standardised = [r.name for r in present if r.name not in claims[:1] and "rate-standardised" in r.name]
+    controls = [r.name for r in present if r.name.startswith(SIMHASH)]
+    return tuple(dict.fromkeys([*claims[:1], *standardised[:1], *controls[:1]]))
+
+
+def _row_of(layers: Sequence[LayerComparison], name: str, score: str) -> list[tuple[int, Difference]]:
+    return [
+        (row, found)
+        for row, layer in enumerate(layers)
+        for found in layer.differences
+        if (found.representation, found.reference, found.score) == (name, BEST_COSINE, score)
+    ]
+
+
+def _interval_trace(
+    xs: list[float], lows: list[float], highs: list[float], ys: list[float], mark: int
+) -> Figure:
+    colour, symbol = _MARKS[min(mark, len(_MARKS) - 1)]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": xs,
+        "y": ys,
+        "marker": {
+            "color": f"var({colour})",
+            "symbol": symbol,
+            "size": 9,
+            "line": {"color": f"var({colour})", "width": 1},
+        },
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - x for x, high in zip(xs, highs, strict=True)],
+            "arrayminus": [x - low for x, low in zip(xs, lows, strict=True)],
+            "color": f"var({colour})",
+            "thickness": 1.6,
+            "width": 0,
+        },
+        "hoverinfo": "text",
+    }
+
+
+def differences_figure(result: ClustersResult) -> Figure:
+    """Draw differences from the better centred or raw cosine: rows are layers, dots are values, lines 95 % intervals.
+
+    Two fields, one for each score that the verdict reads; the grey band is what is too small to matter, +/- the
+    smallest effect of interest.
+    """
+    names = headline_names(result.layers)
+    traces = []
+    for field, score in enumerate((AMI, AGREEMENT)):
+        for mark, name in enumerate(names):
+            offset = _GAP * (mark - (len(names) - 1) / 2)
+            found = _row_of(result.layers, name, score)
+            estimates = [difference.estimate for _, difference in found]
+            trace = _interval_trace(
+                [e.value for e in estimates],
+                [e.low for e in estimates],
+                [e.high for e in estimates],
+                [row + offset for row, _ in found],
+                mark,
+            )
+            trace["name"] = plotly_text(name)
+            trace["text"] = [
+                f"{plotly_text(name)}, layer {result.layers[row].layer}<br>{score}: {d.estimate.value:+.3f} "
+                f"[{d.estimate.low:+.3f}, {d.estimate.high:+.3f}] from the better cosine"
+                for row, d in found
+            ]
+            traces.append({**trace, "xaxis": "x2" if field else "x", "yaxis": "y"})
+    return {"data": traces, "layout": _differences_layout(result)}
+
+
+def _differences_layout(result: ClustersResult) -> Figure:
+    effect = result.settings.smallest_effect
+    band = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "x0": -effect, "x1": effect, "layer": "below"}
+    line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0, "layer": "below"}
+    shapes = [
+        shape
+        for axis in ("x", "x2")
+        for shape in (
+            {**band, "xref": axis, "fillcolor": "var(--band)", "line": {"width": 0}},
+            {**line, "xref": axis, "line": {"color": "var(--ink-soft)", "width": 1}},
+        )
+    ]
+    title = {
+        "xref": "paper",
+        "yref": "paper",
+        "y": 1,
+        "yanchor": "bottom",
+        "xanchor": "left",
+        "showarrow": False,
+    }
+    rows = len(result.layers)
+    common = {"tickformat": "~g", "nticks": 5}
+    return layout(
+        xaxis=axis(domain=[0, 0.48], **common),
+        xaxis2=axis(domain=[0.52, 1], anchor="y", **common),
+        yaxis=axis(
+            tickvals=list(range(rows)),
+            ticktext=[f"layer {layer.layer}" for layer in result.layers],
+            range=[rows - 0.4, -0.6],
+            showgrid=False,
+        ),
+        shapes=shapes,
+        annotations=[
+            {**title, "x": 0, "text": "AMI with the label"},
+            {**title, "x": 0.52, "text": "strict neighbour agreement"},
+        ],
+        margin={"l": 60, "r": 8, "t": 22, "b": 24},
+    )
+
+
+def scores_figure(layer: LayerComparison) -> Figure:
+    """Draw every representation's scores with intervals, one field a score, in one layer."""
+    present = layer.representations
+    headline = headline_names([layer])
+    traces = []
+    for field, score in enumerate(SCORES):
+        for row, one in enumerate(present):
+            found = one.score(score)
+            estimate = found.estimate
+            mark = headline.index(one.name) if one.name in headline else len(_MARKS) - 1
+            trace = _interval_trace([estimate.value], [estimate.low], [estimate.high], [row], mark)
+            trace["text"] = [f"{plotly_text(one.name)}<br>{score}: {estimate} (n = {found.n:,})"]
+            traces.append({**trace, "xaxis": f"x{field + 1}" if field else "x", "yaxis": "y"})
+    return {"data": traces, "layout": _scores_layout(present)}
+
+
+def _scores_layout(present: Sequence[Any]) -> Figure:
+    title = {
+        "xref": "paper",
+        "yref": "paper",
+        "y": 1,
+        "yanchor": "bottom",
+        "xanchor": "left",
+        "showarrow": False,
+    }
+    starts = [0, 0.35, 0.7]
+    axes = {
+        f"xaxis{field + 1}" if field else "xaxis": axis(
+            domain=[start, start + 0.3], anchor="y", rangemode="tozero", nticks=5, tickformat=".2~f"
+        )
+        for field, start in enumerate(starts)
+    }
+    return layout(
+        **axes,
+        yaxis=axis(
+            tickvals=list(range(len(present))),
+            ticktext=[plotly_text(one.name) for one in present],
+            range=[len(present) - 0.5, -0.5],
+            automargin=True,
+        ),
+        annotations=[{**title, "x": x, "text": s} for x, s in zip(starts, SCORES, strict=True)],
+    )
+
+
+def rates_figure(overview: CodeOverview) -> Figure:
+    """Draw each layer's histogram of firing rates as a ridge; a ridge's height is relative to its own layer."""
+    traces = []
+    for row, layer in enumerate(overview.layers):
+        counts = layer.rate_histogram
+        top, total, bins = max(counts) or 1, sum(counts) or 1, len(counts)
+        edges = [i / bins for i in range(bins + 1)]
+        xs = [x for left, right in zip(edges, edges[1:], strict=False) for x in (left, right)]
+        heights = [0.85 * count / top for count in counts for _ in range(2)]
+        shares = [
+            f"layer {layer.layer}: {100 * count / total:.1f} % of neurons"
+            for count in counts
+            for _ in range(2)
+        ]
+        base = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+        traces.append({**base, "x": [0, 1], "y": [row, row]})
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": xs,
+                "y": [row - height for height in heights],
+                "fill": "tonexty",
+                "fillcolor": "var(--code-soft)",
+                "line": {"color": "var(--code)", "width": 1.2},
+                "text": shares,
+                "hovertemplate": "%{text}<br>firing rate about %{x:.2f}<extra></extra>",
+            }
+        )
+    rows = len(overview.layers)
+    return {
+        "data": traces,
+        "layout": layout(
+            xaxis=axis(
+                range=[0, 1],
+                title={"text": "share of tokens for which the neuron is on", "font": {"size": 12}},
+            ),
+            yaxis=axis(
+                tickvals=list(range(rows)),
+                ticktext=[f"layer {layer.layer}" for layer in overview.layers],
+                range=[rows - 0.8, -1],
+                showgrid=False,
+            ),
+        ),
+    }

@@ -1,0 +1,63 @@
+"use strict";
+/* Figures come from Python without colours of their own: "var(--code)" is looked up in the style sheet when a figure
+   is drawn, and again when the reader's system turns dark or light. */
+
+const drawn = new Map();
+
+function themed(value, styles) {
+  if (typeof value === "string") {
+    return value.startsWith("var(--") ? styles.getPropertyValue(value.slice(4, -1)).trim() : value;
+  }
+  if (Array.isArray(value)) return value.map((item) => themed(item, styles));
+  if (value && typeof value === "object" && !ArrayBuffer.isView(value)) {
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, themed(item, styles)]));
+  }
+  return value;
+}
+
+const pairs = DATA.crossings.map((packed) =>
+  lazily(() => Object.fromEntries(Object.entries(packed).map(([name, array]) => [name, unpack(array)]))),
+);
+
+/** Ticks at every crossing, one path a direction: neurons that turn on above the row's middle, off below it. */
+function strips({ pair, layers, yaxis }) {
+  const { t, layer, neuron, on } = pairs[pair]();
+  const rowOf = new Map(layers.map((one, row) => [one, row]));
+  const blank = (direction, colour) => ({
+    type: "scatter", mode: "lines", x: [], y: [], text: [], yaxis, xaxis: "x", hoverinfo: "text",
+    name: direction, line: { color: `var(${colour})`, width: 1 }, opacity: 0.65, connectgaps: false,
+  });
+  const traces = [blank("off", "--off"), blank("on", "--on")];
+  for (let index = 0; index < t.length; index += 1) {
+    const row = rowOf.get(layer[index]);
+    if (row === undefined) continue;
+    const trace = traces[on[index]];
+    const text = `layer ${layer[index]}, neuron ${neuron[index]} turns ${trace.name} at t = ${fixed(t[index], 4)}`;
+    const [near, far] = on[index] ? [row - 0.04, row - 0.42] : [row + 0.04, row + 0.42];
+    trace.x.push(t[index], t[index], null);
+    trace.y.push(near, far, null);
+    trace.text.push(text, text, "");
+  }
+  return traces;
+}
+
+/** Draw (or redraw) a figure into the element. Nothing on the page is fetched, so the mode bar has no links. */
+function draw(target, figure) {
+  drawn.set(target, figure);
+  const styles = getComputedStyle(document.documentElement);
+  const complete = figure.strips ? { ...figure, data: [...figure.data, ...strips(figure.strips)] } : figure;
+  const { data, layout } = themed({ data: complete.data, layout: complete.layout }, styles);
+  return Plotly.react(target, data, layout, { responsive: true, displayModeBar: false, displaylogo: false });
+}
+
+/** Draw the figures of a panel that is now visible and has not been drawn yet. */
+function drawVisible(panel) {
+  for (const target of panel.querySelectorAll("[data-figure]")) {
+    if (!drawn.has(target)) draw(target, DATA.figures[target.dataset.figure]);
+    else Plotly.Plots.resize(target);
+  }
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const [target, figure] of drawn) draw(target, figure);
+});

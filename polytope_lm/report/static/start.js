@@ -1,0 +1,4 @@
+"use strict";
+/* Runs last: everything is wired, show what the address asks for. */
+document.documentElement.classList.add("ready");
+followAddress();

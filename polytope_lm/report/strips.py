@@ -1,0 +1,227 @@
+"""Crossings between two prompts, as the page shows them: where on the way bits change, and the output with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polytope_lm.report.browser import pack
+from polytope_lm.report.figures import Figure, axis, layout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from polytope_lm.models.sites import Site
+    from polytope_lm.paths.crossings import Crossings, LayerMethod, OutputChange
+
+_ROW, _ROW_OF_MANY = 34, 22
+"""Height of one layer's strip in pixels: of up to 12 layers, and of more."""
+_TOP = 120
+"""Height of the output's change above the strips, in pixels."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer's line in the table of crossings."""
+
+    layer: int
+    crossings: int
+    on: int
+    differ: int
+    method: str
+    missed: str
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """A stretch of the path on which one token is the likeliest next one; `most` is its highest probability there."""
+
+    token: str
+    start: float
+    end: float
+    most: float
+
+
+@dataclass(frozen=True)
+class PairView:
+    """One pair of prompts, ready for the templates.
+
+    Attributes:
+        a: the first prompt.
+        b: the second prompt.
+        layer: the layer that the path lies in.
+        sentence: what was found, in one sentence.
+        short: the same for a line that has no room.
+        rows: one row a layer.
+        change: output change of each step, JS distance; empty where the model has no logits.
+        next_tokens: the likeliest next token along the path, in stretches.
+        packed: t, layer, neuron and direction of every crossing, for the page's scripts.
+        sites: where the codes live.
+        provenance: model, revision, dtype, ... as the result states them.
+
+    """
+
+    a: str
+    b: str
+    layer: int
+    sentence: str
+    short: str
+    rows: tuple[LayerRow, ...]
+    change: tuple[float, ...]
+    next_tokens: tuple[NextToken, ...]
+    packed: dict[str, Any]
+    sites: tuple[Site, ...]
+    provenance: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Both prompts, shortened, for the list of pairs."""
+        return f"{_shortened(self.a)} → {_shortened(self.b)}"
+
+    @property
+    def height(self) -> int:
+        """Height in pixels of the figure with all layers."""
+        row = _ROW if len(self.rows) <= 12 else _ROW_OF_MANY
+        return _TOP * bool(self.change) + row * len(self.rows) + 70
+
+
+def _shortened(text: str, room: int = 60) -> str:
+    return text if len(text) <= room else "… " + text[-room:].lstrip()
+
+
+def first_figure(pair: PairView) -> Figure:
+    """Draw the strip of the path's own layer, with the output's change above it."""
+    return _figure(pair, 0, [pair.layer], top=0.5, left=86, bottom=34)
+
+
+def layers_figure(pair: PairView, index: int) -> Figure:
+    """Draw a strip for every layer under the output's change."""
+    return _figure(pair, index, [row.layer for row in pair.rows], top=_TOP / pair.height, left=86, bottom=44)
+
+
+def _figure(
+    pair: PairView, index: int, layers: Sequence[int], *, top: float, left: int, bottom: int
+) -> Figure:
+    has_change = bool(pair.change)
+    one = len(layers) == 1
+    ticks = {
+        "tickvals": [-0.22, 0.22] if one else list(range(len(layers))),
+        "ticktext": ["turns on", "turns off"] if one else [f"layer {layer}" for layer in layers],
+    }
+    split = 1 - top if has_change else 1.0
+    title = {"text": "t, from the first prompt to the second", "standoff": 4, "font": {"size": 12}}
+    axes: Figure = {
+        "xaxis": axis(range=[0, 1], title=title, anchor="y"),
+        "yaxis": axis(
+            range=[len(layers) - 0.5, -0.5], showgrid=False, domain=[0, split - 0.05 * has_change], **ticks
+        ),
+    }
+    traces: list[Figure] = []
+    if has_change:
+        axes["yaxis2"] = axis(domain=[split, 1], rangemode="tozero", nticks=3)
+        axes["annotations"] = [_beside("output<br>change", (split + 1) / 2)]
+        traces.append(_change_trace(pair.change))
+    return {
+        "data": traces,
+        "layout": layout(**axes, margin={"l": left, "r": 10, "t": 6, "b": bottom}),
+        "strips": {"pair": index, "layers": list(layers), "yaxis": "y"},
+    }
+
+
+def _beside(text: str, y: float) -> Figure:
+    """Write upright beside an axis, left of its ticks."""
+    place = {
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0,
+        "xanchor": "right",
+        "xshift": -28,
+        "y": y,
+        "yanchor": "middle",
+    }
+    return {**place, "text": text, "showarrow": False, "align": "right"}
+
+
+def _change_trace(change: Sequence[float]) -> Figure:
+    """Draw the output's change as steps as wide as the path's own."""
+    edges = [float(edge) for edge in np.linspace(0, 1, len(change) + 1)]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": edges,
+        "y": [*change, change[-1]],
+        "xaxis": "x",
+        "yaxis": "y2",
+        "fill": "tozeroy",
+        "fillcolor": "var(--change-soft)",
+        "line": {"color": "var(--change)", "width": 1.4, "shape": "hv", "simplify": False},
+        "hovertemplate": "output change %{y:.3f} (JS distance) near t = %{x:.2f}<extra></extra>",
+    }
+
+
+def pair_views(crossings: Sequence[Crossings]) -> list[PairView]:
+    """Return what the page shows of each pair of prompts."""
+    return [_pair_view(one) for one in crossings]
+
+
+def _pair_view(one: Crossings) -> PairView:
+    change = one.output_change
+    return PairView(
+        a=one.prompts[0],
+        b=one.prompts[1],
+        layer=one.site.layer,
+        sentence=_sentence(one),
+        short=_short(one),
+        rows=tuple(_row(one, method) for method in one.layers),
+        change=() if change is None else tuple(float(distance) for distance in change.js),
+        next_tokens=() if change is None else tuple(_runs(change)),
+        packed={
+            "t": pack(one.t, "f4"),
+            "layer": pack(one.layer, "i2"),
+            "neuron": pack(one.neuron, "i4"),
+            "on": pack(one.on, "u1"),
+        },
+        sites=tuple(method.site for method in one.layers),
+        provenance=one.provenance,
+    )
+
+
+def _row(one: Crossings, method: LayerMethod) -> LayerRow:
+    here = one.layer == method.layer
+    missed = {None: "unknown", 0: "none"}.get(method.missed_at_most, f"at most {method.missed_at_most}")
+    return LayerRow(
+        method.layer, int(here.sum()), int(one.on[here].sum()), method.hamming, method.method, missed
+    )
+
+
+def _sentence(one: Crossings) -> str:
+    own = one.method(one.site.layer)
+    row = _row(one, own)
+    twice = int(one.returns[one.layer == own.layer].sum())
+    also = f"; {twice:,} of the crossings are of neurons that cross more than once" if twice else ""
+    text = (
+        f"On the {one.shape} in {one.space} of layer {own.layer} (length {one.length:.3g}) {row.crossings:,} boundaries "
+        f"are crossed: {row.on:,} neurons turn on, {row.crossings - row.on:,} off; the ends’ codes differ in "
+        f"{row.differ:,} bits{also}. Found by {own.method}; may be missing: {row.missed}."
+    )
+    if len(one.layers) > 1:
+        text += " Each later layer’s method is in the table."
+    return text
+
+
+def _short(one: Crossings) -> str:
+    own = _row(one, one.method(one.site.layer))
+    return f"{own.crossings:,} crossings in {one.space}, layer {own.layer}, by {own.method} (missing: {own.missed})"
+
+
+def _runs(change: OutputChange) -> list[NextToken]:
+    """Join places with the same likeliest next token into stretches of the path."""
+    runs: list[NextToken] = []
+    for t, token, probability in zip(change.t, change.top, change.top_probability, strict=True):
+        if runs and runs[-1].token == token:
+            runs[-1] = replace(runs[-1], end=float(t), most=max(runs[-1].most, float(probability)))
+        else:
+            runs.append(NextToken(token, float(t), float(t), float(probability)))
+    return runs

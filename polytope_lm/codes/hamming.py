@@ -32,7 +32,7 @@ _ROWS = 8  # what the kernels take at once
 _NOTHING = np.iinfo(np.uint64).max
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Neighbours:
     """The k nearest rows of a base to each query, nearest first, ties by the lower index.
 
@@ -108,21 +108,35 @@ def popcount(packed: UInt8[np.ndarray, "*rows B"]) -> Int64[np.ndarray, "*rows"]
     return np.asarray(np.bitwise_count(packed).sum(axis=-1, dtype=np.int64))
 
 
+def counts(packed: UInt8[np.ndarray, "T B"], width: int) -> Int64[np.ndarray, " N"]:
+    """Count for each neuron the codes in which it is on, int64 `[N]`.
+
+    Raises:
+        PolytopeError: not uint8 `[T, B]`, or not ceil(width/8) bytes a code.
+
+    """
+    _check_width(packed, width)
+    if packed.ndim != 2:
+        msg = f"codes to be counted have shape {packed.shape}; give [tokens, bytes] (one code: code[None])"
+        raise PolytopeError(msg)
+    total = np.zeros(width, np.int64)
+    for start in range(0, len(packed), _CHUNK):
+        total += unpack(np.asarray(packed[start : start + _CHUNK]), width).sum(axis=0, dtype=np.int64)
+    return total
+
+
 def rates(packed: UInt8[np.ndarray, "T B"], width: int) -> Float[np.ndarray, " N"]:
     """Return each neuron's firing rate `r_i = mean_t z_ti`, float64 `[N]`, from packed codes `[T, B]`.
 
     Raises:
-        PolytopeError: no codes, not uint8, or not ceil(width/8) bytes a code.
+        PolytopeError: no codes, not uint8 `[T, B]`, or not ceil(width/8) bytes a code.
 
     """
-    _check_width(packed, width)
-    if packed.ndim != 2 or len(packed) == 0:
-        msg = f"firing rates need codes of shape [tokens, bytes], at least one token; got {packed.shape}"
+    total = counts(packed, width)
+    if len(packed) == 0:
+        msg = f"firing rates need at least one token; the codes have shape {packed.shape}"
         raise PolytopeError(msg)
-    counts = np.zeros(width, np.int64)
-    for start in range(0, len(packed), _CHUNK):
-        counts += unpack(np.asarray(packed[start : start + _CHUNK]), width).sum(axis=0, dtype=np.int64)
-    return counts / len(packed)
+    return total / len(packed)
 
 
 def distances(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,14 @@ Tap = tuple[int, Point]
 Reader = Callable[[Tensor], None]
 
 
+class NotFiniteError(PolytopeError):
+    """A pre-activation is NaN or infinite; `index` says where in the array that was packed."""
+
+    def __init__(self, value: float, index: list[int]) -> None:
+        super().__init__(f"pre-activation {value}: a code needs finite values; check the weights and the dtype")
+        self.index = index
+
+
 class _Done(Exception):
     """Raised inside a hook to leave the forward pass once everything wanted was read."""
 
@@ -39,13 +47,13 @@ def pack(h: Tensor) -> UInt8[np.ndarray, "... B"]:
         `uint8 [..., ceil(N/8)]`.
 
     Raises:
-        PolytopeError: a value is NaN or infinite (the caller adds site and token).
+        NotFiniteError: a value is NaN or infinite; whoever knows adds site and token.
 
     """
     # A sum is not finite if any term is not; it reads the array once where isfinite().all() writes a mask first.
     if not torch.isfinite(h.sum(dtype=torch.float32)) and not bool(torch.isfinite(h).all()):
         bad = torch.nonzero(~torch.isfinite(h))[0].tolist()
-        raise PolytopeError(f"pre-activation {h[tuple(bad)].item()} at index {bad}: a code needs finite values")
+        raise NotFiniteError(h[tuple(bad)].item(), bad)
     on = h > 0
     if h.device.type == "cpu":
         return np.packbits(on.numpy(), axis=-1, bitorder="little")
@@ -88,7 +96,7 @@ def read(
         if not waiting:
             raise _Done
 
-    with _tapped(model, taps, deliver):
+    with tapped(model, taps, deliver):
         try:
             model.trunk(ids) if mask is None else model.trunk(ids, attention_mask=mask)
         except _Done:
@@ -98,8 +106,15 @@ def read(
 
 
 @contextmanager
-def _tapped(model: Model, taps: Mapping[Tap, Reader], deliver: Callable[[Tap, Tensor], None]) -> Iterator[None]:
-    """Hook the modules that the taps need, and unhook them whatever happens."""
+def tapped(model: Model, taps: Iterable[Tap], deliver: Callable[[Tap, Tensor], None]) -> Iterator[None]:
+    """Hook the modules that the taps need, and unhook them whatever happens.
+
+    Args:
+        model: the model.
+        taps: what to read.
+        deliver: gets each tap and its activation as the module has it: `[B, S, width]`, in OPT `[B * S, width]`.
+
+    """
 
     def on_output(tap: Tap) -> Any:
         return lambda _m, _args, out: deliver(tap, out)

@@ -1,0 +1,37 @@
+"""Cost and progress on stderr: on a terminal by default, nowhere else unless asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from polytope_lm.codes.cost import Cost
+
+
+@contextmanager
+def reporter(cost: Cost, *, show: bool | None) -> Iterator[Callable[[int], None]]:
+    """Show a capture's cost, then its progress in characters read.
+
+    Args:
+        cost: told before anything is computed.
+        show: whether to; None for on a terminal only.
+
+    Yields:
+        A function that takes the number of characters just read.
+
+    """
+    if show is None:
+        show = sys.stderr.isatty()
+    if not show:
+        yield lambda _characters: None
+        return
+    console = Console(stderr=True)
+    console.print(f"capture: {cost}", markup=False, highlight=False)
+    columns = (TextColumn("capture"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("capture", total=cost.characters)
+        yield lambda characters: bar.update(task, advance=characters)

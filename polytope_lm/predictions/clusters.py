@@ -23,7 +23,6 @@ before the run; everything else that is shown beside is not a verdict.
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -31,13 +30,12 @@ import numpy as np
 
 from polytope_lm.controls import simhash
 from polytope_lm.errors import PolytopeError
-from polytope_lm.inference.intervals import estimate, half_samples
-from polytope_lm.inference.verdict import Cell, decide, one_sided_p, over_layers
+from polytope_lm.inference.intervals import half_samples
 from polytope_lm.predictions.browser import add_layer, tokens_table
-from polytope_lm.predictions.names import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
-from polytope_lm.predictions.results import ClustersResult, Difference, LayerComparison, Settings
+from polytope_lm.predictions.comparison import compare, with_holm
+from polytope_lm.predictions.results import ClustersResult, Settings
 from polytope_lm.predictions.sampling import choose, clusters_for
-from polytope_lm.predictions.scoring import Measured, Task, measure
+from polytope_lm.predictions.scoring import Task, measure
 from polytope_lm.representations import code, cosine, standardised
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import Representation, get
@@ -45,10 +43,7 @@ from polytope_lm.representations.registry import Representation, get
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jaxtyping import Float
-
     from polytope_lm.codes.codes import TokenCodes
-    from polytope_lm.models.sites import Site
     from polytope_lm.predictions.sampling import Sample
 
 BUILT_IN = (code.NAME, standardised.NAME, *cosine.COSINES, simhash.NAME)
@@ -106,73 +101,19 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
                 done = number * len(chosen) + step
                 progress(done, len(layers) * len(chosen), f"layer {index}: {representation.name}")
             measured[representation.name] = measure(representation, arrays, task, _clock(timings, index))
-        comparison = _compare(arrays.site, measured, task, smallest_effect)
+        comparison = compare(arrays.site, task.k, measured, sample.summary.documents, smallest_effect)
         compared.append(comparison)
         table = add_layer(table, comparison, measured)
     return ClustersResult(
         settings=settings,
         sample=sample.summary,
-        layers=_with_holm(compared),
+        layers=with_holm(compared),
         provenance=dict(codes.provenance),
         versions=_versions(),
         command=_command(layers, settings, extra),
         tokens=table,
         timings=timings,
     )
-
-
-def _compare(
-    site: Site, measured: dict[str, Measured], task: Task, smallest_effect: float
-) -> LayerComparison:
-    """Take all differences of one layer and decide it."""
-    cosines = [measured[name] for name in cosine.COSINES]
-    points = np.stack([each.points for each in cosines])
-    # The maximum belongs inside each half: chosen once outside, it would favour the code.
-    best = points.max(axis=0), np.stack([each.halves for each in cosines]).max(axis=0)
-    random = measured[SIMHASH].points, measured[SIMHASH].halves
-    differences = []
-    for name, each in measured.items():
-        if name not in cosine.COSINES:
-            differences += _differences(each, BEST_COSINE, best, task, smallest_effect)
-        if name != SIMHASH:
-            differences += _differences(each, SIMHASH, random, task, smallest_effect)
-    cells = [
-        Cell(d.reference, d.score, d.estimate)
-        for d in differences
-        if d.representation == code.NAME and d.score in (AMI, AGREEMENT)
-    ]
-    verdict = decide(
-        cells,
-        place=f"Layer {site.layer}",
-        documents=task.sample.summary.documents,
-        smallest_effect=smallest_effect,
-        premises=str(site.premises),
-        premises_met=site.premises.met,
-    )
-    better = {name: cosine.COSINES[int(points[:, i].argmax())] for i, name in enumerate(SCORES)}
-    results = tuple(each.result for each in measured.values())
-    return LayerComparison(site, task.k, results, tuple(differences), better, verdict)
-
-
-def _differences(
-    each: Measured,
-    reference: str,
-    values: tuple[Float[np.ndarray, " scores"], Float[np.ndarray, "resamples scores"]],
-    task: Task,
-    smallest_effect: float,
-) -> list[Difference]:
-    out = []
-    for i, score in enumerate(SCORES):
-        halves = each.halves[:, i] - values[1][:, i]
-        ahead = estimate(float(each.points[i] - values[0][i]), halves, task.sample.summary.documents)
-        p = one_sided_p(ahead, smallest_effect)
-        out.append(Difference(each.result.name, reference, score, ahead, p))
-    return out
-
-
-def _with_holm(compared: list[LayerComparison]) -> tuple[LayerComparison, ...]:
-    verdicts = over_layers([comparison.verdict for comparison in compared])
-    return tuple(replace(c, verdict=v) for c, v in zip(compared, verdicts, strict=True))
 
 
 def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:

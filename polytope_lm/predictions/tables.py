@@ -29,10 +29,11 @@ def summarise(result: ClustersResult) -> str:
             parts.append(f"{outcome} in {len(layers)} ({', '.join(map(str, layers))})")
     met = sum(verdict.premises_met for verdict in verdicts)
     premises = "" if met == len(verdicts) else f", outside the paper's premises in {len(verdicts) - met}"
+    sample, settings = result.sample, result.settings
     return (
         f"Of {len(verdicts)} layers the claim is {', '.join(parts)}{premises}: code against the better "
-        f"cosine of h and rate-matched SimHash, label {result.settings.label!r}, {result.sample.tokens:,} tokens of "
-        f"{result.sample.documents:,} documents, k = {result.settings.k}, Holm over layers."
+        f"cosine of h and rate-matched SimHash, label {settings.label!r}, {sample.tokens:,} tokens of "
+        f"{sample.documents:,} documents, k = {settings.k}, Holm over layers."
     )
 
 

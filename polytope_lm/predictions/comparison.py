@@ -1,0 +1,92 @@
+"""One layer's differences from both references, and its verdict.
+
+The better of raw and centred cosine is taken inside each half, score by score: chosen once on the whole
+sample, the maximum would favour the code. The other reference, rate-matched SimHash, is the mean of its draws
+on the whole sample and one draw picked at random on each half, so that the interval holds the spread of the
+draws too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polytope_lm.inference.intervals import estimate
+from polytope_lm.inference.verdict import Cell, decide, one_sided_p, over_layers
+from polytope_lm.predictions.names import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
+from polytope_lm.predictions.results import Difference, LayerComparison
+from polytope_lm.representations import code
+from polytope_lm.representations.cosine import COSINES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jaxtyping import Float
+
+    from polytope_lm.models.sites import Site
+    from polytope_lm.predictions.scoring import Measured
+
+
+def compare(
+    site: Site, k: int, measured: Mapping[str, Measured], documents: int, smallest_effect: float
+) -> LayerComparison:
+    """Take all differences of one layer and decide it, before any correction over layers.
+
+    Args:
+        site: where the codes live.
+        k: clusters.
+        measured: what was measured, by name; the built-in representations must be among them.
+        documents: documents compared.
+        smallest_effect: the smallest difference of interest.
+
+    """
+    cosines = [measured[name] for name in COSINES]
+    points = np.stack([each.points for each in cosines])
+    best = points.max(axis=0), np.stack([each.halves for each in cosines]).max(axis=0)
+    random = measured[SIMHASH].points, measured[SIMHASH].halves
+    differences: list[Difference] = []
+    for name, each in measured.items():
+        if name not in COSINES:
+            differences += _differences(each, BEST_COSINE, best, documents, smallest_effect)
+        if name != SIMHASH:
+            differences += _differences(each, SIMHASH, random, documents, smallest_effect)
+    cells = [
+        Cell(d.reference, d.score, d.estimate)
+        for d in differences
+        if d.representation == code.NAME and d.score in (AMI, AGREEMENT)
+    ]
+    verdict = decide(
+        cells,
+        place=f"Layer {site.layer}",
+        documents=documents,
+        smallest_effect=smallest_effect,
+        premises=str(site.premises),
+        premises_met=site.premises.met,
+    )
+    better = {name: COSINES[int(points[:, i].argmax())] for i, name in enumerate(SCORES)}
+    results = tuple(each.result for each in measured.values())
+    return LayerComparison(site, k, results, tuple(differences), better, verdict)
+
+
+def with_holm(compared: Sequence[LayerComparison]) -> tuple[LayerComparison, ...]:
+    """Return the layers with their verdicts corrected for the number of layers."""
+    verdicts = over_layers([comparison.verdict for comparison in compared])
+    return tuple(replace(c, verdict=v) for c, v in zip(compared, verdicts, strict=True))
+
+
+def _differences(
+    each: Measured,
+    reference: str,
+    values: tuple[Float[np.ndarray, " scores"], Float[np.ndarray, "resamples scores"]],
+    documents: int,
+    smallest_effect: float,
+) -> list[Difference]:
+    out = []
+    for i, score in enumerate(SCORES):
+        halves = each.halves[:, i] - values[1][:, i]
+        ahead = estimate(float(each.points[i] - values[0][i]), halves, documents)
+        p = one_sided_p(ahead, smallest_effect)
+        out.append(Difference(each.result.name, reference, score, ahead, p))
+    return out

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_mutual_info_score
+
+import polytope_lm as plm
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Premises, Site
+from polytope_lm.predictions import clusters
+from polytope_lm.predictions.clusters import BUILT_IN
+from polytope_lm.predictions.comparison import compare
+from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, SIMHASH
+from polytope_lm.predictions.results import Estimate, Hubs, RepresentationResult, Score
+from polytope_lm.predictions.scoring import Measured
+from polytope_lm.representations import registry
+from polytope_lm.representations.cosine import COSINES
+
+FAST = {"k": 12, "resamples": 60}
+
+
+def test_a_world_where_only_signs_carry_the_class_is_supported(world) -> None:
+    result = clusters(world("code"), 4, **FAST)
+    layer = result.layers[0]
+    # The world is what it says: neither cosine nor random hyperplanes see the class.
+    for name in ("cosine of h, raw", "cosine of h, centred", SIMHASH):
+        assert layer.representation(name).score(AMI).estimate.value < 0.03
+    assert layer.representation("code").score(AMI).estimate.value > 0.1
+    assert layer.verdict.outcome == "supported"
+    assert result.verdict.startswith("Layer 4: supported. ")
+    assert layer.representation("code").score(AMI_TOKEN).estimate.value < 0.05
+
+
+def test_outside_the_premises_is_said(world) -> None:
+    smooth = Premises("smooth", "gelu_new", True, "LayerNorm")
+    result = clusters(world("code", premises=smooth), **FAST)
+    assert result.verdict.startswith("Layer 4: supported, outside the paper's premises. ")
+    assert "Premises: smooth (gelu_new), with biases, LayerNorm before it." in result.verdict
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_world_of_directions_is_not_supported(world, seed: int) -> None:
+    result = clusters(world("direction", seed=seed), 4, **FAST)
+    assert result.layers[0].representation("code").score(AMI).estimate.value > 0.1
+    assert result.layers[0].verdict.outcome != "supported"
+
+
+@pytest.mark.parametrize("kind", ["code", "direction"])
+def test_labels_that_know_documents_but_no_codes_are_not_supported(world, kind: str) -> None:
+    outcomes = [
+        clusters(world(kind, permuted=True, seed=s), 4, **FAST).layers[0].verdict.outcome for s in range(3)
+    ]
+    assert "supported" not in outcomes
+
+
+def test_the_reference_is_the_better_cosine_taken_inside_each_half(world) -> None:
+    codes = world("direction")
+    layer = clusters(codes, 4, **FAST).layers[0]
+    for score in (AMI, AGREEMENT, AMI_TOKEN):
+        both = {name: layer.representation(name).score(score).estimate.value for name in COSINES}
+        best = max(both, key=both.__getitem__)
+        assert layer.best_cosine[score] == best
+        mine = layer.representation("code").score(score).estimate.value
+        assert layer.difference("code", BEST_COSINE, score).estimate.value == pytest.approx(mine - both[best])
+        simhash = layer.representation(SIMHASH).score(score)
+        assert len(simhash.draws) == 5
+        assert simhash.estimate.value == pytest.approx(np.mean(simhash.draws))
+        difference = layer.difference("code", SIMHASH, score).estimate
+        assert difference.value == pytest.approx(mine - np.mean(simhash.draws))
+        assert difference.low < difference.value < difference.high
+
+
+def _measured(name: str, halves: np.ndarray) -> Measured:
+    none = Estimate(0.3, 0, 0.3, 0.3)
+    scores = tuple(Score(score, none, 9) for score in (AMI, AGREEMENT, AMI_TOKEN))
+    result = RepresentationResult(name, "other", "a test", "cosine", scores, (9,), Hubs(1, 0, 0))
+    empty = np.zeros((9, 1), dtype=np.int32)
+    return Measured(result, halves, empty[:, 0], empty, empty.astype(np.float32))
+
+
+def test_the_better_cosine_is_taken_inside_each_half() -> None:
+    """Two cosines equal on the whole: on each half the better one counts, not the same one on all."""
+    rng = np.random.default_rng(0)
+    halves = {name: rng.normal(0.3, 0.05, (400, 3)) for name in BUILT_IN}
+    site = Site(0, "pre", "blocks.0.mlp.hook_pre", 8, 4, Premises("piecewise affine", "relu", True, "none"))
+    found = compare(site, 2, {name: _measured(name, each) for name, each in halves.items()}, 40, 0.01)
+    inside = halves["code"] - np.maximum(halves[COSINES[0]], halves[COSINES[1]])
+    sd = found.difference("code", BEST_COSINE, AMI).estimate.sd
+    assert sd == pytest.approx(inside[:, 0].std(ddof=1))
+    assert sd < 0.97 * (halves["code"] - halves[COSINES[0]])[:, 0].std(ddof=1)
+
+
+def test_scores_are_those_of_scikit_learn_on_the_same_clusters(world) -> None:
+    result = clusters(world("direction"), 4, **FAST)
+    table = result.tokens
+    for name in ("code", "cosine of h, raw"):
+        ids = table[f"L04.pre/cluster/{name}"]
+        each = result.layers[0].representation(name)
+        assert each.score(AMI).estimate.value == pytest.approx(adjusted_mutual_info_score(table["upos"], ids))
+        token = result.layers[0].representation(name).score(AMI_TOKEN).estimate.value
+        words = table["word"]
+        assert token == pytest.approx(adjusted_mutual_info_score(words, ids), abs=1e-9)
+        assert each.cluster_sizes == tuple(np.bincount(ids, minlength=12))
+        assert sum(each.cluster_sizes) == result.sample.tokens
+
+
+def test_neighbours_shown_are_strict_and_their_distances_are_bits(world) -> None:
+    codes = world("code")
+    result = clusters(codes, 4, **FAST)
+    table = result.tokens
+    bits = codes.bits(4)[table["row"]]
+    for i in (0, 100, 400):
+        near = table["L04.pre/neighbours/code"][i]
+        assert len(near) == 10
+        assert (table["document"][near] != table["document"][i]).all()
+        assert (table["word"][near] != table["word"][i]).all()
+        away = (bits[near] != bits[i]).sum(axis=1)
+        np.testing.assert_array_equal(table["L04.pre/distances/code"][i], away)
+        assert (np.diff(away) >= 0).all()
+
+
+def test_layers_are_corrected_together_and_summarised(world) -> None:
+    codes = world("code", layers=(2, 5))
+    both = clusters(codes, **FAST)
+    assert [layer.layer for layer in both.layers] == [2, 5]
+    alone = clusters(codes, 5, **FAST)
+    assert both.layers[1].representations == alone.layers[0].representations
+    assert both.verdicts[1].p == alone.verdicts[0].p
+    assert both.verdicts[1].p_holm >= alone.verdicts[0].p_holm
+    assert both.verdict.startswith("Of 2 layers the claim is supported in 2 (2, 5)")
+    assert "Holm over layers" in both.verdict
+
+
+def test_a_users_own_representation_is_shown_and_does_not_move_the_verdict(world) -> None:
+    before = dict(registry._REGISTRY)
+    try:
+
+        @plm.representation("noise", isolates="chance", role="control", draws=2)
+        def noise(pre, seed):
+            return np.random.default_rng(seed).normal(size=pre.shape)
+
+        codes = world("code")
+        plain, more = clusters(codes, 4, **FAST), clusters(codes, 4, extra=("noise",), **FAST)
+    finally:
+        registry._REGISTRY.clear()
+        registry._REGISTRY.update(before)
+    assert more.verdicts == plain.verdicts
+    assert abs(more.layers[0].representation("noise").score(AMI).estimate.value) < 0.05
+    assert len(more.layers[0].representation("noise").score(AMI).draws) == 2
+    assert "extra=('noise',)" in more.command
+
+
+def test_progress_is_told_before_each_representation(world) -> None:
+    seen: list[tuple[int, int, str]] = []
+    clusters(world(layers=(1, 2), n=600), progress=lambda *step: seen.append(step), k=5, resamples=10)
+    assert [step[:2] for step in seen] == [(i, 10) for i in range(10)]
+    assert seen[5][2] == "layer 2: code"
+
+
+def test_mistakes_are_one_line(world) -> None:
+    codes = world()
+    with pytest.raises(PolytopeError, match="no label 'genre'; these codes have 'word', 'upos'"):
+        clusters(codes, 4, "genre")
+    with pytest.raises(PolytopeError, match="layer 9 is not in these codes; captured layers: 4"):
+        clusters(codes, 9)
+    with pytest.raises(PolytopeError, match=r'h not kept.*keep=\("u", "h"\) or --keep u,h'):
+        clusters(world(kept=("u",)))
+    with pytest.raises(PolytopeError, match="u and h not kept"):
+        clusters(world(kept=()))
+    with pytest.raises(PolytopeError, match="k = 855 clusters of 855 tokens"):
+        clusters(codes, 4, k=855)
+    with pytest.raises(PolytopeError, match="5 documents are too few to resample; at least 10"):
+        clusters(world(documents=5), 4)
+    with pytest.raises(PolytopeError, match="no representation 'mine'"):
+        clusters(codes, 4, extra=["mine"])
+    codes.kept_arrays["L04.pre.h"][300, 0] = np.nan
+    with pytest.raises(PolytopeError, match="'h' of layer 4 holds NaN or infinity at token 300"):
+        clusters(codes, 4, **FAST)

@@ -241,5 +241,6 @@ def _text_reader(file: File, options: _Options) -> Reader:
 def _hub(name: str, options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:
     from polytope_lm.documents import hub  # noqa: PLC0415 - brings datasets
 
-    shown = Path(name.partition("#")[0]).name if Path(name.partition("#")[0]).is_dir() else name
+    base, mark, split = name.partition("#")
+    shown = f"{Path(base).resolve().name}{mark}{split}" if Path(base).is_dir() else name
     return f"{HUB}{shown}", partial(hub.hub, name, options.columns)

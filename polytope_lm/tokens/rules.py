@@ -54,19 +54,20 @@ class SampleRule:
             seed: at least 0.
 
         """
+        n = len(candidates)
+        places: Int64[np.ndarray, " K"] = np.arange(n)
         if self.kind == "word-final":
-            return candidates[final]
-        if self.kind == "every":
-            span = len(candidates) - self.skip
-            if span < self.count:
-                return candidates[:0]
-            places: Int64[np.ndarray, " K"] = np.arange(self.count) * (span - 1) // max(self.count - 1, 1)
-            return candidates[self.skip + places]
-        if self.kind == "random" and len(candidates) > self.count:
+            places = np.flatnonzero(final)
+        elif self.kind == "every":
+            span = n - self.skip
+            steps = np.arange(self.count if span >= self.count else 0)
+            places = self.skip + steps * (span - 1) // max(self.count - 1, 1)
+        elif self.kind == "random" and n > self.count:
             digest = hashlib.sha256(document_id.encode(errors="surrogatepass")).digest()
             rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
-            return candidates[np.sort(rng.choice(len(candidates), self.count, replace=False))]
-        return candidates
+            places = np.sort(rng.choice(n, self.count, replace=False))
+        chosen: Int64[np.ndarray, " K"] = candidates[places]
+        return chosen
 
 
 def parse_rule(text: str) -> SampleRule:

@@ -1,0 +1,97 @@
+"""Fixtures that many tests share: a small tokenizer and small models with random weights, made on the spot."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+CHECKED = ["codes.codes", "codes.code", "codes.nearest", "codes.hamming", "codes.soft", "inference", "representations", "controls", "paths"]
+# Shapes in the signatures are checked while the tests run.
+install_import_hook([f"polytope_lm.{name}" for name in CHECKED], "beartype.beartype")
+
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers  # noqa: E402
+from tokenizers.models import BPE  # noqa: E402
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+from transformers.utils import logging  # noqa: E402
+
+from small import SENTENCES, randomised  # noqa: E402
+
+import polytope_lm as plm  # noqa: E402
+
+logging.set_verbosity_error()
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The labelled development data, where there is any."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no development data at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 400 tokens, GPT-2's build, without a BOS of its own."""
+    bpe = Tokenizer(BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(SENTENCES * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> Callable[..., GPT2LMHeadModel]:
+    """Make a GPT-2 of three layers, 24 wide, with random weights."""
+
+    def make(seed: int = 0, **options: object) -> GPT2LMHeadModel:
+        settings = {"n_layer": 3, "n_embd": 24, "n_head": 2, "vocab_size": 400, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0}
+        return randomised(GPT2LMHeadModel(GPT2Config(**(settings | options))), seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def llama() -> Callable[..., LlamaForCausalLM]:
+    """Make a Llama of two layers, gated, with random weights; 51 neurons a layer, so that bits do not fill bytes."""
+
+    def make(seed: int = 0, **options: object) -> LlamaForCausalLM:
+        settings = {
+            "hidden_size": 24, "intermediate_size": 51, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 400,
+            "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0,
+        }  # fmt: skip
+        return randomised(LlamaForCausalLM(LlamaConfig(**(settings | options))), seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(gpt2: Callable[..., GPT2LMHeadModel], tokenizer: PreTrainedTokenizerFast) -> plm.models.loading.Model:
+    """The small GPT-2, wrapped."""
+    return plm.wrap(gpt2(), tokenizer, name="small-gpt2")
+
+
+@pytest.fixture(scope="session")
+def gated(llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast) -> plm.models.loading.Model:
+    """The small Llama, wrapped."""
+    return plm.wrap(llama(), tokenizer, name="small-llama")
+
+
+@pytest.fixture
+def sentences() -> Iterator[list[str]]:
+    """Four sentences of different lengths."""
+    yield list(SENTENCES)

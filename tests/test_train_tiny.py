@@ -14,10 +14,10 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from analyses import train_tiny
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-from analyses import train_tiny
 
 SMALL = train_tiny.Recipe(
     steps=3, vocabulary=300, layers=1, width=16, heads=2, context=32, batch=8, rate=0.02

@@ -124,8 +124,8 @@ def directory(name: str, *, progress: Progress | None = None) -> Path:
 def revision(name: str) -> str:
     """Return what identifies the weights: package, version and SHA-256 of the file that carries them.
 
-    The same string means the same weights, on any machine: it is written into every store and result. Models of
-    this package are named by their weights alone, which stay when the package's version moves.
+    The same string means the same weights, on any machine: it is written into every store and result. Models
+    of this package are named by their weights alone, which stay when the package's version moves.
 
     Raises:
         PolytopeError: for an unknown name or a missing package.
@@ -201,9 +201,9 @@ def _sha256_of(path: str, _size: int, _changed: int) -> str:
 def _converted(entry: Packaged, progress: Progress) -> Path:
     """Return the dequantised copy of a GGUF model, written if this machine has none of these very weights.
 
-    The directory's name holds the source's hash, so another version of the package never meets an older copy. A
-    copy is written beside its place and renamed into it under a lock: half a copy, or two writers at once, leave
-    nothing that would be read.
+    The directory's name holds the source's hash, so another version of the package never meets an older copy.
+    A copy is written beside its place and renamed into it under a lock: half a copy, or two writers at once,
+    leave nothing that would be read.
     """
     source = _source(entry)
     target = cache_directory() / f"{entry.name}-{_version(entry)}-{_sha256(source)[:12]}-v{_LAYOUT}"

@@ -77,10 +77,11 @@ class Documents(Iterable[Document]):
         """
         seen = _Seen()
         for document in self._read():
-            if self.max_documents is not None and seen.documents >= self.max_documents:
+            if not seen.is_new(document):
+                continue
+            yield document
+            if seen.documents == self.max_documents:
                 break
-            if seen.is_new(document):
-                yield document
         if not seen.documents:
             msg = f"{self.name}: no document with text in it; name a source that has some"
             raise PolytopeError(msg)

@@ -37,7 +37,7 @@ def hub(name: str, columns: Columns) -> Iterator[Document]:
             tables.
 
     """
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         yield from _documents(_guarded(name, lambda: _stream(name, None, "train")), columns, name)
         return
     match = _PATTERN.fullmatch(name)

@@ -118,6 +118,9 @@ def _open(source: object, options: _Options) -> tuple[str, Callable[[], Iterator
     if isinstance(source, str) and source.startswith(HUB):
         options.only("a hub data set", *_TABLE)
         return _hub(source.removeprefix(HUB), options)
+    if isinstance(source, str) and not source:
+        msg = "the source is an empty string; give a path, 'sample' or 'hub:NAME'"
+        raise PolytopeError(msg)
     if isinstance(source, str | Path):
         return _open_path(Path(source), options)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
@@ -242,5 +245,5 @@ def _hub(name: str, options: _Options) -> tuple[str, Callable[[], Iterator[Docum
     from polytope_lm.documents import hub  # noqa: PLC0415 - brings datasets
 
     base, mark, split = name.partition("#")
-    shown = f"{Path(base).resolve().name}{mark}{split}" if Path(base).is_dir() else name
+    shown = f"{Path(base).resolve().name}{mark}{split}" if base and Path(base).is_dir() else name
     return f"{HUB}{shown}", partial(hub.hub, name, options.columns)

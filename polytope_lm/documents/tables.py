@@ -43,10 +43,14 @@ class Columns:
         """Fill the defaults from the columns that are there.
 
         Raises:
-            PolytopeError: a named column is missing, or no text column is named and none is obvious.
+            PolytopeError: a named column is missing, or no text column is named and none is obvious,
+                or two have one name.
 
         """
         listed = ", ".join(present) or "none"
+        if len(set(present)) < len(present):
+            msg = f"{place}: two columns have one name ({listed}); rename one"
+            raise PolytopeError(msg)
         text = self.text
         if text is None:
             text = "text" if "text" in present else present[0] if len(present) == 1 else None
@@ -141,9 +145,6 @@ def csv_rows(
         place = f"{file.path}, line {number}"
         if not names:
             names = record if header else [str(i) for i in range(len(record))]
-            if len(set(names)) < len(names):
-                msg = f"{place}: two columns of the header have one name ({', '.join(names)}); rename one"
-                raise PolytopeError(msg)
             resolved = columns.resolve(names, place)
             if header:
                 continue
@@ -188,7 +189,7 @@ def parquet_rows(file: File, columns: Columns) -> Iterator[Document]:
                 for row in batch.to_pylist():
                     number += 1
                     yield row_document(row, resolved, file.row_id(number), f"{file.path}, row {number}")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         msg = (
             f"{file.path}: not readable as Parquet ({reason}); write the file again or check its permissions"

@@ -25,6 +25,7 @@ from polytope_lm.errors import PolytopeError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_COLUMNS = 10
 _LABELS = ("upos", "xpos", "deprel", "lemma", "form")
 
 
@@ -84,6 +85,7 @@ def _sentences(file: File) -> Iterator[tuple[int, str]]:
     first, parts = 0, list[str]()
     for number, line in lines(file):
         if line.strip():
+            _check_columns(line, f"{file.path}, line {number}")
             first = first or number
             parts.append(line)
         elif parts:
@@ -93,19 +95,23 @@ def _sentences(file: File) -> Iterator[tuple[int, str]]:
         yield first, "".join(parts)
 
 
+def _check_columns(line: str, place: str) -> None:
+    n = line.count("\t") + 1
+    if n != _COLUMNS and not line.startswith("#"):  # the library would pass over what is missing
+        msg = f"{place}: {n} columns where CoNLL-U has {_COLUMNS}; divide them by single tabs, fill with _"
+        raise PolytopeError(msg)
+
+
 def _parse(sentence: str, place: str) -> Any:
     try:
-        parsed = conllu.parse(sentence)
+        (parsed,) = conllu.parse(sentence)
     except (ParseException, ValueError) as error:
         msg = (
             f"{place}: the sentence is not CoNLL-U ({str(error).splitlines()[0]}); "
-            "ten columns divided by tabs"
+            "mend it as universaldependencies.org/format says"
         )
         raise PolytopeError(msg) from None
-    if len(parsed) != 1:
-        msg = f"{place}: comments without a sentence; delete them or add the words"
-        raise PolytopeError(msg)
-    return parsed[0]
+    return parsed
 
 
 def _begins_document(metadata: dict[str, str | None]) -> bool:

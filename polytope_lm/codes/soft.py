@@ -21,6 +21,7 @@ For a gated MLP this is the gate's soft code; its `up` branch has no activation,
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def _step(h: np.ndarray) -> np.ndarray:
 def _tanh_gelu(h: np.ndarray) -> np.ndarray:
     # saturated far inside the bounds, which keep the cube finite in single precision
     h = np.clip(h, -100, 100)
-    return (1 + np.tanh(np.sqrt(2 / np.pi).astype(h.dtype) * (h + 0.044715 * h**3))) / 2
+    return np.asarray((1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3))) / 2)
 
 
 def _quick_gelu(h: np.ndarray) -> np.ndarray:

@@ -44,8 +44,8 @@ def test_relu_is_the_hard_code_and_zero_is_off() -> None:
 
 def test_the_beta_family_has_silu_and_relu() -> None:
     np.testing.assert_allclose(soft.beta_vq(H, 0.5), soft.probability(H, "silu"))
-    np.testing.assert_array_equal(soft.beta_vq(H, 1), soft.probability(H, "relu"))
-    np.testing.assert_array_equal(soft.beta_vq(H, 0), 0.5)
+    np.testing.assert_array_equal(soft.beta_vq(H, 1.0), soft.probability(H, "relu"))
+    np.testing.assert_array_equal(soft.beta_vq(H, 0.0), 0.5)
     away = H[np.abs(H) > 0.01]
     np.testing.assert_allclose(soft.beta_vq(away, 0.9999), soft.probability(away, "relu"), atol=1e-12)
 

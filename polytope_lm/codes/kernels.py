@@ -104,6 +104,16 @@ def _tile(_typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits:
     return signature, emit
 
 
+@emitted
+def _lowest_bit(_typing: Any, mask: Any) -> Any:
+    """Emit the place of the lowest set bit of a mask that is not zero."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.int64(mask), emit
+
+
 @compiled
 def panels(words: UInt64[np.ndarray, "m W"]) -> UInt64[np.ndarray, "P W 8"]:
     """Lay rows out in panels of eight; the last panel is filled with zeros."""
@@ -184,19 +194,18 @@ def _offer(
     heaps: UInt64[np.ndarray, "n k"],
 ) -> None:
     """Put a tile's distances that are below their query's limit into its heap, unless they are excluded."""
-    for r in range(LANES):
-        if (mask >> np.uint64(LANES * r)) & np.uint64(255) == 0:
+    while mask != 0:
+        place = _lowest_bit(mask)
+        mask &= mask - np.uint64(1)
+        r, lane = place // LANES, place % LANES
+        query, index = row + r, column + lane
+        # the limit falls while the tile is read; rows behind the base's end only fill up its last panel
+        if tile[r, lane] >= limits[query] or index >= groups_base.shape[0] or index == own[query]:
             continue
-        query = row + r
-        for lane in range(LANES):
-            index = column + lane
-            # the limit falls while the tile is read; rows behind the base's end only fill up its last panel
-            if tile[r, lane] >= limits[query] or index >= groups_base.shape[0] or index == own[query]:
-                continue
-            if _share_a_group(groups_queries[query], groups_base[index]):
-                continue
-            _replace_greatest(heaps[query], (tile[r, lane] << np.uint64(32)) | np.uint64(index))
-            limits[query] = heaps[query, 0] >> np.uint64(32)
+        if _share_a_group(groups_queries[query], groups_base[index]):
+            continue
+        _replace_greatest(heaps[query], (tile[r, lane] << np.uint64(32)) | np.uint64(index))
+        limits[query] = heaps[query, 0] >> np.uint64(32)
 
 
 @compiled

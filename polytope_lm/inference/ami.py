@@ -17,7 +17,7 @@ Source: Vinh, Epps & Bailey, "Information theoretic measures for clusterings com
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, no_type_check
 
 import numba
 import numpy as np
@@ -78,7 +78,8 @@ def resampled_ami(
     )
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
+@no_type_check
 def _resampled(
     row: Int[np.ndarray, " n"],
     column: Int[np.ndarray, " n"],
@@ -97,7 +98,8 @@ def _resampled(
     return out
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
+@no_type_check
 def _ami(table: Int[np.ndarray, "r c"], log_factorial: Float[np.ndarray, " m"]) -> float:
     a = table.sum(axis=1)
     b = table.sum(axis=0)
@@ -118,7 +120,8 @@ def _ami(table: Int[np.ndarray, "r c"], log_factorial: Float[np.ndarray, " m"]) 
     return float((mi - expected) / room)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
+@no_type_check
 def _entropy(sizes: Int[np.ndarray, " k"], n: int) -> float:
     total = 0.0
     for size in sizes:
@@ -127,7 +130,8 @@ def _entropy(sizes: Int[np.ndarray, " k"], n: int) -> float:
     return total
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
+@no_type_check
 def _expected(
     a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"], n: int, lf: Float[np.ndarray, " m"]
 ) -> float:

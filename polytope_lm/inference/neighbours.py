@@ -11,7 +11,7 @@ for many (Radovanovic, Nanopoulos & Ivanovic, "Hubs in space", JMLR 2010).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, no_type_check
 
 import numba
 import numpy as np
@@ -66,7 +66,8 @@ def strict_neighbours(
     return np.asarray(_nearest(distance, np.ascontiguousarray(groups, dtype=np.int32), k))
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, parallel=True)
+@no_type_check
 def _nearest(
     distance: Float[np.ndarray, "n n"], groups: Int[np.ndarray, "n g"], k: int
 ) -> Int[np.ndarray, "n k"]:
@@ -115,7 +116,8 @@ def resampled_agreement(
     return np.asarray(_agreement(neighbours, labels.astype(np.int32), np.ascontiguousarray(inside), k))
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, parallel=True)
+@no_type_check
 def _agreement(
     neighbours: Int[np.ndarray, "n depth"],
     labels: Int[np.ndarray, " n"],

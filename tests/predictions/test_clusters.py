@@ -71,9 +71,9 @@ def test_the_reference_is_the_better_cosine_taken_inside_each_half(world) -> Non
 
 
 def _measured(name: str, halves: np.ndarray) -> Measured:
-    none = Estimate(0.3, 0, 0.3, 0.3)
+    none = Estimate(0.3, 0.0, 0.3, 0.3)
     scores = tuple(Score(score, none, 9) for score in (AMI, AGREEMENT, AMI_TOKEN))
-    result = RepresentationResult(name, "other", "a test", "cosine", scores, (9,), Hubs(1, 0, 0))
+    result = RepresentationResult(name, "other", "a test", "cosine", scores, (9,), Hubs(1, 0.0, 0.0))
     empty = np.zeros((9, 1), dtype=np.int32)
     return Measured(result, halves, empty[:, 0], empty, empty.astype(np.float32))
 

@@ -1,6 +1,6 @@
-"""The compared tokens as data for the page: columns, not rows, and arrays as base64, so that 6,000 tokens open at once.
+"""The compared tokens as data for the page: columns, and arrays as base64, so that 6,000 tokens open at once.
 
-Everything here ends in one `<script type="application/json">`; the page's scripts set texts with `textContent` only.
+Everything here ends in one `<script type="application/json">`; the page's scripts only set `textContent`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,23 @@ if TYPE_CHECKING:
 CONTEXT = 48
 """Characters of context kept on each side of a token."""
 
+SIDES = {
+    "code": ("by code", "Hamming distance", 1.0, 0),
+    "cosine": ("by direction (cosine)", "1 - cosine", 1e-4, 3),
+}
+"""Both neighbourhoods of the search: name, measure of distance, its unit on the page, digits shown."""
 
-def pack(array: np.ndarray, kind: str) -> dict[str, Any]:
-    """Return an array `[n]` or `[n, k]` as base64 of its little-endian bytes; `unpack` in `static/core.js` reads it.
 
-    Args:
-        array: numbers that fit the kind.
-        kind: `u1`, `i2`, `i4` or `f4`.
+def pack(array: np.ndarray) -> dict[str, Any]:
+    """Return an array `[n]` or `[n, k]` as base64 of its little-endian bytes.
 
+    `unpack` in `static/core.js` reads it. Whole numbers take the narrowest of `i1`, `i2`, `i4` that holds
+    them all, others become `f4`.
     """
+    kind = "f4"
+    if array.dtype.kind in "iub":
+        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+        kind = next(k for k in ("i1", "i2", "i4") if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
     data = np.ascontiguousarray(array, dtype=np.dtype(f"<{kind}"))
     return {"type": kind, "shape": list(data.shape), "data": base64.b64encode(data.tobytes()).decode("ascii")}
 
@@ -47,14 +55,14 @@ def tokens_data(result: ClustersResult) -> dict[str, Any] | None:
         "right": [visible(text[:CONTEXT]) for text in _texts(table["right"])],
         "label_name": visible(result.settings.label),
         "label_values": [visible(name) for name in names],
-        "label": pack(np.array([place[name] for name in labels]), "i4"),
+        "label": pack(np.array([place[name] for name in labels])),
         "example": typical_token(result),
     }
 
 
 def _texts(column: pd.Series[Any], missing: str = "") -> list[str]:
-    """Return a column as plain strings: a lone surrogate fits no Arrow string, so pandas' own methods would fail."""
-    return [missing if text is None or text is pd.NA or text != text else str(text) for text in column]  # noqa: PLR0124
+    """Return a column as plain strings; pandas' own way fails where a lone surrogate fits no Arrow string."""
+    return [missing if gone else str(text) for text, gone in zip(column, pd.isna(column), strict=True)]
 
 
 def _labels(table: pd.DataFrame, result: ClustersResult) -> list[str]:
@@ -79,33 +87,32 @@ def layers_data(result: ClustersResult) -> list[dict[str, Any]]:
 
 def _layer_data(table: pd.DataFrame, layer: LayerComparison) -> dict[str, Any]:
     key = layer.site.key
+    present = [one.name for one in layer.representations if f"{key}/cluster/{one.name}" in table]
     clusterings = [
-        {"name": visible(one.name), "cluster": pack(table[f"{key}/cluster/{one.name}"].to_numpy(), "i4")}
-        for one in layer.representations
-        if f"{key}/cluster/{one.name}" in table
+        {"name": visible(name), "cluster": pack(table[f"{key}/cluster/{name}"].to_numpy())}
+        for name in present
     ]
     best = layer.best_cosine[AMI]
-    direction = (
-        [one["name"] for one in clusterings].index(visible(best)) if f"{key}/cluster/{best}" in table else 0
-    )
-    sides = (("code", "by code", "Hamming distance", 0), ("cosine", "by direction (cosine)", "1 - cosine", 3))
-    neighbours = [
-        {
-            "key": side,
-            "name": name,
-            "measure": measure,
-            "digits": digits,
-            "index": pack(neighbour_table(table, f"{key}/neighbours/{side}", -1), "i4"),
-            "distance": pack(neighbour_table(table, f"{key}/distances/{side}", np.nan), "f4"),
-        }
-        for side, name, measure, digits in sides
-        if f"{key}/neighbours/{side}" in table
-    ]
     return {
         "layer": layer.layer,
         "clusterings": clusterings,
-        "direction": direction,
-        "neighbours": neighbours,
+        "direction": present.index(best) if best in present else 0,
+        "neighbours": [_side_data(table, key, side) for side in SIDES if f"{key}/neighbours/{side}" in table],
+    }
+
+
+def _side_data(table: pd.DataFrame, key: str, side: str) -> dict[str, Any]:
+    """Return the neighbours on one side; distances are whole multiples of `unit`, half as large as floats."""
+    name, measure, unit, digits = SIDES[side]
+    distance = np.rint(neighbour_table(table, f"{key}/distances/{side}", 0.0) / unit)
+    return {
+        "key": side,
+        "name": name,
+        "measure": measure,
+        "unit": unit,
+        "digits": digits,
+        "index": pack(neighbour_table(table, f"{key}/neighbours/{side}", -1).astype(np.int64)),
+        "distance": pack(distance.astype(np.int64)),
     }
 
 
@@ -119,7 +126,7 @@ def neighbour_table(table: pd.DataFrame, column: str, missing: float) -> np.ndar
 
 
 def shared_neighbours(result: ClustersResult, layer: LayerComparison) -> np.ndarray | None:
-    """Return for each token how many of its nearest tokens by code are also among its nearest by cosine, `[T]`."""
+    """Return for each token how many of its neighbours by code are also neighbours by cosine, `[T]`."""
     table, key = result.tokens, layer.site.key
     if table is None or f"{key}/neighbours/cosine" not in table or not len(table):
         return None
@@ -128,9 +135,9 @@ def shared_neighbours(result: ClustersResult, layer: LayerComparison) -> np.ndar
 
 
 def typical_token(result: ClustersResult) -> int:
-    """Return the row that the page opens with: a plain word whose two neighbourhoods share as many as the median does.
+    """Return the row that the page opens with: the first plain word with the median overlap of both sides.
 
-    The first such row: an example that nobody chose because it looks good.
+    An example that nobody chose because it looks good.
     """
     shared = shared_neighbours(result, result.layers[0])
     if shared is None or result.tokens is None:

@@ -121,7 +121,8 @@ def _footer(
     sites: Sequence[Site],
 ) -> Rows:
     rows = [("model", _short(provenance.get("model", "not recorded")))]
-    rows.append(("layers", _ranges(site.layer for site in sites)))
+    compared = sites if clusters is None else [layer.site for layer in clusters.layers]
+    rows.append(("layers", _ranges(site.layer for site in compared)))
     if clusters is not None:
         sample = clusters.sample
         rows.append(("n", f"{sample.tokens:,} tokens, {sample.documents:,} documents"))
@@ -142,7 +143,7 @@ def _ranges(numbers: Iterable[int]) -> str:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in runs) or "none"
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) or "none"
 
 
 def _outcomes(clusters: ClustersResult) -> Rows:

@@ -1,11 +1,12 @@
-"""The page's figures as plotly specifications without colours: `var(--code)` is looked up in the page's style sheet.
+"""The page's figures as plotly specifications without colours: `var(--code)` is looked up in its style sheet.
 
-They are plain JSON for plotly.js, drawn by `static/figures.js` when they come into sight, in the reader's light or
-dark theme. Names that users chose pass through `inert.plotly_text`; texts of the corpus are in no figure.
+They are plain JSON for plotly.js, drawn by `static/figures.js` when they come into sight, in the reader's
+light or dark theme. Names that users chose pass through `inert.plotly_text`; no text of the corpus is here.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from polytope_lm.predictions.results import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
@@ -15,13 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polytope_lm.predictions.overview import CodeOverview
-    from polytope_lm.predictions.results import ClustersResult, Difference, LayerComparison
+    from polytope_lm.predictions.results import ClustersResult, Difference, Estimate, LayerComparison
 
 Figure = dict[str, Any]
 
 _MARKS = (("--code", "circle"), ("--standardised", "diamond"), ("--simhash", "square-open"), ("--other", "x"))
 _GAP = 0.2
 """Distance between the marks of one row, in rows."""
+_SIZES = ((8, 9), (14, 7), (24, 5))
+"""Size of the marks in pixels: 9 for up to 8 rows, ..."""
+_ROWS_NAMED = 16
+"""With more rows than this only every second one has its name beside it."""
 
 
 def layout(**more: Any) -> Figure:
@@ -74,28 +79,27 @@ def _row_of(layers: Sequence[LayerComparison], name: str, score: str) -> list[tu
     ]
 
 
-def _interval_trace(
-    xs: list[float], lows: list[float], highs: list[float], ys: list[float], mark: int
-) -> Figure:
+def _interval_trace(estimates: Sequence[Estimate], ys: Sequence[float], mark: int, size: int = 9) -> Figure:
+    """Return dots with their intervals at the heights `ys`, in one mark's colour and shape."""
     colour, symbol = _MARKS[min(mark, len(_MARKS) - 1)]
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": xs,
-        "y": ys,
+        "x": [e.value for e in estimates],
+        "y": list(ys),
         "marker": {
             "color": f"var({colour})",
             "symbol": symbol,
-            "size": 9,
+            "size": size,
             "line": {"color": f"var({colour})", "width": 1},
         },
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [high - x for x, high in zip(xs, highs, strict=True)],
-            "arrayminus": [x - low for x, low in zip(xs, lows, strict=True)],
+            "array": [e.high - e.value for e in estimates],
+            "arrayminus": [e.value - e.low for e in estimates],
             "color": f"var({colour})",
-            "thickness": 1.6,
+            "thickness": 1.6 if size > 6 else 1,
             "width": 0,
         },
         "hoverinfo": "text",
@@ -103,25 +107,20 @@ def _interval_trace(
 
 
 def differences_figure(result: ClustersResult) -> Figure:
-    """Draw differences from the better centred or raw cosine: rows are layers, dots are values, lines 95 % intervals.
+    """Draw differences from the better centred or raw cosine: rows are layers, lines are 95 % intervals.
 
-    Two fields, one for each score that the verdict reads; the grey band is what is too small to matter, +/- the
-    smallest effect of interest.
+    Two fields, one for each score that the verdict reads; the grey band is what is too small to matter, +/-
+    the smallest effect of interest.
     """
     names = headline_names(result.layers)
+    size = next((size for upto, size in _SIZES if len(result.layers) <= upto), 4)
     traces = []
     for field, score in enumerate((AMI, AGREEMENT)):
         for mark, name in enumerate(names):
             offset = _GAP * (mark - (len(names) - 1) / 2)
             found = _row_of(result.layers, name, score)
-            estimates = [difference.estimate for _, difference in found]
-            trace = _interval_trace(
-                [e.value for e in estimates],
-                [e.low for e in estimates],
-                [e.high for e in estimates],
-                [row + offset for row, _ in found],
-                mark,
-            )
+            heights = [row + offset for row, _ in found]
+            trace = _interval_trace([difference.estimate for _, difference in found], heights, mark, size)
             trace["name"] = plotly_text(name)
             trace["text"] = [
                 f"{plotly_text(name)}, layer {result.layers[row].layer}<br>{score}: {d.estimate.value:+.3f} "
@@ -153,13 +152,14 @@ def _differences_layout(result: ClustersResult) -> Figure:
         "showarrow": False,
     }
     rows = len(result.layers)
+    step = 1 if rows <= _ROWS_NAMED else 2
     common = {"tickformat": "~g", "nticks": 5}
     return layout(
         xaxis=axis(domain=[0, 0.48], **common),
         xaxis2=axis(domain=[0.52, 1], anchor="y", **common),
         yaxis=axis(
-            tickvals=list(range(rows)),
-            ticktext=[f"layer {layer.layer}" for layer in result.layers],
+            tickvals=list(range(0, rows, step)),
+            ticktext=[f"layer {layer.layer}" for layer in result.layers[::step]],
             range=[rows - 0.4, -0.6],
             showgrid=False,
         ),
@@ -182,7 +182,7 @@ def scores_figure(layer: LayerComparison) -> Figure:
             found = one.score(score)
             estimate = found.estimate
             mark = headline.index(one.name) if one.name in headline else len(_MARKS) - 1
-            trace = _interval_trace([estimate.value], [estimate.low], [estimate.high], [row], mark)
+            trace = _interval_trace([estimate], [row], mark)
             trace["text"] = [f"{plotly_text(one.name)}<br>{score}: {estimate} (n = {found.n:,})"]
             traces.append({**trace, "xaxis": f"x{field + 1}" if field else "x", "yaxis": "y"})
     return {"data": traces, "layout": _scores_layout(present)}
@@ -217,13 +217,13 @@ def _scores_layout(present: Sequence[Any]) -> Figure:
 
 
 def rates_figure(overview: CodeOverview) -> Figure:
-    """Draw each layer's histogram of firing rates as a ridge; a ridge's height is relative to its own layer."""
+    """Draw each layer's histogram of firing rates as a ridge, whose height is relative to its own layer."""
     traces = []
     for row, layer in enumerate(overview.layers):
         counts = layer.rate_histogram
         top, total, bins = max(counts) or 1, sum(counts) or 1, len(counts)
         edges = [i / bins for i in range(bins + 1)]
-        xs = [x for left, right in zip(edges, edges[1:], strict=False) for x in (left, right)]
+        xs = [x for left, right in pairwise(edges) for x in (left, right)]
         heights = [0.85 * count / top for count in counts for _ in range(2)]
         shares = [
             f"layer {layer.layer}: {100 * count / total:.1f} % of neurons"

@@ -33,8 +33,8 @@ def from_directories(
         The path of the page.
 
     Raises:
-        PolytopeError: a directory is missing or has no result, a file is not what its name says, or two directories
-            both have a comparison.
+        PolytopeError: a directory is missing or has no result, a file is not what its name says, or two
+            directories both have a comparison.
 
     """
     clusters: ClustersResult | None = None
@@ -44,7 +44,7 @@ def from_directories(
         found = _results_in(folder)
         if "result.json" in found:
             if clusters is not None:
-                msg = f"{str(folder)!r} holds a second clusters result; one page shows one: write a page for each"
+                msg = f"{str(folder)!r} holds a second clusters result; write a page for each"
                 raise PolytopeError(msg)
             clusters = ClustersResult.load(folder)
         if "overview.json" in found:
@@ -58,7 +58,7 @@ def from_directories(
 
 def _results_in(folder: Path) -> list[str]:
     if not folder.is_dir():
-        msg = f"{str(folder)!r} is not a directory; give one that `polytope-lm test`, `cross` or `demo` has written"
+        msg = f"{str(folder)!r} is not a directory; give one that `polytope-lm test` or `demo` has written"
         raise PolytopeError(msg)
     names = sorted(
         file.name
@@ -67,8 +67,8 @@ def _results_in(folder: Path) -> list[str]:
     )
     if not names:
         msg = (
-            f"no result in {str(folder)!r} (no result.json, overview.json or crossings*.json); write one with "
-            "`polytope-lm test clusters ... --out DIR`"
+            f"no result in {str(folder)!r} (no result.json, overview.json or crossings*.json); write one "
+            "with `polytope-lm test clusters ... --out DIR`"
         )
         raise PolytopeError(msg)
     return names

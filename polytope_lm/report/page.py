@@ -1,7 +1,7 @@
 """The report: one HTML file that works from disk, without a network, for years.
 
-Everything is inside it: plotly.js, styles, scripts, data. The Content-Security-Policy allows these very scripts (by
-their SHA-256) and no other, and no address at all, so that nothing in a corpus can run or call out.
+Everything is inside it: plotly.js, styles, scripts, data. The Content-Security-Policy allows these scripts
+(by their SHA-256) and no other, and no address at all, so that nothing in a corpus can run or call out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from polytope_lm.report import browser, facts, figures, strips
 from polytope_lm.report.inert import bdi, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from polytope_lm.paths.crossings import Crossings
     from polytope_lm.predictions.overview import CodeOverview
@@ -45,7 +45,7 @@ def write(
     """Write the results as one self-contained page. Any part may be missing; its tab is then missing too.
 
     Args:
-        path: the HTML file. It appears whole or not at all (written beside itself under another name, then renamed).
+        path: the HTML file. It appears whole or not at all: written under another name, then renamed.
         clusters: prediction 1 put to the test.
         crossings: boundaries crossed between prompts, one a pair; the first one is on the first screen.
         overview: firing rates and ambiguous bits of each layer.
@@ -106,7 +106,9 @@ def _data(
     if overview is not None:
         drawn["rates"] = figures.rates_figure(overview)
     if pairs:
-        drawn["strip"] = strips.first_figure(pairs[0])
+        drawn["strip"] = (
+            strips.layers_figure(pairs[0], 0) if clusters is None else strips.first_figure(pairs[0])
+        )
         drawn |= {f"pair-{index}": strips.layers_figure(pair, index) for index, pair in enumerate(pairs)}
     return {
         "tokens": None if clusters is None else browser.tokens_data(clusters),
@@ -120,7 +122,7 @@ def _tabs(
     clusters: ClustersResult | None, pairs: Sequence[Any], overview: CodeOverview | None, *, browsable: bool
 ) -> list[dict[str, str]]:
     wanted = (
-        ("overview", "Verdict" if clusters is not None else "Overview", True),
+        ("overview", "Verdict" if clusters is not None else "Overview", clusters is not None or bool(pairs)),
         ("controls", "Controls", clusters is not None),
         ("clusters", "Clusters", browsable),
         ("codes", "Codes", overview is not None),
@@ -155,7 +157,7 @@ def _interval(estimate: Estimate, *, signed: bool = False) -> str:
 
 
 def _weight(estimate: Estimate, smallest: float) -> str:
-    """Name the style of a difference: it lies wholly beyond the smallest effect of interest, or it does not."""
+    """Name the style of a difference: its interval lies beyond the smallest effect of interest, or not."""
     if estimate.low > smallest:
         return "ahead"
     return "behind" if estimate.high < -smallest else "near"
@@ -182,7 +184,7 @@ def _sparkbars(sizes: Sequence[int]) -> Markup:
 
 
 def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - slow to import, wanted only here
 
     return str(get_plotlyjs())
 
@@ -192,7 +194,7 @@ def _static(name: str) -> str:
 
 
 def _inline(source: str) -> Markup:
-    """Mark one of the package's own scripts or styles as safe, after making sure that it cannot end its element."""
+    """Mark one of the package's own scripts or styles as safe; it must not be able to end its element."""
     lowered = source.lower()
     if "</script" in lowered or "</style" in lowered or "<!--" in lowered:
         msg = "a script of the report contains the end of its own element; reinstall plotly"
@@ -201,7 +203,7 @@ def _inline(source: str) -> Markup:
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """Allow the page's own scripts and plotly's inline styles; no network, no frames, no forms, no other script."""
+    """Allow the page's own scripts and plotly's inline styles; no network, frames, forms, or other script."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
@@ -211,14 +213,15 @@ def _policy(scripts: Sequence[str]) -> str:
 
 
 def _write_whole(path: Path, html: str) -> Path:
-    """Write the page under another name in the same directory, then rename it: a reader never sees half a page."""
+    """Write the page under another name beside its place, then rename it: nobody ever sees half a page."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(html, encoding="utf-8", newline="\n")
         temporary.replace(path)
     except OSError as error:
-        msg = f"cannot write the report to {str(path)!r}: {error.strerror or error}; free space or choose another place"
+        why = error.strerror or error
+        msg = f"cannot write the report to {str(path)!r}: {why}; free space or choose another place"
         raise PolytopeError(msg) from error
     finally:
         with contextlib.suppress(OSError):

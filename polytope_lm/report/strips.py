@@ -1,4 +1,4 @@
-"""Crossings between two prompts, as the page shows them: where on the way bits change, and the output with them."""
+"""Crossings between two prompts, as the page shows them: where bits change, and the output with them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class NextToken:
-    """A stretch of the path on which one token is the likeliest next one; `most` is its highest probability there."""
+    """A stretch of the path with one likeliest next token; `most` is its highest probability there."""
 
     token: str
     start: float
@@ -178,10 +178,10 @@ def _pair_view(one: Crossings) -> PairView:
         change=() if change is None else tuple(float(distance) for distance in change.js),
         next_tokens=() if change is None else tuple(_runs(change)),
         packed={
-            "t": pack(one.t, "f4"),
-            "layer": pack(one.layer, "i2"),
-            "neuron": pack(one.neuron, "i4"),
-            "on": pack(one.on, "u1"),
+            "t": pack(one.t),
+            "layer": pack(one.layer),
+            "neuron": pack(one.neuron),
+            "on": pack(one.on),
         },
         sites=tuple(method.site for method in one.layers),
         provenance=one.provenance,
@@ -202,18 +202,17 @@ def _sentence(one: Crossings) -> str:
     twice = int(one.returns[one.layer == own.layer].sum())
     also = f"; {twice:,} of the crossings are of neurons that cross more than once" if twice else ""
     text = (
-        f"On the {one.shape} in {one.space} of layer {own.layer} (length {one.length:.3g}) {row.crossings:,} boundaries "
-        f"are crossed: {row.on:,} neurons turn on, {row.crossings - row.on:,} off; the ends’ codes differ in "
-        f"{row.differ:,} bits{also}. Found by {own.method}; may be missing: {row.missed}."
+        f"On the {one.shape} in {one.space} of layer {own.layer} (length {one.length:.3g}) {row.crossings:,} "
+        f"boundaries are crossed: {row.on:,} neurons turn on, {row.crossings - row.on:,} off; the codes of "
+        f"the ends differ in {row.differ:,} bits{also}. Found by {own.method}; may be missing: {row.missed}."
     )
-    if len(one.layers) > 1:
-        text += " Each later layer’s method is in the table."
-    return text
+    return text if len(one.layers) == 1 else text + " The table says how each later layer was searched."
 
 
 def _short(one: Crossings) -> str:
     own = _row(one, one.method(one.site.layer))
-    return f"{own.crossings:,} crossings in {one.space}, layer {own.layer}, by {own.method} (missing: {own.missed})"
+    found = f"{own.crossings:,} crossings in {one.space}, layer {own.layer}"
+    return f"{found}, by {own.method} (may be missing: {own.missed})"
 
 
 def _runs(change: OutputChange) -> list[NextToken]:

@@ -122,7 +122,7 @@ def _comparison(layer: int, k: int, tokens: int, seed: int) -> LayerComparison:
         premises=str(place.premises),
         premises_met=place.premises.met,
     )
-    best = {score: NAMES[3] for score in SCORES}
+    best = dict.fromkeys(SCORES, NAMES[3])
     return LayerComparison(
         place, k, _representations(0.21 + drift, ahead, k, tokens, rng), differences, best, verdict
     )

@@ -11,7 +11,9 @@ function el(name, attributes, ...children) {
     else if (value === true) node.setAttribute(key, "");
     else if (value !== false && value !== null && value !== undefined) node.setAttribute(key, value);
   }
-  for (const child of children.flat()) if (child !== null && child !== undefined) node.append(child);
+  for (const child of children.flat()) {
+    if (child !== null && child !== undefined) node.append(child);
+  }
   return node;
 }
 
@@ -22,7 +24,7 @@ const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count ==
 
 /** Decode {type, shape, data}: a little-endian array in base64. Its `row(i)` is a view. */
 function unpack(packed) {
-  const kinds = { u1: Uint8Array, i2: Int16Array, i4: Int32Array, f4: Float32Array };
+  const kinds = { i1: Int8Array, i2: Int16Array, i4: Int32Array, f4: Float32Array };
   const bytes = Uint8Array.from(atob(packed.data), (character) => character.charCodeAt(0));
   const array = new kinds[packed.type](bytes.buffer);
   const width = packed.shape[1] || 1;
@@ -66,6 +68,6 @@ function inContext(row, extra) {
     el("span", { class: "left" }, el("span", { class: "clip" }, bdi(TOKENS.left[row]))),
     el("mark", {}, bdi(TOKENS.token[row])),
     el("span", { class: "right" }, bdi(TOKENS.right[row])),
-    extra || null,
+    ...[extra || null].flat(),
   );
 }

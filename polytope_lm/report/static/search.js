@@ -1,7 +1,7 @@
 "use strict";
 /* One token's neighbourhoods by code and by direction, side by side, in context. */
 
-function searchTokens(query, limit) {
+function searchTokens(query) {
   const wanted = query.trim().toLowerCase();
   if (!wanted) return [];
   const ranks = [[], [], [], []];
@@ -15,7 +15,7 @@ function searchTokens(query, limit) {
       ranks[3].push(row);
     }
   }
-  return ranks.flat().slice(0, limit);
+  return ranks.flat();
 }
 
 function neighbourhoods() {
@@ -28,7 +28,7 @@ function neighbourhoods() {
   const input = byId("search");
   const options = byId("search-options");
   const chooser = byId("search-layer");
-  const LIMIT = 200;
+  const LIMIT = 100;
   let active = -1;
 
   function column(side, others) {
@@ -39,8 +39,12 @@ function neighbourhoods() {
       if (row < 0) return null;
       const shared = others.has(row);
       const same = labelOf(row) === own;
-      const note = `${side.measure} ${fixed(distances[rank], side.digits)}; ${TOKENS.label_name}: ${labelOf(row)}`;
-      const tag = el("span", { class: same ? "tag same" : "tag" }, bdi(labelOf(row)));
+      const distance = fixed(distances[rank] * side.unit, side.digits);
+      const note = `${side.measure} ${distance}; ${TOKENS.label_name}: ${labelOf(row)}`;
+      const tag = [
+        el("span", { class: "distance" }, distance),
+        el("span", { class: same ? "tag same" : "tag" }, bdi(labelOf(row))),
+      ];
       const button = el(
         "button",
         { type: "button", title: note, onclick: () => choose(row) },
@@ -49,11 +53,12 @@ function neighbourhoods() {
       );
       return el("li", {}, button);
     });
-    const agreeing = rows.filter((row) => row >= 0 && labelOf(row) === own).length;
+    const known = rows.filter((row) => row >= 0);
+    const agreeing = known.filter((row) => labelOf(row) === own).length;
     return el(
       "section",
       { class: "side", "data-side": side.key, "aria-label": `neighbours by ${side.name}` },
-      el("h3", {}, bdi(side.name), el("small", {}, `${agreeing} of ${rows.length} share its label`)),
+      el("h3", {}, bdi(side.name), el("small", {}, `${agreeing} of ${known.length} share its label`)),
       el("ol", {}, items),
     );
   }
@@ -85,15 +90,26 @@ function neighbourhoods() {
   }
 
   function suggest() {
-    const found = searchTokens(input.value, LIMIT);
-    const render_option = (row) =>
+    const found = searchTokens(input.value);
+    const option = (row) =>
       el(
         "li",
-        { role: "option", id: `option-${row}`, "data-row": row, onmousedown: (event) => (event.preventDefault(), choose(row)) },
+        {
+          role: "option",
+          id: `option-${row}`,
+          "data-row": row,
+          "aria-selected": "false",
+          onmousedown: (event) => {
+            event.preventDefault();
+            choose(row);
+          },
+        },
         inContext(row, el("span", { class: "tag" }, bdi(labelOf(row)))),
       );
-    options.replaceChildren(...found.slice(0, LIMIT).map(render_option));
-    if (!found.length) options.append(el("li", { class: "none" }, "no sampled token matches"));
+    options.replaceChildren(...found.slice(0, LIMIT).map(option));
+    const rest = `${LIMIT} of ${found.length} shown; type more to narrow them down`;
+    if (!found.length) options.append(el("li", { class: "none" }, "no compared token matches"));
+    else if (found.length > LIMIT) options.append(el("li", { class: "none" }, rest));
     options.hidden = !input.value.trim();
     input.setAttribute("aria-expanded", String(!options.hidden));
     active = -1;

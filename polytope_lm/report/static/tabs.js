@@ -27,7 +27,7 @@ function show(name, parts = [], { focus = false } = {}) {
 
 function followAddress() {
   const [name, ...parts] = location.hash.slice(1).split("/");
-  show(name || "overview", parts);
+  show(name, parts);
 }
 
 for (const [index, tab] of tabs.entries()) {

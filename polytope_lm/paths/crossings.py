@@ -2,8 +2,8 @@
 
 A crossing is a change of one neuron's bit `z_i = 1[h_i > 0]` along `x(t)`, `t` in [0, 1]. In the path's own
 layer all of them are found in closed form. Later layers are looked at in equal steps for now: a neuron that
-turns on and off within one step is not seen, how many there are is unknown (`missed_at_most` is None), and the
-place of a crossing comes from linear interpolation of `h` inside its step.
+turns on and off within one step is not seen, how many do is unknown (`missed_at_most` is None), and the place
+of a crossing comes from linear interpolation of `h` inside its step.
 """
 
 from __future__ import annotations
@@ -58,21 +58,21 @@ class LayerMethod:
 
 @dataclass(frozen=True)
 class OutputChange:
-    """The next-token distribution at `K + 1` equally spaced places of a path.
+    """The next-token distribution at equally spaced places of a path, one more than there are steps.
 
     Attributes:
-        t: the places, `[K + 1]`.
-        js: Jensen-Shannon distance between successive distributions, `[K]`: the square root of the divergence
-            in bits, from 0 to 1.
-        top: the likeliest next token at each place, `K + 1` of them.
-        top_probability: its probability, `[K + 1]`.
+        t: the places, `[places]`.
+        js: Jensen-Shannon distance between successive distributions, `[steps]`: the square root of the
+            divergence in bits, from 0 to 1.
+        top: the likeliest next token at each place.
+        top_probability: its probability, `[places]`.
 
     """
 
-    t: Float[np.ndarray, " K+1"]
-    js: Float[np.ndarray, " K"]
+    t: Float[np.ndarray, " places"]
+    js: Float[np.ndarray, " steps"]
     top: tuple[str, ...]
-    top_probability: Float[np.ndarray, " K+1"]
+    top_probability: Float[np.ndarray, " places"]
 
     @property
     def length(self) -> float:
@@ -188,8 +188,8 @@ class Crossings:
 
     def __str__(self) -> str:
         rows = [
-            f"layer {part.layer:>3} {self.counts(part.layer):>6} crossings, ends differ in {part.hamming} bits "
-            f"({part.method}; missed at most: {part.missed})"
+            f"layer {part.layer:>3} {self.counts(part.layer):>6} crossings, ends {part.hamming} bits apart"
+            f" ({part.method}; missed at most: {part.missed})"
             for part in self.layers
         ]
         ends = f"{self.tokens[0]!r} -> {self.tokens[1]!r}"

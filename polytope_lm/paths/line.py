@@ -23,7 +23,7 @@ the model's own float32 forward with `|h| < 1e-4` may differ from it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
     from polytope_lm.models.sites import Geometry
-
-Space = Literal["resid_mid", "mlp_in"]
 
 _BLOCK = 1 << 19  # neurons times lines solved at once: the two products' results take 4 MB each
 
@@ -72,7 +70,7 @@ def in_layer_crossings(
     a: Float[np.ndarray, "*P D"],
     b: Float[np.ndarray, "*P D"],
     *,
-    at: Space = "resid_mid",
+    at: str = "resid_mid",
 ) -> LineCrossings:
     """Find every crossing of the straight lines from `a` to `b`.
 
@@ -135,7 +133,7 @@ class _Folded:
     eps: float
 
 
-def _fold(geometry: Geometry, at: Space) -> _Folded:
+def _fold(geometry: Geometry, at: str) -> _Folded:
     if at not in {"resid_mid", "mlp_in"}:
         msg = f"at={at!r} is not a space of a line: give 'resid_mid' (the norm's input) or 'mlp_in'"
         raise PolytopeError(msg)

@@ -203,11 +203,11 @@ def test_a_touch_is_no_crossing_and_a_graze_is_two():
 
 def test_zero_is_off_at_an_end():
     flat = Geometry(np.array([[1.0]]), np.zeros(1), np.ones(1), np.zeros(1), 0.0, "none")
-    up = in_layer_crossings(flat, [0.0], [1.0])
+    up = in_layer_crossings(flat, np.array([0.0]), np.array([1.0]))
     assert (up.t.tolist(), up.on.tolist()) == ([0.0], [True])
-    down = in_layer_crossings(flat, [1.0], [0.0])
+    down = in_layer_crossings(flat, np.array([1.0]), np.array([0.0]))
     assert (down.t.tolist(), down.on.tolist()) == ([1.0], [False])
-    assert in_layer_crossings(flat, [0.0], [-1.0]).t.size == 0
+    assert in_layer_crossings(flat, np.array([0.0]), np.array([-1.0])).t.size == 0
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -1,0 +1,168 @@
+"""Writing activations: one forward pass for many versions of one position, everything before it kept.
+
+What is replaced, at one position of one layer, and what follows from it:
+
+- `mlp_in`: `u`, what this layer's MLP reads. The residual stream keeps its own value (scope `mlp`).
+- `resid_mid`: the stream that the MLP's norm reads, and that is carried on (scope `stream`):
+    - blocks whose MLP follows attention: `x` is replaced for the norm, and in what the block
+      adds the MLP's output to;
+    - parallel blocks: `x` is the block's input, so this block's attention reads the new one as well;
+    - blocks that carry the norm's output on (OPT-350m): the norm's input is replaced and the rest follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.hooks import Tap, tapped
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+    from polytope_lm.models.families import Block
+    from polytope_lm.models.loading import Model
+
+Space = Literal["resid_mid", "mlp_in"]
+
+_TOKENS = 4096  # of all versions in one batch: enough to keep the cores busy, little memory
+
+_Edit = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Patched:
+    """What was read of `n` versions of one sequence, at the position that was replaced.
+
+    Attributes:
+        activations: by layer and point, `[n, width]`, float32.
+        logits: next-token logits, `[n, V]`, float32; None without an LM head, or if not asked for.
+
+    """
+
+    activations: Mapping[Tap, Float[np.ndarray, "n width"]]
+    logits: Float[np.ndarray, "n V"] | None
+
+
+@torch.inference_mode()
+def run_patched(
+    model: Model,
+    input_ids: Int[np.ndarray, " S"],
+    vectors: Float[np.ndarray, "n D"],
+    *,
+    layer: int,
+    position: int,
+    at: Space = "resid_mid",
+    taps: Sequence[Tap] = (),
+    logits: bool = True,
+) -> Patched:
+    """Run one sequence with the activation at one position of one layer replaced by each of `n` vectors.
+
+    Args:
+        model: a causal model.
+        input_ids: the sequence, special tokens included.
+        vectors: what to put there, one version a row.
+        layer: the block.
+        position: index into `input_ids`, from 0.
+        at: what is replaced; see the module's text.
+        taps: what to read, `(layer, point)`; anything before the replaced place is the clean run's.
+        logits: read the next-token logits too, if the model has them.
+
+    Raises:
+        PolytopeError: no such layer, position or point, vectors of another width, or a model that reads both
+            ways (every position would change, not only this one).
+
+    """
+    _check(model, input_ids, vectors, layer, position)
+    ids = torch.as_tensor(np.asarray(input_ids), device=model.device)
+    read: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
+    scores: list[Tensor] = []
+    size = max(1, _TOKENS // len(ids))
+    for first in range(0, len(vectors), size):
+        rows = torch.as_tensor(vectors[first : first + size]).to(model.device, model.dtype)
+        batch = ids.expand(len(rows), -1)
+
+        def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
+            read[tap].append(value.reshape(*shape, -1)[:, position].float().cpu())
+
+        with _patched(model.block(layer), at, rows, position, batch.shape), tapped(model, taps, keep):
+            if logits and model.has_logits:
+                kept = torch.tensor([position], device=model.device)
+                scores.append(
+                    model.hf(batch, use_cache=False, logits_to_keep=kept).logits[:, 0].float().cpu()
+                )
+            else:
+                model.trunk(batch)
+    found = {tap: torch.cat(parts).numpy() for tap, parts in read.items()}
+    return Patched(found, torch.cat(scores).numpy() if scores else None)
+
+
+def _check(model: Model, input_ids: np.ndarray, vectors: np.ndarray, layer: int, position: int) -> None:
+    model.block(layer)
+    if not model.causal:
+        msg = (
+            f"{model.name} reads both ways: changing one position changes all of them, so no context is left "
+            "for later layers; use a causal model, or stay in the path's own layer (downstream=False)"
+        )
+        raise PolytopeError(msg)
+    if np.ndim(vectors) != 2 or np.shape(vectors)[1] != model.d_model or not len(vectors):
+        msg = f"vectors have shape {np.shape(vectors)}, expected [n, {model.d_model}], n at least 1"
+        raise PolytopeError(msg)
+    if not 0 <= position < len(input_ids):
+        msg = f"position {position} is outside the sequence of {len(input_ids)} tokens"
+        raise PolytopeError(msg)
+
+
+@contextmanager
+def _patched(block: Block, at: Space, rows: Tensor, position: int, shape: torch.Size) -> Iterator[None]:
+    """Put `rows` in the replaced place while the context lasts, whatever happens."""
+    clean: list[Tensor] = []
+
+    def replace(value: Tensor) -> Tensor:
+        changed = value.reshape(*shape, -1).clone()
+        clean[:] = [changed[:, position].clone()]
+        changed[:, position] = rows
+        return changed.reshape(value.shape)
+
+    def carry(value: Tensor) -> Tensor:
+        # The block has added the old x to the MLP's output: the difference makes it the new one.
+        changed = value.reshape(*shape, -1).clone()
+        changed[:, position] += rows - clean[0]
+        return changed.reshape(value.shape)
+
+    with ExitStack() as stack:
+        for module in _entries(block, at):
+            stack.callback(module.register_forward_pre_hook(_on_input(replace), with_kwargs=True).remove)
+        if at == "resid_mid" and not block.parallel and not block.post_norm:
+            stack.callback(block.module.register_forward_hook(_on_output(carry)).remove)
+        yield
+
+
+def _entries(block: Block, at: Space) -> tuple[nn.Module, ...]:
+    """Return the modules whose input is replaced."""
+    if at == "mlp_in":
+        return tuple(block.pre.values())
+    return (block.module,) if block.parallel else (block.norm,)
+
+
+def _on_input(edit: _Edit) -> Any:
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        if args:
+            return (edit(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+    return hook
+
+
+def _on_output(edit: _Edit) -> Any:
+    def hook(_module: nn.Module, _args: Any, out: Any) -> Any:
+        return (edit(out[0]), *out[1:]) if isinstance(out, tuple) else edit(out)
+
+    return hook

@@ -1,0 +1,270 @@
+"""A path between two prompts: where it lies, and what it crosses."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+
+import numpy as np
+import torch
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.hooks import read
+from polytope_lm.models.interventions import Space, run_patched
+from polytope_lm.paths.crossings import Crossings, LayerMethod
+from polytope_lm.paths.line import in_layer_crossings
+from polytope_lm.paths.output import output_change
+from polytope_lm.tokens import specials, tokenise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Float, Int
+
+    from polytope_lm.models.hooks import Point
+    from polytope_lm.models.loading import Model
+    from polytope_lm.models.sites import Site
+
+_STEPS = 33
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A straight line between two activations of one site; downstream, in the context of prompt A.
+
+    Attributes:
+        model: the model.
+        site: the site that the path belongs to.
+        at: its space, `resid_mid` (what the MLP's norm reads) or `mlp_in` (what the MLP reads).
+        shape: `line`.
+        prompts: the two texts.
+        tokens: the tokens at the two ends.
+        input_ids: prompt A as the model reads it, `[S]`.
+        position: index of A's token in `input_ids`.
+        a: the path at t = 0, `[D]`.
+        b: the path at t = 1, `[D]`.
+
+    """
+
+    model: Model
+    site: Site
+    at: Space
+    shape: Literal["line"]
+    prompts: tuple[str, str]
+    tokens: tuple[str, str]
+    input_ids: Int[np.ndarray, " S"]
+    position: int
+    a: Float[np.ndarray, " D"]
+    b: Float[np.ndarray, " D"]
+
+    @property
+    def space(self) -> str:
+        """The space's name in this block: the norm of a parallel block reads `resid_pre`."""
+        return "resid_pre" if self.at == "resid_mid" and self.site.parallel else self.at
+
+    @property
+    def scope(self) -> Literal["stream", "mlp"]:
+        """What follows the path downstream: the residual stream, or only what this MLP reads."""
+        return "stream" if self.at == "resid_mid" else "mlp"
+
+    @property
+    def length(self) -> float:
+        """Euclidean distance between the ends."""
+        return float(np.linalg.norm(self.b - self.a))
+
+    def points(self, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n D"]:
+        """Return the path at each t; its ends exactly."""
+        share: np.ndarray = np.asarray(t, dtype=np.float64)[:, None]
+        points: np.ndarray = (1 - share) * self.a + share * self.b
+        return points
+
+    def crossings(self, *, downstream: bool = False, steps: int = _STEPS) -> Crossings:
+        """Find the boundaries that the path crosses.
+
+        Args:
+            downstream: look at the later layers too, in equal steps, and at the change of the next-token
+                distribution. Attention reads the clean context of prompt A; only the path's position moves.
+            steps: how many equal steps; used downstream only.
+
+        Raises:
+            PolytopeError: `downstream` in a model that reads both ways, no step, NaN along the path.
+
+        """
+        found = in_layer_crossings(self.model.geometry(self.site), self.a, self.b, at=self.at)
+        layers = [LayerMethod(self.site, "closed form", 0, int(found.hamming[0]))]
+        own = np.full(len(found.t), self.site.layer)
+        parts = [_Part(found.t, own, found.neuron, found.on)]
+        change = None
+        if downstream:
+            run = self._along(steps)
+            for site, h in run.h:
+                hamming = int(((h[0] > 0) != (h[-1] > 0)).sum())
+                layers.append(LayerMethod(site, f"grid of {steps} steps", None, hamming))
+                parts.append(_sign_changes(run.t, h, site.layer))
+            change = None if run.logits is None else output_change(run.t, run.logits, self.model.tokenizer)
+        t, layer, neuron, on = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Crossings(
+            prompts=self.prompts, tokens=self.tokens, site=self.site, at=self.at, space=self.space,
+            scope=self.scope, shape=self.shape, length=self.length, t=t, layer=layer.astype(np.int16),
+            neuron=neuron.astype(np.int32), on=on, layers=tuple(layers), output_change=change,
+            provenance=_provenance(self.model),
+        )  # fmt: skip
+
+    def _along(self, steps: int) -> _Grid:
+        """Run the model at equally spaced places of the path."""
+        if steps < 1:
+            msg = f"steps={steps}: a grid needs at least 1 step (33 is the default)"
+            raise PolytopeError(msg)
+        t = np.linspace(0, 1, steps + 1)
+        sites = [self.model.site(n, self.site.kind) for n in range(self.site.layer + 1, self.model.n_layers)]
+        points = _points(self.site.kind)
+        run = run_patched(
+            self.model,
+            self.input_ids,
+            self.points(t),
+            layer=self.site.layer,
+            position=self.position,
+            at=self.at,
+            taps=[(site.layer, point) for site in sites for point in points],
+        )
+        found = [[run.activations[site.layer, point] for point in points] for site in sites]
+        h = [(site, np.concatenate(kinds, axis=1)) for site, kinds in zip(sites, found, strict=True)]
+        for site, values in h:
+            _check_finite(values, t, f"{self.model.name}, layer {site.layer}")
+        if run.logits is not None:
+            _check_finite(run.logits, t, f"{self.model.name}, logits")
+        return _Grid(t, h, run.logits)
+
+
+class _Part(NamedTuple):
+    """Crossings of one layer."""
+
+    t: np.ndarray
+    layer: np.ndarray
+    neuron: np.ndarray
+    on: np.ndarray
+
+
+class _Grid(NamedTuple):
+    """The model at equally spaced places: `h` of every later layer, and the next-token logits."""
+
+    t: np.ndarray
+    h: list[tuple[Site, np.ndarray]]
+    logits: np.ndarray | None
+
+
+def path(
+    model: Model,
+    prompt_a: str,
+    prompt_b: str,
+    *,
+    at: str = "resid_mid",
+    layer: int,
+    kind: str | None = None,
+    shape: str = "line",
+    position: int = -1,
+) -> Path:
+    """Draw a straight line between one token's activation in each of two prompts.
+
+    Args:
+        model: the model.
+        prompt_a: the text at t = 0, whose context is kept downstream.
+        prompt_b: the text at t = 1.
+        at: the space: `resid_mid`, what the MLP's norm reads (a parallel block's own input), or `mlp_in`.
+        layer: the block.
+        kind: which code of a gated MLP: `gate` (the default), `up` or `gate+up`.
+        shape: `line`.
+        position: which token of each prompt, special tokens not counted; -1 is the last.
+
+    Raises:
+        PolytopeError: an unknown space or shape, no such layer or kind, a prompt without a token at this
+            position or longer than the model's context, or NaN in an activation.
+
+    """
+    if at not in get_args(Space):
+        msg = f"at={at!r} is not a space of a path; available: {', '.join(get_args(Space))}"
+        raise PolytopeError(msg)
+    if shape != "line":
+        msg = f"shape={shape!r} is not a shape of a path; available: line"
+        raise PolytopeError(msg)
+    space = cast("Space", at)
+    site = model.site(layer, kind)
+    if site.kind == "custom":
+        msg = f"{site.hook} is a declared site, and paths lie at MLPs: leave kind={kind!r} out"
+        raise PolytopeError(msg)
+    ends = [_end(model, prompt, name, position) for prompt, name in ((prompt_a, "A"), (prompt_b, "B"))]
+    a, b = (_activation(model, ids, where, layer, space) for ids, where, _ in ends)
+    tokens = (ends[0][2], ends[1][2])
+    return Path(model, site, space, "line", (prompt_a, prompt_b), tokens, ends[0][0], ends[0][1], a, b)
+
+
+def _end(model: Model, prompt: str, name: str, position: int) -> tuple[np.ndarray, int, str]:
+    """Return a prompt's ids, the index of the chosen token in them, and the token's text."""
+    if model.tokenizer is None:
+        msg = f"{model.name} has no tokenizer to read a prompt with: plm.wrap(model, tokenizer)"
+        raise PolytopeError(msg)
+    around = specials(model.tokenizer)
+    text = tokenise([prompt], model.tokenizer)[0]
+    count = len(text.ids)
+    if count == 0:
+        msg = f"prompt {name} ({prompt!r}) has no token: give at least one word"
+        raise PolytopeError(msg)
+    if not -count <= position < count:
+        msg = f"position={position} is outside prompt {name} of {count} tokens: from {-count} to {count - 1}"
+        raise PolytopeError(msg)
+    ids = np.array([*around.prefix, *text.ids, *around.suffix], dtype=np.int64)
+    if len(ids) > model.context_length:
+        msg = f"prompt {name} has {len(ids)} tokens, the context {model.context_length}: shorten it"
+        raise PolytopeError(msg)
+    index = position % count
+    return ids, len(around.prefix) + index, prompt[text.starts[index] : text.ends[index]]
+
+
+def _activation(model: Model, ids: np.ndarray, where: int, layer: int, at: Space) -> np.ndarray:
+    """Read `x` or `u` at one position of the clean run."""
+    found: list[np.ndarray] = []
+    point: Point = "x" if at == "resid_mid" else "u"
+
+    def keep(value: torch.Tensor) -> None:
+        found.append(value[0, where].double().cpu().numpy())
+
+    read(model, torch.as_tensor(ids)[None], None, {(layer, point): keep})
+    if not np.isfinite(found[0]).all():
+        msg = f"{model.name}: {at} of layer {layer} has NaN or infinite values here; try dtype='float32'"
+        raise PolytopeError(msg)
+    return found[0]
+
+
+def _points(kind: str) -> Sequence[Point]:
+    """Return what to read for a code kind."""
+    points: dict[str, Sequence[Point]] = {"gate": ("gate",), "up": ("up",), "gate+up": ("gate", "up")}
+    return points.get(kind, ("h",))
+
+
+def _sign_changes(t: np.ndarray, h: np.ndarray, layer: int) -> _Part:
+    """Place the sign changes between successive rows of `h` by linear interpolation, ordered by t."""
+    on = h > 0
+    step, neuron = np.nonzero(on[1:] != on[:-1])
+    before, after = (h[step + shift, neuron].astype(np.float64) for shift in (0, 1))
+    place = t[step] + (t[step + 1] - t[step]) * before / (before - after)
+    order = np.argsort(place, kind="stable")
+    return _Part(place[order], np.full(len(place), layer), neuron[order], on[step + 1, neuron][order])
+
+
+def _check_finite(values: np.ndarray, t: np.ndarray, where: str) -> None:
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        msg = f"{where}: NaN or infinite values at t = {t[~finite][0]:.3f} of this path; try dtype='float32'"
+        raise PolytopeError(msg)
+
+
+def _provenance(model: Model) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "revision": model.revision,
+        "family": model.family,
+        "dtype": str(model.dtype)[6:],
+        "attention": model.attention,
+        "version": importlib.metadata.version("polytope-lm"),
+    }

@@ -186,12 +186,12 @@ def _tables(clusters: ClustersResult | None, provenance: Mapping[str, Any]) -> I
     if clusters is not None:
         yield "Settings", _rows(dataclasses.asdict(clusters.settings))
         sample = dataclasses.asdict(clusters.sample)
-        counts = sample.pop("label_counts")
+        counts = sorted(sample.pop("label_counts").items(), key=lambda item: (-item[1], item[0]))
         yield "Tokens compared", _rows(sample)
-        yield "Labels", _rows(counts)
-    yield "Where it came from", _rows(provenance)
+        yield "Labels", _rows(dict(counts))
+    yield "Where it came from", _rows(dict(sorted(provenance.items())))
     if clusters is not None:
-        yield "Versions", _rows(clusters.versions)
+        yield "Versions", _rows(dict(sorted(clusters.versions.items())))
         if clusters.command:
             yield "The command", (("again", clusters.command),)
 

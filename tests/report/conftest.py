@@ -242,18 +242,18 @@ def make_crossings(
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def clusters_result() -> Callable[..., ClustersResult]:
     """Builds a comparison; its first tokens are markup, controls and other traps."""
     return make_clusters
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def overview_result() -> CodeOverview:
     return make_overview()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def crossings_result() -> Callable[..., Crossings]:
     """Builds the crossings of one pair of prompts: the first layer in closed form, later ones on a grid."""
     return make_crossings

@@ -49,7 +49,7 @@ class _Parsed(html.parser.HTMLParser):
         self.feed(source)
         self.close()
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
         self.tags.append(tag)
 
     def handle_data(self, data: str) -> None:

@@ -137,11 +137,11 @@ def test_parts_may_be_missing(
     }
     given, tabs = parts[part]
     html = report.write(tmp_path / "r.html", **given).read_text(encoding="utf-8")
-    assert set(re.findall(r'data-tab="(\w+)"', html)) == tabs
+    assert set(re.findall(r'id="tab-(\w+)"', html)) == tabs
 
 
 def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(PolytopeError, match="nothing to write to .*r.html"):
+    with pytest.raises(PolytopeError, match=r"nothing to write to .*r\.html"):
         report.write(tmp_path / "r.html")
     assert not list(tmp_path.iterdir())
 
@@ -166,7 +166,7 @@ def test_an_impossible_place_is_one_clear_line(
     tmp_path: Path, crossings_result: Callable[..., Crossings]
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PolytopeError, match="cannot write the report to .*file/r.html"):
+    with pytest.raises(PolytopeError, match=r"cannot write the report to .*file/r\.html"):
         report.write(tmp_path / "file" / "r.html", crossings=[crossings_result()])
 
 

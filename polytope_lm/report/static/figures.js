@@ -19,13 +19,14 @@ const pairs = DATA.crossings.map((packed) =>
   lazily(() => Object.fromEntries(Object.entries(packed).map(([name, array]) => [name, unpack(array)]))),
 );
 
-/** Ticks at every crossing, one path a direction: neurons that turn on above the row's middle, off below it. */
+/** A comb of all crossings for every layer and direction: neurons that turn on point up from the row's middle, others
+ * down. A comb is one path; a path for each tick would be thousands of elements. Crossings come ordered by layer and t. */
 function strips({ pair, layers, yaxis }) {
   const { t, layer, neuron, on } = pairs[pair]();
   const rowOf = new Map(layers.map((one, row) => [one, row]));
   const blank = (direction, colour) => ({
     type: "scatter", mode: "lines", x: [], y: [], text: [], yaxis, xaxis: "x", hoverinfo: "text",
-    name: direction, line: { color: `var(${colour})`, width: 1 }, opacity: 0.65, connectgaps: false,
+    name: direction, line: { color: `var(${colour})`, width: 1, simplify: false }, opacity: 0.75, connectgaps: false, row: null,
   });
   const traces = [blank("off", "--off"), blank("on", "--on")];
   for (let index = 0; index < t.length; index += 1) {
@@ -34,11 +35,17 @@ function strips({ pair, layers, yaxis }) {
     const trace = traces[on[index]];
     const text = `layer ${layer[index]}, neuron ${neuron[index]} turns ${trace.name} at t = ${fixed(t[index], 4)}`;
     const [near, far] = on[index] ? [row - 0.04, row - 0.42] : [row + 0.04, row + 0.42];
-    trace.x.push(t[index], t[index], null);
-    trace.y.push(near, far, null);
-    trace.text.push(text, text, "");
+    if (trace.row !== null && trace.row !== row) {
+      trace.x.push(null);
+      trace.y.push(null);
+      trace.text.push("");
+    }
+    trace.row = row;
+    trace.x.push(t[index], t[index], t[index]);
+    trace.y.push(near, far, near);
+    trace.text.push(text, text, text);
   }
-  return traces;
+  return traces.map(({ row, ...trace }) => trace);
 }
 
 /** Draw (or redraw) a figure into the element. Nothing on the page is fetched, so the mode bar has no links. */

@@ -1,0 +1,130 @@
+"""The commands, put together; errors in one line, exit codes, quiet libraries."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback as tracebacks
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import polytope_lm
+from polytope_lm.cli import capture, cross, demo, models, report, stores, testing
+from polytope_lm.cli.terminal import complain, shown
+from polytope_lm.errors import PolytopeError
+
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Other libraries' warnings and bars would hide our one line; set before they are imported."""
+
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """The group of all commands: what goes wrong in any of them becomes one line on stderr."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Let `--traceback` stand anywhere before a `--`."""
+        options = args[: args.index("--")] if "--" in args else args
+        if "--traceback" in options:
+            args = ["--traceback", *(a for a in options if a != "--traceback"), *args[len(options) :]]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; turn its errors into a line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted; run again to go on")
+            raise typer.Exit(INTERRUPTED) from None
+        except (BrokenPipeError, typer.Abort):
+            raise
+        except Exception as error:
+            if hasattr(error, "exit_code"):  # wrong usage, or a command's own exit
+                raise
+            if ctx.params.get("traceback"):
+                tracebacks.print_exc()
+            else:
+                complain(f"error: {_line(error)}")
+            raise typer.Exit(1) from None
+
+
+def _line(error: Exception) -> str:
+    """Say in one line what went wrong."""
+    if isinstance(error, PolytopeError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; choose another place or mend its permissions"
+    return f"{type(error).__name__}: {error} (unforeseen: `polytope-lm --traceback ...` shows where)"
+
+
+app = typer.Typer(
+    name="polytope-lm",
+    cls=Commands,
+    help="Spline codes of language models: which polytope a token is in, and whether it matters.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"polytope-lm {polytope_lm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Spline codes of language models: which polytope a token is in, and whether it matters.
+
+    \b
+    The whole job on the built-in sample, to one page:
+      polytope-lm demo
+    """  # noqa: D301 - \b keeps the next lines as they are
+
+
+app.command(short_help="The whole job on the built-in sample.")(demo.demo)
+app.command(short_help="Known models; one's sites and premises.")(models.models)
+app.command(short_help="Codes of documents, into a store.")(capture.capture)
+app.command(short_help="What is in a store.")(stores.info)
+app.command(short_help="Nearest tokens by code and by direction.")(stores.nearest)
+app.command(short_help="Boundaries crossed between two prompts.")(cross.cross)
+app.add_typer(testing.app, name="test", short_help="Put a prediction to the test.")
+app.command(short_help="One page from saved results.")(report.report)
+
+
+class _Lines(logging.Handler):
+    """Shows the library's own notices as inert lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(f"note: {shown(record.getMessage())}")
+
+
+def main() -> None:
+    """Run the command line; the entry point `polytope-lm`."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    logging.getLogger("polytope_lm").addHandler(_Lines())
+    app()

@@ -1,0 +1,113 @@
+"""`polytope-lm cross`: every boundary crossed along one path between two prompts."""
+
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from polytope_lm.cli import options as o
+from polytope_lm.cli.terminal import emit, say, show_table
+
+if TYPE_CHECKING:
+    from polytope_lm.paths.crossings import Crossings, OutputChange
+
+PromptA = Annotated[str, typer.Argument(metavar="PROMPT_A", help="The text at t = 0; its context is kept.")]
+PromptB = Annotated[str, typer.Argument(metavar="PROMPT_B", help="The text at t = 1.")]
+Layer = Annotated[int, typer.Option(help="The block whose MLP's input is moved.")]
+At = Annotated[str, typer.Option(help="resid_mid: what the MLP's norm reads; mlp_in: what the MLP reads.")]
+Shape = Annotated[str, typer.Option(help="line.")]
+Steps = Annotated[int, typer.Option(min=1, help="Equal steps in which the later layers are looked at.")]
+Position = Annotated[int, typer.Option(help="Which token of each prompt; -1 is the last.")]
+OutOrNone = Annotated[
+    FilePath | None, typer.Option("--out", help="Directory for crossings.json and report.html.")
+]
+
+_STRIP = 60
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def cross(  # noqa: PLR0913
+    model: o.ModelName, prompt_a: PromptA, prompt_b: PromptB, *, layer: Layer, at: At = "resid_mid",
+    shape: Shape = "line", steps: Steps = 33, kind: o.Kind = None, position: Position = -1,
+    out: OutOrNone = None,
+    device: o.Device = "cpu", dtype: o.Dtype = "float32", revision: o.Revision = None,
+    trust_remote_code: o.Trust = False, json: o.Json = False,
+) -> None:  # fmt: skip
+    """Find every boundary crossed between two prompts: a table and a strip a layer.
+
+    The path's own layer is exact; later layers are looked at in equal steps.
+
+    \b
+    Example:
+      polytope-lm cross tiny-gpt2 "We sat on the river bank" "We owe money to the bank" --layer 1
+    """  # noqa: D301
+    from polytope_lm.models.loading import load  # noqa: PLC0415
+    from polytope_lm.paths.path import path  # noqa: PLC0415
+
+    loaded = load(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
+    line = path(
+        loaded,
+        prompt_a,
+        prompt_b,
+        at=cast("Any", at),
+        layer=layer,
+        kind=kind,
+        shape=cast("Any", shape),
+        position=position,
+    )
+    found = line.crossings(downstream=loaded.causal, steps=steps)
+    page = _save(found, out) if out is not None else None
+    if json:
+        emit(found.to_dict())
+        return
+    _show(found)
+    if not loaded.causal:
+        say("later layers are not followed: this model reads both ways")
+    if page is not None:
+        say(f"written: {page.resolve().as_uri()}")
+
+
+def _save(found: "Crossings", out: FilePath) -> FilePath:
+    from polytope_lm.report import write  # noqa: PLC0415
+
+    out.mkdir(parents=True, exist_ok=True)
+    found.save(out / "crossings.json")
+    return write(out / "report.html", crossings=[found])
+
+
+def _show(found: "Crossings") -> None:
+    say(f"A: {found.prompts[0]}")
+    say(f"B: {found.prompts[1]}")
+    own = found.site
+    say(f"{found.shape} in {found.space} of layer {own.layer}, length {found.length:.4g}; {own.premises}")
+    say(f"from the token [{found.tokens[0]}] to the token [{found.tokens[1]}]")
+    returns = found.returns
+    rows = []
+    for part in found.layers:
+        here = found.layer == part.layer
+        n, on, back = int(here.sum()), int(found.on[here].sum()), int((here & returns).sum())
+        strip = found.strip(_STRIP, part.layer)
+        rows.append((part.layer, n, on, n - on, part.hamming, back, part.method, part.missed, f"|{strip}|"))
+    heads = (
+        "layer",
+        "crossings",
+        "on",
+        "off",
+        "bits differ",
+        "return",
+        "found by",
+        "missed at most",
+        "t from 0 to 1",
+    )
+    show_table(heads, rows, right=heads[:6])
+    if found.output_change is not None:
+        _show_change(found.output_change)
+
+
+def _show_change(change: "OutputChange") -> None:
+    tallest = max(float(change.js.max()), 1e-12)
+    bars = "".join(_BARS[round(float(js) / tallest * (len(_BARS) - 1))] for js in change.js)
+    numbers = f"at most {change.js.max():.3f}, sum {change.length:.3f}"
+    say(f"output change (Jensen-Shannon distance of each step; {numbers}): |{bars}|")
+    stretches = [token for i, token in enumerate(change.top) if i == 0 or token != change.top[i - 1]]
+    say("likeliest next token along the path: " + " -> ".join(repr(token) for token in stretches))

@@ -1,0 +1,257 @@
+"""`polytope-lm info` and `nearest`: what is in a store, and which tokens are like which."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polytope_lm.cli.options import Json, StorePath, Trust
+from polytope_lm.cli.terminal import complain, emit, in_context, say, show_table, size
+
+if TYPE_CHECKING:
+    from polytope_lm.codes.code import Code
+    from polytope_lm.codes.nearest import Nearest
+    from polytope_lm.codes.store import CodeStore
+    from polytope_lm.predictions.overview import LayerOverview
+
+Verify = Annotated[bool, typer.Option("--verify", help="Check every file against its checksum.")]
+Query = Annotated[
+    str, typer.Argument(metavar="TEXT-OR-ROW", help="A text, whose last token is asked for, or a row number.")
+]
+Layer = Annotated[int | None, typer.Option(help="The layer; needed where the store has several.")]
+Count = Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")]
+ModelHere = Annotated[
+    str | None, typer.Option("--model", help="Where the store's model is now, if it has moved.")
+]
+
+_VALUES_SHOWN = 12
+
+
+def info(store: StorePath, *, verify: Verify = False, json: Json = False) -> None:
+    """Show what is in a store: model, sites, tokens, labels, firing rates, ambiguous bits, size.
+
+    \b
+    Example:
+      polytope-lm info store --verify
+    """  # noqa: D301
+    from polytope_lm.codes.store import open_store  # noqa: PLC0415
+
+    opened = open_store(store)
+    if verify:
+        _verify(opened, store, json=json)
+        return
+    facts = _facts(opened)
+    if json:
+        emit(facts)
+        return
+    _show_facts(facts)
+
+
+def _verify(opened: "CodeStore", place: Path, *, json: bool) -> None:
+    problems = opened.verify()
+    if json:
+        emit({"store": str(place), "complete": opened.complete, "problems": problems})
+    else:
+        for problem in problems:
+            say(problem)
+    if problems:
+        one = len(problems) == 1
+        complain(f"error: {place}: {len(problems)} {'file is' if one else 'files are'} not as written")
+        raise typer.Exit(1)
+    if not json:
+        unfinished = "" if opened.complete else "; the capture is not complete"
+        say(f"{place}: {len(opened.shards)} shards, every file as written{unfinished}")
+
+
+def _facts(store: "CodeStore") -> dict[str, Any]:
+    """Gather what `info` shows."""
+    facts: dict[str, Any] = {
+        "store": str(store.path),
+        "complete": store.complete,
+        "shards": len(store.shards),
+        "bytes": int(store.shards["bytes"].sum()),
+        "settings": dict(store.provenance),
+    }
+    empty: dict[str, Any] = {"tokens": 0, "documents": 0, "first_position": 0, "labels": {}, "sites": []}
+    if not len(store.shards):
+        return facts | empty
+    from polytope_lm.predictions.overview import overview  # noqa: PLC0415
+    from polytope_lm.predictions.sampling import label_names  # noqa: PLC0415
+
+    seen = overview(store)
+    counts = {name: store.tokens[name].value_counts().to_dict() for name in label_names(store)}
+    return facts | {
+        "tokens": len(store),
+        "documents": len(store.documents),
+        "first_position": seen.first_position,
+        "labels": {
+            name: {str(value): int(n) for value, n in values.items()} for name, values in counts.items()
+        },
+        "sites": [_site(layer) for layer in seen.layers],
+    }
+
+
+def _site(layer: "LayerOverview") -> dict[str, Any]:
+    site = layer.site
+    return {
+        "layer": site.layer,
+        "key": site.key,
+        "bits": site.width,
+        "hook": site.hook,
+        "premises": str(site.premises),
+        "premises_met": site.premises.met,
+        "firing_rate": layer.mean_bits_on / site.width,
+        "rate_histogram": list(layer.rate_histogram),
+        "dead": layer.dead,
+        "always_on": layer.always_on,
+        "distinct_codes": layer.distinct_codes,
+        "ambiguous": layer.ambiguous,
+    }
+
+
+def _show_facts(facts: dict[str, Any]) -> None:
+    settings = facts["settings"]
+    whole = "complete" if facts["complete"] else "NOT complete: run the capture again to go on"
+    counts = f"{facts['tokens']:,} tokens of {facts['documents']:,} documents, {facts['shards']} shards"
+    say(f"{facts['store']}: {counts}, {size(facts['bytes'])}, {whole}")
+    say(f"model {settings['model']} ({settings['family']}), revision {settings['revision']}")
+    bos = "with BOS" if settings["bos"] else "without BOS"
+    how = f"{settings['dtype']}, {settings['attention']} attention, {bos}"
+    say(f"read as {how}; documents: {settings['documents']}")
+    kept = ", ".join(settings["keep"]) or "nothing"
+    say(f"tokens: {settings['tokens']}, seed {settings['seed']}; kept beside the bits: {kept}")
+    if facts["first_position"]:
+        first = f"{facts['first_position']:,} tokens are a document's first, read without BOS"
+        say(f"{first}: attention sinks, left out of headline scores")
+    for name, values in facts["labels"].items():
+        shown = ", ".join(f"{value} {count:,}" for value, count in list(values.items())[:_VALUES_SHOWN])
+        more = f", and {len(values) - _VALUES_SHOWN} more" if len(values) > _VALUES_SHOWN else ""
+        say(f"label {name}: {shown or 'no value'}{more}")
+    if facts["sites"]:
+        _show_sites(facts["sites"])
+
+
+def _show_sites(sites: list[dict[str, Any]]) -> None:
+    rows = []
+    for site in sites:
+        ambiguous = "h not kept" if site["ambiguous"] is None else f"{site['ambiguous']:.1%}"
+        counts = (
+            f"{site['firing_rate']:.3f}",
+            site["dead"],
+            site["always_on"],
+            f"{site['distinct_codes']:,}",
+        )
+        rows.append((site["layer"], site["key"], site["bits"], *counts, ambiguous, site["premises"]))
+    numbers = ("bits", "firing rate", "dead", "always on", "distinct codes", "|h| < 0.5")
+    show_table(("layer", "site", *numbers, "premises"), rows, right=("layer", *numbers))
+
+
+def nearest(
+    store: StorePath, query: Query, *, layer: Layer = None, k: Count = 10, model: ModelHere = None,
+    trust_remote_code: Trust = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Show the tokens nearest to a token by code and by direction, side by side, in context.
+
+    The token is a row of the store, or the last one of a text, which the store's own model reads.
+
+    \b
+    Example:
+      polytope-lm nearest store "He sat on the bank" --layer 2
+      polytope-lm nearest store 17 --layer 2 -k 5
+    """  # noqa: D301
+    from polytope_lm.codes.store import open_store  # noqa: PLC0415
+
+    opened = open_store(store)
+    is_row = query.isascii() and query.isdigit()
+    found = opened.nearest(
+        int(query) if is_row else _encoded(opened, query, layer, model, trust=trust_remote_code), k, layer
+    )
+    if json:
+        emit(_nearest_facts(found, query, is_row=is_row))
+        return
+    left, token, right = found.query.context
+    site = found.query.site
+    say(f"nearest to {left[-30:]}[{token}]{right[:30]} in {site.key} ({site.width} bits)")
+    _show_nearest(found)
+
+
+def _encoded(store: "CodeStore", text: str, layer: int | None, name: str | None, *, trust: bool) -> "Code":
+    """Return the code of a text's last token, by the model that the store's codes come from.
+
+    Raises:
+        PolytopeError: the model is gone, or is another one than the store's.
+
+    """
+    from polytope_lm.codes.capture import encode  # noqa: PLC0415
+    from polytope_lm.errors import PolytopeError  # noqa: PLC0415
+    from polytope_lm.models.loading import load  # noqa: PLC0415
+    from polytope_lm.tokens import specials  # noqa: PLC0415
+
+    site, was = store.site(layer), store.provenance
+    try:
+        model = load(
+            name or was["model"], dtype=was["dtype"], revision=was["revision"], trust_remote_code=trust
+        )
+    except PolytopeError as error:
+        msg = f"the store's model is needed to read a text (give a row number, or --model): {error}"
+        raise PolytopeError(msg) from error
+    if model.revision != was["revision"]:
+        msg = (
+            f"{store.path} was written by {was['model']}, revision {was['revision']}; {model.name} is now "
+            f"revision {model.revision}: give the same model with --model, or a row number"
+        )
+        raise PolytopeError(msg)
+    around = specials(model.tokenizer)
+    same = [list(around.prefix), list(around.suffix)] == [
+        was["special_tokens"]["before"],
+        was["special_tokens"]["after"],
+    ]
+    kind = site.hook if site.kind == "custom" else site.kind
+    codes = encode(
+        model,
+        [text],
+        layers=[site.layer],
+        kind=kind,
+        bos=None if same else was["bos"],
+        max_length=was["max_length"],
+    )
+    return codes.code(len(codes) - 1, site.layer)
+
+
+def _nearest_facts(found: "Nearest", query: str, *, is_row: bool) -> dict[str, Any]:
+    left, token, right = found.query.context
+    asked = {
+        "row": int(query) if is_row else None,
+        "text": None if is_row else query,
+        "left": left,
+        "token": token,
+        "right": right,
+    }
+    sides = {"by_code": found.by_code, "by_direction": found.by_direction}
+    tables = {name: None if side is None else side.to_dict("records") for name, side in sides.items()}
+    return {
+        "query": asked,
+        "site": found.query.site.key,
+        "layer": found.query.site.layer,
+        **tables,
+        "note": found.note,
+    }
+
+
+def _show_nearest(found: "Nearest") -> None:
+    by_code, by_direction = found.by_code, found.by_direction
+    heads = ["bits", "by code", "row"]
+    columns: list[list[Any]] = [by_code["hamming"].tolist(), _contexts(by_code), by_code["row"].tolist()]
+    if by_direction is not None:
+        heads += ["cosine", "by direction", "row "]
+        columns += [
+            [f"{c:.3f}" for c in by_direction["cosine"]],
+            _contexts(by_direction),
+            by_direction["row"].tolist(),
+        ]
+    show_table(heads, zip(*columns, strict=True), right=("bits", "row", "cosine", "row "))
+    say(found.note)
+
+
+def _contexts(side: Any) -> list[Any]:
+    return [in_context(*row) for row in side[["left", "token", "right"]].itertuples(index=False)]

@@ -1,0 +1,144 @@
+"""What a terminal is sent: tables, lines, progress bars. Data never becomes markup or an escape sequence."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_WIDE = 100_000
+"""Columns of what is not a terminal: nothing is wrapped or cut in a pipe."""
+_JOINERS = "\u200c\u200d"  # emoji and several scripts are made with them
+_SIGNS = {"\n": "⏎", "\t": "⇥"}
+
+Cell = str | Text
+
+
+def shown(text: object) -> str:
+    r"""Return text that a terminal shows and does not act upon.
+
+    Controls, escapes, direction marks and lone surrogates are spelled out as `\xNN`, `\uXXXX`; newline ⏎ and
+    tab ⇥.
+    """
+    return "".join(c if c.isprintable() or c in _JOINERS else _spelled(c) for c in str(text))
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    return _SIGNS.get(character) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def console(stream: IO[str] | None = None) -> Console:
+    """Return a console on stdout (or another stream) that takes plain text only and never wraps in a pipe."""
+    stream = stream or sys.stdout
+    width = None if stream.isatty() else _WIDE
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def say(text: object = "", *, style: str = "", stream: IO[str] | None = None) -> None:
+    """Print one line."""
+    console(stream).print(Text(shown(text), style=style), soft_wrap=True)
+
+
+def complain(text: object) -> None:
+    """Print one line on stderr."""
+    say(text, stream=sys.stderr)
+
+
+def emit(data: Any) -> None:
+    """Print JSON, ASCII only, so that nothing in it is more than text."""
+    sys.stdout.write(json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def in_context(left: str, token: str, right: str, chars: int = 26) -> Text:
+    """Return a token between its neighbours: bold, and in brackets for where nothing is bold."""
+    before, after = shown(left)[-chars:], shown(right)[:chars]
+    return Text.assemble(before, ("[" + shown(token) + "]", "bold"), after)
+
+
+def show_table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """Print a table.
+
+    Args:
+        heads: one a column.
+        rows: cells; anything but `Text` is shown as inert text.
+        right: heads of the columns that are aligned right.
+
+    """
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for head in heads:
+        where: Literal["left", "right"] = "right" if head in right else "left"
+        table.add_column(Text(head), justify=where, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(shown(cell)) for cell in row))
+    out = console()
+    with out.capture() as captured:
+        out.print(table)
+    # Rich fills every line with blanks up to the table's width.
+    sys.stdout.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int, str], None] | None]:
+    """Show a bar on stderr while something runs; yields None where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - terminals only
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def told(done: int, total: int, doing: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"{what}: {shown(doing)}")
+
+        yield told
+
+
+class Stages:
+    """Says what a long job does, stage by stage, with timings."""
+
+    def __init__(self, total: int, write: Callable[[str], None]) -> None:
+        self._total = total
+        self._write = write
+        self._number = 0
+        self._start = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, doing: str) -> Iterator[Callable[[str], None]]:
+        """Announce a stage; inside, call what it yields with one line on what came out."""
+        self._number += 1
+        self._write(f"[{self._number}/{self._total}] {name}: {doing}")
+        start = time.perf_counter()
+        lines: list[str] = []
+        yield lines.append
+        self.seconds[name] = time.perf_counter() - start
+        for line in lines[:-1]:
+            self._write(f"      {line}")
+        last = lines[-1] if lines else "done"
+        self._write(f"      {last} ({self.seconds[name]:.1f} s)")
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the job began."""
+        return time.perf_counter() - self._start
+
+
+def size(n_bytes: float) -> str:
+    """Return a number of bytes in words, in powers of ten."""
+    for unit in ("bytes", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.2f} GB"

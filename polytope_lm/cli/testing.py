@@ -1,0 +1,138 @@
+"""`polytope-lm test`: predictions of the polytope lens, put to the test."""
+
+import json as jsons
+import shlex
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polytope_lm.cli import options as o
+from polytope_lm.cli.terminal import emit, progress, say, show_table
+
+if TYPE_CHECKING:
+    from polytope_lm.predictions.overview import CodeOverview
+    from polytope_lm.predictions.results import ClustersResult
+
+app = typer.Typer(
+    help="Put a prediction of the polytope lens to the test.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Label = Annotated[str, typer.Option(help="The label that clusters are scored against, such as upos.")]
+Clusters = Annotated[
+    int | None, typer.Option("--k", min=2, help="Clusters; by default 100, or n/60 below 6,000 tokens.")
+]
+Tokens = Annotated[int, typer.Option(min=2, help="Compare so many tokens at most.")]
+Resamples = Annotated[int, typer.Option(min=2, help="Halves of the documents behind each interval.")]
+Smallest = Annotated[float, typer.Option(min=0, help="The smallest difference of interest.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Put a prediction of the polytope lens to the test."""
+
+
+@app.command()
+def clusters(  # noqa: PLR0913
+    store: o.StorePath, *, label: Label, out: o.Out, layers: o.Layers = "all", k: Clusters = None,
+    tokens: Tokens = 6000, seed: o.Seed = 0, resamples: Resamples = 200,
+    smallest_effect: Smallest = 0.01, json: o.Json = False,
+) -> None:  # fmt: skip
+    """Prediction 1: do clusters of codes mean more than clusters of directions.
+
+    Needs a store captured with --keep u,h. Writes result.json, tokens.parquet, overview.json and report.html.
+
+    \b
+    Example:
+      polytope-lm test clusters store --label upos --layers 2 --out results
+    """  # noqa: D301
+    chosen = o.parse_layers(layers)
+    from polytope_lm.codes.store import open_store  # noqa: PLC0415
+    from polytope_lm.predictions import clusters as compare  # noqa: PLC0415
+    from polytope_lm.predictions import overview  # noqa: PLC0415
+
+    opened = open_store(store)
+    with progress("comparing") as told:
+        wanted = None if isinstance(chosen, str) else chosen
+        result = compare(
+            opened, wanted, label, k=k, tokens=tokens, seed=seed, resamples=resamples,
+            smallest_effect=smallest_effect, progress=told,
+        )  # fmt: skip
+    settings = [
+        "--label",
+        label,
+        "--layers",
+        layers,
+        "--k",
+        result.settings.k,
+        "--tokens",
+        tokens,
+        "--seed",
+        seed,
+    ]
+    settings += ["--resamples", resamples, "--smallest-effect", smallest_effect, "--out", out]
+    result = replace(
+        result, command=shlex.join(["polytope-lm", "test", "clusters", str(store), *map(str, settings)])
+    )
+    page = write_results(out, result, overview(opened))
+    if json:
+        emit({**result.to_dict(), "report": str(page)})
+        return
+    show_scores(result)
+    say(result.verdict, style="bold")
+    say(f"written: {page.resolve().as_uri()}")
+
+
+def write_results(out: Path, result: "ClustersResult", seen: "CodeOverview") -> Path:
+    """Write a comparison, what its codes look like, and their page; return the page."""
+    from polytope_lm.report import write  # noqa: PLC0415
+
+    result.save(out)
+    save_overview(out, seen)
+    return write(out / "report.html", clusters=result, overview=seen)
+
+
+def save_overview(out: Path, seen: "CodeOverview") -> None:
+    """Write what codes look like, where `polytope-lm report` finds it."""
+    text = jsons.dumps(seen.to_dict(), indent=1, sort_keys=True, allow_nan=False)
+    (out / "overview.json").write_text(text + "\n", encoding="utf-8")
+
+
+def show_scores(result: "ClustersResult") -> None:
+    """Print every representation's scores and how far it is ahead of both references."""
+    table = result.to_frame()
+    rows = []
+    for row in table.to_dict("records"):
+        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        ahead = [_ahead(row, short) for short in ("cosine", "SimHash")]
+        rows.append(
+            (
+                row["layer"],
+                row["representation"],
+                row["score"],
+                f"{row['value']:.3f}",
+                interval,
+                f"{row['n']:,}",
+                *ahead,
+            )
+        )
+    heads = (
+        "layer",
+        "representation",
+        "score",
+        "value",
+        "interval",
+        "n",
+        "over the better cosine",
+        "over SimHash",
+    )
+    show_table(heads, rows, right=("layer", "value", "n"))
+
+
+def _ahead(row: Mapping[Hashable, Any], short: str) -> str:
+    value = row[f"over {short}"]
+    if value is None or value != value:  # noqa: PLR0124 - NaN: no difference from itself
+        return ""
+    return f"{value:+.3f} [{row[f'over {short} low']:+.3f}, {row[f'over {short} high']:+.3f}]"

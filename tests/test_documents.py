@@ -199,7 +199,9 @@ def test_a_directory_is_read_in_order_without_links_and_hidden_files(write, tmp_
 
 
 def test_mistakes_about_paths(write, tmp_path):
-    refused("no such thing", "no such file or directory")
+    refused("no such thing", "no file or directory")
+    refused("a text " * 1000, "no path that can be read.*in a list")
+    refused("two\nlines", "in a list")
     refused("", "empty string")
     refused(write("x.bin", "a"), "unknown ending '.bin'")
     refused(write("noend", "a"), "unknown ending")

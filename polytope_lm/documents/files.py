@@ -70,7 +70,7 @@ def below(directory: Path) -> list[File]:
     many were passed over is said through `logging`.
     """
     files, links = [], 0
-    for folder, folders, names in os.walk(directory):
+    for folder, folders, names in os.walk(directory, onerror=_unreadable):
         links += sum(Path(folder, name).is_symlink() for name in folders)
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -82,6 +82,11 @@ def below(directory: Path) -> list[File]:
     if links:
         _log.warning("%s: %d symbolic link%s passed over", directory, links, "s" if links != 1 else "")
     return sorted(files, key=lambda file: file.name)
+
+
+def _unreadable(error: OSError) -> None:
+    msg = f"{error.filename}: cannot be read ({error.strerror}); check the directory and its permissions"
+    raise PolytopeError(msg) from None
 
 
 def text_file(file: File) -> Iterator[Document]:

@@ -158,12 +158,12 @@ def _open_list(items: Sequence[object], options: _Options) -> tuple[str, Callabl
 
 
 def _open_path(path: Path, options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:
-    if path.is_dir():
+    what = _what_is(path)
+    if what == "directory":
         return _open_directory(path, options)
-    if not path.is_file():
-        what = "is not a regular file" if path.exists() else "no such file or directory"
+    if what != "file":
         msg = (
-            f"{path}: {what}; "
+            f"{str(path)[:80]!r} is {what}; "
             "give a path, 'sample', 'hub:NAME', or a text itself in a list: documents([text])"
         )
         raise PolytopeError(msg)
@@ -171,15 +171,26 @@ def _open_path(path: Path, options: _Options) -> tuple[str, Callable[[], Iterato
     return path.name, partial(_reader(file, options), file)
 
 
+def _what_is(path: Path) -> str:
+    try:
+        if path.is_dir():
+            return "directory"
+        if path.is_file():
+            return "file"
+        return "not a regular file" if path.exists() else "no file or directory"
+    except OSError as error:  # a text taken for a path is longer than a name may be
+        return f"no path that can be read ({error.strerror})"
+
+
 def _open_directory(path: Path, options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:
-    from polytope_lm.documents.senses import DATA  # noqa: PLC0415
+    from polytope_lm.documents.senses import is_senses  # noqa: PLC0415
 
     name = path.resolve().name
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         options.only("a saved data set", *_TABLE)
         return _hub(str(path), options)
     found = [file for file in files.below(path) if file.path.suffix.lower() in _ALL]
-    pairs = [file for file in found if file.name.endswith(DATA) and options.senses is not False]
+    pairs = [file for file in found if options.senses is not False and is_senses(file)]
     found = pairs or found
     kinds = sorted({file.path.suffix.lower() for file in found})
     if not found:

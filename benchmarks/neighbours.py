@@ -74,7 +74,7 @@ def _count_passes(_typing: Any, words: Any, queries: Any, passes: Any) -> Any:
 
 @kernels.compiled
 def _roofline_loop(words: Any, queries: Any, passes: int) -> int:
-    return _count_passes(words, queries, passes)
+    return int(_count_passes(words, queries, passes))
 
 
 def _roofline(threads: int) -> None:

@@ -162,6 +162,13 @@ def test_missing_neighbours_are_minus_one_and_not_in_the_frame() -> None:
     assert frame.to_numpy().tolist() == [[0, 1, 2, 2], [1, 1, 2, 1], [2, 1, 1, 1], [2, 2, 0, 2]]
 
 
+def test_any_negative_id_is_no_group() -> None:
+    base = np.array([[0], [1], [3]], np.uint8)
+    groups = np.array([-(2**32), -(2**40), -(2**32)])  # as int32 these would be 0
+    result = hamming.nearest(base, base, 3, groups_queries=groups, groups_base=groups)
+    np.testing.assert_array_equal(result.indices, [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
+
+
 def test_torch_and_ours_work_side_by_side() -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(4)

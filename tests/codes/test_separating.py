@@ -159,6 +159,22 @@ def test_documents_with_both_groups_are_left_out_where_few_are_shared() -> None:
     np.testing.assert_allclose(result.p, expected.p)
 
 
+def test_documents_with_one_group_are_left_out_where_most_are_shared() -> None:
+    bits, group, documents = _clustered(np.random.default_rng(11), paired=True)
+    group[documents < 10] = True
+    result = separating(hamming.pack(bits), WIDTH, group, ~group, documents=documents)
+    some = documents >= 10
+    group[(documents >= 10) & (documents < 18)] = False
+    fewer = separating(hamming.pack(bits), WIDTH, group, ~group, documents=documents)
+    expected = separating(
+        hamming.pack(bits[some]), WIDTH, group[some], ~group[some], documents=documents[some]
+    )
+    assert (result.units, fewer.units, expected.units) == (20, 12, 12)
+    assert "sign test" in result.test
+    assert "sign test" in fewer.test
+    np.testing.assert_allclose(fewer.p, expected.p)
+
+
 def test_the_page_shows_tokens_as_text_never_as_markup() -> None:
     bits, group = _planted(np.random.default_rng(9))
     plain = separating(hamming.pack(bits), WIDTH, group, ~group)

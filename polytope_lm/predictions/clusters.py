@@ -66,7 +66,8 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     """Put prediction 1 to the test on some codes.
 
     Args:
-        codes: codes in memory or a store, captured with `keep=("u", "h")`.
+        codes: codes in memory or a store, captured with `keep=("u", "h")`; a store that still has its model
+            at hand runs it again for what was not kept.
         layer: one layer, several, or all (None).
         label: the label that clusters are scored against.
         k: clusters; by default 100, or n/60 below 6,000 tokens.

@@ -7,6 +7,7 @@ to Soft", ICLR 2019, on what a smooth activation does to a region).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ def overview(codes: TokenCodes) -> CodeOverview:
     """Count what the codes of every layer look like, over all tokens.
 
     Args:
-        codes: codes in memory or a store; `h` is needed only for the share of ambiguous bits.
+        codes: codes in memory or a store; the share of ambiguous bits is None where `h` was not kept.
 
     """
     return CodeOverview(
@@ -110,7 +111,7 @@ def _layer(codes: TokenCodes, layer: int) -> LayerOverview:
     packed = codes.packed(layer)
     on = np.zeros(site.width, dtype=np.int64)
     ambiguous = 0
-    h = codes.activations("h", layer) if codes.can_give("h") else None
+    h = codes.activations("h", layer) if "h" in codes.kept else None
     for start in range(0, len(packed), BLOCK):
         rows = slice(start, start + BLOCK)
         on += np.unpackbits(packed[rows], axis=1, count=site.width, bitorder="little").sum(
@@ -127,6 +128,7 @@ def _layer(codes: TokenCodes, layer: int) -> LayerOverview:
         dead=int((on == 0).sum()),
         always_on=int((on == tokens).sum()),
         mean_bits_on=float(on.sum() / max(tokens, 1)),
-        distinct_codes=len({row.tobytes() for row in packed}),
+        # Digests, so that a large store's codes are not all held at once.
+        distinct_codes=len({hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in packed}),
         ambiguous=None if h is None else ambiguous / max(tokens * site.width, 1),
     )

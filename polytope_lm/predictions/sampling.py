@@ -38,7 +38,7 @@ class SampleSummary:
         first_position: first-position tokens without BOS (attention sinks) left out of the scores.
         without_label: tokens left out because they have no label.
         not_sampled: eligible tokens beyond the limit `tokens`.
-        label_counts: tokens of each label value, most frequent first.
+        label_counts: tokens of each label value.
 
     """
 
@@ -126,7 +126,7 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int) -> Sample:
         first_position=int((fresh & ~inside).sum()),
         without_label=int((inside & ~labelled).sum()),
         not_sampled=eligible - len(rows),
-        label_counts=dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))),
+        label_counts=dict(sorted(Counter(values).items())),
     )
     return _sample(table.iloc[rows], rows, values, summary)
 

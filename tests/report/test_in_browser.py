@@ -121,6 +121,9 @@ def test_figures_are_drawn(
     assert drawn(page, "rates") == 8
     page.click("#tab-controls")
     assert drawn(page, "scores-0") == 15
+    assert page.locator('[data-figure="scores-1"] svg').count() == 0
+    page.locator("details.layer summary").nth(1).click()
+    assert drawn(page, "scores-1") == 15
     page.click("#tab-crossings")
     assert drawn(page, "pair-0") == 1 + 2 * 8
 

@@ -57,12 +57,17 @@ function draw(target, figure) {
   return Plotly.react(target, data, layout, { responsive: true, displayModeBar: false, displaylogo: false });
 }
 
-/** Draw the figures of a panel that is now visible and has not been drawn yet. */
+/** Draw the figures of a panel that is now visible, but for those that are still folded away. */
 function drawVisible(panel) {
   for (const target of panel.querySelectorAll("[data-figure]")) {
+    if (target.closest("[hidden], details:not([open])")) continue;
     if (!drawn.has(target)) draw(target, DATA.figures[target.dataset.figure]);
     else Plotly.Plots.resize(target);
   }
+}
+
+for (const folded of document.querySelectorAll("details")) {
+  folded.addEventListener("toggle", () => drawVisible(folded));
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {

@@ -182,28 +182,23 @@ def separating(
     on_a, on_b = hamming.counts(codes_a, width), hamming.counts(codes_b, width)
     odds = np.log((on_a + 0.5) * (len(b) - on_b + 0.5) / ((len(a) - on_a + 0.5) * (on_b + 0.5)))
     if documents is None:
-        p, test, units = (
-            fisher(on_a, on_b, len(a), len(b)),
-            "Fisher's exact test over tokens",
-            len(a) + len(b),
-        )
+        tested = fisher(on_a, on_b, len(a), len(b)), "Fisher's exact test over tokens", len(a) + len(b)
     else:
         labels = _documents(documents, len(packed))
-        p, test, units = _by_document(codes_a, codes_b, width, labels[a], labels[b])
-    more = odds > 0
+        tested = _by_document(codes_a, codes_b, width, labels[a], labels[b])
     return Separating(
         log_odds=odds,
         rate_a=on_a / len(a),
         rate_b=on_b / len(b),
-        p=p,
-        q=np.asarray(false_discovery_control(p)),
+        p=tested[0],
+        q=np.asarray(false_discovery_control(tested[0])),
         alpha=alpha,
-        test=test,
-        units=units,
+        test=tested[1],
+        units=tested[2],
         n_a=len(a),
         n_b=len(b),
-        examples_a=_examples(codes_a, a, more, examples),
-        examples_b=_examples(codes_b, b, ~more, examples),
+        examples_a=_examples(codes_a, a, odds > 0, examples),
+        examples_b=_examples(codes_b, b, odds <= 0, examples),
     )
 
 

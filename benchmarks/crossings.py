@@ -1,7 +1,7 @@
 """In-layer crossings of many prompt pairs at one site, beside plain numpy and a grid.
 
-Run with `python -m benchmarks.crossings [--json]`. The residuals are given: only the search is timed. Shapes
-and bits are GPT-2 small's (N = 3072, D = 768, LayerNorm, biases, about one neuron in five on); the weights are
+Run with `python -m benchmarks.crossings [--json]`. The residuals are given; only the search is timed. Shapes
+are those of GPT-2 small (N = 3072, D = 768, LayerNorm, biases, about one neuron in five on); the weights are
 random, since no time here depends on what was learnt.
 
 - closed form, float32 numpy: the same two products, then the quadratic of all neurons at once, whole arrays

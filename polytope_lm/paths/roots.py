@@ -100,9 +100,8 @@ def _cross(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
                 returning[row] += 2
                 n += 2
         counts[row] = n - first
-        order = first + np.argsort(
-            t[first:n], kind="mergesort"
-        )  # stable: a neuron's first crossing stays first
+        # Stable: where rounding gives both crossings of a neuron one place, the first stays first.
+        order = first + np.argsort(t[first:n], kind="mergesort")
         t[first:n], neuron[first:n] = t[order], neuron[order]
         on[first:n], returns[first:n] = on[order], returns[order]
     return n

@@ -169,19 +169,16 @@ def test_a_replaced_stream_is_carried_on(causal):
 def test_a_replaced_mlp_input_leaves_the_stream_alone(causal):
     path = plm.path(causal, A, B, at="mlp_in", layer=1)
     u = path.points(np.array([0.3])).astype("float32")
-    run = run_patched(
-        causal,
-        path.input_ids,
-        u,
-        layer=1,
-        position=path.position,
-        at="mlp_in",
-        taps=[(1, "x"), (1, "u"), (1, "post")],
-    )
-    (norm, down), _ = recorded(causal, path.input_ids, causal.block(1).norm, causal.block(1).down)
+    block = causal.block(1)
+    points = ["gate", "up"] if "gate" in block.pre else ["h"]
+    taps = [(1, point) for point in ("x", "u", *points)]
+    run = run_patched(causal, path.input_ids, u, layer=1, position=path.position, at="mlp_in", taps=taps)
+    (norm,), _ = recorded(causal, path.input_ids, block.norm)
     np.testing.assert_allclose(run.activations[1, "x"][0], norm[0][-1], atol=2e-5)
     np.testing.assert_allclose(run.activations[1, "u"], u, atol=1e-6)
-    assert np.abs(run.activations[1, "post"][0] - down[0][-1]).max() > 1e-3
+    for point, linear in zip(points, block.pre.values(), strict=True):
+        with torch.no_grad():
+            np.testing.assert_allclose(run.activations[1, point], linear(torch.tensor(u)), atol=2e-5)
 
 
 @pytest.mark.parametrize("at", SPACES)

@@ -6,10 +6,10 @@ import multiprocessing
 import resource
 import shutil
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ import polytope_lm as plm
 from benchmarks._machine import Figure, arguments, describe, interleaved, median_ratio, report
 from polytope_lm.codes.plan import BATCH_TOKENS
 from polytope_lm.documents import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WORDS = 1000
 LONG, SHORT = 1024, (10, 60)
@@ -43,7 +46,7 @@ def texts(lengths: np.ndarray, seed: int = 0) -> list[Document]:
 
 
 def run_capture(model: plm.models.loading.Model, documents: list[Document]) -> None:
-    """Capture all layers into a new store, everything included: tokenising, estimate, packing, writing, checksums."""
+    """Capture all layers into a new store: tokenising, estimate, packing, writing, checksums included."""
     directory = tempfile.mkdtemp()
     plm.capture(model, plm.documents(documents), layers="all", to=Path(directory) / "store", progress=False)
     shutil.rmtree(directory)
@@ -51,7 +54,7 @@ def run_capture(model: plm.models.loading.Model, documents: list[Document]) -> N
 
 @torch.inference_mode()
 def run_trunk(model: plm.models.loading.Model, documents: list[Document]) -> None:
-    """Run the bare trunk (sdpa, no LM head, no hooks) on batches made beforehand, without masks: the fastest way."""
+    """Run the bare trunk (sdpa, no LM head, no hooks, no masks) on batches made beforehand."""
     for ids in trunk_batches(documents):
         model.trunk(ids, use_cache=False)
 
@@ -112,7 +115,7 @@ def memory(lengths: np.ndarray) -> Figure:
 
 
 def size(tokens: int) -> list[Figure]:
-    """Count a store's bytes at a site as wide as GPT-2 small's (one layer, a narrow trunk: widths are what counts)."""
+    """Count a store's bytes at a site as wide as GPT-2 small's (the trunk's width plays no part)."""
     model = small_gpt2(n_layer=1, n_embd=16, n_head=1, n_inner=3072)
     directory = Path(tempfile.mkdtemp())
     lengths = np.full(tokens // 500, 500)

@@ -1,0 +1,63 @@
+"""What a user meets first: a quick import, public names, the README's commands, the notebook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import polytope_lm as plm
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_importing_brings_in_no_heavy_package() -> None:
+    script = "import sys, polytope_lm; print([m for m in ('torch', 'numpy', 'transformers', 'pandas') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "[]"
+
+
+def test_public_names_exist_and_are_few() -> None:
+    assert len(plm.__all__) <= 12
+    for name in plm.__all__:
+        assert getattr(plm, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        plm.nothing  # noqa: B018
+
+
+def test_the_function_documents_survives_its_module() -> None:
+    import polytope_lm.documents  # noqa: F401
+
+    assert [d.text for d in plm.documents(["a text", "another"])] == ["a text", "another"]
+
+
+def test_the_readmes_commands_are_the_projects() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^pip install .*$", readme, re.MULTILINE)
+    assert len(commands) == 2
+    assert commands[0].endswith("polytope-lm demo")
+    assert "pytest" in commands[1]
+    for link in re.findall(r"\]\(([^)#]+)\)", readme):
+        assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_torch_is_pinned_once() -> None:
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert re.findall(r"^torch==[\d.]+$", pins, re.MULTILINE) == ["torch==2.13.0"]
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    jupytext = pytest.importorskip("jupytext", reason="needs the extra docs")
+    nbclient = pytest.importorskip("nbclient", reason="needs the extra docs")
+    notebook = jupytext.read(ROOT / "notebooks" / "quickstart.py")
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert all(cell.outputs for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_the_notebooks_two_forms_agree() -> None:
+    jupytext = pytest.importorskip("jupytext", reason="needs the extra docs")
+    text, paired = (jupytext.read(ROOT / "notebooks" / f"quickstart.{ext}") for ext in ("py", "ipynb"))
+    assert [c.source for c in text.cells] == [c.source for c in paired.cells]

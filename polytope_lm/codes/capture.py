@@ -1,32 +1,35 @@
-"""Documents and a model in, codes out: in memory with `encode`, on disk with `capture`, by one and the same path."""
+"""Documents and a model in, codes out: in memory with `encode`, on disk with `capture`, by one path."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from jaxtyping import Float
 
-from polytope_lm.codes import layout
+from polytope_lm.codes import layout, tables
 from polytope_lm.codes.codes import Codes
 from polytope_lm.codes.cost import estimate
 from polytope_lm.codes.forward import chunks, fill, in_memory, specs
 from polytope_lm.codes.plan import Plan, make_plan
 from polytope_lm.codes.progress import reporter
 from polytope_lm.codes.store import CodeStore
-from polytope_lm.codes.writer import TOKEN_COLUMNS, StoreWriter, token_table
+from polytope_lm.codes.writer import StoreWriter
 from polytope_lm.documents import Document, Documents
 from polytope_lm.documents import documents as read_documents
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.loading import Model
-from polytope_lm.models.sites import Site
-from polytope_lm.tokens import Window, Windowed
+from polytope_lm.tokens import Window, Windowed, parse_rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from jaxtyping import Float, Int64
+
+    from polytope_lm.models.loading import Model
+    from polytope_lm.models.sites import Site
 
 SHARD_TOKENS = 32_768
 
@@ -48,21 +51,22 @@ def encode(
         texts: strings or `Document`s; equal ones are all kept.
         layers: indices, or `all`.
         kind: code kind (`gate`, `up`, `gate+up`), or a declared hook point; by default the site's own.
-        keep: activations to keep beside the bits: `h` (which `nearest` by direction needs), `u`, `x`, `up`, `post`.
+        keep: activations to keep beside the bits: `h` (which `nearest` by direction needs), `u`, `x`, `up`,
+            `post`.
         tokens: `all`, `word-final`, `every:6,skip:100` or `random:80`.
-        **options: `seed`, `bos`, `min_context`, `max_length`, `all_pieces`, `batch_tokens`, `keep_dtype`, as in `capture`.
+        **options: `seed`, `bos`, `min_context`, `max_length`, `all_pieces`, `batch_tokens`, `keep_dtype`, as
+            in `capture`.
 
     Raises:
         PolytopeError: an empty text, an unknown layer, kind or rule.
 
     """
-    given = [texts] if isinstance(texts, (str, Document)) else list(texts)
+    given: list[Any] = [texts] if isinstance(texts, (str, Document)) else list(texts)
     prompts = [t if isinstance(t, Document) else Document(id=str(i), text=t) for i, t in enumerate(given)]
     if not prompts:
         raise PolytopeError("no texts: give at least one string")
     for i, prompt in enumerate(prompts):
-        if not prompt.text:
-            raise PolytopeError(f"text {i} is empty: a token needs at least one character")
+        _check_text(i, prompt.text)
     plan = make_plan(model, layers=layers, kind=kind, keep=keep, tokens=tokens, **options)
     windowed = plan.windowing.apply(prompts, 0, model.tokenizer)
     arrays = in_memory(plan.wanted, windowed.n_kept)
@@ -80,7 +84,15 @@ def encode(
     )
 
 
-def capture(
+def _check_text(number: int, text: Any) -> None:
+    if not isinstance(text, str) or not text:
+        shown = "empty" if text == "" else f"a {type(text).__name__}"
+        raise PolytopeError(f"text {number} is {shown}: give strings of at least one character")
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise PolytopeError(f"text {number} has a lone surrogate, which is no character: replace it")
+
+
+def capture(  # noqa: PLR0913 - settings, by name
     model: Model,
     documents: Documents | Sequence[Document | str] | str | Path,
     *,
@@ -102,14 +114,15 @@ def capture(
         to: the store's directory.
         layers: indices, or `all`; the forward pass ends after the last one.
         kind: code kind (`gate`, `up`, `gate+up`), or a declared hook point; by default the site's own.
-        keep: activations to keep beside the bits (`h`, `u`, `x`, `up`, `post`): up to 32 times the bits' size.
+        keep: activations to keep beside the bits (`h`, `u`, `x`, `up`, `post`): up to 32 times the bits'
+            size.
         tokens: `all`, `word-final`, `every:6,skip:100` or `random:80`.
         shard_documents: documents a shard; by default about 32,768 tokens' worth.
         part: `(i, n)` writes every n-th shard, so that n processes can share one store.
         progress: show cost and progress on stderr; by default on a terminal only.
-        **options: `seed`; `bos` (None: as the tokenizer does by itself); `min_context`, tokens that every stored
-            token has before it if its document has them; `max_length` of a window; `all_pieces`, a word's labels on
-            all its tokens; `batch_tokens`; `keep_dtype`.
+        **options: `seed`; `bos` (None: as the tokenizer does by itself); `min_context`, tokens that every
+            stored token has before it if its document has them; `max_length` of a window; `all_pieces`, a
+            word's labels on all its tokens; `batch_tokens`; `keep_dtype`.
 
     Returns:
         The opened store; it can run the model again for activations that were not kept.
@@ -121,10 +134,21 @@ def capture(
     plan = make_plan(model, layers=layers, kind=kind, keep=keep, tokens=tokens, **options)
     source = documents if isinstance(documents, Documents) else read_documents(documents)
     if (shard_documents is not None and shard_documents < 1) or not 1 <= part[0] <= part[1]:
-        raise PolytopeError(f"shard_documents {shard_documents}, part {part}: at least one document a shard, and part i of n")
+        raise PolytopeError(
+            f"shard_documents {shard_documents}, part {part}: at least one document a shard, and part (i, n) "
+            f"with i from 1 "
+            f"to n"
+        )
     cost = estimate(plan, source)
     size = shard_documents or max(1, round(SHARD_TOKENS / max(cost.tokens_per_document, 1)))
-    manifest = {"format": layout.FORMAT, **plan.provenance(), "documents": source.describe(), "shard_documents": size}
+    manifest = {
+        "format": layout.FORMAT,
+        **plan.provenance(),
+        "documents": source.describe(),
+        "shard_documents": size,
+    }
+    if cost.documents is not None:  # a stream of unknown length is not read twice
+        manifest["documents_sha256"] = source.sha256
     path = Path(to)
     with StoreWriter(path, manifest, part) as writer, reporter(cost, show=progress) as report:
         shards = _write(plan, source, writer, size, report)
@@ -132,10 +156,12 @@ def capture(
     return CodeStore(path, recompute=partial(_recompute, plan))
 
 
-def _write(plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, report: Callable[[int], None]) -> int:
+def _write(
+    plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, report: Callable[[int], None]
+) -> int:
     """Capture every shard that is wanted and missing; return how many shards the documents make."""
     number = -1
-    for number, chunk in enumerate(chunks(source, size)):  # noqa: B007
+    for number, chunk in enumerate(chunks(source, size)):
         if not writer.wants(number):
             writer.check(number, chunk)
             report(sum(len(d.text) for d in chunk))
@@ -146,7 +172,8 @@ def _write(plan: Plan, source: Iterable[Document], writer: StoreWriter, size: in
         with writer.shard(number, windowed.n_kept, spec) as arrays:
             done = partial(_scaled, report, scale)
             fill(plan.model, windowed.windows, plan.wanted, arrays, batch_tokens=plan.batch_tokens, done=done)
-        writer.commit(number, windowed.n_kept, _table(windowed), chunk, number * size)
+        table = tables.token_table(_columns(windowed.windows), _labels(windowed.windows))
+        writer.commit(number, windowed.n_kept, table, chunk, number * size)
     return number + 1
 
 
@@ -156,41 +183,61 @@ def _scaled(report: Callable[[int], None], scale: float, tokens: int) -> None:
 
 def _columns(windows: Sequence[Window]) -> dict[str, np.ndarray]:
     if not windows:
-        return {name: np.empty(0, np.int64) for name in TOKEN_COLUMNS}
+        return {name: np.empty(0, np.int64) for name in tables.NUMBERS}
     document = np.concatenate([np.full(len(w.keep), w.document) for w in windows])
-    rest = {name: np.concatenate([getattr(w, name) for w in windows]) for name in TOKEN_COLUMNS[1:]}
+    rest = {name: np.concatenate([getattr(w, name) for w in windows]) for name in tables.NUMBERS[1:]}
     return {"document": document, **rest}
 
 
 def _labels(windows: Sequence[Window]) -> dict[str, list[str | None]]:
-    names = sorted({name for w in windows for name in w.labels})
-    return {n: list(itertools.chain.from_iterable(w.labels.get(n) or [None] * len(w.keep) for w in windows)) for n in names}
-
-
-def _table(windowed: Windowed) -> pa.Table:
-    return token_table(_columns(windowed.windows), _labels(windowed.windows))
+    found: dict[str, list[str | None]] = {
+        name: [] for name in sorted({name for w in windows for name in w.labels})
+    }
+    for window in windows:
+        for name in found:
+            found[name] += window.labels.get(name) or [None] * len(window.keep)
+    return found
 
 
 def _frame(windowed: Windowed, documents: Sequence[Document]) -> pd.DataFrame:
     """Return the token table of codes in memory."""
     frame = pd.DataFrame(_columns(windowed.windows)).astype(np.int64)
     rows = zip(frame["document"], frame["start"], frame["end"], strict=True)
-    frame["token"] = [documents[d].text[s:e] for d, s, e in rows]
+    frame["token"] = pd.Series([documents[d].text[s:e] for d, s, e in rows], dtype="str")
     labels = _labels(windowed.windows)
     for name in sorted({n for d in documents for n in d.labels} - set(labels)):
         labels[name] = [documents[d].labels.get(name) for d in frame["document"]]
-    return frame.assign(**labels)
+    tables.check_label_names(labels)
+    return frame.assign(**{name: pd.Series(values, dtype="str") for name, values in labels.items()})
 
 
 def _recompute(plan: Plan, store: CodeStore, name: str, site: Site) -> Float[np.ndarray, "T W"]:
-    """Run the model again over a store's documents, for activations that were not kept."""
+    """Run the model again over a store's documents, for activations that were not kept.
+
+    The windows are those of the capture, and the rows are chosen by the stored positions: the store does not
+        have the
+    spans that a sample rule may have asked for.
+    """
     wanted = tuple(s for s in specs(plan.model, (site,), (name,), "float32") if not s.bits)
-    table, size = store.documents, int(store.manifest["shard_documents"])
-    parts = []
-    for start in range(0, len(table), size):
-        chunk = [Document(id=i, text=t) for i, t in zip(table["id"][start : start + size], table["text"][start : start + size], strict=True)]
-        windowed = plan.windowing.apply(chunk, int(table["index"][start]), plan.model.tokenizer)
-        arrays = in_memory(wanted, windowed.n_kept)
-        fill(plan.model, windowed.windows, wanted, arrays, batch_tokens=plan.batch_tokens)
+    everything = replace(plan.windowing, rule=parse_rule("all"), labels=())
+    table, positions = store.documents, store.tokens.groupby("document")["position"]
+    stored = {document: group.to_numpy() for document, group in positions}
+    start, parts = 0, [np.empty((0, wanted[0].columns), np.float32)]
+    for size in store.shards["documents"]:
+        texts = table["text"].iloc[start : start + size]
+        chunk = [Document(id=str(i), text=text) for i, text in enumerate(texts)]
+        windowed = everything.apply(chunk, start, plan.model.tokenizer)
+        windows = [_only(w, stored[w.document]) for w in windowed.windows if w.document in stored]
+        windows = [w for w in windows if len(w.keep)]
+        arrays = in_memory(wanted, sum(len(w.keep) for w in windows))
+        fill(plan.model, windows, wanted, arrays, batch_tokens=plan.batch_tokens)
         parts.append(arrays[wanted[0].name])
+        start += size
     return np.concatenate(parts)
+
+
+def _only(window: Window, positions: Int64[np.ndarray, " P"]) -> Window:
+    """Keep those of a window's tokens that stand at given positions of its document."""
+    here = np.isin(window.position, positions)
+    chosen = {name: getattr(window, name)[here] for name in ("keep", "token_id", "position", "start", "end")}
+    return replace(window, **chosen)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+import pandas as pd
 
 from polytope_lm.codes.hamming import unpack
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.sites import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jaxtyping import Bool, Float, Int, Int32, UInt8
+
+    from polytope_lm.models.sites import Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +41,7 @@ class Code:
     @property
     def bits(self) -> Bool[np.ndarray, " N"]:
         """The code as booleans."""
-        return unpack(self.packed[None], self.site.width)[0]
+        return np.asarray(unpack(self.packed[None], self.site.width)[0])
 
     @property
     def n_on(self) -> int:
@@ -50,13 +56,16 @@ class Code:
 
         """
         if (self.site.key, self.site.width) != (other.site.key, other.site.width):
-            raise PolytopeError(f"codes of different sites can't be compared: {self.site.key} and {other.site.key}")
+            raise PolytopeError(
+                f"codes of different sites can't be compared: {self.site.key} and {other.site.key}"
+            )
         neurons = np.flatnonzero(self.bits ^ other.bits)
         return Difference(neurons, other.bits[neurons], self.site)
 
     def __repr__(self) -> str:
         left, token, right = self.context
-        return f"Code of {token!r} in {left[-20:] + token + right[:20]!r}, {self.site.key}: {self.n_on} of {self.site.width} bits on"
+        where = f"{token!r} in {left[-20:] + token + right[:20]!r}"
+        return f"Code of {where}, {self.site.key}: {self.n_on} of {self.site.width} bits on"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,3 +93,40 @@ class Difference:
 
     def __repr__(self) -> str:
         return f"{len(self)} of {self.site.width} bits differ"
+
+
+@dataclass(frozen=True, eq=False)
+class Differences:
+    """In how many bits the codes of two lists of tokens differ, row by row.
+
+    Attributes:
+        counts: site's key to Hamming distances, `[T]`.
+        sites: the sites.
+
+    """
+
+    counts: Mapping[str, Int32[np.ndarray, " T"]]
+    sites: tuple[Site, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a pair of tokens, one column a site."""
+        return pd.DataFrame(dict(self.counts))
+
+    def __repr__(self) -> str:
+        pairs = len(next(iter(self.counts.values()), ()))
+        means = (f"{s.key}: {self.counts[s.key].mean():.1f} of {s.width}" for s in self.sites if pairs)
+        return f"bits that differ, mean of {pairs} pairs of tokens: {'; '.join(means)}"
+
+
+def visible(text: object) -> object:
+    """Spell out the characters that are not printed: data sends a terminal no control, no direction."""
+    if not isinstance(text, str) or text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def visible_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts can be shown anywhere."""
+    return frame.map(visible)

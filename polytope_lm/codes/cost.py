@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from polytope_lm.codes.plan import Plan
-from polytope_lm.documents import Documents
+if TYPE_CHECKING:
+    from polytope_lm.codes.plan import Plan
+    from polytope_lm.documents import Documents
 
 SAMPLE = 64
 # Of what a bare matrix product reaches; attention, norms and activations take the rest.
@@ -41,7 +43,10 @@ class Cost:
 
     def __str__(self) -> str:
         if self.documents is None:
-            return f"a stream of documents, about {self.tokens_per_document:,.0f} tokens each; its length is not known"
+            return (
+                f"a stream of documents, about {self.tokens_per_document:,.0f} tokens each; its length is "
+                f"not known"
+            )
         return (
             f"{self.documents:,} documents, about {self.tokens:,} tokens to read, {self.stored:,} to store, "
             f"{self.gigabytes:.3g} GB, {self.minutes:.1f} minutes on this machine"
@@ -67,7 +72,9 @@ def estimate(plan: Plan, source: Documents) -> Cost:
     tokens, stored = round(read * scale), round(windowed.n_kept * scale)
     row = sum(s.columns * (1 if s.bits else 4 if s.dtype == "float32" else 2) for s in plan.wanted)
     size = stored * (row + 8) + sum(lengths)
-    return Cost(len(lengths), sum(lengths), tokens, stored, size / 1e9, tokens / _speed(plan) / 60, per_document)
+    return Cost(
+        len(lengths), sum(lengths), tokens, stored, size / 1e9, tokens / _speed(plan) / 60, per_document
+    )
 
 
 def _speed(plan: Plan) -> float:

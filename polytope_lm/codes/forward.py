@@ -1,27 +1,33 @@
-"""Windows through the model, batch by batch, into their rows of the arrays: packing happens inside the hook."""
+"""Windows through the model, batch by batch, into their rows of the arrays."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from polytope_lm.codes.layout import KEEPABLE
+from polytope_lm.codes.widths import width_of
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.custom import known_point, read_bridge
 from polytope_lm.models.hooks import NotFiniteError, Reader, Tap, pack, read
-from polytope_lm.models.loading import Model
-from polytope_lm.models.sites import Site
 from polytope_lm.tokens import Batch, Window, batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from polytope_lm.models.hooks import Point
+    from polytope_lm.models.loading import Model
+    from polytope_lm.models.sites import Site
 
 Item = TypeVar("Item")
 
-KEEPABLE = ("x", "u", "h", "up", "post")
 # Below this share of wanted positions it is cheaper to gather rows before packing than bytes after it.
 SPARSE = 0.5
 
@@ -66,14 +72,20 @@ def specs(model: Model, sites: Sequence[Site], keep: Sequence[str], keep_dtype: 
     wanted = []
     for site in sites:
         taps = _site_taps(site)
-        wanted.append(Spec(site.key, site.n_bytes, "uint8", taps, site, bits=True))
+        wanted.append(Spec(site.key, width_of(site), "uint8", taps, site, bits=True))
         for name in keep:
-            if name not in KEEPABLE or (name == "up" and "up" not in model.block(site.layer).pre) or (site.kind == "custom" and name != "h"):
-                raise PolytopeError(f"can't keep {name!r} at {site.key}; choose among {', '.join(KEEPABLE)} (up: gated MLPs only; declared sites: h only)")
-            width = site.width // len(taps) if name in {"up", "post"} else site.width if name == "h" else site.d_model
-            points = taps if name == "h" else ((site.layer, name),)
-            wanted.append(Spec(f"{site.key}.{name}", width, keep_dtype, points, site, bits=False))  # type: ignore[arg-type]
+            _check_keepable(model, site, name)
+            points = taps if name == "h" else ((site.layer, cast("Point", name)),)
+            columns = width_of(site, name)
+            wanted.append(Spec(f"{site.key}.{name}", columns, keep_dtype, points, site, bits=False))
     return tuple(wanted)
+
+
+def _check_keepable(model: Model, site: Site, name: str) -> None:
+    gated = "up" in model.block(site.layer).pre
+    there = ["h"] if site.kind == "custom" else [n for n in KEEPABLE if gated or n != "up"]
+    if name not in there:
+        raise PolytopeError(f"can't keep {name!r} at {site.key}; choose among {', '.join(there)}")
 
 
 def fill(
@@ -99,34 +111,78 @@ def fill(
         PolytopeError: a pre-activation is NaN or infinite; it names site, document and position.
 
     """
-    first = np.concatenate([[0], np.cumsum([len(w.keep) for w in windows])])
-    offset = {id(w): int(n) for w, n in zip(windows, first[:-1], strict=True)}
+    ends = np.cumsum([len(w.keep) for w in windows], dtype=np.int64)
+    first = {id(w): int(end) - len(w.keep) for w, end in zip(windows, ends, strict=True)}
     pad = model.tokenizer.pad_token_id
     for batch in batches(windows, token_budget=batch_tokens, pad_id=pad if pad is not None else 0):
-        rows = np.concatenate([offset[id(w)] + np.arange(len(w.keep)) for w in batch.windows])
-        if len(rows):
-            _run(model, batch, rows, wanted, arrays)
+        _run(model, batch, _Kept.of(batch, first), wanted, arrays)
         done(int(batch.attention_mask.sum()))
 
 
-def _run(model: Model, batch: Batch, rows: np.ndarray, wanted: Sequence[Spec], arrays: Mapping[str, np.ndarray]) -> None:
+@dataclass(frozen=True)
+class _Kept:
+    """The kept tokens of a batch.
+
+    Attributes:
+        batch: the batch.
+        rows: their rows in the arrays, `[K]`.
+        place: their rows and columns in the batch, each `[K]`.
+        sparse: whether they are few.
+
+    """
+
+    batch: Batch
+    rows: np.ndarray
+    place: tuple[np.ndarray, np.ndarray]
+    sparse: bool
+
+    @classmethod
+    def of(cls, batch: Batch, first: Mapping[int, int]) -> _Kept:
+        windows = batch.windows
+        rows = np.concatenate([first[id(w)] + np.arange(len(w.keep)) for w in windows])
+        which = np.repeat(np.arange(len(windows)), [len(w.keep) for w in windows])
+        place = (which, np.concatenate([w.keep for w in windows]))
+        return cls(batch, rows, place, len(rows) < SPARSE * batch.input_ids.size)
+
+    def pack(self, value: Tensor, site: Site) -> np.ndarray:
+        """Pack the kept tokens' signs, `[K, bytes]`.
+
+        Raises:
+            PolytopeError: one of them is not finite; it names site, document and token.
+
+        """
+        if not self.sparse:
+            with contextlib.suppress(NotFiniteError):  # it may be a pad's, or a special token's
+                return np.asarray(pack(value)[self.place])
+        try:
+            return pack(value[self.place])
+        except NotFiniteError as error:
+            window = self.batch.windows[self.place[0][error.index[0]]]
+            token = int(np.flatnonzero(window.keep == self.place[1][error.index[0]])[0])
+            where = f"document {window.document}, token {window.position[token]} ({window.token_id[token]})"
+            raise PolytopeError(f"{site.key}, {where}, neuron {error.index[-1]}: {error}") from error
+
+
+def _run(
+    model: Model, batch: Batch, kept: _Kept, wanted: Sequence[Spec], arrays: Mapping[str, np.ndarray]
+) -> None:
     """Read one batch: every tap once, whoever needs it."""
-    which = np.concatenate([np.full(len(w.keep), i) for i, w in enumerate(batch.windows)])
-    place = (which, np.concatenate([w.keep for w in batch.windows]))
     taps: dict[Tap, list[Reader]] = {}
     hooks: dict[str, list[Reader]] = {}
     for spec in wanted:
-        sink = _sink(model, spec, arrays[spec.name], rows, place, batch)
-        if spec.site.kind == "custom" and known_point(model, spec.site.hook) is None:
-            hooks.setdefault(spec.site.hook, []).append(sink(0))
-            continue
-        for part, tap in enumerate(spec.taps):
-            point = known_point(model, spec.site.hook) if spec.site.kind == "custom" else tap[1]
-            taps.setdefault((tap[0], point), []).append(sink(part))  # type: ignore[arg-type]
-    ids = torch.from_numpy(batch.input_ids)
+        readers = _readers(model, spec, arrays[spec.name], kept)
+        point = known_point(model, spec.site.hook) if spec.site.kind == "custom" else None
+        for tap, reader in zip(spec.taps, readers, strict=True):
+            if spec.site.kind != "custom":
+                taps.setdefault(tap, []).append(reader)
+            elif point is not None:
+                taps.setdefault((tap[0], point), []).append(reader)
+            else:
+                hooks.setdefault(spec.site.hook, []).append(reader)
+    ids, mask = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
     if taps:
-        mask = torch.from_numpy(batch.attention_mask)
-        read(model, ids, mask if not bool(mask.all()) else None, {tap: _all(readers) for tap, readers in taps.items()})
+        some = None if bool(mask.all()) else mask
+        read(model, ids, some, {tap: _all(readers) for tap, readers in taps.items()})
     if hooks:
         with torch.inference_mode():
             read_bridge(model, ids.to(model.device), {name: _all(readers) for name, readers in hooks.items()})
@@ -147,63 +203,37 @@ def _all(readers: Sequence[Reader]) -> Reader:
     return reader
 
 
-def _sink(
-    model: Model, spec: Spec, array: np.ndarray, rows: np.ndarray, place: tuple[np.ndarray, np.ndarray], batch: Batch
-) -> Callable[[int], Reader]:
-    """Return, for each part of a row, the reader that writes it."""
-    affine = next(((w, b) for s, w, b in model.custom if s == spec.site), None) if spec.site.kind == "custom" else None
-    sparse = len(rows) < SPARSE * batch.input_ids.size
-    earlier: list[np.ndarray] = []
+def _readers(model: Model, spec: Spec, array: np.ndarray, kept: _Kept) -> list[Reader]:
+    """Return the readers that write one array, one for each of its taps."""
+    packed: dict[int, np.ndarray] = {}
+    parts = len(spec.taps)
 
-    def write_bits(value: Tensor) -> None:
-        with _naming(spec.site, batch, place, sparse=sparse):
-            packed = pack(value[place] if sparse else value)
-        packed = packed if sparse else packed[place]
-        if len(spec.taps) == 1:
-            array[rows] = packed
-            return
-        earlier.append(packed)
-        if len(earlier) == len(spec.taps):
-            array[rows] = _side_by_side(earlier, spec.site.width // len(spec.taps))
+    def bits(part: int, value: Tensor) -> None:
+        packed[part] = kept.pack(value, spec.site)
+        if len(packed) == parts:
+            array[kept.rows] = _side_by_side([packed[i] for i in range(parts)], spec.site.width // parts)
 
-    def write_values(part: int) -> Reader:
-        width = spec.columns // len(spec.taps)
+    def values(part: int, value: Tensor) -> None:
+        width = spec.columns // parts
+        array[kept.rows, part * width : (part + 1) * width] = value[kept.place].float().cpu().numpy()
 
-        def reader(value: Tensor) -> None:
-            array[rows, part * width : (part + 1) * width] = value[place].float().cpu().numpy()
-
-        return reader
-
-    def with_affine(reader: Reader) -> Reader:
-        weight, bias = affine  # type: ignore[misc]
-        return lambda a: reader(torch.nn.functional.linear(a.float(), weight.to(a.device), bias.to(a.device)))
-
-    def make(part: int) -> Reader:
-        reader = write_bits if spec.bits else write_values(part)
-        return with_affine(reader) if affine is not None else reader
-
-    return make
+    readers: list[Reader] = [partial(bits if spec.bits else values, part) for part in range(parts)]
+    if spec.site.kind != "custom":
+        return readers
+    weight, bias = next((w, b) for site, w, b in model.custom if site == spec.site)
+    return [
+        lambda a: readers[0](torch.nn.functional.linear(a.float(), weight.to(a.device), bias.to(a.device)))
+    ]
 
 
 def _side_by_side(parts: Sequence[np.ndarray], width: int) -> np.ndarray:
     """Join packed codes bit by bit; whole bytes where the width allows."""
+    if len(parts) == 1:
+        return parts[0]
     if width % 8 == 0:
         return np.concatenate(parts, axis=1)
     bits = [np.unpackbits(p, axis=1, count=width, bitorder="little") for p in parts]
     return np.packbits(np.concatenate(bits, axis=1), axis=1, bitorder="little")
-
-
-@contextmanager
-def _naming(site: Site, batch: Batch, place: tuple[np.ndarray, np.ndarray], *, sparse: bool) -> Iterator[None]:
-    """Add site, document and token to the error about a value that is not finite."""
-    try:
-        yield
-    except NotFiniteError as error:
-        row, position = (place[0][error.index[0]], place[1][error.index[0]]) if sparse else error.index[:2]
-        document = batch.windows[int(row)].document
-        raise PolytopeError(
-            f"{site.key}: {error} (document {document}, token {int(position)} of its window, neuron {error.index[-1]})"
-        ) from error
 
 
 def in_memory(wanted: Sequence[Spec], rows: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The store's files: their names, their checksums, and what may lie in its directory.
+"""The store's files: their names, their checksums, and how they are written and read.
 
 ```
 manifest.json  manifest.sha256      written once, before the first shard
@@ -7,10 +7,12 @@ shards/00000/  NAME.npy …           packed bits of a site (uint8 [rows, ceil(N
                documents.parquet    index, id, text, labels
                shard.json           rows, first document, SHA-256 of each file: its presence commits the shard
 complete.json                       how many shards and rows there are, once all are written
-.lock.I.N                           held by the writer of part I of N
+.lock                               held for moments: who may write is settled under it
+.lock.I.N                           held by the writer of part I of N, while it writes
 ```
 
-Checksums find accidents, not tampering: whoever can write the files can write the sums.
+Checksums find accidents, not tampering: whoever can write the files can write the sums. Names are generated
+from checked values, never read from a file; links are refused.
 """
 
 from __future__ import annotations
@@ -21,22 +23,44 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 FORMAT = 1
 MANIFEST, MANIFEST_SUM, COMPLETE, SHARDS = "manifest.json", "manifest.sha256", "complete.json", "shards"
 TOKENS, DOCUMENTS, SHARD = "tokens.parquet", "documents.parquet", "shard.json"
-LOCK_NAME = re.compile(r"\.lock\.\d+\.\d+")
-SHARD_NAME = re.compile(r"\d{5,}")
+LOCK = ".lock"
+LOCK_NAME = re.compile(r"\.lock(\.[0-9]+\.[0-9]+)?")
+KEEPABLE = ("x", "u", "h", "up", "post")
+_SUM = re.compile(r"[0-9a-f]{64}")
 
 
 def shard_name(number: int) -> str:
     """Return the directory name of a shard."""
     return f"{number:05d}"
+
+
+def shard_number(name: str) -> int | None:
+    """Return a shard's number from its directory's name, None for any other name."""
+    number = int(name) if name.isascii() and name.isdecimal() and len(name) < 19 else -1
+    return number if number >= 0 and shard_name(number) == name else None
+
+
+def shard_path(store: Path, number: int) -> Path:
+    """Return the directory of a shard."""
+    return store / SHARDS / shard_name(number)
+
+
+def array_names(sites: Sequence[Site], keep: Sequence[str]) -> dict[str, tuple[Site, str | None]]:
+    """Return the arrays of a shard, by name: `SITE` for packed bits, `SITE.NAME` for kept activations."""
+    return {f"{s.key}.{name}" if name else s.key: (s, name) for s in sites for name in (None, *keep)}
 
 
 def dump(data: Any) -> bytes:
@@ -70,27 +94,13 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def read_json(path: Path) -> Any:
-    """Read plain data.
-
-    Raises:
-        PolytopeError: the file is missing, a link, or no JSON.
-
-    """
-    if path.is_symlink() or not path.is_file():
-        raise PolytopeError(f"{path}: no such file in the store; run `polytope-lm info STORE --verify`")
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise PolytopeError(f"{path}: damaged ({error}); delete what holds it and run the capture again") from error
-
-
 @contextlib.contextmanager
 def told(path: Path, doing: str) -> Iterator[None]:
     """Turn the file system's refusals into one line that says what was kept.
 
     Raises:
-        PolytopeError: the disk is full, the directory can't be written, or another failure of the file system.
+        PolytopeError: the disk is full, the directory can't be written, or another failure of the file
+            system.
 
     """
     try:
@@ -102,87 +112,209 @@ def told(path: Path, doing: str) -> Iterator[None]:
             reason = "the directory can't be written: choose another or change its permissions"
         else:
             reason = f"{error.strerror or error}"
-        raise PolytopeError(f"{path}: {doing}: {reason}; whatever was written is kept, run the same command again to go on") from error
+        raise PolytopeError(
+            f"{path}: {doing}: {reason}; whatever was written is kept, run the same command again to go on"
+        ) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file of the store.
+
+    Raises:
+        PolytopeError: the file is missing, a link, or can't be read.
+
+    """
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise PolytopeError(f"{path}: no such file in the store, or a link; restore it or capture anew")
+        return path.read_bytes()
+    except OSError as error:
+        raise PolytopeError(f"{path}: can't be read ({error.strerror})") from error
+
+
+def parse(path: Path, content: bytes) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        PolytopeError: something else.
+
+    """
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise PolytopeError(f"{path}: damaged, no JSON ({str(error)[:60]})") from error
+    if not isinstance(data, dict):
+        raise PolytopeError(f"{path}: damaged, a JSON {type(data).__name__} where an object was expected")
+    return data
+
+
+def manifest_sum(content: bytes) -> bytes:
+    """Return the content of the file beside a manifest, as `sha256sum` writes it."""
+    return f"{hashlib.sha256(content).hexdigest()}  {MANIFEST}\n".encode()
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a store's manifest and check it against its own sum.
+    """Read a store's manifest; check its sum, its version, and the types of what is used of it.
 
     Raises:
         PolytopeError: no store there, a damaged manifest, or one of another format version.
 
     """
     file = path / MANIFEST
-    if not file.is_file():
-        raise PolytopeError(f"{path}: no store here (no {MANIFEST}); `polytope-lm capture MODEL SOURCE --out {path}` makes one")
-    sums = path / MANIFEST_SUM
-    if not sums.is_file() or sha256(file) != sums.read_text(encoding="ascii", errors="replace").split(" ", maxsplit=1)[0].strip():
-        raise PolytopeError(f"{file}: damaged: it does not match {MANIFEST_SUM}; restore it from a copy or capture anew")
-    manifest: dict[str, Any] = read_json(file)
+    if not os.path.lexists(file):
+        raise PolytopeError(
+            f"{path}: no store here (no {MANIFEST}); `polytope-lm capture MODEL SOURCE --out {path}` makes "
+            f"one"
+        )
+    content = read_bytes(file)
+    if read_bytes(path / MANIFEST_SUM) != manifest_sum(content):
+        raise PolytopeError(
+            f"{file}: damaged: it and {MANIFEST_SUM} do not match; restore both from a copy or capture anew"
+        )
+    manifest = parse(file, content)
     if manifest.get("format") != FORMAT:
-        raise PolytopeError(f"{path}: store format {manifest.get('format')}, this version reads {FORMAT}; update polytope_lm")
+        raise PolytopeError(
+            f"{path}: store format {manifest.get('format')!r}, this version reads {FORMAT}; update "
+            f"polytope-lm"
+        )
+    _check_manifest(file, manifest)
     return manifest
 
 
-def committed(path: Path) -> list[int]:
-    """Return the numbers of the shards that are committed, in order."""
-    shards = path / SHARDS
-    if not shards.is_dir():
-        return []
-    return sorted(int(p.name) for p in shards.iterdir() if SHARD_NAME.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
+def manifest_sites(manifest: Mapping[str, Any]) -> tuple[Site, ...]:
+    """Return the sites of a manifest.
 
-
-def problems(path: Path, names: list[str]) -> list[str]:
-    """Check every file of a store; return one line for each thing that is wrong.
-
-    Args:
-        path: the store's directory.
-        names: the names of the arrays that each shard must hold.
+    Raises:
+        PolytopeError: a value of the wrong type or an impossible one.
 
     """
-    found = _strangers(path, {MANIFEST, MANIFEST_SUM, COMPLETE, SHARDS})
-    try:
-        read_manifest(path)
-    except PolytopeError as error:
-        found.append(str(error))
-    there = committed(path)
-    total = len(there)
-    if (path / COMPLETE).is_file():
-        total = int(read_json(path / COMPLETE).get("shards", 0))
-    missing = sorted(set(range(max([total, *(n + 1 for n in there)], default=0))) - set(there))
-    found += [f"{path / SHARDS / shard_name(n)}: missing shard: run the capture again" for n in missing]
-    if (path / SHARDS).is_dir():
-        found += _strangers(path / SHARDS, {shard_name(n) for n in there})
-    files = {TOKENS, DOCUMENTS, *(f"{name}.npy" for name in names)}
-    for number in there:
-        found += _shard_problems(path / SHARDS / shard_name(number), files)
-    return found
+    return tuple(Site.from_dict(data) for data in manifest["sites"])
 
 
-def _strangers(directory: Path, expected: set[str]) -> list[str]:
-    there = sorted(p for p in directory.iterdir() if p.name not in expected and not LOCK_NAME.fullmatch(p.name))
-    lines = [f"{p}: a foreign file: it is not the store's, move it away" for p in there]
-    return lines + [f"{directory / n}: a link, where the store has its own file" for n in sorted(expected) if (directory / n).is_symlink()]
+def _check_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Check what reading a store relies on; the rest of a manifest is only shown."""
+    sites, keep, size = manifest.get("sites"), manifest.get("keep"), manifest.get("shard_documents")
+    wrong = None
+    if not isinstance(sites, list) or not sites:
+        wrong = "sites is not a list of sites"
+    elif not isinstance(keep, list) or any(name not in KEEPABLE for name in keep):
+        wrong = f"keep is not a list of {', '.join(KEEPABLE)}"
+    elif manifest.get("keep_dtype") not in ("float32", "float16"):
+        wrong = "keep_dtype is neither float32 nor float16"
+    elif type(size) is not int or size < 1:
+        wrong = "shard_documents is not a number above 0"
+    else:
+        try:
+            names = array_names(manifest_sites(manifest), keep)
+        except PolytopeError as error:
+            raise PolytopeError(f"{file}: {error}") from error
+        if len(names) < len(sites) * (1 + len(keep)):
+            wrong = "two of its sites have one name"
+    if wrong:
+        raise PolytopeError(f"{file}: {wrong}: this is no store of polytope-lm's, capture anew")
 
 
-def _shard_problems(shard: Path, files: set[str]) -> list[str]:
-    """Check one shard's files against its record."""
+@dataclass(frozen=True)
+class FileRecord:
+    """What a file was when its shard was committed.
+
+    Attributes:
+        bytes: its size.
+        sha256: its checksum.
+
+    """
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a shard was when it was committed.
+
+    Attributes:
+        rows: tokens in it.
+        first_document: index of its first document in the input.
+        documents: how many documents it has.
+        documents_sha256: what these were.
+        files: every other file of the shard.
+
+    """
+
+    rows: int
+    first_document: int
+    documents: int
+    documents_sha256: str
+    files: Mapping[str, FileRecord]
+
+    def to_bytes(self) -> bytes:
+        """Return the content of `shard.json`: plain data with a checksum of itself."""
+        data = asdict(self)
+        return dump({**data, "sha256": hashlib.sha256(dump(data)).hexdigest()})
+
+
+def read_record(shard: Path) -> Record:
+    """Read a shard's record.
+
+    Raises:
+        PolytopeError: missing, or not byte for byte what was written.
+
+    """
+    file = shard / SHARD
+    content = read_bytes(file)
+    data = parse(file, content)
     cure = f"delete {shard} and run the capture again"
-    found = _strangers(shard, {*files, SHARD})
     try:
-        record = read_json(shard / SHARD)
-        sums = dict(record["files"])
-    except (PolytopeError, KeyError, TypeError, ValueError) as error:
-        return [*found, f"{shard / SHARD}: damaged or missing ({error}): {cure}"]
-    body = {key: value for key, value in record.items() if key != "sha256"}
-    if record.get("sha256") != hashlib.sha256(dump(body)).hexdigest():
-        found.append(f"{shard / SHARD}: does not match its own checksum: {cure}")
-    for name in sorted(files):
-        file = shard / name
-        if not file.is_file():
-            found.append(f"{file}: missing: {cure}")
-        elif file.stat().st_size != sums.get(name, {}).get("bytes"):
-            found.append(f"{file}: truncated or grown to {file.stat().st_size} bytes, {sums.get(name, {}).get('bytes')} expected: {cure}")
-        elif sha256(file) != sums[name]["sha256"]:
-            found.append(f"{file}: a byte differs from what was written: {cure}")
-    return found
+        files = {
+            str(name): FileRecord(int(f["bytes"]), str(f["sha256"])) for name, f in data["files"].items()
+        }
+        rows, first, documents = counts = [int(data[key]) for key in ("rows", "first_document", "documents")]
+        record = Record(rows, first, documents, str(data["documents_sha256"]), files)
+        whole = record.to_bytes() == content and min(counts) >= 0
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise PolytopeError(f"{file}: damaged ({type(error).__name__}: {str(error)[:60]}); {cure}") from error
+    if not whole or not all(f.bytes >= 0 and _SUM.fullmatch(f.sha256) for f in files.values()):
+        raise PolytopeError(f"{file}: damaged: it does not match its own checksum; {cure}")
+    return record
+
+
+def committed(path: Path) -> list[int]:
+    """Return the numbers of the shards that are committed, in order.
+
+    Raises:
+        PolytopeError: the directory of shards is a link or can't be read.
+
+    """
+    shards = path / SHARDS
+    try:
+        if shards.is_symlink():
+            raise PolytopeError(f"{shards}: a link, where the store has its own directory; capture anew")
+        if not shards.is_dir():
+            return []
+        found = ((shard_number(p.name), p) for p in shards.iterdir())
+        return sorted(n for n, p in found if n is not None and p.is_dir() and not p.is_symlink())
+    except OSError as error:
+        raise PolytopeError(f"{shards}: can't be read ({error.strerror})") from error
+
+
+def completion(records: Sequence[Record]) -> bytes:
+    """Return the content of `complete.json`."""
+    return dump({"shards": len(records), "rows": sum(record.rows for record in records)})
+
+
+def completed_shards(path: Path) -> int | None:
+    """Return how many shards a finished store has, None if the capture did not finish.
+
+    Raises:
+        PolytopeError: the note about it is damaged.
+
+    """
+    file = path / COMPLETE
+    if not os.path.lexists(file):
+        return None
+    shards = parse(file, read_bytes(file)).get("shards")
+    if type(shards) is not int or shards < 0:
+        raise PolytopeError(
+            f"{file}: damaged: it does not say how many shards there are; delete it and capture again"
+        )
+    return shards

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from polytope_lm.codes import hamming
-from polytope_lm.codes.code import Code
+from polytope_lm.codes.code import Code, visible_frame
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jaxtyping import Float
+
     from polytope_lm.codes.codes import TokenCodes
-    from polytope_lm.models.sites import Site
+
+_BLOCK = 4096  # rows in float64 at one time
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +30,8 @@ class Nearest:
     Attributes:
         query: the token that was asked for.
         by_code: columns `hamming`, `row`, `left`, `token`, `right`; nearest first.
-        by_direction: columns `cosine`, `row`, `left`, `token`, `right`; None where no pre-activations were kept.
+        by_direction: columns `cosine`, `row`, `left`, `token`, `right`; None where no pre-activations were
+            kept.
         note: what direction means here, or how to get it.
 
     """
@@ -43,19 +49,18 @@ class Nearest:
         return pd.concat(sides, axis=1)
 
     def __repr__(self) -> str:
-        return f"{self.query!r}\n{self.to_frame().to_string(index=False)}\n{self.note}"
+        return f"{self.query!r}\n{visible_frame(self.to_frame()).to_string(index=False)}\n{self.note}"
 
     def _repr_html_(self) -> str:
-        import html  # noqa: PLC0415
-
-        return f"<p>{html.escape(repr(self.query))}</p>{self.to_frame().to_html(escape=True, index=False)}<p>{html.escape(self.note)}</p>"
+        table = visible_frame(self.to_frame()).to_html(escape=True, index=False)
+        return f"<p>{html.escape(repr(self.query))}</p>{table}<p>{html.escape(self.note)}</p>"
 
 
 def nearest(codes: TokenCodes, query: Code | int, k: int, layer: int | None) -> Nearest:
     """Find the k nearest tokens by Hamming distance and by the cosine of centred pre-activations.
 
-    Directions are centred per coordinate by the searched tokens' mean: without it, the layer's common direction makes
-    every token similar to every other.
+    Directions are centred per coordinate by the searched tokens' mean: without it, the layer's common
+    direction makes every token similar to every other.
 
     Args:
         codes: where to search.
@@ -68,27 +73,39 @@ def nearest(codes: TokenCodes, query: Code | int, k: int, layer: int | None) -> 
 
     """
     if not isinstance(query, Code):
-        query = codes.code(int(query), layer)
+        query = codes.code(query, layer)
     row = query.origin[1] if query.origin is not None and query.origin[0] is codes else None
-    site = codes.site(query.site.layer, query.site.kind if query.site.kind != "custom" else query.site.hook)
+    site = codes.site(query.site.layer, query.site.name)
     if site.width != query.site.width:
-        raise PolytopeError(f"a code of {query.site.width} bits can't be searched among {site.width}-bit codes of {site.key}")
+        raise PolytopeError(
+            f"a code of {query.site.width} bits can't be searched among {site.width}-bit codes of {site.key}"
+        )
     others = len(codes) - (row is not None)
     if not 1 <= k <= others:
         raise PolytopeError(f"k = {k}: choose from 1 to {others}, the number of other tokens")
-    near = hamming.distances(query.packed[None], np.ascontiguousarray(codes.packed(site.layer, _kind(site))))[0].astype(np.int64)
-    by_code = _rank(near, row, k)
-    frame = _frame(codes, by_code, "hamming", near)
-    if not codes.can_give("h") or (row is None and "h" not in query.activations):
-        return Nearest(query, frame, None, "by direction: needs pre-activations; capture with keep=['h'] (--keep h)")
-    h = codes.activations("h", site.layer)
-    cosine = _cosines(h[row] if row is not None else query.activations["h"], h)
+    blocks = codes.blocks(site)
+    near = np.concatenate([hamming.distances(query.packed[None], np.ascontiguousarray(b))[0] for b in blocks])
+    frame = _frame(codes, _rank(near, row, k), "hamming", near)
+    if note := _missing(codes, query, row):
+        return Nearest(query, frame, None, note)
+    h = query.activations["h"] if "h" in query.activations else codes.rows(site, np.array([row]), "h")[0]
+    cosine = _cosines(h, lambda: codes.blocks(site, "h"))
     by_direction = _frame(codes, _rank(-cosine, row, k), "cosine", cosine.round(4))
-    return Nearest(query, frame, by_direction, "by direction: cosine of pre-activations h, centred per coordinate")
+    return Nearest(
+        query, frame, by_direction, "by direction: cosine of pre-activations h, centred per coordinate"
+    )
 
 
-def _kind(site: Site) -> str:
-    return site.hook if site.kind == "custom" else site.kind
+def _missing(codes: TokenCodes, query: Code, row: int | None) -> str | None:
+    """Say which pre-activations are not there, and how to get them."""
+    if not codes.can_give("h"):
+        return (
+            "by direction: needs the pre-activations of these tokens; capture again with keep=['h'] (--keep "
+            "h)"
+        )
+    if row is None and "h" not in query.activations:
+        return "by direction: needs the query's pre-activations; encode it with keep=('h',)"
+    return None
 
 
 def _rank(distance: np.ndarray, row: int | None, k: int) -> np.ndarray:
@@ -99,17 +116,24 @@ def _rank(distance: np.ndarray, row: int | None, k: int) -> np.ndarray:
 def _frame(codes: TokenCodes, rows: np.ndarray, name: str, values: np.ndarray) -> pd.DataFrame:
     contexts = [codes.context(int(r)) for r in rows]
     table = pd.DataFrame({name: values[rows], "row": rows})
-    return table.assign(left=[c[0] for c in contexts], token=[c[1] for c in contexts], right=[c[2] for c in contexts])
+    return table.assign(
+        left=[c[0] for c in contexts], token=[c[1] for c in contexts], right=[c[2] for c in contexts]
+    )
 
 
-def _cosines(query: Float[np.ndarray, " N"], rows: Float[np.ndarray, "T N"]) -> Float[np.ndarray, " T"]:
-    mean = rows.mean(0, dtype=np.float64)
-    lengths = np.empty(len(rows))
-    dots = np.empty(len(rows))
+def _cosines(
+    query: Float[np.ndarray, " N"], blocks: Callable[[], Iterator[np.ndarray]]
+) -> Float[np.ndarray, " T"]:
+    """Return the cosine of every row with the query, both less the rows' mean, in bounded memory."""
+    total = sum(block.sum(0, dtype=np.float64) for block in blocks())
+    mean = total / sum(len(block) for block in blocks())
     centred_query = query.astype(np.float64) - mean
-    for start in range(0, len(rows), 4096):
-        centred = rows[start : start + 4096] - mean
-        dots[start : start + 4096] = centred @ centred_query
-        lengths[start : start + 4096] = np.linalg.norm(centred, axis=1)
-    product = lengths * np.linalg.norm(centred_query)
-    return np.divide(dots, product, out=np.zeros(len(rows)), where=product > 0)
+    parts = []
+    for block in blocks():
+        for start in range(0, len(block), _BLOCK):
+            centred = block[start : start + _BLOCK] - mean
+            product = np.linalg.norm(centred, axis=1) * np.linalg.norm(centred_query)
+            parts.append(
+                np.divide(centred @ centred_query, product, out=np.zeros(len(centred)), where=product > 0)
+            )
+    return np.concatenate(parts)

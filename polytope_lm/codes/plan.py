@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from polytope_lm.codes.forward import Spec, specs
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.custom import weights_digest
 from polytope_lm.models.loading import Model, select_sites
-from polytope_lm.models.sites import Site
 from polytope_lm.tokens import Windowing, parse_rule, specials
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polytope_lm.models.sites import Site
+
 BATCH_TOKENS = 2048
-VERSIONED = ("polytope-lm", "torch", "transformers", "tokenizers", "numpy")
+VERSIONED = ("polytope-lm", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Plan:
             "device": model.device.type,
             "threads": torch.get_num_threads(),
             "sites": [site.to_dict() for site in self.sites],
+            "declared": {s.key: weights_digest(w, b) for s, w, b in model.custom if s in self.sites},
             "keep": list(self.keep),
             "keep_dtype": self.keep_dtype,
             "tokens": str(windowing.rule),
@@ -70,7 +75,7 @@ class Plan:
         }
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - the options of `capture`, by name
     model: Model,
     *,
     layers: Sequence[int] | int | str,
@@ -95,10 +100,15 @@ def make_plan(
         raise PolytopeError(f"{model.name} has no tokenizer: wrap(model, tokenizer)")
     if batch_tokens < 1:
         raise PolytopeError(f"batch_tokens {batch_tokens}: at least 1")
+    if max_length is not None and max_length < 1:
+        raise PolytopeError(f"max_length {max_length}: at least 1")
     sites = select_sites(model, layers, kind)
     length = min(max_length or model.context_length, model.context_length)
     if min_context is None:
         min_context = length // (4 if model.causal else 8)
     keep = tuple(dict.fromkeys([keep] if isinstance(keep, str) else keep))
-    windowing = Windowing(parse_rule(tokens), length, min_context, bos=bos, all_pieces=all_pieces, seed=seed, causal=model.causal)
-    return Plan(model, sites, specs(model, sites, keep, keep_dtype), keep, keep_dtype, windowing, batch_tokens)
+    rule = parse_rule(tokens)
+    windowing = Windowing(rule, length, min_context, bos, all_pieces, seed, causal=model.causal)
+    return Plan(
+        model, sites, specs(model, sites, keep, keep_dtype), keep, keep_dtype, windowing, batch_tokens
+    )

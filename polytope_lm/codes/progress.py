@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from polytope_lm.codes.cost import Cost
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from polytope_lm.codes.cost import Cost
 
 
 @contextmanager

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from polytope_lm.codes import layout
-from polytope_lm.documents import Document
+from polytope_lm.codes import arrays, layout, tables
 from polytope_lm.errors import PolytopeError
 
-TOKEN_COLUMNS = ("document", "position", "start", "end", "token_id")
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from polytope_lm.documents import Document
+
+_PATIENCE = 30.0  # seconds: nobody holds the store's short lock for longer
 
 
 class StoreWriter:
@@ -41,29 +42,45 @@ class StoreWriter:
         self.manifest = dict(manifest)
         self.part = part
         self._lock: FileLock | None = None
+        self._finished: int | None = None
 
     def __enter__(self) -> Self:
-        self._refuse_foreign()
         with layout.told(self.path, "making the store"):
+            self._refuse_foreign()
             (self.path / layout.SHARDS).mkdir(parents=True, exist_ok=True)
-        self._take_lock()
-        try:
-            self._settle_manifest()
-            self._sweep()
-        except BaseException:
-            self.__exit__()
-            raise
+        with layout.told(self.path, "locking the store"), self._gate():
+            self._take_lock()
+            try:
+                self._settle_manifest()
+                self._sweep()
+                self._finished = layout.completed_shards(self.path)
+            except BaseException:
+                self._free()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        # A lock that can't be taken back in order is left behind, empty and free: the next writer removes it.
+        with contextlib.suppress(PolytopeError, OSError), self._gate():
+            self._free()
         if self._lock is not None:
-            # The empty file stays: removing it would let two writers hold locks on two files of one name.
             self._lock.release()
 
     def wants(self, number: int) -> bool:
-        """Whether a shard is this writer's and not there yet."""
+        """Whether a shard is this writer's and not there yet.
+
+        Raises:
+            PolytopeError: the store was finished with fewer shards: the source has grown.
+
+        """
+        if self._finished is not None and number >= self._finished:
+            raise PolytopeError(
+                f"{self.path} was finished with {self._finished} shards and the source has more documents "
+                f"now: "
+                f"give the source as it was, or another --out"
+            )
         mine = number % self.part[1] == self.part[0] - 1
-        return mine and not (self.path / layout.SHARDS / layout.shard_name(number)).exists()
+        return mine and not layout.shard_path(self.path, number).exists()
 
     def check(self, number: int, documents: Sequence[Document]) -> None:
         """Make sure that a shard that is there holds these documents.
@@ -72,42 +89,47 @@ class StoreWriter:
             PolytopeError: the source changed since.
 
         """
-        shard = self.path / layout.SHARDS / layout.shard_name(number)
-        if shard.exists() and layout.read_json(shard / layout.SHARD).get("documents_sha256") != fingerprint(documents):
+        shard = layout.shard_path(self.path, number)
+        if shard.exists() and layout.read_record(shard).documents_sha256 != tables.fingerprint(documents):
             raise PolytopeError(
-                f"{shard} holds other documents than the source has now at {documents[0].id!r}: "
+                f"{shard} holds other documents than the source has now from {documents[0].id!r} on: "
                 f"give the source as it was, or another --out"
             )
 
     @contextlib.contextmanager
-    def shard(self, number: int, rows: int, arrays: Mapping[str, tuple[int, str]]) -> Iterator[dict[str, np.ndarray]]:
+    def shard(
+        self, number: int, rows: int, wanted: Mapping[str, tuple[int, str]]
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Open one shard's arrays for writing; `commit` makes it part of the store.
 
         Args:
             number: the shard's number.
             rows: tokens in it.
-            arrays: name to (columns, dtype).
+            wanted: array name to (columns, dtype).
 
         Yields:
-            The arrays `[rows, columns]`, memory-mapped. `commit` must follow; until then the shard does not exist.
+            The arrays `[rows, columns]`, memory-mapped. `commit` must follow; until then the shard does not
+            exist.
 
         """
-        temporary = self.path / layout.SHARDS / f".{layout.shard_name(number)}.tmp"
-        with layout.told(self.path, f"writing shard {layout.shard_name(number)}"):
-            try:
-                temporary.mkdir()
-                opened = {name: _allocate(temporary / f"{name}.npy", (rows, *spec[:1]), spec[1]) for name, spec in arrays.items()}
-                yield opened
-                for name, array in opened.items():
-                    if isinstance(array, np.memmap):
-                        array.flush()
-                    else:
-                        np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
+        temporary = self._temporary(number)
+        with (
+            layout.told(self.path, f"writing shard {layout.shard_name(number)}"),
+            _gone_on_failure(temporary),
+        ):
+            temporary.mkdir()
+            opened = {
+                name: arrays.allocate(temporary / f"{name}.npy", (rows, columns), dtype)
+                for name, (columns, dtype) in wanted.items()
+            }
+            yield opened
+            for array in opened.values():
+                if isinstance(array, np.memmap):
+                    array.flush()
 
-    def commit(self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int) -> None:
+    def commit(
+        self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int
+    ) -> None:
         """Write a filled shard's tables and its record, and rename it into place.
 
         Args:
@@ -118,87 +140,143 @@ class StoreWriter:
             first: index of its first document in the input.
 
         """
-        name = layout.shard_name(number)
-        temporary = self.path / layout.SHARDS / f".{name}.tmp"
-        with layout.told(self.path, f"writing shard {name}"):
-            _write_parquet(tokens, temporary / layout.TOKENS)
-            _write_parquet(document_table(documents, first), temporary / layout.DOCUMENTS)
-            files = {
-                p.name: {"bytes": p.stat().st_size, "sha256": layout.sha256(p)} for p in sorted(temporary.iterdir())
-            }
-            record = {
-                "rows": rows, "first_document": first, "documents": len(documents),
-                "documents_sha256": fingerprint(documents), "files": files,
-            }  # fmt: skip
-            record["sha256"] = hashlib.sha256(layout.dump(record)).hexdigest()
-            for file in temporary.iterdir():
+        temporary = self._temporary(number)
+        with (
+            layout.told(self.path, f"writing shard {layout.shard_name(number)}"),
+            _gone_on_failure(temporary),
+        ):
+            tables.write_parquet(tokens, temporary / layout.TOKENS)
+            tables.write_parquet(tables.document_table(documents, first), temporary / layout.DOCUMENTS)
+            written = sorted(temporary.iterdir())
+            files = {p.name: layout.FileRecord(p.stat().st_size, layout.sha256(p)) for p in written}
+            record = layout.Record(rows, first, len(documents), tables.fingerprint(documents), files)
+            for file in written:
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
-            layout.write(temporary / layout.SHARD, layout.dump(record))
-            temporary.rename(temporary.with_name(name))
+            layout.write(temporary / layout.SHARD, record.to_bytes())
+            temporary.rename(layout.shard_path(self.path, number))
             layout.sync_directory(temporary.parent)
 
     def finish(self, shards: int) -> bool:
-        """Record that all shards are there; return False while another part's are missing."""
-        if layout.committed(self.path) != list(range(shards)):
-            return False
-        records = [layout.read_json(self.path / layout.SHARDS / layout.shard_name(n) / layout.SHARD) for n in range(shards)]
-        content = layout.dump({"shards": shards, "rows": sum(r["rows"] for r in records)})
-        with layout.told(self.path, "completing the store"):
-            layout.write(self.path / layout.COMPLETE, content)
+        """Record that all shards are there; return False while another part's are missing.
+
+        Raises:
+            PolytopeError: there are more shards than the source makes now: it has shrunk.
+
+        """
+        with layout.told(self.path, "completing the store"), self._gate():
+            there = layout.committed(self.path)
+            if there and there[-1] >= shards:
+                raise PolytopeError(
+                    f"{layout.shard_path(self.path, there[-1])} holds documents that the source does not "
+                    f"have any more: "
+                    f"give the source as it was, or another --out"
+                )
+            if len(there) < shards:
+                return False
+            content = layout.completion([layout.read_record(layout.shard_path(self.path, n)) for n in there])
+            file = self.path / layout.COMPLETE
+            if not file.is_file() or file.is_symlink() or file.read_bytes() != content:
+                layout.write(file, content)
         return True
+
+    def _temporary(self, number: int) -> Path:
+        return self.path / layout.SHARDS / f".{layout.shard_name(number)}.tmp"
 
     def _refuse_foreign(self) -> None:
         """Never write among files that are not a store's."""
-        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+        if not os.path.lexists(self.path):
+            return
+        if not self.path.is_dir():
             raise PolytopeError(f"{self.path}: not a directory; choose another --out")
-        if not self.path.is_dir() or (self.path / layout.MANIFEST).is_file():
+        if os.path.lexists(self.path / layout.MANIFEST):
+            layout.read_manifest(self.path)
             return
         own = {layout.SHARDS, layout.MANIFEST + ".tmp", layout.MANIFEST_SUM, layout.MANIFEST_SUM + ".tmp"}
-        foreign = [p.name for p in self.path.iterdir() if p.name not in own and not layout.LOCK_NAME.fullmatch(p.name)]
-        if foreign:
-            raise PolytopeError(f"{self.path}: holds {foreign[0]!r} and is no store; choose an empty or new directory")
+        names = sorted(p.name for p in self.path.iterdir() if not layout.LOCK_NAME.fullmatch(p.name))
+        foreign = [name for name in names if name not in own]
+        if foreign or layout.committed(self.path):
+            what = foreign[0] if foreign else layout.SHARDS
+            raise PolytopeError(
+                f"{self.path}: holds {what!r} and is no store; choose an empty or new directory"
+            )
+
+    @contextlib.contextmanager
+    def _gate(self) -> Iterator[None]:
+        """Hold the store's short lock, under which parts are locked and common files written."""
+        gate = FileLock(self.path / layout.LOCK)
+        try:
+            gate.acquire(timeout=_PATIENCE)
+        except Timeout:
+            raise PolytopeError(
+                f"{self.path}: another process keeps its lock; end it or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            gate.release()
 
     def _take_lock(self) -> None:
-        name = f".lock.{self.part[0]}.{self.part[1]}"
-        others = [p for p in self.path.glob(".lock.*") if _of_other_division(p.name, self.part[1])]
-        for candidate in [*others, self.path / name]:
+        """Lock this writer's part; refuse while its part, or a part of another division, is being written."""
+        own = f"{layout.LOCK}.{self.part[0]}.{self.part[1]}"
+        others = [p for p in self.path.glob(f"{layout.LOCK}.*") if _of_other_division(p.name, self.part[1])]
+        for candidate in [*sorted(others), self.path / own]:
             lock = FileLock(candidate)
             try:
-                with layout.told(self.path, "locking the store"):
-                    lock.acquire(timeout=0)
+                lock.acquire(blocking=False)
             except Timeout:
-                raise PolytopeError(f"{self.path}: another capture is writing this store (it holds {candidate.name}); wait or choose another --out") from None
-            if candidate.name == name:
+                raise PolytopeError(
+                    f"{self.path}: another capture is writing this store (it holds {candidate.name}); wait "
+                    f"or choose "
+                    f"another --out"
+                ) from None
+            if candidate.name == own:
                 self._lock = lock
             else:
+                candidate.unlink(missing_ok=True)
                 lock.release()
+
+    def _free(self) -> None:
+        """Remove and release this part's lock; under the gate, so that nobody waits on a removed file."""
+        if self._lock is not None:
+            (self.path / f"{layout.LOCK}.{self.part[0]}.{self.part[1]}").unlink(missing_ok=True)
+            self._lock.release()
 
     def _settle_manifest(self) -> None:
         """Write the manifest, or compare with the one that is there."""
         content = layout.dump(self.manifest)
         file = self.path / layout.MANIFEST
-        if file.is_file():
+        if os.path.lexists(file):
             there = layout.read_manifest(self.path)
-            for key in sorted({*there, *self.manifest}):
-                if there.get(key) != self.manifest.get(key):
-                    raise PolytopeError(
-                        f"{self.path} was written with {key} {_short(there.get(key))}, this run has {_short(self.manifest.get(key))}: "
-                        f"use the same, or another --out"
-                    )
+            if difference := first_difference(there, self.manifest):
+                key, old, new = difference
+                raise PolytopeError(
+                    f"{self.path} was written with {key} {_short(old)}, this run has {_short(new)}: use the "
+                    f"same, or "
+                    f"another --out"
+                )
             return
-        with layout.told(self.path, "writing the manifest"):
-            layout.write(self.path / layout.MANIFEST_SUM, f"{hashlib.sha256(content).hexdigest()}  {layout.MANIFEST}\n".encode())
-            layout.write(file, content)
+        layout.write(self.path / layout.MANIFEST_SUM, layout.manifest_sum(content))
+        layout.write(file, content)
 
     def _sweep(self) -> None:
-        """Remove what dead runs left of this writer's own shards."""
+        """Remove what dead runs left of this writer's own shards, and of common files."""
         for leftover in (self.path / layout.SHARDS).glob(".*.tmp"):
-            digits = leftover.name[1:-4]
-            if layout.SHARD_NAME.fullmatch(digits) and int(digits) % self.part[1] == self.part[0] - 1:
-                shutil.rmtree(leftover, ignore_errors=True)
-        for leftover in self.path.glob("*.tmp"):
-            leftover.unlink(missing_ok=True)
+            number = layout.shard_number(leftover.name[1:-4])
+            if number is not None and number % self.part[1] == self.part[0] - 1:
+                shutil.rmtree(leftover)
+        for name in (layout.MANIFEST, layout.MANIFEST_SUM, layout.COMPLETE):
+            (self.path / f"{name}.tmp").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _gone_on_failure(directory: Path) -> Iterator[None]:
+    """Remove an unfinished shard whatever stopped it."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _of_other_division(name: str, parts: int) -> bool:
@@ -206,67 +284,29 @@ def _of_other_division(name: str, parts: int) -> bool:
     return bool(layout.LOCK_NAME.fullmatch(name)) and not name.endswith(f".{parts}")
 
 
-def fingerprint(documents: Sequence[Document]) -> str:
-    """Hash documents' ids and texts, to notice a source that changed between runs."""
-    digest = hashlib.sha256()
-    for document in documents:
-        for part in (document.id, document.text):
-            raw = part.encode("utf-8", "surrogatepass")
-            digest.update(len(raw).to_bytes(8, "little") + raw)
-    return digest.hexdigest()
-
-
-def document_table(documents: Sequence[Document], first: int) -> pa.Table:
-    """Return the documents of a shard with their texts and labels, as one table."""
-    labels = sorted({label for d in documents for label in d.labels})
-    columns: dict[str, Any] = {
-        "index": pa.array(range(first, first + len(documents)), pa.uint32()),
-        "id": pa.array([_text(d.id) for d in documents], pa.string()),
-        "text": pa.array([_text(d.text) for d in documents], pa.string()),
-    }
-    columns |= {f"label.{name}": pa.array([d.labels.get(name) for d in documents], pa.string()) for name in labels}
-    return pa.table(columns)
-
-
-def token_table(columns: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[str | None]]) -> pa.Table:
-    """Return the token table with its explicit schema.
+def first_difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Find the first place in which two pieces of plain data differ: its dotted name and both values.
 
     Args:
-        columns: `document`, `position`, `start`, `end`, `token_id`, each `[T]`.
-        labels: label name to `[T]` values.
+        there: what was written.
+        here: what this run has.
+        key: the place of both in what they are parts of.
 
     """
-    table = {name: pa.array(np.asarray(columns[name], np.uint32), pa.uint32()) for name in TOKEN_COLUMNS}
-    dictionary = pa.dictionary(pa.int32(), pa.string())
-    return pa.table(table | {f"label.{name}": pa.array(labels[name], pa.string()).cast(dictionary) for name in sorted(labels)})
-
-
-def _text(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 can't hold, as the tokenizer does."""
-    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
-
-
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    numbers = {name: "DELTA_BINARY_PACKED" for name in table.schema.names if pa.types.is_unsigned_integer(table.schema.field(name).type)}
-    others = [name for name in table.schema.names if name not in numbers]
-    pq.write_table(table, path, compression="zstd", use_dictionary=others, column_encoding=numbers, store_schema=True)
-
-
-def _allocate(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
-    """Map a new `.npy` file whose disk space is taken now: a full disk is then an error here, not a crash later."""
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as stream:
-            try:
-                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
-                    raise
-    return array
+    if there == here and type(there) is type(here):
+        return None
+    if isinstance(there, dict) and isinstance(here, dict):
+        pairs = [(k, there.get(k), here.get(k)) for k in sorted({*there, *here})]
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(there, here, strict=True))]
+    else:
+        return key, there, here
+    found = (first_difference(a, b, f"{key}.{name}".lstrip(".")) for name, a, b in pairs)
+    return next((difference for difference in found if difference), None)
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = [item.get("hook") for item in value]
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def is_bridge(candidate: object) -> bool:
-    """Whether an object is a `TransformerBridge`, told by its class's name so that nothing heavy is imported."""
+    """Whether an object is a `TransformerBridge`, told by its class's name: nothing heavy is imported."""
     return any(c.__name__ == "TransformerBridge" for c in type(candidate).__mro__)
 
 
 def check_raw(bridge: Any, name: str) -> None:
     """Refuse a bridge whose weights were processed.
 
-    Folding a norm's gain into the next weights changes `u` and, with centred weights, `x`: codes would stay, but
-    distances, paths and SimHash controls on `u` would mean something else than in every other store.
+    Folding a norm's gain into the next weights changes `u` and, with centred weights, `x`: codes would stay,
+    but distances, paths and SimHash controls on `u` would mean something else than in every other store.
 
     Raises:
         PolytopeError: the bridge is in compatibility mode or has folded norms.
@@ -28,7 +28,8 @@ def check_raw(bridge: Any, name: str) -> None:
     """
     if getattr(bridge, "compatibility_mode", False) or getattr(bridge, "_weights_processed", False):
         raise PolytopeError(
-            f"{name}: this TransformerBridge has folded norms or is in compatibility mode, so its MLP inputs are not the "
+            f"{name}: this TransformerBridge has folded norms or is in compatibility mode, so its MLP inputs "
+            f"are not the "
             f"model's own; boot a fresh one with TransformerBridge.boot_transformers(...) and do not call "
             f"enable_compatibility_mode() or process_weights()"
         )
@@ -37,7 +38,8 @@ def check_raw(bridge: Any, name: str) -> None:
 def build(model: nn.Module, tokenizer: Any, name: str) -> Any:
     """Build a `TransformerBridge` around a copy of a transformers model.
 
-    A bridge replaces the submodules of the model that it is given, and switches attention to eager: the copy leaves
+    A bridge replaces the submodules of the model that it is given, and switches attention to eager: the copy
+        leaves
     the original's fast path as it was.
 
     Args:
@@ -46,7 +48,7 @@ def build(model: nn.Module, tokenizer: Any, name: str) -> Any:
         name: its name.
 
     """
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module  # noqa: PLC0415, PLC2701
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module  # noqa: PLC0415
 
     duplicate = copy.deepcopy(model)
     return build_bridge_from_module(

@@ -1,16 +1,16 @@
 """Finding a block's norm, pre-activations and down projection in a loaded model.
 
-Names only propose; a probe decides. A short forward pass shows which norm's output the MLP reads, whether that norm
-reads the block's own input (parallel blocks) and whether its output is the stream that is carried on (post-norm), so
-that nothing is concluded from a family's name.
+Names only propose; a probe decides. A short forward pass shows which norm's output the MLP reads, whether
+that norm reads the block's own input (parallel blocks) and whether its output is the stream that is carried
+on (post-norm), so that nothing is concluded from a family's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,23 @@ from torch import Tensor, nn
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import PIECEWISE_AFFINE, Linearity, NormKind, Premises, Site
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
 BLOCK_LISTS = ("h", "layers", "blocks", "decoder.layers", "encoder.layer", "encoder.layers")
 MLP_PATHS = ("mlp", "feed_forward", "")
 PLAIN_PRE = ("c_fc", "dense_h_to_4h", "fc1", "fc_in", "intermediate.dense")
 DOWN = ("c_proj", "dense_4h_to_h", "fc2", "fc_out", "output.dense", "down_proj")
 NORMS = (
-    "pre_feedforward_layernorm", "ln_2", "ln2", "post_attention_layernorm", "final_layer_norm", "self_attn_layer_norm",
+    "pre_feedforward_layernorm", "ln_2", "ln2", "post_attention_layernorm", "final_layer_norm",
+    "self_attn_layer_norm",
     "attention.output.LayerNorm", "input_layernorm", "ln_1", "ln1",
 )  # fmt: skip
 ACTIVATION_CLASSES = {
-    "NewGELUActivation": "gelu_new", "GELUActivation": "gelu", "GELU": "gelu", "GELUTanh": "gelu_pytorch_tanh",
-    "PytorchGELUTanh": "gelu_pytorch_tanh", "FastGELUActivation": "gelu_fast", "QuickGELUActivation": "quick_gelu",
+    "NewGELUActivation": "gelu_new", "GELUActivation": "gelu", "GELU": "gelu",
+    "GELUTanh": "gelu_pytorch_tanh",
+    "PytorchGELUTanh": "gelu_pytorch_tanh", "FastGELUActivation": "gelu_fast",
+    "QuickGELUActivation": "quick_gelu",
     "SiLUActivation": "silu", "SiLU": "silu", "ReLU": "relu",
 }  # fmt: skip
 EXPERTS = ("experts", "router", "block_sparse_moe", "gate")
@@ -69,9 +75,26 @@ class _Probe:
     down_out: Tensor | None = None
     norms: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
+    def saw_block(self, _module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        self.block_in = _first_of(args) if args else kwargs["hidden_states"]
+        self.block_out = _first_of(out)
+
+    def saw_pre(self, kind: str, _module: nn.Module, args: Any, out: Tensor) -> None:
+        self.u, self.widths[kind] = args[0], out.shape[-1]
+
+    def saw_norm(self, path: str, _module: nn.Module, args: Any, out: Tensor) -> None:
+        self.norms[path] = (args[0], out)
+
+    def saw_down(self, _module: nn.Module, _args: Any, out: Tensor) -> None:
+        self.down_out = out
+
+
+def _first_of(value: Any) -> Any:
+    return value[0] if isinstance(value, tuple) else value
+
 
 def resolve(module: nn.Module, path: str) -> Any:
-    """Return the submodule at a dotted path, or None; unlike `get_submodule` it sees through TransformerLens's bridges."""
+    """Return the submodule at a dotted path, or None; it sees through TransformerLens's bridges too."""
     for name in filter(None, path.split(".")):
         module = getattr(module, name, None)  # type: ignore[assignment]
         if module is None:
@@ -98,12 +121,15 @@ def find_blocks(trunk: nn.Module, name: str) -> nn.ModuleList:
         if isinstance(blocks, nn.ModuleList) and len(blocks):
             return blocks
     raise PolytopeError(
-        f"{name}: {type(trunk).__name__} is of an unknown family: no list of blocks among {', '.join(BLOCK_LISTS)}; "
+        f"{name}: {type(trunk).__name__} is of an unknown family: no list of blocks among "
+        f"{', '.join(BLOCK_LISTS)}; "
         f"known families are GPT-2, GPT-NeoX, OPT, Llama (Mistral, Qwen, SmolLM2), Gemma 1 to 3 and BERT"
     )
 
 
-def survey(trunk: nn.Module, blocks: nn.ModuleList, config: Any, name: str, act: str | None = None) -> tuple[list[Block], bool]:
+def survey(
+    trunk: nn.Module, blocks: nn.ModuleList, config: Any, name: str, act: str | None = None
+) -> tuple[list[Block], bool]:
     """Describe every block after one probing forward pass.
 
     Args:
@@ -123,7 +149,9 @@ def survey(trunk: nn.Module, blocks: nn.ModuleList, config: Any, name: str, act:
     drafts = [_draft(block, layer, config, name, act) for layer, block in enumerate(blocks)]
     probes = _probe(trunk, drafts, int(getattr(config, "vocab_size", 0) or 50))
     causal = _same(probes[-1].block_out[0, :3], probes[-1].block_out[1, :3])  # type: ignore[index]
-    return [_settle(d, p, layer, name) for layer, (d, p) in enumerate(zip(drafts, probes, strict=True))], causal
+    return [
+        _settle(d, p, layer, name) for layer, (d, p) in enumerate(zip(drafts, probes, strict=True))
+    ], causal
 
 
 def make_site(block: Block, layer: int, kind: str) -> Site:
@@ -138,7 +166,9 @@ def make_site(block: Block, layer: int, kind: str) -> Site:
     parts = kind.split("+")
     weights = [weight_and_bias(block.pre[p]) for p in parts]
     gated = "gate" in block.pre
-    linearity: Linearity = "gated" if gated else "piecewise affine" if block.activation in PIECEWISE_AFFINE else "smooth"
+    linearity: Linearity = (
+        "gated" if gated else "piecewise affine" if block.activation in PIECEWISE_AFFINE else "smooth"
+    )
     biased = any(b is not None for _, b in weights)
     premises = Premises(linearity, block.activation, biased, norm_kind(block.norm))
     hook = f"blocks.{layer}.mlp.hook_pre" + ("_linear" if kind == "up" else "")
@@ -148,10 +178,10 @@ def make_site(block: Block, layer: int, kind: str) -> Site:
 
 def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return W as `[N, D]` and b as `[N]` or None, also for GPT-2's `Conv1D`, which stores `W` transposed."""
-    linear = unbridged(linear)
-    weight: Tensor = linear.weight.detach()
-    bias = getattr(linear, "bias", None)
-    if type(linear).__name__ == "Conv1D":
+    inner = unbridged(linear)
+    weight: Tensor = inner.weight.detach()
+    bias = getattr(inner, "bias", None)
+    if type(inner).__name__ == "Conv1D":
         weight = weight.T
     return weight, None if bias is None else bias.detach()
 
@@ -169,7 +199,9 @@ def _draft(block: nn.Module, layer: int, config: Any, name: str, act: str | None
             continue
         down = _first(mlp, DOWN)
         if (gate := resolve(mlp, "gate_proj")) is not None and (up := resolve(mlp, "up_proj")) is not None:
-            return Block(block, nn.Identity(), {"gate": gate, "up": up}, down, act or _activation(mlp, config))
+            return Block(
+                block, nn.Identity(), {"gate": gate, "up": up}, down, act or _activation(mlp, config)
+            )
         pre = _first(mlp, PLAIN_PRE)
         if pre is not None and down is not None:
             return Block(block, nn.Identity(), {"pre": pre}, down, act or _activation(mlp, config))
@@ -179,11 +211,13 @@ def _draft(block: nn.Module, layer: int, config: Any, name: str, act: str | None
     where = f"{name}, layer {layer}: "
     if any(resolve(m, e) is not None for m in (mlp, block) for e in EXPERTS):
         raise PolytopeError(
-            f"{where}its MLP ({type(mlp).__name__}) is a mixture of experts, which has no single code of d_mlp bits; "
+            f"{where}its MLP ({type(mlp).__name__}) is a mixture of experts, which has no single code of "
+            f"d_mlp bits; "
             f"not supported, choose a dense model"
         )
     raise PolytopeError(
-        f"{where}unknown MLP {type(mlp).__name__} with {[n for n, _ in mlp.named_children()]}; expected one of "
+        f"{where}unknown MLP {type(mlp).__name__} with {[n for n, _ in mlp.named_children()]}; expected one "
+        f"of "
         f"{', '.join(PLAIN_PRE)} or gate_proj and up_proj"
     )
 
@@ -207,41 +241,16 @@ def _activation(mlp: nn.Module, config: Any) -> str:
 @contextmanager
 def _hooked(drafts: list[Block], probes: list[_Probe]) -> Iterator[None]:
     """Let a forward pass fill the probes."""
-
-    def first(value: Any) -> Tensor:
-        return value[0] if isinstance(value, tuple) else value
-
-    def on_block(probe: _Probe) -> Any:
-        def hook(_m: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-            probe.block_in, probe.block_out = first(args) if args else kwargs["hidden_states"], first(out)
-
-        return hook
-
-    def on_pre(probe: _Probe, kind: str) -> Any:
-        def hook(_m: nn.Module, args: Any, out: Tensor) -> None:
-            probe.u, probe.widths[kind] = args[0], out.shape[-1]
-
-        return hook
-
-    def on_norm(probe: _Probe, path: str) -> Any:
-        def hook(_m: nn.Module, args: Any, out: Tensor) -> None:
-            probe.norms[path] = (args[0], out)
-
-        return hook
-
-    def on_down(probe: _Probe) -> Any:
-        def hook(_m: nn.Module, _args: Any, out: Tensor) -> None:
-            probe.down_out = out
-
-        return hook
-
     with ExitStack() as stack:
         for draft, probe in zip(drafts, probes, strict=True):
-            handles = [draft.module.register_forward_hook(on_block(probe), with_kwargs=True)]
-            handles += [m.register_forward_hook(on_pre(probe, kind)) for kind, m in draft.pre.items()]
-            handles.append(draft.down.register_forward_hook(on_down(probe)))
-            norms = [(path, m) for path in (*NORMS, "output.LayerNorm") if (m := resolve(draft.module, path)) is not None]
-            handles += [m.register_forward_hook(on_norm(probe, path)) for path, m in norms]
+            found = ((path, resolve(draft.module, path)) for path in (*NORMS, "output.LayerNorm"))
+            norms = {path: module for path, module in found if module is not None}
+            handles = [
+                draft.module.register_forward_hook(probe.saw_block, with_kwargs=True),
+                draft.down.register_forward_hook(probe.saw_down),
+                *(m.register_forward_hook(partial(probe.saw_pre, kind)) for kind, m in draft.pre.items()),
+                *(m.register_forward_hook(partial(probe.saw_norm, path)) for path, m in norms.items()),
+            ]
             for handle in handles:
                 stack.callback(handle.remove)
         yield
@@ -262,7 +271,12 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 
     One tensor read twice is the same to the bit, so a small attention output can't pass for none.
     """
-    return a is not None and b is not None and a.numel() == b.numel() and torch.equal(a.reshape(-1), b.reshape(-1))
+    return (
+        a is not None
+        and b is not None
+        and a.numel() == b.numel()
+        and torch.equal(a.reshape(-1), b.reshape(-1))
+    )
 
 
 def _settle(draft: Block, probe: _Probe, layer: int, name: str) -> Block:
@@ -277,7 +291,8 @@ def _settle(draft: Block, probe: _Probe, layer: int, name: str) -> Block:
         expected = weight_and_bias(module)[0].shape[0]
         if probe.widths[kind] != expected:
             raise PolytopeError(
-                f"{name}, layer {layer}: captured {probe.widths[kind]} values at {kind}, expected {expected}; "
+                f"{name}, layer {layer}: captured {probe.widths[kind]} values at {kind}, expected "
+                f"{expected}; "
                 f"this MLP ({type(draft.module).__name__}) is not a plain or gated one"
             )
     x, _ = probe.norms[path]

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
 from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
+    from jaxtyping import Bool, Int, UInt8
+
     from polytope_lm.models.loading import Model
 
 Point = Literal["x", "u", "h", "gate", "up", "post", "resid_pre"]
-"""What can be read of a block: `x` the stream that the MLP's norm reads, `u` the MLP's input, `h` the pre-activations
-(`gate` for gated MLPs), `gate` and `up` a gated MLP's branches, `post` the down projection's input, `resid_pre` the
-block's input."""
+"""What can be read of a block: `x` the stream that the MLP's norm reads, `u` the MLP's input, `h` the
+pre-activations (`gate` for gated MLPs), `gate` and `up` a gated MLP's branches, `post` the down projection's
+input, `resid_pre` the block's input."""
 
 Tap = tuple[int, Point]
 Reader = Callable[[Tensor], None]
@@ -29,11 +30,13 @@ class NotFiniteError(PolytopeError):
     """A pre-activation is NaN or infinite; `index` says where in the array that was packed."""
 
     def __init__(self, value: float, index: list[int]) -> None:
-        super().__init__(f"pre-activation {value}: a code needs finite values; check the weights and the dtype")
+        super().__init__(
+            f"pre-activation {value}: a code needs finite values; check the weights and the dtype"
+        )
         self.index = index
 
 
-class _Done(Exception):
+class _Done(Exception):  # noqa: N818 - it is no error
     """Raised inside a hook to leave the forward pass once everything wanted was read."""
 
 
@@ -50,7 +53,8 @@ def pack(h: Tensor) -> UInt8[np.ndarray, "... B"]:
         NotFiniteError: a value is NaN or infinite; whoever knows adds site and token.
 
     """
-    # A sum is not finite if any term is not; it reads the array once where isfinite().all() writes a mask first.
+    # A sum is not finite if any term is not; it reads the array once where isfinite().all() writes a mask
+    # first.
     if not torch.isfinite(h.sum(dtype=torch.float32)) and not bool(torch.isfinite(h).all()):
         bad = torch.nonzero(~torch.isfinite(h))[0].tolist()
         raise NotFiniteError(h[tuple(bad)].item(), bad)
@@ -61,10 +65,11 @@ def pack(h: Tensor) -> UInt8[np.ndarray, "... B"]:
 
 
 def pack_on_device(on: Bool[Tensor, "... N"]) -> UInt8[Tensor, "... B"]:
-    """Pack booleans where they are, so that an accelerator sends an eighth of the bytes; equal to `np.packbits`."""
+    """Pack booleans where they are, as `np.packbits` does: an accelerator sends an eighth of the bytes."""
     padded = nn.functional.pad(on.to(torch.uint8), (0, -on.shape[-1] % 8))
     powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=on.device)
-    return (padded.unflatten(-1, (-1, 8)) * powers).sum(-1, dtype=torch.uint8)
+    bytes_of_bits = padded.reshape(*padded.shape[:-1], -1, 8) * powers
+    return bytes_of_bits.sum(-1, dtype=torch.uint8)
 
 
 @torch.inference_mode()
@@ -76,8 +81,8 @@ def read(
 ) -> None:
     """Run the trunk and hand each wanted activation to its reader, once, as `[B, S, width]`.
 
-    The forward pass ends after the last tapped module, and the LM head is never run. Rows are padded on the right;
-    a causal model then needs no mask, since nothing real can see a pad.
+    The forward pass ends after the last tapped module, and the LM head is never run. Rows are padded on the
+    right; a causal model then needs no mask, since nothing real can see a pad.
 
     Args:
         model: the model.
@@ -107,12 +112,13 @@ def read(
 
 @contextmanager
 def tapped(model: Model, taps: Iterable[Tap], deliver: Callable[[Tap, Tensor], None]) -> Iterator[None]:
-    """Hook the modules that the taps need, and unhook them whatever happens.
+    """Put hooks on the modules that the taps need, and take them off whatever happens.
 
     Args:
         model: the model.
         taps: what to read.
-        deliver: gets each tap and its activation as the module has it: `[B, S, width]`, in OPT `[B * S, width]`.
+        deliver: gets each tap and its activation as the module has it: `[B, S, width]`, in OPT `[B * S,
+            width]`.
 
     """
 
@@ -149,5 +155,7 @@ def _where(model: Model, tap: Tap) -> tuple[nn.Module, bool]:
     kind = {"h": "gate" if gated else "pre", "gate": "gate", "up": "up"}.get(point)
     if kind is None or kind not in block.pre:
         known = "x, u, h, gate, up, post, resid_pre" if gated else "x, u, h, post, resid_pre"
-        raise PolytopeError(f"{model.name}, layer {layer}: no activation {point!r} here; choose among {known}")
+        raise PolytopeError(
+            f"{model.name}, layer {layer}: no activation {point!r} here; choose among {known}"
+        )
     return block.pre[kind], True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +15,28 @@ from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models import bridge as bridges
-from polytope_lm.models.families import Block, find_blocks, make_site, norm_kind, survey, unbridged, weight_and_bias
+from polytope_lm.models.families import (
+    Block,
+    find_blocks,
+    make_site,
+    norm_kind,
+    survey,
+    unbridged,
+    weight_and_bias,
+)
 from polytope_lm.models.sites import Geometry, Site
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +45,8 @@ class Model:
 
     Attributes:
         name: the name that it was loaded by.
-        revision: which weights: the hub's commit, a packaged model's version and checksum, or a hash of the weights.
+        revision: which weights: the hub's commit, a packaged model's version and checksum, or a hash of the
+            weights.
         hf: the transformers model, in eval mode.
         tokenizer: its fast tokenizer.
         trunk: the model without its LM head.
@@ -67,6 +82,10 @@ class Model:
     @property
     def attention(self) -> str:
         """The attention implementation; another one may flip bits with `|h| < 1e-4`."""
+        if self.lens is not None:
+            return (
+                "bridge"  # a TransformerBridge computes attention by itself, whatever the configuration says
+            )
         return str(getattr(getattr(self.hf, "config", None), "_attn_implementation", None) or "eager")
 
     @property
@@ -91,13 +110,13 @@ class Model:
 
     @cached_property
     def sites(self) -> Sites:
-        """Each layer's default site: `pre`, or `gate` for gated MLPs, then the sites that the user declared."""
+        """Each layer's default site: `pre`, or `gate` for gated MLPs; then those that the user declared."""
         default = (self.site(layer) for layer in range(self.n_layers))
         return Sites((*default, *(site for site, _, _ in self.custom)))
 
     @property
     def bridge(self) -> Any:
-        """A `TransformerBridge` of this model: the user's own, or one built around a copy (twice the memory)."""
+        """A `TransformerBridge` of this model: the user's own, or one around a copy of it."""
         return self.lens if self.lens is not None else self._built_bridge
 
     @cached_property
@@ -112,7 +131,9 @@ class Model:
 
         """
         if not isinstance(layer, (int, np.integer)) or not 0 <= layer < self.n_layers:
-            raise PolytopeError(f"{self.name}: no layer {layer}; it has {self.n_layers}, from 0 to {self.n_layers - 1}")
+            raise PolytopeError(
+                f"{self.name}: no layer {layer}; it has {self.n_layers}, from 0 to {self.n_layers - 1}"
+            )
         return self.blocks[layer]
 
     def site(self, layer: int, kind: str | None = None) -> Site:
@@ -120,8 +141,8 @@ class Model:
 
         Args:
             layer: the block's index, from 0.
-            kind: `pre` for plain MLPs; `gate` (the default), `up` or `gate+up` for gated ones; or the name of a hook
-                point that was declared with `with_site`.
+            kind: `pre` for plain MLPs; `gate` (the default), `up` or `gate+up` for gated ones; or the name of
+                a hook point that was declared with `with_site`.
 
         Raises:
             PolytopeError: no such layer, or no such kind here.
@@ -133,7 +154,9 @@ class Model:
         block = self.block(layer)
         kinds = ("gate", "up", "gate+up") if "gate" in block.pre else ("pre",)
         if kind is not None and kind not in kinds:
-            raise PolytopeError(f"{self.name}, layer {layer}: no code kind {kind!r}; choose among {', '.join(kinds)}")
+            raise PolytopeError(
+                f"{self.name}, layer {layer}: no code kind {kind!r}; choose among {', '.join(kinds)}"
+            )
         return make_site(block, int(layer), kind or kinds[0])
 
     def with_site(self, hook: str, weight: Any, bias: Any = None) -> Model:
@@ -148,9 +171,12 @@ class Model:
             PolytopeError: the bridge has no such hook point, or the shapes do not fit.
 
         """
-        from polytope_lm.models.custom import declare  # noqa: PLC0415
+        from polytope_lm.models.custom import declare  # noqa: PLC0415 - it imports this module
 
-        return replace(self, custom=(*self.custom, declare(self, hook, weight, bias)))
+        extended = replace(self, custom=(*self.custom, declare(self, hook, weight, bias)))
+        if "_built_bridge" in vars(self):  # a second bridge would be a third copy of the weights
+            vars(extended)["_built_bridge"] = self._built_bridge
+        return extended
 
     def geometry(self, site: Site) -> Geometry:
         """Return the numbers behind a site, as float32 arrays: `h = W (gain * C x / sigma + shift) + b`.
@@ -165,13 +191,16 @@ class Model:
             return Geometry(_array(weight), _array(bias), ones, 0 * ones, 0.0, "none")
         block = self.block(site.layer)
         parts = [weight_and_bias(block.pre[kind]) for kind in site.kind.split("+")]
-        weight = np.concatenate([_array(w) for w, _ in parts])
-        bias = np.concatenate([_array(b) if b is not None else np.zeros(len(w), np.float32) for w, b in parts])
+        weights = np.concatenate([_array(w) for w, _ in parts])
+        biases = np.concatenate(
+            [_array(b) if b is not None else np.zeros(len(w), np.float32) for w, b in parts]
+        )
         gain, shift, eps = _norm_numbers(block.norm)
-        return Geometry(weight, bias, gain, shift, eps, norm_kind(block.norm))
+        return Geometry(weights, biases, gain, shift, eps, norm_kind(block.norm))
 
     def __repr__(self) -> str:
-        head = f"{self.name} ({self.family}, {'causal' if self.causal else 'bidirectional'}, {self.n_layers} layers"
+        sees = "causal" if self.causal else "bidirectional"
+        head = f"{self.name} ({self.family}, {sees}, {self.n_layers} layers"
         return f"{head}, context {self.context_length}, {str(self.dtype)[6:]}, {self.attention} attention)"
 
 
@@ -197,8 +226,8 @@ def load(
     """Load a model by a packaged name, a directory or a hub name, in this order.
 
     Args:
-        name: `tiny-gpt2`, `tiny-relu`, `smollm2-135m` or `minilm-l6`; a directory (written with a separator, such as
-            `./gpt2`); or a name on the model hub, such as `gpt2`.
+        name: `tiny-gpt2`, `tiny-relu`, `smollm2-135m` or `minilm-l6`; a directory (written with a separator,
+            such as `./gpt2`); or a name on the model hub, such as `gpt2`.
         device: a torch device.
         dtype: `float32` (the default: half precision flips 0.2 to 0.5 % of the bits), `float16`, `bfloat16`.
         revision: the hub's branch, tag or commit.
@@ -210,15 +239,15 @@ def load(
     """
     if dtype not in DTYPES:
         raise PolytopeError(f"unknown dtype {dtype!r}; choose among {', '.join(DTYPES)}")
-    from polytope_lm.models.sources import locate, read_model  # noqa: PLC0415
+    from polytope_lm.models.sources import locate, read_model  # noqa: PLC0415 - slow to import
 
-    source = locate(str(name), revision)
+    source = locate(name, revision)
     hf, tokenizer, commit = read_model(source, DTYPES[dtype], trust_remote_code=trust_remote_code)
-    return _assemble(hf.to(device), tokenizer, str(name), source.revision or commit)
+    return _assemble(hf.to(device), tokenizer, source.name, commit or source.revision)
 
 
 def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model:
-    """Wrap a transformers model or a `TransformerBridge` that is already loaded; it is neither copied nor changed.
+    """Wrap a transformers model or a `TransformerBridge` that is loaded; it is not copied, nor changed.
 
     Args:
         model: a transformers model with its tokenizer, or a `TransformerBridge` with unprocessed weights.
@@ -236,23 +265,33 @@ def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model
         tokenizer = tokenizer or lens.tokenizer
         model = lens.original_model
     if not isinstance(model, nn.Module):
-        raise PolytopeError(f"can't wrap a {type(model).__name__}: give a transformers model or a TransformerBridge")
+        raise PolytopeError(
+            f"can't wrap a {type(model).__name__}: give a transformers model or a TransformerBridge"
+        )
     config = getattr(model, "config", None)
-    name = name or str(getattr(config, "_name_or_path", "") or type(model).__name__)
+    # The last part only: a directory's path says where a machine keeps it, not which model it is.
+    name = name or Path(str(getattr(config, "_name_or_path", "") or type(model).__name__)).name
     return _assemble(model, tokenizer, name, None, lens)
 
 
 def _assemble(hf: nn.Module, tokenizer: Any, name: str, revision: str | None, lens: Any = None) -> Model:
     """Survey a loaded model and put a `Model` together."""
     if tokenizer is not None and not getattr(tokenizer, "is_fast", False):
-        raise PolytopeError(f"{name}: {type(tokenizer).__name__} is a slow tokenizer; labels need character offsets: pass a fast one")
+        raise PolytopeError(
+            f"{name}: {type(tokenizer).__name__} is a slow tokenizer; labels need character offsets: pass a "
+            f"fast one"
+        )
     hf.eval()
-    config = lens.cfg if lens is not None and getattr(hf, "config", None) is None else getattr(hf, "config", None)
+    config = (
+        lens.cfg if lens is not None and getattr(hf, "config", None) is None else getattr(hf, "config", None)
+    )
     trunk = getattr(hf, getattr(hf, "base_model_prefix", "") or "", hf)
-    blocks, causal = survey(trunk, find_blocks(trunk, name), config, name, getattr(getattr(lens, "cfg", None), "act_fn", None))
+    blocks, causal = survey(
+        trunk, find_blocks(trunk, name), config, name, getattr(getattr(lens, "cfg", None), "act_fn", None)
+    )
     return Model(
-        name=name, revision=revision or _fingerprint(hf), hf=hf, tokenizer=tokenizer, trunk=trunk, blocks=tuple(blocks),
-        causal=causal, context_length=_context_length(config, tokenizer), lens=lens,
+        name=name, revision=revision or _fingerprint(hf), hf=hf, tokenizer=tokenizer, trunk=trunk,
+        blocks=tuple(blocks), causal=causal, context_length=_context_length(config, tokenizer), lens=lens,
     )  # fmt: skip
 
 
@@ -263,16 +302,16 @@ def _context_length(config: Any, tokenizer: Any) -> int:
 
 
 def _norm_numbers(norm: nn.Module) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"], float]:
-    """Return gain, shift and eps. The gain is what the module does to a known input, so Gemma's `1 + g` needs no rule."""
-    norm = unbridged(norm)
-    weight: Tensor = norm.weight
-    eps = float(getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 0.0))
-    shift = getattr(norm, "bias", None)
+    """Return gain, shift and eps; the gain as the module shows it, so that Gemma's `1 + g` needs no rule."""
+    inner = unbridged(norm)
+    weight: Tensor = inner.weight
+    eps = float(next(v for n in ("eps", "variance_epsilon") if (v := getattr(inner, n, None)) is not None))
+    shift = getattr(inner, "bias", None)
     gain = weight.detach().double()
     if norm_kind(norm) == "RMSNorm":
         # On a vector of ones the RMS is one, so the output is the gain but for eps.
         with torch.no_grad():
-            shown = norm(torch.ones_like(weight)).double() * (1 + eps) ** 0.5
+            shown = inner(torch.ones_like(weight)).double() * (1 + eps) ** 0.5
         if (shown - gain).abs().max() > (shown - gain - 1).abs().max():
             gain = gain + 1
     return _array(gain), _array(shift) if shift is not None else np.zeros(len(weight), np.float32), eps
@@ -283,12 +322,16 @@ def _array(tensor: Tensor) -> Float[np.ndarray, ...]:
 
 
 def _fingerprint(hf: nn.Module) -> str:
-    """Hash the weights (64 values of each matrix and its sum), so that two models of one name can't share a store."""
+    """Hash the weights, so that two models of one name can't share a store.
+
+    Each tensor gives 64 of its values and the sum of its bytes, which does not depend on the order of adding.
+    """
     digest = hashlib.sha256()
     for key, value in sorted(hf.state_dict().items()):
         flat = value.detach().reshape(-1)
         sample = flat[:: max(1, len(flat) // 64)].float().cpu().numpy()
-        digest.update(f"{key} {tuple(value.shape)} {flat.sum(dtype=torch.float64).item():.12g}".encode())
+        total = int(flat.contiguous().view(torch.uint8).sum(dtype=torch.int64)) if flat.numel() else 0
+        digest.update(f"{key} {tuple(value.shape)} {total}".encode())
         digest.update(sample.tobytes())
     return "weights-" + digest.hexdigest()[:16]
 
@@ -298,13 +341,16 @@ def select_sites(model: Model, layers: Sequence[int] | int | str, kind: str | No
 
     Args:
         model: the model.
-        layers: indices, one index, or `all`.
-        kind: a code kind, or None for the default.
+        layers: indices, one index, or `all` (for a declared hook point: its own).
+        kind: a code kind, a declared hook point, or None for the default.
 
     Raises:
         PolytopeError: no layers, a layer twice, or one out of range.
 
     """
+    declared = tuple(site for site, _, _ in model.custom if site.hook == kind)
+    if declared and layers == "all":
+        return declared
     if isinstance(layers, str):
         if layers != "all":
             raise PolytopeError(f"layers {layers!r}: give 'all' or a list of indices")

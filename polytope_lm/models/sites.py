@@ -1,14 +1,18 @@
 """Where codes live: a site is one linear map of a network whose output's sign says which neurons are on.
 
-For one transformer block, `x` in R^D is the residual stream that the MLP's norm reads, `u = Norm(x)` the MLP's
-input, and `h = W u + b` in R^N the pre-activations. The code is `z = 1[h > 0]` (Balestriero & Baraniuk, "A Spline
-Theory of Deep Networks", ICML 2018; Black et al., "Interpreting Neural Networks through the Polytope Lens", 2022).
+For one transformer block, `x` in R^D is the residual stream that the MLP's norm reads, `u = Norm(x)` the
+MLP's input, and `h = W u + b` in R^N the pre-activations. The code is `z = 1[h > 0]` (Balestriero & Baraniuk,
+"A Spline Theory of Deep Networks", ICML 2018; Black et al., "Interpreting Neural Networks through the
+Polytope Lens", 2022).
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
 
 Linearity = Literal["piecewise affine", "smooth", "gated", "unknown"]
 NormKind = Literal["LayerNorm", "RMSNorm", "none"]
+
+_KINDS = ("pre", "gate", "up", "gate+up", "custom")
+_LONGEST = 200  # characters of a name: file systems take 255 bytes
 
 PIECEWISE_AFFINE = frozenset({"relu", "leaky_relu", "prelu"})
 
@@ -25,8 +32,8 @@ class Premises:
     """What a site has of the paper's assumptions: a piecewise-affine activation, and biases.
 
     Attributes:
-        linearity: `piecewise affine` (ReLU), `smooth` (GELU, SiLU) or `gated` (`act(g) * up`: quadratic inside a
-            region). `unknown` for a hook point that the user declared.
+        linearity: `piecewise affine` (ReLU), `smooth` (GELU, SiLU) or `gated` (`act(g) * up`: quadratic
+            inside a region). `unknown` for a hook point that the user declared.
         activation: the activation's name in the model's own configuration.
         biased: whether any boundary can miss the origin of `u`-space.
         norm: the norm between the residual stream and the site.
@@ -55,7 +62,8 @@ class Site:
 
     Attributes:
         layer: the block's index, from 0.
-        kind: `pre` for plain MLPs; `gate`, `up` or `gate+up` (2N bits) for gated ones; `custom` for a user's own.
+        kind: `pre` for plain MLPs; `gate`, `up` or `gate+up` (2N bits) for gated ones; `custom` for a user's
+            own.
         hook: TransformerLens's name of the hook point, such as `blocks.8.mlp.hook_pre`.
         width: N, the number of bits.
         d_model: D, the width of `u`.
@@ -78,8 +86,13 @@ class Site:
     def key(self) -> str:
         """A short name, unique in one model and safe as a file name."""
         if self.kind == "custom":
-            return "custom." + "".join(c if c.isalnum() else "_" for c in self.hook)
+            return "custom." + quote(self.hook, safe="")
         return f"L{self.layer:02d}.{self.kind}"
+
+    @property
+    def name(self) -> str:
+        """What to ask a model or codes for as `kind`: the kind, or the hook point that a user declared."""
+        return self.hook if self.kind == "custom" else self.kind
 
     @property
     def n_bytes(self) -> int:
@@ -91,16 +104,35 @@ class Site:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Site:
-        """Rebuild a site from `to_dict`'s data."""
-        return cls(**{**data, "premises": Premises(**data["premises"])})
+    def from_dict(cls, data: Any) -> Site:
+        """Rebuild a site from `to_dict`'s data.
+
+        Raises:
+            PolytopeError: data that no site gives: it may come from a file that anybody wrote.
+
+        """
+        try:
+            site = cls(**{**data, "premises": Premises(**data["premises"])})
+        except (TypeError, KeyError) as error:
+            raise PolytopeError(f"no site: {str(data)[:80]!r}") from error
+        premises = site.premises
+        texts = (site.hook, premises.linearity, premises.activation, premises.norm)
+        numbers = (site.layer, site.width, site.d_model)
+        flags = (site.parallel, site.post_norm, premises.biased)
+        typed = {(str, texts), (int, numbers), (bool, flags)}
+        if not all(type(value) is kind for kind, values in typed for value in values):
+            raise PolytopeError(f"a site with values of the wrong type: {str(data)[:80]!r}")
+        if site.kind not in _KINDS or site.layer < 0 or min(numbers[1:]) < 1 or len(site.key) > _LONGEST:
+            raise PolytopeError(f"an impossible site: {str(data)[:80]!r}")
+        return site
 
 
 @dataclass(frozen=True)
 class Geometry:
     """The numbers behind a site: `h = W (gain * C x / sigma + shift) + b`, `sigma^2 = |C x|^2 / D + eps`.
 
-    `C` subtracts the mean over coordinates for a LayerNorm and is the identity for an RMSNorm; without a norm `u = x`.
+    `C` subtracts the mean over coordinates for a LayerNorm and is the identity for an RMSNorm; without a norm
+    `u = x`.
 
     Attributes:
         weight: W, `[N, D]`.

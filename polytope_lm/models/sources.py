@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models import packaged
+
+if TYPE_CHECKING:
+    import torch
+
+_PATIENCE = 5.0  # seconds for the hub's first answer
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -33,25 +39,56 @@ class Source:
     revision: str | None
 
 
-def locate(name: str, revision: str | None = None) -> Source:
-    """Resolve a name: packaged first, then a path (it has a separator), then the hub.
+def locate(name: str | Path, revision: str | None = None) -> Source:
+    """Resolve a name: a packaged one first, then a path, then the hub.
+
+    A path is a `Path`, or has a separator: `./gpt2`, `models/gpt2`. The hub's `owner/name` has one too, so a
+        directory
+    that is there goes before the hub, and what could be no hub name (`./x`, `/x`, `~/x`, `a/b/c`) is always a
+    path.
 
     Raises:
-        PolytopeError: a directory that is missing or is no model, or a packaged model whose extra is not installed.
+        PolytopeError: a directory that is missing or is no model, or a packaged model whose extra is not
+            installed.
 
     """
+    text = str(name)
     if name in packaged.PACKAGED:
-        directory = packaged.directory(name, progress=_say)
-        return Source(name, str(directory), local=True, revision=packaged.revision(name))
+        directory = packaged.directory(text, progress=_say)
+        return Source(text, str(directory), local=True, revision=packaged.revision(text))
     path = Path(name).expanduser()
-    looks_like_path = name.startswith((".", "~", os.sep)) or os.sep * 2 in name or path.is_dir() and os.sep in name
-    if looks_like_path:
+    separated = os.sep in text
+    if isinstance(name, Path) or (separated and (path.is_dir() or not _HUB_NAME.fullmatch(text))):
         if not path.is_dir():
-            raise PolytopeError(f"{name}: no such directory; give a transformers model's directory or a hub name such as gpt2")
+            raise PolytopeError(
+                f"{text}: no such directory; give a transformers model's directory or a hub name such as gpt2"
+            )
         if not (path / "config.json").is_file():
-            raise PolytopeError(f"{name}: no config.json here; give a directory written by save_pretrained()")
-        return Source(name, str(path), local=True, revision=_directory_revision(path))
-    return Source(name, name, local=False, revision=revision)
+            raise PolytopeError(f"{text}: no config.json here; give a directory written by save_pretrained()")
+        _check_weights(text, path)
+        return Source(path.resolve().name, str(path), local=True, revision=_directory_revision(path))
+    if not _HUB_NAME.fullmatch(text):
+        raise PolytopeError(
+            f"{text!r} is no model name: give one of {', '.join(packaged.PACKAGED)}, a directory or a hub "
+            f"name"
+        )
+    return Source(text, text, local=False, revision=revision)
+
+
+def _check_weights(name: str, path: Path) -> None:
+    """Refuse a directory without safetensors first: other formats may run code when they are loaded."""
+    if any(path.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in path.glob(suffix))
+    if pickles:
+        raise PolytopeError(
+            f"{name}: its weights are pickles ({pickles[0]}), which can run code when they are loaded; if "
+            f"you trust them, load "
+            f"them with transformers, model.save_pretrained(DIRECTORY), and give that directory"
+        )
+    raise PolytopeError(
+        f"{name}: no weights here (model.safetensors); give a directory written by save_pretrained()"
+    )
 
 
 def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -> tuple[Any, Any, str | None]:
@@ -73,7 +110,8 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
     from transformers.utils import logging  # noqa: PLC0415
 
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    common |= {"local_files_only": True} if source.local else {"revision": source.revision}
+    common |= {"local_files_only": source.local or not _hub_answers()}
+    common |= {} if source.local else {"revision": source.revision}
     bars = logging.is_progress_bar_enabled()
     if source.local:
         logging.disable_progress_bar()
@@ -93,8 +131,27 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
             logging.enable_progress_bar()
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:
-        raise PolytopeError(f"{source.name}: weights missing from its files: {', '.join(missing[:3])} ({len(missing)} in all)")
+        raise PolytopeError(
+            f"{source.name}: weights missing from its files: {', '.join(missing[:3])} ({len(missing)} in all)"
+        )
     return model, tokenizer, getattr(config, "_commit_hash", None)
+
+
+def _hub_answers() -> bool:
+    """Ask the hub once: without an answer, what is in its cache is used, and no minute is spent on asking again."""
+    import huggingface_hub  # noqa: PLC0415 - slow to import
+    from huggingface_hub import constants  # noqa: PLC0415
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    session = huggingface_hub.get_session()
+    # The client's library has changed before (requests, httpx); its errors are found where it comes from.
+    client = importlib.import_module(type(session).__module__.partition(".")[0])
+    try:
+        session.head(constants.ENDPOINT, timeout=_PATIENCE)
+    except (OSError, getattr(client, "HTTPError", OSError)):
+        return False
+    return True
 
 
 def _explain(source: Source, error: Exception) -> str:
@@ -102,13 +159,23 @@ def _explain(source: Source, error: Exception) -> str:
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if source.local:
         kind = "weights" if "safetensors" in first or "pytorch_model" in first else "a model"
-        return f"{source.name}: can't read {kind} from this directory ({first[:160]}); it needs config.json, model.safetensors and a tokenizer"
+        return (
+            f"{source.name}: can't read {kind} from this directory ({first[:160]}); it needs config.json, "
+            f"model.safetensors and a tokenizer"
+        )
     if "gated" in first or "401" in first or "authoriz" in first.lower():
-        return f"{source.name}: the hub wants a licence accepted or a login for it: run `hf auth login` ({first[:120]})"
+        return (
+            f"{source.name}: the hub wants a licence accepted or a login for it: run `hf auth login` "
+            f"({first[:120]})"
+        )
     if "trust_remote_code" in str(error):
-        return f"{source.name}: its repository has Python code of its own; pass trust_remote_code=True if you trust it"
+        return (
+            f"{source.name}: its repository has Python code of its own; pass trust_remote_code=True if you "
+            f"trust it"
+        )
     return (
-        f"{source.name}: not a packaged model ({', '.join(packaged.PACKAGED)}), not a directory, and the model hub doesn't give it "
+        f"{source.name}: not a packaged model ({', '.join(packaged.PACKAGED)}), not a directory, and the "
+        f"model hub doesn't give it "
         f"({first[:120]}); check the name and the network, or pass ./DIRECTORY"
     )
 
@@ -124,4 +191,4 @@ def _directory_revision(path: Path) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)  # noqa: T201
+    print(line, file=sys.stderr)

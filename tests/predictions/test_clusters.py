@@ -63,7 +63,7 @@ def test_the_reference_is_the_better_cosine_taken_inside_each_half(world) -> Non
         mine = layer.representation("code").score(score).estimate.value
         assert layer.difference("code", BEST_COSINE, score).estimate.value == pytest.approx(mine - both[best])
         simhash = layer.representation(SIMHASH).score(score)
-        assert len(simhash.draws) == 5
+        assert len(set(simhash.draws)) == 5
         assert simhash.estimate.value == pytest.approx(np.mean(simhash.draws))
         difference = layer.difference("code", SIMHASH, score).estimate
         assert difference.value == pytest.approx(mine - np.mean(simhash.draws))
@@ -148,6 +148,24 @@ def test_a_users_own_representation_is_shown_and_does_not_move_the_verdict(world
     assert abs(more.layers[0].representation("noise").score(AMI).estimate.value) < 0.05
     assert len(more.layers[0].representation("noise").score(AMI).draws) == 2
     assert "extra=('noise',)" in more.command
+
+
+def test_the_interval_of_a_random_control_holds_the_spread_of_its_draws(world) -> None:
+    before = dict(registry._REGISTRY)
+    try:
+
+        @plm.representation("two-faced", isolates="draws that differ", draws=2)
+        def two_faced(bits, seed):
+            return bits - 0.5 if seed % 2 else np.random.default_rng(seed).normal(size=bits.shape)
+
+        layer = clusters(world("code"), 4, extra=("two-faced",), **FAST).layers[0]
+    finally:
+        registry._REGISTRY.clear()
+        registry._REGISTRY.update(before)
+    score = layer.representation("two-faced").score(AMI)
+    spread = abs(score.draws[0] - score.draws[1])
+    assert spread > 0.1
+    assert score.estimate.sd > 0.4 * spread
 
 
 def test_progress_is_told_before_each_representation(world) -> None:

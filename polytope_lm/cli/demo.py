@@ -28,8 +28,10 @@ PREFERRED, ALWAYS_THERE = "smollm2-135m", "tiny-gpt2"
 CHARACTERS = 1500
 """Of each document: a 135M-parameter model reads some 400 tokens a second on two cores."""
 TOKENS, CLUSTERS, SEED = "random:80", 30, 0
-LABEL, BESIDE = "group", "class"
-"""The verdict's label is fixed here, before any run; the other one is shown beside it and decides nothing."""
+LABELS = {"group": 6000, "class": 3000}
+"""Labels, and how many tokens are compared at most. The first one's verdict is the demo's: chosen here,
+before any run. The other is shown beside it and decides nothing."""
+LABEL, BESIDE = LABELS
 KEEP = ("u", "h")
 
 PAIRS = (
@@ -147,8 +149,10 @@ def sample(characters: int = CHARACTERS) -> "Documents":
     """Return the built-in sample, each document cut to its first characters; described with SHA-256."""
     from polytope_lm.documents import Documents, documents  # noqa: PLC0415
 
+    whole = documents("sample")
+
     def read() -> "Iterator[Document]":
-        return (cut(document, characters) for document in documents("sample"))
+        return (cut(document, characters) for document in whole)
 
     how = f"first {characters:,} characters of each"
     digest = Documents("sample", read, options=how).sha256
@@ -189,11 +193,11 @@ def _compare(
     results: list[Any] = []
     doing = f"clusters by code against clusters by direction, k = {CLUSTERS}, labels {LABEL} and {BESIDE}"
     with stages.stage("compare", doing) as done:
-        for label, place in ((LABEL, out), (BESIDE, out / BESIDE)):
+        for label, tokens in LABELS.items():
             with progress(f"compare, {label}") as told:
-                result = clusters(store, None, label, k=CLUSTERS, seed=SEED, progress=told)
+                result = clusters(store, None, label, k=CLUSTERS, tokens=tokens, seed=SEED, progress=told)
             result = replace(result, command=command)
-            result.save(place)
+            result.save(out if label == LABEL else out / label)
             results.append(result)
         done(f"{results[0].sample.tokens:,} tokens of {results[0].sample.documents} documents compared")
     return results[0], results[1]

@@ -240,7 +240,7 @@ def rates_figure(overview: CodeOverview) -> Figure:
                 "y": [row - height for height in heights],
                 "fill": "tonexty",
                 "fillcolor": "var(--code-soft)",
-                "line": {"color": "var(--code)", "width": 1.2},
+                "line": {"color": "var(--code)", "width": 1.2, "simplify": False},
                 "text": shares,
                 "hovertemplate": "%{text}<br>firing rate about %{x:.2f}<extra></extra>",
             }

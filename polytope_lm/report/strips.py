@@ -93,12 +93,12 @@ def _shortened(text: str, room: int = 60) -> str:
 
 def first_figure(pair: PairView) -> Figure:
     """Draw the strip of the path's own layer, with the output's change above it."""
-    return _figure(pair, 0, [pair.layer], top=0.5, left=86, bottom=34)
+    return _figure(pair, 0, [pair.layer], top=0.5, left=102, bottom=34)
 
 
 def layers_figure(pair: PairView, index: int) -> Figure:
     """Draw a strip for every layer under the output's change."""
-    return _figure(pair, index, [row.layer for row in pair.rows], top=_TOP / pair.height, left=86, bottom=44)
+    return _figure(pair, index, [row.layer for row in pair.rows], top=_TOP / pair.height, left=102, bottom=44)
 
 
 def _figure(
@@ -137,7 +137,7 @@ def _beside(text: str, y: float) -> Figure:
         "yref": "paper",
         "x": 0,
         "xanchor": "right",
-        "xshift": -28,
+        "xshift": -44,
         "y": y,
         "yanchor": "middle",
     }

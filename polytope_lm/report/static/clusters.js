@@ -60,7 +60,7 @@ function clusterBrowser() {
         el("span", { class: "number" }, `#${one.cluster}`),
         el("span", { class: "size" }, String(one.rows.length)),
         mixBar(one),
-        el("span", { class: "top" }, bdi(LABELS.names[one.mix[0][0]]), ` ${share}%`),
+        el("span", { class: "top" }, `${share}% `, bdi(LABELS.names[one.mix[0][0]])),
         el("span", { class: "words" }, words),
       ),
     );

@@ -33,7 +33,7 @@ def reporter(cost: Cost, *, show: bool | None) -> Iterator[Callable[[int], None]
         yield lambda _characters: None
         return
     console = Console(stderr=True)
-    console.print(f"capture: {cost}", markup=False, highlight=False)
+    console.print(f"capture: {cost}", markup=False, highlight=False, soft_wrap=True)
     columns = (TextColumn("capture"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("capture", total=cost.characters)

@@ -1,4 +1,4 @@
-"""Spline codes of language models: which polytope a token is in, and whether it matters, with every control."""
+"""Spline codes of language models: which polytope a token is in, and whether that matters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: a small tokenizer and small models with random weights, made on the spot."""
+"""Fixtures that many tests share: a small tokenizer and small models with random weights."""
 
 from __future__ import annotations
 
@@ -8,26 +8,38 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
-CHECKED = ["codes.codes", "codes.code", "codes.nearest", "codes.hamming", "codes.soft", "inference", "representations", "controls"]
+CHECKED = [
+    "codes.codes",
+    "codes.code",
+    "codes.nearest",
+    "codes.hamming",
+    "codes.soft",
+    "inference",
+    "representations",
+    "controls",
+]
 CHECKED += ["paths.crossings", "paths.line", "paths.output", "paths.path"]
 # Shapes in the signatures are checked while the tests run.
 install_import_hook([f"polytope_lm.{name}" for name in CHECKED], "beartype.beartype")
 
-from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers  # noqa: E402
-from tokenizers.models import BPE  # noqa: E402
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
-from transformers.utils import logging  # noqa: E402
+from typing import TYPE_CHECKING
 
-from small import SENTENCES, randomised  # noqa: E402
+from small import SENTENCES, randomised
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
-import polytope_lm as plm  # noqa: E402
+import polytope_lm as plm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 logging.set_verbosity_error()
 torch.set_num_threads(1)
@@ -50,7 +62,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
     bpe.train_from_iterator(SENTENCES * 3, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
 
@@ -60,7 +74,15 @@ def gpt2() -> Callable[..., GPT2LMHeadModel]:
     """Make a GPT-2 of three layers, 24 wide, with random weights."""
 
     def make(seed: int = 0, **options: object) -> GPT2LMHeadModel:
-        settings = {"n_layer": 3, "n_embd": 24, "n_head": 2, "vocab_size": 400, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0}
+        settings = {
+            "n_layer": 3,
+            "n_embd": 24,
+            "n_head": 2,
+            "vocab_size": 400,
+            "n_positions": 64,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        }
         return randomised(GPT2LMHeadModel(GPT2Config(**(settings | options))), seed)
 
     return make
@@ -72,27 +94,37 @@ def llama() -> Callable[..., LlamaForCausalLM]:
 
     def make(seed: int = 0, **options: object) -> LlamaForCausalLM:
         settings = {
-            "hidden_size": 24, "intermediate_size": 51, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 400,
-            "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0,
-        }  # fmt: skip
+            "hidden_size": 24,
+            "intermediate_size": 51,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "vocab_size": 400,
+            "max_position_embeddings": 64,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        }
         return randomised(LlamaForCausalLM(LlamaConfig(**(settings | options))), seed)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def model(gpt2: Callable[..., GPT2LMHeadModel], tokenizer: PreTrainedTokenizerFast) -> plm.models.loading.Model:
+def model(
+    gpt2: Callable[..., GPT2LMHeadModel], tokenizer: PreTrainedTokenizerFast
+) -> plm.models.loading.Model:
     """The small GPT-2, wrapped."""
     return plm.wrap(gpt2(), tokenizer, name="small-gpt2")
 
 
 @pytest.fixture(scope="session")
-def gated(llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast) -> plm.models.loading.Model:
+def gated(
+    llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast
+) -> plm.models.loading.Model:
     """The small Llama, wrapped."""
     return plm.wrap(llama(), tokenizer, name="small-llama")
 
 
 @pytest.fixture
-def sentences() -> Iterator[list[str]]:
+def sentences() -> list[str]:
     """Four sentences of different lengths."""
-    yield list(SENTENCES)
+    return list(SENTENCES)

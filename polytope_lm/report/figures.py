@@ -15,7 +15,7 @@ from polytope_lm.report.inert import plotly_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from polytope_lm.predictions.overview import CodeOverview
+    from polytope_lm.predictions.overview import CodeOverview, LayerOverview
     from polytope_lm.predictions.results import ClustersResult, Difference, Estimate, LayerComparison
 
 Figure = dict[str, Any]
@@ -218,41 +218,12 @@ def _scores_layout(present: Sequence[Any]) -> Figure:
 
 def rates_figure(overview: CodeOverview) -> Figure:
     """Draw each layer's histogram of firing rates as a ridge, whose height is relative to its own layer."""
-    traces = []
-    for row, layer in enumerate(overview.layers):
-        counts = layer.rate_histogram
-        top, total, bins = max(counts) or 1, sum(counts) or 1, len(counts)
-        edges = [i / bins for i in range(bins + 1)]
-        xs = [x for left, right in pairwise(edges) for x in (left, right)]
-        heights = [0.85 * count / top for count in counts for _ in range(2)]
-        shares = [
-            f"layer {layer.layer}: {100 * count / total:.1f} % of neurons"
-            for count in counts
-            for _ in range(2)
-        ]
-        base = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-        traces.append({**base, "x": [0, 1], "y": [row, row]})
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": xs,
-                "y": [row - height for height in heights],
-                "fill": "tonexty",
-                "fillcolor": "var(--code-soft)",
-                "line": {"color": "var(--code)", "width": 1.2, "simplify": False},
-                "text": shares,
-                "hovertemplate": "%{text}<br>firing rate about %{x:.2f}<extra></extra>",
-            }
-        )
     rows = len(overview.layers)
+    title = {"text": "share of tokens for which the neuron is on", "font": {"size": 12}}
     return {
-        "data": traces,
+        "data": [trace for row, layer in enumerate(overview.layers) for trace in _ridge(row, layer)],
         "layout": layout(
-            xaxis=axis(
-                range=[0, 1],
-                title={"text": "share of tokens for which the neuron is on", "font": {"size": 12}},
-            ),
+            xaxis=axis(range=[0, 1], title=title),
             yaxis=axis(
                 tickvals=list(range(rows)),
                 ticktext=[f"layer {layer.layer}" for layer in overview.layers],
@@ -261,3 +232,24 @@ def rates_figure(overview: CodeOverview) -> Figure:
             ),
         ),
     }
+
+
+def _ridge(row: int, layer: LayerOverview) -> tuple[Figure, Figure]:
+    """Return a ridge's ground line and its outline, filled down to that line."""
+    counts = layer.rate_histogram
+    top, total, bins = max(counts) or 1, sum(counts) or 1, len(counts)
+    steps = pairwise(i / bins for i in range(bins + 1))
+    shares = [f"layer {layer.layer}: {100 * count / total:.1f} % of neurons" for count in counts]
+    line = {"type": "scatter", "mode": "lines"}
+    ground = {**line, "x": [0, 1], "y": [row, row], "line": {"width": 0}, "hoverinfo": "skip"}
+    outline = {
+        **line,
+        "x": [x for step in steps for x in step],
+        "y": [row - 0.85 * count / top for count in counts for _ in range(2)],
+        "fill": "tonexty",
+        "fillcolor": "var(--code-soft)",
+        "line": {"color": "var(--code)", "width": 1.2, "simplify": False},
+        "text": [share for share in shares for _ in range(2)],
+        "hovertemplate": "%{text}<br>firing rate about %{x:.2f}<extra></extra>",
+    }
+    return ground, outline

@@ -85,7 +85,7 @@ def demo(*, out: DemoOut = Path("polytope-demo"), model: DemoModel = None, json:
         return
     say()
     say(found.clusters.verdict, style="bold")
-    say(f"(beside it, scored against {BESIDE!r}, no verdict: {found.beside.verdict})")
+    say(f"Beside it, scored against {BESIDE!r}, which decides nothing here: {found.beside.verdict}")
     say(f"{stages.elapsed:.0f} s in all; open {found.page.resolve().as_uri()}")
 
 

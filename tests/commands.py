@@ -1,0 +1,53 @@
+"""Calling the command line as a user would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from typer.testing import CliRunner
+
+from polytope_lm.cli import app
+
+MODEL = "tiny-gpt2"
+NASTY = "\x1b]0;owned\x07\x1b[31mred\x1b[0m"
+"""What a corpus would say to a terminal that listens."""
+MAIN = "from polytope_lm.cli import main; main()"
+
+
+def run(*arguments: object) -> SimpleNamespace:
+    """Run one command in this process."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return SimpleNamespace(code=result.exit_code, out=result.stdout, err=result.stderr)
+
+
+def refused(*arguments: object) -> str:
+    """Run a command that must fail by the book: exit code 1, one line on stderr, nothing on stdout."""
+    result = run(*arguments)
+    assert result.code == 1, (result.out, result.err)
+    assert result.out == ""
+    assert result.err.count("\n") == 1
+    assert result.err.startswith("error: ")
+    assert "Traceback" not in result.err
+    assert "unforeseen" not in result.err
+    return result.err
+
+
+def misused(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    return result.err
+
+
+def command_line(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in a process of its own, in a pipe."""
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )

@@ -169,10 +169,11 @@ def _write(
         windowed = plan.windowing.apply(chunk, number * size, plan.model.tokenizer)
         spec = {s.name: (s.columns, s.dtype) for s in plan.wanted}
         scale = sum(len(d.text) for d in chunk) / max(windowed.n_tokens, 1)
+        tables.check_label_names(name for document in chunk for name in document.labels)
+        table = tables.token_table(_columns(windowed.windows), _labels(windowed.windows))
         with writer.shard(number, windowed.n_kept, spec) as arrays:
             done = partial(_scaled, report, scale)
             fill(plan.model, windowed.windows, plan.wanted, arrays, batch_tokens=plan.batch_tokens, done=done)
-        table = tables.token_table(_columns(windowed.windows), _labels(windowed.windows))
         writer.commit(number, windowed.n_kept, table, chunk, number * size)
     return number + 1
 

@@ -136,6 +136,8 @@ def _problem(table: pa.Table, name: str, record: layout.Record) -> str | None:
     expected = [*types.values(), *[_LABEL_TYPES[name]] * len(labels)]
     if table.schema.types != expected:
         return "columns of other types than a store has"
+    if any(table[column].null_count for column in types):
+        return "cells without a value"
     documents = np.arange(record.first_document, record.first_document + record.documents)
     first = table.column(0).to_numpy()
     if name == layout.DOCUMENTS:

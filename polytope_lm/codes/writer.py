@@ -62,6 +62,7 @@ class StoreWriter:
     def __exit__(self, *_: object) -> None:
         # A lock that can't be taken back in order is left behind, empty and free: the next writer removes it.
         with contextlib.suppress(PolytopeError, OSError), self._gate():
+            self._sweep()
             self._free()
         if self._lock is not None:
             self._lock.release()
@@ -293,14 +294,12 @@ def first_difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, An
         key: the place of both in what they are parts of.
 
     """
-    if there == here and type(there) is type(here):
-        return None
     if isinstance(there, dict) and isinstance(here, dict):
         pairs = [(k, there.get(k), here.get(k)) for k in sorted({*there, *here})]
     elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
         pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(there, here, strict=True))]
     else:
-        return key, there, here
+        return None if there == here and type(there) is type(here) else (key, there, here)
     found = (first_difference(a, b, f"{key}.{name}".lstrip(".")) for name, a, b in pairs)
     return next((difference for difference in found if difference), None)
 

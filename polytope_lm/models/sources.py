@@ -138,7 +138,7 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
 
 
 def _hub_answers() -> bool:
-    """Ask the hub once: without an answer, what is in its cache is used, and no minute is spent on asking again."""
+    """Ask the hub once; without an answer its cache is used, and no minute is spent on asking again."""
     import huggingface_hub  # noqa: PLC0415 - slow to import
     from huggingface_hub import constants  # noqa: PLC0415
 

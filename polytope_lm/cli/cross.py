@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from polytope_lm.cli import options as o
-from polytope_lm.cli.terminal import emit, say, show_table
+from polytope_lm.cli.terminal import columns, emit, say, show_table
 
 if TYPE_CHECKING:
     from polytope_lm.paths.crossings import Crossings, OutputChange
@@ -22,7 +22,8 @@ OutOrNone = Annotated[
     FilePath | None, typer.Option("--out", help="Directory for crossings.json and report.html.")
 ]
 
-_STRIP = 60
+_STRIP = (20, 60)
+"""Columns of a strip: as many as a terminal leaves, within these."""
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -81,25 +82,18 @@ def _show(found: "Crossings") -> None:
     own = found.site
     say(f"{found.shape} in {found.space} of layer {own.layer}, length {found.length:.4g}; {own.premises}")
     say(f"from the token [{found.tokens[0]}] to the token [{found.tokens[1]}]")
+    width = columns()
+    strip_width = _STRIP[1] if width is None else min(_STRIP[1], max(_STRIP[0], width - 78))
     returns = found.returns
     rows = []
     for part in found.layers:
         here = found.layer == part.layer
         n, on, back = int(here.sum()), int(found.on[here].sum()), int((here & returns).sum())
-        strip = found.strip(_STRIP, part.layer)
+        strip = found.strip(strip_width, part.layer)
         rows.append((part.layer, n, on, n - on, part.hamming, back, part.method, part.missed, f"|{strip}|"))
-    heads = (
-        "layer",
-        "crossings",
-        "on",
-        "off",
-        "bits differ",
-        "return",
-        "found by",
-        "missed at most",
-        "t from 0 to 1",
-    )
-    show_table(heads, rows, right=heads[:6])
+    numbers = ("layer", "crossings", "on", "off", "differ", "return")
+    show_table((*numbers, "found by", "missed", "t from 0 to 1"), rows, right=numbers)
+    say("differ: bits in which the ends differ; return: crossings of neurons that cross more than once")
     if found.output_change is not None:
         _show_change(found.output_change)
 

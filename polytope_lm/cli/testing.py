@@ -2,10 +2,9 @@
 
 import json as jsons
 import shlex
-from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +13,7 @@ from polytope_lm.cli.terminal import emit, progress, say, show_table
 
 if TYPE_CHECKING:
     from polytope_lm.predictions.overview import CodeOverview
-    from polytope_lm.predictions.results import ClustersResult
+    from polytope_lm.predictions.results import ClustersResult, Estimate
 
 app = typer.Typer(
     help="Put a prediction of the polytope lens to the test.", no_args_is_help=True, rich_markup_mode=None
@@ -101,38 +100,23 @@ def save_overview(out: Path, seen: "CodeOverview") -> None:
 
 
 def show_scores(result: "ClustersResult") -> None:
-    """Print every representation's scores and how far it is ahead of both references."""
-    table = result.to_frame()
-    rows = []
-    for row in table.to_dict("records"):
-        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
-        ahead = [_ahead(row, short) for short in ("cosine", "SimHash")]
-        rows.append(
-            (
-                row["layer"],
-                row["representation"],
-                row["score"],
-                f"{row['value']:.3f}",
-                interval,
-                f"{row['n']:,}",
-                *ahead,
-            )
-        )
-    heads = (
-        "layer",
-        "representation",
-        "score",
-        "value",
-        "interval",
-        "n",
-        "over the better cosine",
-        "over SimHash",
-    )
-    show_table(heads, rows, right=("layer", "value", "n"))
+    """Print each layer's scores, and how far the code is ahead of both references."""
+    from polytope_lm.predictions.results import REFERENCES, SCORES  # noqa: PLC0415
+
+    for layer in result.layers:
+        site = layer.site
+        say(f"layer {site.layer} ({site.key}, {site.width} bits), k = {layer.k}; {site.premises}")
+        rows = [
+            (each.name, *(each.score(name).estimate for name in SCORES)) for each in layer.representations
+        ]
+        for reference in REFERENCES:
+            ahead = (layer.difference("code", reference, score).estimate for score in SCORES)
+            rows.append((f"code - {reference}", *(_signed(estimate) for estimate in ahead)))
+        code = layer.representation("code")
+        rows.append(("n, tokens", *(f"{code.score(name).n:,}" for name in SCORES)))
+        show_table(("", *SCORES), rows)
+        say()
 
 
-def _ahead(row: Mapping[Hashable, Any], short: str) -> str:
-    value = row[f"over {short}"]
-    if value is None or value != value:  # noqa: PLR0124 - NaN: no difference from itself
-        return ""
-    return f"{value:+.3f} [{row[f'over {short} low']:+.3f}, {row[f'over {short} high']:+.3f}]"
+def _signed(estimate: "Estimate") -> str:
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"

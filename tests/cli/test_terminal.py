@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from commands import MAIN, MODEL, NASTY, command_line, refused, run
+from rich.cells import cell_len
 
 from polytope_lm.cli import terminal
 from polytope_lm.codes.store import open_store
@@ -24,6 +25,24 @@ ESCAPE = re.compile(r"\x1b|\x9b|\x07")
 def test_unseen_characters_are_spelled_out() -> None:
     shown = terminal.shown(f"{NASTY}\x9b\x00\u202e\udc80\ufeff\n\té 日本 👩\u200d🚀")
     assert shown == "\\x1b]0;owned\\x07\\x1b[31mred\\x1b[0m\\x9b\\x00\\u202e\\udc80\\ufeff⏎⇥é 日本 👩\u200d🚀"
+
+
+def test_a_narrow_terminal_loses_no_digit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        (12345, "a long remark about nothing in particular", 0.25),
+        (7, "日本語のとても長い文章です", 0.5),
+    ]
+    monkeypatch.setattr(terminal, "columns", lambda: 30)
+    terminal.show_table(("n", "remark", "share"), rows, right=("n", "share"), elastic=("remark",))
+    lines = capsys.readouterr().out.splitlines()
+    assert {cell_len(line) for line in lines} == {30}
+    assert lines[1].startswith("12345  a long remark a…")
+    assert [line.split()[-1] for line in lines] == ["share", "0.25", "0.5"]
+    monkeypatch.setattr(terminal, "columns", lambda: None)
+    terminal.show_table(("n", "remark", "share"), rows, elastic=("remark",))
+    assert "particular" in capsys.readouterr().out
 
 
 def test_corpus_text_is_never_sent_as_escapes(store: Path, tmp_path: Path) -> None:

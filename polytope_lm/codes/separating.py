@@ -36,6 +36,7 @@ from scipy.special import gammaln
 from scipy.stats import binom, false_discovery_control
 
 from polytope_lm.codes import hamming
+from polytope_lm.codes.code import visible
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Separating:
     def _examples(self, bit: int, group: int) -> str:
         parts = self.contexts.get(bit, ((), ()))[group]
         return "<br>".join(
-            f"{escape(left)}<b>{escape(token)}</b>{escape(right)}" for left, token, right in parts
+            "{}<b>{}</b>{}".format(*(escape(str(visible(text))) for text in context)) for context in parts
         )
 
 

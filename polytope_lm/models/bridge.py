@@ -51,6 +51,9 @@ def build(model: nn.Module, tokenizer: Any, name: str) -> Any:
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module  # noqa: PLC0415
 
     duplicate = copy.deepcopy(model)
-    return build_bridge_from_module(
-        duplicate, type(model).__name__, hf_config=duplicate.config, tokenizer=tokenizer, model_name=name
+    bridge = build_bridge_from_module(
+        duplicate, type(model).__name__, hf_config=duplicate.config, tokenizer=None, model_name=name
     )
+    # Given to the builder, it would be read again from the hub by its name, and one that adds BOS put in its place.
+    bridge.tokenizer = tokenizer
+    return bridge

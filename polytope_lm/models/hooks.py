@@ -68,7 +68,7 @@ def pack_on_device(on: Bool[Tensor, "... N"]) -> UInt8[Tensor, "... B"]:
     """Pack booleans where they are, as `np.packbits` does: an accelerator sends an eighth of the bytes."""
     padded = nn.functional.pad(on.to(torch.uint8), (0, -on.shape[-1] % 8))
     powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=on.device)
-    bytes_of_bits = padded.reshape(*padded.shape[:-1], -1, 8) * powers
+    bytes_of_bits = padded.reshape(*padded.shape[:-1], padded.shape[-1] // 8, 8) * powers
     return bytes_of_bits.sum(-1, dtype=torch.uint8)
 
 

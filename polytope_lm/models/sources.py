@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models import packaged
 
@@ -124,7 +126,7 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
             source.where, dtype=dtype, use_safetensors=True, output_loading_info=True, **common
         )
         tokenizer = AutoTokenizer.from_pretrained(source.where, **common)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise PolytopeError(_explain(source, error)) from error
     finally:
         if bars:
@@ -134,7 +136,18 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
         raise PolytopeError(
             f"{source.name}: weights missing from its files: {', '.join(missing[:3])} ({len(missing)} in all)"
         )
-    return model, tokenizer, getattr(config, "_commit_hash", None)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # transformers makes an empty tokenizer of the model's class where the files of one are missing
+        raise PolytopeError(f"{source.name}: no tokenizer in its files; save one beside the weights")
+    return model, tokenizer, None if source.local else _commit(source)
+
+
+def _commit(source: Source) -> str | None:
+    """Return the hub's commit that was loaded: the cache keeps its files in a directory of that name."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
+
+    found = try_to_load_from_cache(source.where, "config.json", revision=source.revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _hub_answers() -> bool:

@@ -29,7 +29,9 @@ KINDS = list(MODULES)
 def plainly(model, texts: list[str], path: str, side: int) -> np.ndarray:
     """A module's input or output at every token, text by text, by a plain hook and a whole forward pass."""
     rows = []
-    handle = model.hf.get_submodule(path).register_forward_hook(lambda _m, args, out: rows.append((args[0], out)[side][0]))
+    handle = model.hf.get_submodule(path).register_forward_hook(
+        lambda _m, args, out: rows.append((args[0], out)[side][0])
+    )
     with torch.no_grad():
         for text in texts:
             model.hf(torch.tensor([model.tokenizer(text)["input_ids"]]))
@@ -59,7 +61,9 @@ def test_codes_equal_a_plain_hook(case):
     np.testing.assert_array_equal(codes.bits(1), codes.activations("h", 1) > 0)
     np.testing.assert_allclose(codes.activations("h", 1), h, atol=1e-5)
     for name, (path, side) in KEPT[kind].items():
-        np.testing.assert_allclose(codes.activations(name, 1), plainly(model, SENTENCES, path, side), atol=1e-5)
+        np.testing.assert_allclose(
+            codes.activations(name, 1), plainly(model, SENTENCES, path, side), atol=1e-5
+        )
 
 
 def test_codes_equal_a_plain_hook_to_the_bit_in_the_same_batch(model):
@@ -83,7 +87,11 @@ def test_sparse_and_dense_samples_give_the_same_rows(case):
 def test_memory_and_disk_agree(case, tmp_path):
     kind, model = case
     spans = (Span(0, 2, {"pos": "PRON"}), Span(3, 6, {"pos": "VERB", "tense": "past"}))
-    documents = [Document("a", SENTENCES[0], {"genre": "tale"}, spans), Document("b", SENTENCES[1]), Document("c", "x y")]
+    documents = [
+        Document("a", SENTENCES[0], {"genre": "tale"}, spans),
+        Document("b", SENTENCES[1]),
+        Document("c", "x y"),
+    ]
     ways = {"kind": kind, "keep": ["h", "u"]}
     memory = plm.encode(model, documents, **ways)
     stored = plm.capture(model, documents, to=tmp_path / "store", shard_documents=len(documents), **ways)
@@ -102,7 +110,9 @@ def test_memory_and_disk_agree(case, tmp_path):
 
 
 def test_half_precision_is_kept_when_asked(model, tmp_path):
-    store = plm.capture(model, SENTENCES, to=tmp_path / "s", keep="h", keep_dtype="float16", layers=1, shard_documents=3)
+    store = plm.capture(
+        model, SENTENCES, to=tmp_path / "s", keep="h", keep_dtype="float16", layers=1, shard_documents=3
+    )
     h = store.activations("h", 1)
     assert h.dtype == np.float32
     np.testing.assert_array_equal(h, h.astype(np.float16))
@@ -124,7 +134,10 @@ def test_what_was_not_kept_is_read_again_from_the_model(model, tmp_path, name, r
     assert store.nearest(0, 3).by_direction is not None
     opened = plm.open_store(tmp_path / "bare")
     assert not opened.can_give(name)
-    with pytest.raises(plm.PolytopeError, match=rf"not kept \(kept: none\); capture again with keep=\['{name}'\] \(--keep {name}\)"):
+    with pytest.raises(
+        plm.PolytopeError,
+        match=rf"not kept \(kept: none\); capture again with keep=\['{name}'\] \(--keep {name}\)",
+    ):
         opened.activations(name, 1)
     assert opened.nearest(0, 3).by_direction is None
     assert "--keep h" in opened.nearest(0, 3).note
@@ -159,7 +172,9 @@ def test_values_that_are_not_finite_are_one_line_with_their_place(gpt2, tokenize
     model = plm.wrap(hf, tokenizer, name="broken")
     texts = [SENTENCES[0], tokenizer.decode([token])]
     for run in (plm.encode, lambda *a, **o: plm.capture(*a, to=tmp_path / "store", **o)):
-        with pytest.raises(plm.PolytopeError, match=rf"L01\.pre, document 1, token 0 \({token}\), neuron 0: pre-activation") as error:
+        with pytest.raises(
+            plm.PolytopeError, match=rf"L01\.pre, document 1, token 0 \({token}\), neuron 0: pre-activation"
+        ) as error:
             run(model, texts, layers=[1], tokens=rule)
         assert "\n" not in str(error.value)
 
@@ -169,7 +184,9 @@ def test_what_is_not_stored_may_be_infinite(gpt2, tokenizer):
     hf = gpt2()
     model = plm.wrap(hf, tokenizer, name="hot")
     sound = plm.encode(model, SENTENCES, layers=[0], bos=True)
-    handle = hf.transformer.h[0].mlp.c_fc.register_forward_pre_hook(lambda _m, a: (a[0].index_fill(1, torch.tensor([0]), torch.inf),))
+    handle = hf.transformer.h[0].mlp.c_fc.register_forward_pre_hook(
+        lambda _m, a: (a[0].index_fill(1, torch.tensor([0]), torch.inf),)
+    )
     hot = plm.encode(model, SENTENCES, layers=[0], bos=True)
     handle.remove()
     np.testing.assert_array_equal(hot.packed(0), sound.packed(0))
@@ -194,7 +211,12 @@ def test_impossible_options_are_one_line(model, tmp_path, options, said):
 
 
 def test_impossible_texts_are_one_line(model, gpt2, tmp_path):
-    for texts, said in [([], "no texts"), (["a", ""], "text 1 is empty"), ([1], "text 0 is a int"), (["\ud800"], "lone surrogate")]:
+    for texts, said in [
+        ([], "no texts"),
+        (["a", ""], "text 1 is empty"),
+        ([1], "text 0 is a int"),
+        (["\ud800"], "lone surrogate"),
+    ]:
         with pytest.raises(plm.PolytopeError, match=said):
             plm.encode(model, texts)
     with pytest.raises(plm.PolytopeError, match="no tokenizer"):

@@ -94,7 +94,10 @@ def test_missing_shards_and_an_unfinished_capture_are_named(store):
     assert opened.verify() == [f"{store}/complete.json: missing: the capture did not finish, run it again"]
     (store / "shards/00000").rename(store / "shards/00001")
     said = plm.open_store(store).verify()
-    assert f"{store}/shards/00001: holds the documents of another shard: delete it and run the capture again" in said
+    assert (
+        f"{store}/shards/00001: holds the documents of another shard: delete it and run the capture again"
+        in said
+    )
 
 
 def test_the_cure_cures(model, store):
@@ -124,9 +127,13 @@ def as_record(store: Path) -> None:
     shard = store / "shards/00001"
     old = json.loads((shard / "shard.json").read_bytes())
     files = {
-        p.name: layout.FileRecord(p.stat().st_size, layout.sha256(p)) for p in shard.iterdir() if p.name != "shard.json"
+        p.name: layout.FileRecord(p.stat().st_size, layout.sha256(p))
+        for p in shard.iterdir()
+        if p.name != "shard.json"
     }
-    record = layout.Record(old["rows"], old["first_document"], old["documents"], old["documents_sha256"], files)
+    record = layout.Record(
+        old["rows"], old["first_document"], old["documents"], old["documents_sha256"], files
+    )
     (shard / "shard.json").write_bytes(record.to_bytes())
 
 
@@ -144,7 +151,8 @@ def hostile_arrays(store: Path) -> dict[str, bytes]:
         "pickled": pickled.getvalue(),
         "bare pickle": pickle.dumps(Bomb(store.parent / "bomb")),
         "huge": header("{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999, 12), }") + data,
-        "overflowing": header("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "9" * 60 + ", 12), }") + data,
+        "overflowing": header("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "9" * 60 + ", 12), }")
+        + data,
         "wide": header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows * 2}, 6), }}") + data,
         "other type": header(f"{{'descr': '|i1', 'fortran_order': False, 'shape': ({rows}, 12), }}") + data,
         "columns first": header(f"{{'descr': '|u1', 'fortran_order': True, 'shape': ({rows}, 12), }}") + data,
@@ -155,14 +163,28 @@ def hostile_arrays(store: Path) -> dict[str, bytes]:
     }
 
 
-KINDS = ["pickled", "bare pickle", "huge", "overflowing", "wide", "other type", "columns first", "code", "version 3", "nested", "empty"]
+KINDS = [
+    "pickled",
+    "bare pickle",
+    "huge",
+    "overflowing",
+    "wide",
+    "other type",
+    "columns first",
+    "code",
+    "version 3",
+    "nested",
+    "empty",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_arrays_are_refused(store, kind):
     (store / ARRAY).write_bytes(hostile_arrays(store)[kind])
     as_record(store)
-    with pytest.raises(plm.PolytopeError, match=r"L01.pre.npy: .*delete .* and run the capture again") as error:
+    with pytest.raises(
+        plm.PolytopeError, match=r"L01.pre.npy: .*delete .* and run the capture again"
+    ) as error:
         everything(store)
     assert "\n" not in str(error.value)
     assert not (store.parent / "bomb").exists()
@@ -221,7 +243,9 @@ def test_names_come_from_no_file(store):
         everything(store)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"rows": NaN}', b"{}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"rows": NaN}', b"{}"]
+)
 @pytest.mark.parametrize("name", ["manifest.json", "shards/00001/shard.json", "complete.json"])
 def test_other_json_is_refused_in_one_line(store, name, content):
     (store / name).write_bytes(content)
@@ -234,7 +258,15 @@ def test_other_json_is_refused_in_one_line(store, name, content):
 
 
 @pytest.mark.parametrize(
-    "edit", [{"rows": -1}, {"rows": 10**18}, {"rows": "5"}, {"files": {"../x": {"bytes": 1, "sha256": "0"}}}, {"files": []}, {"files": {"x": 1}}]
+    "edit",
+    [
+        {"rows": -1},
+        {"rows": 10**18},
+        {"rows": "5"},
+        {"files": {"../x": {"bytes": 1, "sha256": "0"}}},
+        {"files": []},
+        {"files": {"x": 1}},
+    ],
 )
 def test_hostile_records_are_refused_in_one_line(store, edit):
     file = store / "shards/00001/shard.json"

@@ -90,7 +90,8 @@ def gpt2() -> Callable[..., GPT2LMHeadModel]:
 
 @pytest.fixture(scope="session")
 def llama() -> Callable[..., LlamaForCausalLM]:
-    """Make a Llama of two layers, gated, with random weights; 51 neurons a layer, so that bits do not fill bytes."""
+    """Make a Llama of two layers, gated, with random weights; 51 neurons a layer, so that bits do not fill "
+    "bytes."""
 
     def make(seed: int = 0, **options: object) -> LlamaForCausalLM:
         settings = {

@@ -134,14 +134,11 @@ def _problem(table: pa.Table, name: str, record: layout.Record) -> str | None:
     if any(not n.startswith(LABEL) or n.removeprefix(LABEL) in TOKEN_COLUMNS for n in labels):
         return f"labels {labels[:8]}, which a store does not have"
     expected = [*types.values(), *[_LABEL_TYPES[name]] * len(labels)]
-    if table.schema.types != expected:
-        return "columns of other types than a store has"
-    if any(table[column].null_count for column in types):
-        return "cells without a value"
+    if table.schema.types != expected or any(table[column].null_count for column in types):
+        return "columns of other types than a store has, or cells without a value"
     documents = np.arange(record.first_document, record.first_document + record.documents)
     first = table.column(0).to_numpy()
     if name == layout.DOCUMENTS:
         return None if np.array_equal(first, documents) else "other documents than its record says"
-    if len(table) != record.rows:
-        return f"{len(table)} rows, its record says {record.rows}"
-    return None if np.isin(first, documents).all() else "tokens of documents that are not in its shard"
+    whole = len(table) == record.rows and np.isin(first, documents).all()
+    return None if whole else f"{len(table)} rows, or tokens of other documents than its record says"

@@ -54,6 +54,6 @@ def build(model: nn.Module, tokenizer: Any, name: str) -> Any:
     bridge = build_bridge_from_module(
         duplicate, type(model).__name__, hf_config=duplicate.config, tokenizer=None, model_name=name
     )
-    # Given to the builder, it would be read again from the hub by its name, and one that adds BOS put in its place.
+    # Given to the builder, it would be read again from the hub by its name, replaced by one that adds BOS.
     bridge.tokenizer = tokenizer
     return bridge

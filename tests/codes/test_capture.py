@@ -1,4 +1,5 @@
-"""Codes against an independent plain forward hook; memory against disk; what capture keeps, recomputes and refuses."""
+"""Codes against an independent plain forward hook; memory against disk; what capture keeps, recomputes and "
+"refuses."""
 
 from __future__ import annotations
 
@@ -12,16 +13,24 @@ import polytope_lm as plm
 from polytope_lm.documents import Document, Span
 
 MODULES = {
-    "pre": ("transformer.h.1.mlp.c_fc",), "gate": ("model.layers.1.mlp.gate_proj",), "up": ("model.layers.1.mlp.up_proj",),
+    "pre": ("transformer.h.1.mlp.c_fc",),
+    "gate": ("model.layers.1.mlp.gate_proj",),
+    "up": ("model.layers.1.mlp.up_proj",),
     "gate+up": ("model.layers.1.mlp.gate_proj", "model.layers.1.mlp.up_proj"),
-}  # fmt: skip
+}
 KEPT = {
-    "pre": {"x": ("transformer.h.1.ln_2", 0), "u": ("transformer.h.1.mlp.c_fc", 0), "post": ("transformer.h.1.mlp.c_proj", 0)},
-    "gate": {
-        "x": ("model.layers.1.post_attention_layernorm", 0), "u": ("model.layers.1.mlp.gate_proj", 0),
-        "up": ("model.layers.1.mlp.up_proj", 1), "post": ("model.layers.1.mlp.down_proj", 0),
+    "pre": {
+        "x": ("transformer.h.1.ln_2", 0),
+        "u": ("transformer.h.1.mlp.c_fc", 0),
+        "post": ("transformer.h.1.mlp.c_proj", 0),
     },
-}  # fmt: skip
+    "gate": {
+        "x": ("model.layers.1.post_attention_layernorm", 0),
+        "u": ("model.layers.1.mlp.gate_proj", 0),
+        "up": ("model.layers.1.mlp.up_proj", 1),
+        "post": ("model.layers.1.mlp.down_proj", 0),
+    },
+}
 KEPT |= {"up": KEPT["gate"], "gate+up": KEPT["gate"]}
 KINDS = list(MODULES)
 
@@ -155,8 +164,13 @@ def test_long_documents_and_special_tokens(model, tokenizer):
 
 def test_an_encoder_reads_padded_batches_as_single_ones(tokenizer):
     config = BertConfig(
-        hidden_size=24, intermediate_size=44, num_hidden_layers=2, num_attention_heads=2, vocab_size=400, max_position_embeddings=64
-    )  # fmt: skip
+        hidden_size=24,
+        intermediate_size=44,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=400,
+        max_position_embeddings=64,
+    )
     model = plm.wrap(randomised(BertModel(config)), tokenizer, name="bert")
     together = plm.encode(model, SENTENCES, layers=[1])
     h = plainly(model, SENTENCES, "encoder.layer.1.intermediate.dense", 1)
@@ -180,7 +194,8 @@ def test_values_that_are_not_finite_are_one_line_with_their_place(gpt2, tokenize
 
 
 def test_what_is_not_stored_may_be_infinite(gpt2, tokenizer):
-    """Half-precision models overflow at their first token: a special one is no reason to refuse the others."""
+    """Half-precision models overflow at their first token: a special one is no reason to refuse the "
+    "others."""
     hf = gpt2()
     model = plm.wrap(hf, tokenizer, name="hot")
     sound = plm.encode(model, SENTENCES, layers=[0], bos=True)
@@ -195,13 +210,20 @@ def test_what_is_not_stored_may_be_infinite(gpt2, tokenizer):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"layers": [3]}, "no layer 3; it has 3, from 0 to 2"), ({"layers": [1, 1]}, "each layer once"), ({"layers": []}, "no layers"),
-        ({"layers": "some"}, "give 'all' or a list"), ({"kind": "gate"}, "no code kind 'gate'; choose among pre"),
-        ({"keep": ["up"]}, "can't keep 'up' at L00.pre; choose among x, u, h, post"), ({"keep": "everything"}, "can't keep"),
-        ({"keep": ["h"], "keep_dtype": "int8"}, "choose float32 or float16"), ({"tokens": "some"}, "no sample rule"),
-        ({"batch_tokens": 0}, "at least 1"), ({"max_length": 0}, "at least 1"), ({"min_context": 99}, "min_context=99 leaves no room"),
+        ({"layers": [3]}, "no layer 3; it has 3, from 0 to 2"),
+        ({"layers": [1, 1]}, "each layer once"),
+        ({"layers": []}, "no layers"),
+        ({"layers": "some"}, "give 'all' or a list"),
+        ({"kind": "gate"}, "no code kind 'gate'; choose among pre"),
+        ({"keep": ["up"]}, "can't keep 'up' at L00.pre; choose among x, u, h, post"),
+        ({"keep": "everything"}, "can't keep"),
+        ({"keep": ["h"], "keep_dtype": "int8"}, "choose float32 or float16"),
+        ({"tokens": "some"}, "no sample rule"),
+        ({"batch_tokens": 0}, "at least 1"),
+        ({"max_length": 0}, "at least 1"),
+        ({"min_context": 99}, "min_context=99 leaves no room"),
     ],
-)  # fmt: skip
+)
 def test_impossible_options_are_one_line(model, tmp_path, options, said):
     for run in (plm.encode, lambda *a, **o: plm.capture(*a, to=tmp_path / "store", **o)):
         with pytest.raises(plm.PolytopeError, match=said) as error:

@@ -72,15 +72,23 @@ def test_position_is_the_document_s_own(model):
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ((1, " the", 0), r"token ' the' is 2 times in prompt 1, at positions (\d+), (\d+): index by position"),
+        (
+            (1, " the", 0),
+            r"token ' the' is 2 times in prompt 1, at positions (\d+), (\d+): index by position",
+        ),
         ((0, " moon", 0), r"no token ' moon' in prompt 0; its stored tokens are '.+' '.+' …? ?"),
-        ((4,), "no prompt 4: there are 4, from 0 to 3"), ((-5,), "no prompt -5"), (("0",), "no prompt '0'"), ((True,), "no prompt True"),
-        ((0, 99, 0), "no token at position 99 of prompt 0; stored are"), ((0, -99, 0), "no token at position -99"),
+        ((4,), "no prompt 4: there are 4, from 0 to 3"),
+        ((-5,), "no prompt -5"),
+        (("0",), "no prompt '0'"),
+        ((True,), "no prompt True"),
+        ((0, 99, 0), "no token at position 99 of prompt 0; stored are"),
+        ((0, -99, 0), "no token at position -99"),
         ((0, 0, 7), r"no codes of layer 7 here; there are L00\.pre, L01\.pre, L02\.pre"),
-        ((0, 0, [0, 7]), "no codes of layer 7 here; there are 0, 1, 2"), ((0, 0, "0"), "no layer '0'"),
+        ((0, 0, [0, 7]), "no codes of layer 7 here; there are 0, 1, 2"),
+        ((0, 0, "0"), "no layer '0'"),
         ((0, 0, 0, 0), "at most"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_there_is_said_with_what_is(codes, key, said):
     with pytest.raises(plm.PolytopeError, match=said) as error:
         codes[key]
@@ -184,7 +192,7 @@ def test_several_sites_ask_for_a_layer(codes):
 
 
 def test_what_is_shown_is_inert(model, tmp_path):
-    texts = ["<script>alert(1)</script> & ‮evil\x1b[31m\x00", *SENTENCES]
+    texts = ["<script>alert(1)</script> & \u202eevil\x1b[31m\x00", *SENTENCES]
     memory = plm.encode(model, [Document(str(i), t, {"<b>": "<i>"}) for i, t in enumerate(texts)])
     stored = plm.capture(model, texts, to=tmp_path / "s", keep=["h"])
     for codes in (memory, stored):
@@ -197,7 +205,7 @@ def test_what_is_shown_is_inert(model, tmp_path):
         assert "<i>" not in shown
         assert "<b><" not in shown
         for text in (shown, repr(codes.nearest(2, 20, 0)), repr(codes), repr(codes[0, 0, 0])):
-            assert not {"\x1b", "\x00", "‮"} & set(text)
+            assert not {"\x1b", "\x00", "\u202e"} & set(text)
     assert "5 tokens" in repr(memory.select(range(5)))
 
 

@@ -52,7 +52,7 @@ def test_its_hook_points_are_our_taps(model):
     }
     ids = torch.arange(20).reshape(2, 10)
     theirs, ours = {}, {}
-    hooks = [(f"blocks.1.{n}", lambda v, hook, n=n: theirs.__setitem__(n, v.clone())) for n in names]
+    hooks = [(f"blocks.1.{n}", lambda v, hook, n=n: theirs.__setitem__(n, v.clone())) for n in names]  # noqa: ARG005
     with torch.no_grad():
         bridge.run_with_hooks(ids, return_type=None, fwd_hooks=hooks)
     for plain, tolerance in ((lens, 0), (model, 1e-5)):

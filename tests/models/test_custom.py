@@ -21,7 +21,9 @@ def by_bridge(model, hook: str) -> np.ndarray:
         for text in SENTENCES:
             ids = torch.tensor([model.tokenizer(text)["input_ids"]])
             model.bridge.run_with_hooks(
-                ids, return_type=None, fwd_hooks=[(hook, lambda v, hook: rows.append(v[0].clone()))]
+                ids,
+                return_type=None,
+                fwd_hooks=[(hook, lambda v, hook: rows.append(v[0].clone()))],  # noqa: ARG005
             )
     return torch.cat(rows).numpy()
 
@@ -66,12 +68,14 @@ def test_a_store_belongs_to_the_declared_numbers(model, tmp_path):
 
 def test_what_cannot_be_declared_is_one_line(model, tokenizer):
     for hook, weight, bias, said in [
-        ("hook_embed", W, B, "expected TransformerLens's name"), ("blocks.9.hook_resid_mid", W, B, "no layer 9"),
-        ("blocks.1.hook_nothing", W, B, r"has no hook point 'blocks\.1\.hook_nothing'"), ("blocks.1.ln2.hook_out", W[0], B, r"shape \(24,\)"),
+        ("hook_embed", W, B, "expected TransformerLens's name"),
+        ("blocks.9.hook_resid_mid", W, B, "no layer 9"),
+        ("blocks.1.hook_nothing", W, B, r"has no hook point 'blocks\.1\.hook_nothing'"),
+        ("blocks.1.ln2.hook_out", W[0], B, r"shape \(24,\)"),
         ("blocks.1.ln2.hook_out", W, B[:3], r"bias has shape \(3,\), expected \[13\]"),
         ("blocks.1.ln2.hook_out", W[:, :5], B, "takes 5 values, the activation there has 24"),
         ("blocks.1.mlp.hook_post", W, B, "takes 24 values, the activation there has 96"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(plm.PolytopeError, match=said) as error:
             model.with_site(hook, weight, bias)
         assert "\n" not in str(error.value)

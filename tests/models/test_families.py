@@ -37,8 +37,8 @@ GPT2 = {
     "eos_token_id": 0,
 }
 
-# name: model class, config, then by hand from transformers' source: path of layer 1's pre-activation module, of its
-# norm, whether it is parallel, post-norm, causal; linearity, biased, norm, activation
+# name: model class, config, then by hand from transformers' source: path of layer 1's pre-activation module,
+# of its norm, whether it is parallel, post-norm, causal; linearity, biased, norm, activation
 FAMILIES = {
     "gpt2": (
         tf.GPT2LMHeadModel,

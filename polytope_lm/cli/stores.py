@@ -201,20 +201,11 @@ def _encoded(store: "CodeStore", text: str, layer: int | None, name: str | None,
             f"revision {model.revision}: give the same model with --model, or a row number"
         )
         raise PolytopeError(msg)
-    around = specials(model.tokenizer)
-    same = [list(around.prefix), list(around.suffix)] == [
-        was["special_tokens"]["before"],
-        was["special_tokens"]["after"],
-    ]
+    around, were = specials(model.tokenizer), was["special_tokens"]
+    same = [list(around.prefix), list(around.suffix)] == [were["before"], were["after"]]
+    options = {"bos": None if same else was["bos"], "max_length": was["max_length"]}
     kind = site.hook if site.kind == "custom" else site.kind
-    codes = encode(
-        model,
-        [text],
-        layers=[site.layer],
-        kind=kind,
-        bos=None if same else was["bos"],
-        max_length=was["max_length"],
-    )
+    codes = encode(model, [text], layers=[site.layer], kind=kind, **options)
     return codes.code(len(codes) - 1, site.layer)
 
 

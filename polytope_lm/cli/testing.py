@@ -13,7 +13,7 @@ from polytope_lm.cli.terminal import emit, progress, say, show_table
 
 if TYPE_CHECKING:
     from polytope_lm.predictions.overview import CodeOverview
-    from polytope_lm.predictions.results import ClustersResult, Estimate
+    from polytope_lm.predictions.results import ClustersResult, Estimate, Settings
 
 app = typer.Typer(
     help="Put a prediction of the polytope lens to the test.", no_args_is_help=True, rich_markup_mode=None
@@ -59,22 +59,7 @@ def clusters(  # noqa: PLR0913
             opened, wanted, label, k=k, tokens=tokens, seed=seed, resamples=resamples,
             smallest_effect=smallest_effect, progress=told,
         )  # fmt: skip
-    settings = [
-        "--label",
-        label,
-        "--layers",
-        layers,
-        "--k",
-        result.settings.k,
-        "--tokens",
-        tokens,
-        "--seed",
-        seed,
-    ]
-    settings += ["--resamples", resamples, "--smallest-effect", smallest_effect, "--out", out]
-    result = replace(
-        result, command=shlex.join(["polytope-lm", "test", "clusters", str(store), *map(str, settings)])
-    )
+    result = replace(result, command=_command(store, out, layers, result.settings))
     page = write_results(out, result, overview(opened))
     if json:
         emit({**result.to_dict(), "report": str(page)})
@@ -82,6 +67,17 @@ def clusters(  # noqa: PLR0913
     show_scores(result)
     say(result.verdict, style="bold")
     say(f"written: {page.resolve().as_uri()}")
+
+
+def _command(store: Path, out: Path, layers: str, settings: "Settings") -> str:
+    """Return the command that reproduces a comparison, every choice spelled out."""
+    options: dict[str, object] = {
+        "label": settings.label, "layers": layers, "k": settings.k, "tokens": settings.max_tokens,
+        "seed": settings.seed, "resamples": settings.resamples,
+        "smallest-effect": settings.smallest_effect, "out": out,
+    }  # fmt: skip
+    words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    return shlex.join(["polytope-lm", "test", "clusters", str(store), *words])
 
 
 def write_results(out: Path, result: "ClustersResult", seen: "CodeOverview") -> Path:

@@ -23,6 +23,7 @@ before the run; everything else that is shown beside is not a verdict.
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,10 @@ from polytope_lm.predictions.browser import add_layer, tokens_table
 from polytope_lm.predictions.comparison import compare, with_holm
 from polytope_lm.predictions.results import ClustersResult, Settings
 from polytope_lm.predictions.sampling import choose, clusters_for
-from polytope_lm.predictions.scoring import Task, measure
+from polytope_lm.predictions.scoring import Measured, Task, measure
 from polytope_lm.representations import code, cosine, standardised
 from polytope_lm.representations.arrays import LayerArrays
-from polytope_lm.representations.registry import Representation, get
+from polytope_lm.representations.registry import Representation, get, registered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     seed: int = 0,
     resamples: int = 200,
     smallest_effect: float = 0.01,
-    extra: Sequence[str] = (),
+    extra: Sequence[str] | str = (),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ClustersResult:
     """Put prediction 1 to the test on some codes.
@@ -75,7 +76,8 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
         seed: of every random choice.
         resamples: halves of the documents behind each interval.
         smallest_effect: the smallest difference of interest, the same for both scores.
-        extra: registered representations to show beside the built-in ones; never part of the verdict.
+        extra: registered representations to show beside the built-in ones, or `all`; never part of the
+            verdict. One that this layer can not give is left out, and `LayerComparison.left_out` says why.
         progress: told `(done, total, what)` before each representation of each layer.
 
     Raises:
@@ -95,14 +97,16 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     timings: dict[str, float] = {}
     compared = []
     for number, index in enumerate(layers):
-        measured = {}
         arrays = LayerArrays(codes, index, sample.rows)
-        for step, representation in enumerate(chosen):
+
+        def tell(step: int, name: str, number: int = number, index: int = index) -> None:
             if progress is not None:
-                done = number * len(chosen) + step
-                progress(done, len(layers) * len(chosen), f"layer {index}: {representation.name}")
-            measured[representation.name] = measure(representation, arrays, task, _clock(timings, index))
+                total = len(layers) * len(chosen)
+                progress(number * len(chosen) + step, total, f"layer {index}: {name}")
+
+        measured, left_out = _measure_all(chosen, arrays, task, _clock(timings, index), tell)
         comparison = compare(arrays.site, task.k, measured, sample.summary.documents, smallest_effect)
+        comparison = replace(comparison, left_out=left_out)
         compared.append(comparison)
         table = add_layer(table, comparison, measured)
     return ClustersResult(
@@ -117,6 +121,27 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     )
 
 
+def _measure_all(
+    chosen: Sequence[Representation],
+    arrays: LayerArrays,
+    task: Task,
+    clock: Callable[[str, float], None],
+    tell: Callable[[int, str], None],
+) -> tuple[dict[str, Measured], dict[str, str]]:
+    """Measure what can be measured; extra representations that can't say why, built-in ones raise."""
+    measured: dict[str, Measured] = {}
+    left_out: dict[str, str] = {}
+    for step, representation in enumerate(chosen):
+        tell(step, representation.name)
+        try:
+            measured[representation.name] = measure(representation, arrays, task, clock)
+        except PolytopeError as error:
+            if representation.name in BUILT_IN:
+                raise
+            left_out[representation.name] = str(error)
+    return measured, left_out
+
+
 def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
     n = sample.summary.tokens
     k = clusters_for(n) if k is None else k
@@ -128,7 +153,9 @@ def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
     return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
 
 
-def _representations(extra: Sequence[str]) -> list[Representation]:
+def _representations(extra: Sequence[str] | str) -> list[Representation]:
+    if extra == "all":
+        extra = [each.name for each in registered()]
     names = dict.fromkeys((*BUILT_IN, *([extra] if isinstance(extra, str) else extra)))
     return [get(name) for name in names]
 
@@ -167,8 +194,8 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def _command(layers: tuple[int, ...], settings: Settings, extra: Sequence[str]) -> str:
-    more = f", extra={tuple(extra)!r}" if extra else ""
+def _command(layers: tuple[int, ...], settings: Settings, extra: Sequence[str] | str) -> str:
+    more = f", extra={(extra if isinstance(extra, str) else tuple(extra))!r}" if extra else ""
     return (
         f"plm.predictions.clusters(codes, layer={list(layers)}, label={settings.label!r}, k={settings.k}, "
         f"tokens={settings.max_tokens}, seed={settings.seed}, resamples={settings.resamples}, "

@@ -80,7 +80,7 @@ class RepresentationResult:
         name: the registered name, such as `code`.
         role: `claim`, `reference`, `control` or `other`.
         isolates: what it answers, one line.
-        metric: `Hamming` or `cosine`.
+        metric: `Hamming`, `expected Hamming` or `cosine`.
         scores: one `Score` for each of `SCORES`.
         cluster_sizes: tokens in each cluster, by cluster id (of the first draw for a random control).
         hubs: diagnostics of the strict neighbour graph (of the first draw).
@@ -137,6 +137,7 @@ class LayerComparison:
             score.
         best_cosine: for each score, which of the cosines was the better one.
         verdict: what follows for the representation `code`.
+        left_out: extra representations that this layer could not give, with the reason.
 
     """
 
@@ -146,6 +147,7 @@ class LayerComparison:
     differences: tuple[Difference, ...]
     best_cosine: Mapping[str, str]
     verdict: Verdict
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def layer(self) -> int:
@@ -371,6 +373,7 @@ def _layer(data: Mapping[str, Any]) -> LayerComparison:
         ),
         best_cosine=data["best_cosine"],
         verdict=_verdict(data["verdict"]),
+        left_out=data.get("left_out", {}),
     )
 
 

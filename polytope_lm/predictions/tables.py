@@ -135,6 +135,11 @@ def to_html(result: ClustersResult) -> str:
     for layer in result.layers:
         lines += _html_rows(layer)
     lines.append("</tbody></table>")
+    lines += [
+        f"<p>Layer {layer.layer}: {escape(name)} left out: {escape(why)}.</p>"
+        for layer in result.layers
+        for name, why in layer.left_out.items()
+    ]
     return "".join(lines)
 
 

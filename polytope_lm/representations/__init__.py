@@ -2,7 +2,34 @@
 
 from __future__ import annotations
 
-from polytope_lm.representations import code, cosine, standardised
+from polytope_lm.representations import (
+    branches,
+    code,
+    cosine,
+    directions,
+    factors,
+    margins,
+    neurons,
+    softened,
+    standardised,
+    thresholded,
+)
 from polytope_lm.representations.registry import Representation, Rows, get, registered, representation
 
-__all__ = ["Representation", "Rows", "code", "cosine", "get", "registered", "representation", "standardised"]
+__all__ = [
+    "Representation",
+    "Rows",
+    "branches",
+    "code",
+    "cosine",
+    "directions",
+    "factors",
+    "get",
+    "margins",
+    "neurons",
+    "registered",
+    "representation",
+    "softened",
+    "standardised",
+    "thresholded",
+]

@@ -60,6 +60,9 @@ class LayerArrays:
         return self._activations(_KEPT_AS[name])
 
     def _activations(self, kept_as: str) -> np.ndarray:
+        if kept_as == "up" and self.site.premises.linearity != "gated":
+            msg = f"layer {self._layer} is not gated ({self.site.premises.activation}), so it has no 'up'"
+            raise PolytopeError(msg)
         if not self._codes.can_give(kept_as):
             there = ", ".join(self._codes.kept) or "none"
             msg = (

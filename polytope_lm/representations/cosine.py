@@ -20,6 +20,13 @@ CENTRED = "cosine of h, centred"
 COSINES = (RAW, CENTRED)
 
 
+def centred(values: Float[np.ndarray, "T W"]) -> Float[np.ndarray, "T W"]:
+    """Return the rows minus their mean, which is taken in float64."""
+    mean: Float[np.ndarray, " W"] = values.mean(axis=0, dtype="float64").astype(values.dtype)
+    out: Float[np.ndarray, "T W"] = values - mean
+    return out
+
+
 @representation(
     RAW, isolates="what binarising buys: the direction of the same pre-activations", role="reference"
 )
@@ -33,4 +40,4 @@ def cosine_raw(pre: Float[np.ndarray, "T N"]) -> Rows:
 )
 def cosine_centred(pre: Float[np.ndarray, "T N"]) -> Rows:
     """Return the pre-activations minus their mean over the compared tokens."""
-    return Rows(pre - pre.mean(axis=0, dtype="float64").astype(pre.dtype))
+    return Rows(centred(pre))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from polytope_lm.representations.arrays import LayerArrays
 
-Metric = Literal["cosine", "Hamming"]
+Metric = Literal["cosine", "Hamming", "expected Hamming"]
 Role = Literal["claim", "reference", "control", "other"]
 
 ARRAYS = ("bits", "packed", "pre", "u", "x", "post", "up", "rates", "site")
@@ -32,7 +32,8 @@ class Rows:
 
     Attributes:
         values: `[T, width]` floats for `cosine`, packed bits `uint8 [T, n_bytes]` for `Hamming`.
-        metric: `cosine` (distance 1 - cos; a zero row is an error) or `Hamming` (bits that differ).
+        metric: `cosine` (distance 1 - cos; a zero row is an error), `Hamming` (bits that differ) or
+            `expected Hamming` (rows are probabilities of being on; the diagonal is not 0).
         dropped_bits: bits that the representation had to leave out, told to the user.
 
     """
@@ -87,7 +88,7 @@ class Representation:
                 "np.packbits first"
             )
             raise PolytopeError(msg)
-        if rows.metric == "cosine" and not np.isfinite(values).all():
+        if rows.metric != "Hamming" and not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0, 0])
             msg = (
                 f"representation {self.name!r} gave NaN or infinity for token {row}; mend its function or "
@@ -154,11 +155,11 @@ def get(name: str) -> Representation:
 
     """
     if name not in _REGISTRY:
-        msg = f"no representation {name!r}; registered are {', '.join(repr(n) for n in _REGISTRY)}"
+        msg = f"no representation {name!r}; registered are {', '.join(repr(r.name) for r in registered())}"
         raise PolytopeError(msg)
     return _REGISTRY[name]
 
 
 def registered() -> tuple[Representation, ...]:
-    """Return all registered representations, in order of registration."""
-    return tuple(_REGISTRY.values())
+    """Return all registered representations: claims, references, controls, others; each by registration."""
+    return tuple(sorted(_REGISTRY.values(), key=lambda each: get_args(Role).index(each.role)))

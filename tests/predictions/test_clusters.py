@@ -150,6 +150,24 @@ def test_a_users_own_representation_is_shown_and_does_not_move_the_verdict(world
     assert "extra=('noise',)" in more.command
 
 
+def test_what_can_run_runs_and_what_can_not_says_why(world) -> None:
+    codes = world("code", n=600)
+    plain, more = (clusters(codes, 4, extra=extra, k=5, resamples=10) for extra in ((), "all"))
+    layer = more.layers[0]
+    assert more.verdicts == plain.verdicts
+    assert layer.representations[: len(BUILT_IN)] == plain.layers[0].representations
+    names = [each.name for each in layer.representations]
+    assert {*names, *layer.left_out} == {each.name for each in registry.registered()}
+    assert {"soft code", "NMF directions", "cosine of u, centred"} <= set(names)
+    assert "not gated (relu)" in layer.left_out["up code"]
+    assert "'post' of layer 4 was not kept" in layer.left_out["top neuron"]
+    assert "and x as well" in layer.left_out["cosine of x, raw"]
+    assert "extra='all'" in more.command
+    again = type(more).from_dict(more.to_dict())
+    assert again.layers[0].left_out == layer.left_out
+    assert "top neuron left out: " in more._repr_html_()
+
+
 def test_the_interval_of_a_random_control_holds_the_spread_of_its_draws(world) -> None:
     before = dict(registry._REGISTRY)
     try:

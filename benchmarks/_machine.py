@@ -170,6 +170,20 @@ def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> fl
     return median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
+def peak_memory() -> float:
+    """Return this process's own peak memory in 10^6 bytes.
+
+    The kernel's `ru_maxrss` starts a new program with its parent's peak; `VmHWM` does not.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(row for row in status.read_text(encoding="ascii").splitlines() if row.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    import resource  # noqa: PLC0415 - not on every system
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

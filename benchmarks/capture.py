@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import shutil
 import tempfile
 from functools import partial
@@ -17,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import polytope_lm as plm
-from benchmarks._machine import Figure, arguments, describe, interleaved, median_ratio, report
+from benchmarks._machine import Figure, arguments, describe, interleaved, median_ratio, peak_memory, report
 from polytope_lm.codes.plan import BATCH_TOKENS
 from polytope_lm.documents import Document
 
@@ -93,7 +92,7 @@ def speed(name: str, lengths: np.ndarray, repeats: int, must: float) -> Figure:
 def _peak(run: Callable[[plm.models.loading.Model, list[Document]], None], lengths: np.ndarray) -> float:
     """Run in this (new) process and return its peak memory in 10^6 bytes."""
     run(small_gpt2(), texts(lengths))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return peak_memory()
 
 
 def memory(lengths: np.ndarray) -> Figure:

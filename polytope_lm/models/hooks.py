@@ -92,7 +92,12 @@ def read(
 
     """
     ids = input_ids.to(model.device)
-    mask = None if model.causal or attention_mask is None else attention_mask.to(model.device)
+    more: dict[str, Any] = {}
+    if hasattr(getattr(model.hf, "config", None), "use_cache"):
+        # Keys and values of every layer would be kept for a next token that never comes.
+        more["use_cache"] = False
+    if attention_mask is not None and not model.causal:
+        more["attention_mask"] = attention_mask.to(model.device)
     waiting = set(taps)
 
     def deliver(tap: Tap, value: Tensor) -> None:
@@ -103,7 +108,7 @@ def read(
 
     with tapped(model, taps, deliver):
         try:
-            model.trunk(ids) if mask is None else model.trunk(ids, attention_mask=mask)
+            model.trunk(ids, **more)
         except _Done:
             return
     missing = sorted(f"{point} of layer {layer}" for layer, point in waiting)

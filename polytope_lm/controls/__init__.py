@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from polytope_lm.controls import simhash
+from polytope_lm.controls import labels, rotation, shuffled, simhash, simhash_zero
 
-__all__ = ["simhash"]
+__all__ = ["labels", "rotation", "shuffled", "simhash", "simhash_zero"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polytope_lm.controls.firing import fire
 from polytope_lm.representations.registry import Rows, representation
 
 if TYPE_CHECKING:
@@ -39,18 +40,5 @@ def simhash_rate_matched(u: Float[np.ndarray, "T D"], bits: Bool[np.ndarray, "T 
     for start in range(0, bits.shape[1], BLOCK):
         chosen = slice(start, start + BLOCK)
         planes = rng.standard_normal((len(on[chosen]), u.shape[1]), dtype=np.float32)
-        out[:, chosen] = _fire(planes @ u.T, on[chosen]).T
+        out[:, chosen] = fire(planes @ u.T, on[chosen]).T
     return Rows(np.packbits(out, axis=1, bitorder="little"), "Hamming")
-
-
-def _fire(projection: Float[np.ndarray, "N T"], on: np.ndarray) -> Bool[np.ndarray, "N T"]:
-    """Switch each row on for its `on` largest values (fewer if the last one is tied)."""
-    tokens = projection.shape[1]
-    fired = np.empty(projection.shape, dtype=bool)
-    for i, count in enumerate(on):
-        if count == tokens:
-            fired[i] = True
-            continue
-        threshold = np.partition(projection[i], tokens - count - 1)[tokens - count - 1]
-        fired[i] = projection[i] > threshold
-    return fired

@@ -212,3 +212,14 @@ def test_mistakes_are_one_line(world) -> None:
     codes.kept_arrays["L04.pre.h"][300, 0] = np.nan
     with pytest.raises(PolytopeError, match="'h' of layer 4 holds NaN or infinity at token 300"):
         clusters(codes, 4, **FAST)
+
+
+def test_shuffled_bits_are_at_chance_and_a_rotation_hides_what_only_signs_carry(world) -> None:
+    extra = ("shuffled bits", "rotation, threshold 0", "rotation, rate-matched", "SimHash, zero bias")
+    layer = clusters(world("code"), 4, extra=extra, **FAST).layers[0]
+    assert layer.representation("code").score(AMI).estimate.low > 0.05
+    for name in extra:
+        estimate = layer.representation(name).score(AMI).estimate
+        assert estimate.value < 0.03
+    chance = layer.representation("shuffled bits").score(AMI).estimate
+    assert chance.low < 0 < chance.high

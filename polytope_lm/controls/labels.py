@@ -1,0 +1,78 @@
+"""Isolates the single token from its word and its document: labels permuted among tokens that share both.
+
+The null that a user's own data face: words keep their labels' frequencies, documents too, and a score that
+does not fall was never about the token in its context. Labels without any choice (a word's only occurrence in
+its document, or one whose occurrences agree) stay where they are: `movable` counts the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, eq=False)
+class PermutedLabels:
+    """Labels after a permutation inside groups.
+
+    Attributes:
+        values: the labels, in the order of the tokens; a missing one (None, NaN) stays missing.
+        movable: tokens whose group has more than one label, so that theirs could change.
+
+    """
+
+    values: np.ndarray
+    movable: int
+
+
+def permuted_labels(
+    labels: Sequence[object] | np.ndarray | pd.Series,
+    *within: Sequence[object] | np.ndarray | pd.Series,
+    seed: int = 0,
+) -> PermutedLabels:
+    """Permute labels among tokens that agree in all of `within`, each group on its own, uniformly.
+
+    Args:
+        labels: one label a token, text or numbers; missing ones stay where they are.
+        *within: one array a property that must agree, such as word and document, an entry a token; none: all
+            tokens are one group. Tokens of which a property is missing do not move.
+        seed: of the permutation.
+
+    Raises:
+        PolytopeError: a property of another length than the labels.
+
+    """
+    values = _plain(labels)
+    here = ~pd.isna(values)
+    properties = [_plain(each) for each in within]
+    for i, each in enumerate(properties):
+        if len(each) != len(values):
+            msg = (
+                f"property {i} of `within` has {len(each)} entries for {len(values)} labels; give one a token"
+            )
+            raise PolytopeError(msg)
+        here &= ~pd.isna(each)
+    at = np.flatnonzero(here)
+    group = np.zeros(len(at), dtype=np.int64)
+    for each in properties:
+        ids = pd.factorize(each[at])[0]
+        # Renumbered each time, so that ids of pairs stay below the square of the number of tokens.
+        group = np.unique(group * (ids.max(initial=0) + 1) + ids, return_inverse=True)[1]
+    # A random order, then a stable sort by group: uniform inside each group.
+    order = np.random.default_rng(seed).permutation(len(at))
+    out = values.copy()
+    out[at[np.argsort(group, kind="stable")]] = values[at[order[np.argsort(group[order], kind="stable")]]]
+    kinds = pd.Series(values[at], dtype=object).groupby(group).transform("nunique")
+    return PermutedLabels(out, int((kinds > 1).sum()))
+
+
+def _plain(values: Sequence[object] | np.ndarray | pd.Series) -> np.ndarray:
+    return values.to_numpy() if isinstance(values, pd.Series) else np.asarray(values)

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
     from polytope_lm.models.families import Block
     from polytope_lm.models.loading import Model
+    from polytope_lm.models.prefix import Prefix
 
 Space = Literal["resid_mid", "mlp_in"]
 
 _TOKENS = 4096  # of all versions in one batch: enough to keep the cores busy, little memory
+_SHARED_TOKENS = 16384  # of all keys in one batch, where only the last token of each version is computed
 
 _Edit = Callable[[Tensor], Tensor]
 
@@ -62,6 +64,7 @@ def run_patched(
     at: Space = "resid_mid",
     taps: Sequence[Tap] = (),
     logits: bool = True,
+    prefix: Prefix | None = None,
 ) -> Patched:
     """Run one sequence with the activation at one position of one layer replaced by each of `n` vectors.
 
@@ -74,6 +77,8 @@ def run_patched(
         at: what is replaced; see the module's text.
         taps: what to read, `(layer, point)`; anything before the replaced place is the clean run's.
         logits: read the next-token logits too, if the model has them.
+        prefix: `share_prefix` of the same sequence, layer and position: then only this position is run, from
+            this layer on, which is all that can be read. Without it, whole sequences are.
 
     Raises:
         PolytopeError: no such layer, position or point, vectors of another width, or a model that reads both
@@ -81,27 +86,35 @@ def run_patched(
 
     """
     _check(model, input_ids, vectors, layer, position)
-    ids = torch.as_tensor(np.asarray(input_ids), device=model.device)
+    # Nothing after the position reaches it.
+    ids = torch.as_tensor(np.asarray(input_ids)[: position + 1], device=model.device)
     read: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
     scores: list[Tensor] = []
-    size = max(1, _TOKENS // len(ids))
+    size = max(1, (_TOKENS if prefix is None else _SHARED_TOKENS) // len(ids))
     for first in range(0, len(vectors), size):
         rows = torch.as_tensor(vectors[first : first + size]).to(model.device, model.dtype)
-        batch = ids.expand(len(rows), -1)
+        with _versions(ids, len(rows), prefix) as (batch, more):
 
-        def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
-            read[tap].append(value.reshape(*shape, -1)[:, position].float().cpu())
+            def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
+                read[tap].append(value.reshape(*shape, -1)[:, -1].float().cpu())
 
-        with _patched(model.block(layer), at, rows, position, batch.shape), tapped(model, taps, keep):
-            if logits and model.has_logits:
-                kept = torch.tensor([position], device=model.device)
-                scores.append(
-                    model.hf(batch, use_cache=False, logits_to_keep=kept).logits[:, 0].float().cpu()
-                )
-            else:
-                model.trunk(batch)
+            with _patched(model.block(layer), at, rows, -1, batch.shape), tapped(model, taps, keep):
+                if logits and model.has_logits:
+                    scores.append(model.hf(batch, logits_to_keep=1, **more).logits[:, -1].float().cpu())
+                else:
+                    model.trunk(batch, **more)
     found = {tap: torch.cat(parts).numpy() for tap, parts in read.items()}
     return Patched(found, torch.cat(scores).numpy() if scores else None)
+
+
+@contextmanager
+def _versions(ids: Tensor, rows: int, prefix: Prefix | None) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    """Give the ids of so many versions and the forward's options."""
+    if prefix is None:
+        yield ids.expand(rows, -1), {"use_cache": False}
+        return
+    with prefix.entered(rows) as entered:
+        yield entered
 
 
 def _check(model: Model, input_ids: np.ndarray, vectors: np.ndarray, layer: int, position: int) -> None:

@@ -1,0 +1,165 @@
+"""Sharing what comes before a position: its keys and values once, then only that position, from one layer on.
+
+In a causal model, replacing an activation at one position changes nothing before it, and nothing after it is
+read. So the keys and values of the earlier tokens are computed in one forward pass and lent to every version,
+and the blocks below the replaced layer are passed by: their clean output is put in their place. Everything
+else (masks, position ids, final norm, LM head and what a family does to its logits) is the model's own
+forward, so that no family is written down here.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from polytope_lm.models.hooks import Tap, tapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaxtyping import Float, Int
+
+    from polytope_lm.models.loading import Model
+
+_TOLERANCE = (
+    1e-2  # of the largest value: a wrong mask or position is off by its whole size, half precision is not
+)
+_supported: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+class _Lent(DynamicCache):  # type: ignore[misc]
+    """Keys and values of one prefix for any number of rows; what a row adds is handed back, never kept."""
+
+    def __init__(self, layers: list[Any]) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the prefix's keys and values with the rows' own after them."""
+        layer = copy(self.layers[layer_idx])
+        rows = len(key_states)
+        layer.keys, layer.values = (kept.expand(rows, -1, -1, -1) for kept in (layer.keys, layer.values))
+        both: tuple[Tensor, Tensor] = layer.update(key_states, value_states, *args, **kwargs)
+        return both
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The tokens before one position, computed once.
+
+    Attributes:
+        model: the model.
+        layer: the first block that is run again.
+        token: the id at the position.
+        cache: keys and values of what comes before it.
+        entry: the clean input of that block at the position, `[1, 1, D]`.
+
+    """
+
+    model: Model
+    layer: int
+    token: int
+    cache: Any
+    entry: Float[Tensor, "1 1 D"]
+
+    @contextmanager
+    def entered(self, rows: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """Pass the blocks below by while the context lasts; gives ids `[rows, 1]` and the forward's options."""
+        clean = self.entry.expand(rows, -1, -1)
+        with ExitStack() as stack:
+            for block in self.model.blocks[: self.layer]:
+                stack.enter_context(_passed_by(block.module, clean))
+            ids = torch.full((rows, 1), self.token, device=self.model.device)
+            yield ids, {"past_key_values": self.cache, "use_cache": True}
+
+
+@contextmanager
+def _passed_by(block: nn.Module, clean: Tensor) -> Iterator[None]:
+    own = vars(block).get("forward")
+    block.forward = lambda *_args, **_kwargs: clean
+    try:
+        yield
+    finally:
+        if own is None:
+            del block.forward
+        else:
+            block.forward = own
+
+
+@torch.inference_mode()
+def share_prefix(model: Model, input_ids: Int[Tensor, " S"], *, layer: int, position: int) -> Prefix | None:
+    """Compute what comes before a position once, for many versions of it.
+
+    Each model is checked the first time: the shared run of the clean sequence must give the last block's
+    output of a plain forward pass.
+
+    Args:
+        model: a causal model.
+        input_ids: the sequence; nothing after `position` is read.
+        layer: the block from which on the position changes.
+        position: index into `input_ids`.
+
+    Returns:
+        The prefix; None where it can't be shared (a position without one, a `TransformerBridge`, a model
+        that keeps another kind of state than keys and values): then run whole sequences.
+
+    """
+    if position == 0 or model.lens is not None or _supported.get(model.hf) is False:
+        return None
+    ids = input_ids[: position + 1].to(model.device)
+    state = getattr(model.trunk(ids[None, :-1], use_cache=True), "past_key_values", None)
+    layers = getattr(state, "layers", [])
+    kinds = {type(part) for part in layers}
+    if len(layers) != model.n_layers or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+        _supported[model.hf] = False
+        return None
+    cache = _Lent(layers)
+    entry, end = _clean(model, ids[None, -1:], layer, past_key_values=cache, use_cache=True)
+    prefix = Prefix(model, int(layer), int(ids[-1]), cache, entry)
+    if model.hf not in _supported:
+        _supported[model.hf] = _agrees(prefix, ids, end)
+    return prefix if _supported[model.hf] else None
+
+
+def _agrees(prefix: Prefix, ids: Tensor, end: Tensor) -> bool:
+    """Compare the last block's output of the shared runs with a plain forward's."""
+    model = prefix.model
+    _, plain = _clean(model, ids[None], prefix.layer, use_cache=False)
+    with prefix.entered(2) as (rows, more):
+        _, shared = _clean(model, rows, model.n_layers - 1, **more)
+    scale = float(plain.abs().max())
+    return all(
+        value.shape[1:] == plain.shape[1:] and float((value - plain).abs().max()) <= _TOLERANCE * scale
+        for value in (end, shared)
+    )
+
+
+def _clean(model: Model, ids: Tensor, layer: int, **more: Any) -> tuple[Tensor, Tensor]:
+    """Run the trunk; return a block's input and the last one's output at the last position, `[B, 1, D]`."""
+    read: dict[Any, Tensor] = {}
+
+    def last(value: Tensor) -> Tensor:
+        return value.reshape(*ids.shape, -1)[:, -1:].clone()
+
+    def keep(tap: Tap, value: Tensor) -> None:
+        read[tap] = last(value)
+
+    def end(_module: nn.Module, _args: Any, out: Any) -> None:
+        read["end"] = last(out[0] if isinstance(out, tuple) else out)
+
+    handle = model.block(model.n_layers - 1).module.register_forward_hook(end)
+    try:
+        with tapped(model, [(int(layer), "resid_pre")], keep):
+            model.trunk(ids, **more)
+    finally:
+        handle.remove()
+    return read[int(layer), "resid_pre"], read["end"]

@@ -370,3 +370,21 @@ def test_a_file_that_is_no_table_is_refused_in_one_line(store):
     assert "\n" not in str(error.value)
     with pytest.raises(plm.PolytopeError, match="no store here"):
         plm.open_store(store / "shards")
+
+
+def test_only_the_store_s_own_names_are_shards(store):
+    for name in ("000001", "1", "٠٠٠٠٣", "00002.old"):
+        shutil.copytree(store / "shards/00001", store / "shards" / name)
+    assert plm.open_store(store).shards["shard"].tolist() == [0, 1]
+
+
+def test_every_flipped_bit_of_the_note_about_the_whole_is_found(store):
+    opened, content = plm.open_store(store), (store / "complete.json").read_bytes()
+    for place in range(len(content)):
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << bit
+            (store / "complete.json").write_bytes(flipped)
+            assert any("complete.json" in line or "missing shard" in line for line in opened.verify()), (
+                flipped
+            )

@@ -30,6 +30,7 @@ install_import_hook([f"polytope_lm.{name}" for name in CHECKED], "beartype.beart
 
 from typing import TYPE_CHECKING
 
+from hypothesis import settings
 from small import SENTENCES, randomised
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 logging.set_verbosity_error()
 torch.set_num_threads(1)
+# A first example may compile a kernel, and a busy machine is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

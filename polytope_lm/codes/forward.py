@@ -16,7 +16,8 @@ from polytope_lm.codes.layout import KEEPABLE
 from polytope_lm.codes.widths import width_of
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.custom import known_point, read_bridge
-from polytope_lm.models.hooks import NotFiniteError, Reader, Tap, pack, read
+from polytope_lm.models.hooks import Reader, Tap, read
+from polytope_lm.models.packing import NotFiniteError, pack
 from polytope_lm.tokens import Batch, Window, batches
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Reading activations: the trunk only, stopping after the last wanted layer, packing inside the hook."""
+"""Reading activations: the trunk only, stopping after the last wanted layer."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Int, UInt8
+    from jaxtyping import Int
 
     from polytope_lm.models.loading import Model
 
@@ -26,50 +25,8 @@ Tap = tuple[int, Point]
 Reader = Callable[[Tensor], None]
 
 
-class NotFiniteError(PolytopeError):
-    """A pre-activation is NaN or infinite; `index` says where in the array that was packed."""
-
-    def __init__(self, value: float, index: list[int]) -> None:
-        super().__init__(
-            f"pre-activation {value}: a code needs finite values; check the weights and the dtype"
-        )
-        self.index = index
-
-
 class _Done(Exception):  # noqa: N818 - it is no error
     """Raised inside a hook to leave the forward pass once everything wanted was read."""
-
-
-def pack(h: Tensor) -> UInt8[np.ndarray, "... B"]:
-    """Pack the signs of pre-activations into bytes, bit i of a row being `h_i > 0` (little bit order).
-
-    Args:
-        h: pre-activations `[..., N]`, on any device.
-
-    Returns:
-        `uint8 [..., ceil(N/8)]`.
-
-    Raises:
-        NotFiniteError: a value is NaN or infinite; whoever knows adds site and token.
-
-    """
-    # A sum is not finite if any term is not; it reads the array once where isfinite().all() writes a mask
-    # first.
-    if not torch.isfinite(h.sum(dtype=torch.float32)) and not bool(torch.isfinite(h).all()):
-        bad = torch.nonzero(~torch.isfinite(h))[0].tolist()
-        raise NotFiniteError(h[tuple(bad)].item(), bad)
-    on = h > 0
-    if h.device.type == "cpu":
-        return np.packbits(on.numpy(), axis=-1, bitorder="little")
-    return pack_on_device(on).cpu().numpy()
-
-
-def pack_on_device(on: Bool[Tensor, "... N"]) -> UInt8[Tensor, "... B"]:
-    """Pack booleans where they are, as `np.packbits` does: an accelerator sends an eighth of the bytes."""
-    padded = nn.functional.pad(on.to(torch.uint8), (0, -on.shape[-1] % 8))
-    powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=on.device)
-    bytes_of_bits = padded.reshape(*padded.shape[:-1], padded.shape[-1] // 8, 8) * powers
-    return bytes_of_bits.sum(-1, dtype=torch.uint8)
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ import polytope_lm as plm
 from polytope_lm.codes import forward
 from polytope_lm.codes.plan import make_plan
 from polytope_lm.codes.widths import width_of
-from polytope_lm.models.hooks import pack, pack_on_device
+from polytope_lm.models.packing import NotFiniteError, pack, pack_on_device
 
 
 @given(st.integers(1, 70), st.integers(0, 5), st.integers(0, 99))
@@ -78,3 +78,24 @@ def test_widths(gated, model):
 def test_chunks():
     assert list(forward.chunks(range(5), 2)) == [[0, 1], [2, 3], [4]]
     assert list(forward.chunks([], 2)) == []
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 51, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_every_number_format_and_width_packs_alike(width: int, dtype: torch.dtype) -> None:
+    h = torch.randn(3, 4, width, generator=torch.Generator().manual_seed(width)).to(dtype)
+    h[0, 0, 0], h[1, 1, -1] = 0.0, -0.0
+    expected = np.packbits((h.double() > 0).numpy(), axis=-1, bitorder="little")
+    np.testing.assert_array_equal(pack(h), expected)
+    # Not contiguous: another path through the function.
+    np.testing.assert_array_equal(pack(h.transpose(0, 1)), expected.swapaxes(0, 1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), -float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_value_that_is_not_finite_is_found(value: float, dtype: torch.dtype) -> None:
+    h = torch.ones(3, 9, dtype=dtype)
+    h[2, 8] = value
+    with pytest.raises(NotFiniteError, match="needs finite values") as error:
+        pack(h)
+    assert error.value.index == [2, 8]

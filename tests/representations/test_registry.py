@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,3 +147,14 @@ def test_every_built_in_says_what_it_isolates() -> None:
     }
     assert all(each.isolates and "\n" not in each.isolates for each in names.values())
     assert names["SimHash, rate-matched"].draws == 5
+
+
+def test_the_reference_lists_every_built_in_and_what_must_be_kept() -> None:
+    import polytope_lm.controls  # noqa: F401
+
+    page = Path(__file__).resolve().parents[2] / "docs" / "reference.md"
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    for each in registered():
+        (row,) = (row for row in rows if f"`{each.name}`" in row)
+        needs = {"h" if n == "pre" else n for n in each.needs} & {"h", "u", "x", "post", "up"}
+        assert {kept.strip() for kept in row.split("|")[3].split(",") if kept.strip()} == needs

@@ -375,7 +375,7 @@ def test_a_file_that_is_no_table_is_refused_in_one_line(store):
 def test_only_the_store_s_own_names_are_shards(store):
     for name in ("000001", "1", "٠٠٠٠٣", "00002.old"):
         shutil.copytree(store / "shards/00001", store / "shards" / name)
-    assert plm.open_store(store).shards["shard"].tolist() == [0, 1]
+    assert layout.committed(store) == plm.open_store(store).shards["shard"].tolist() == [0, 1]
 
 
 def test_every_flipped_bit_of_the_note_about_the_whole_is_found(store):

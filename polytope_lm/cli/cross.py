@@ -16,7 +16,12 @@ PromptB = Annotated[str, typer.Argument(metavar="PROMPT_B", help="The text at t 
 Layer = Annotated[int, typer.Option(help="The block whose MLP's input is moved.")]
 At = Annotated[str, typer.Option(help="resid_mid: what the MLP's norm reads; mlp_in: what the MLP reads.")]
 Shape = Annotated[str, typer.Option(help="line.")]
-Steps = Annotated[int, typer.Option(min=1, help="Equal steps in which the later layers are looked at.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Look at later layers in so many equal steps; by default places are added as needed."
+    ),
+]
 Position = Annotated[int, typer.Option(help="Which token of each prompt; -1 is the last.")]
 OutOrNone = Annotated[
     FilePath | None, typer.Option("--out", help="Directory for crossings.json and report.html.")
@@ -29,14 +34,14 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 def cross(  # noqa: PLR0913
     model: o.ModelName, prompt_a: PromptA, prompt_b: PromptB, *, layer: Layer, at: At = "resid_mid",
-    shape: Shape = "line", steps: Steps = 33, kind: o.Kind = None, position: Position = -1,
+    shape: Shape = "line", steps: Steps = None, kind: o.Kind = None, position: Position = -1,
     out: OutOrNone = None,
     device: o.Device = "cpu", dtype: o.Dtype = "float32", revision: o.Revision = None,
     trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Find every boundary crossed between two prompts: a table and a strip a layer.
 
-    The path's own layer is exact; later layers are looked at in equal steps.
+    The path's own layer is exact; later layers are followed on as many places as they need.
 
     \b
     Example:

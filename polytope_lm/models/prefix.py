@@ -73,7 +73,7 @@ class Prefix:
 
     @contextmanager
     def entered(self, rows: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-        """Pass the blocks below by while the context lasts; gives ids `[rows, 1]` and the forward's options."""
+        """Pass the blocks below by while the context lasts; gives the ids and the forward's options."""
         clean = self.entry.expand(rows, -1, -1)
         with ExitStack() as stack:
             for block in self.model.blocks[: self.layer]:

@@ -1,9 +1,10 @@
 """The boundaries that one path crosses, layer by layer, and how the output changes on the way.
 
 A crossing is a change of one neuron's bit `z_i = 1[h_i > 0]` along `x(t)`, `t` in [0, 1]. In the path's own
-layer all of them are found in closed form. Later layers are looked at in equal steps for now: a neuron that
-turns on and off within one step is not seen, how many do is unknown (`missed_at_most` is None), and the place
-of a crossing comes from linear interpolation of `h` inside its step.
+layer all of them are found in closed form. In later layers they are the sign changes of interpolants through
+as many places as are needed, and `missed_at_most` says what may be missing. On a fixed grid, the baseline,
+a neuron that turns on and off within one step is not seen, how many do is unknown (`missed_at_most` is None),
+and the place of a crossing comes from linear interpolation of `h` inside its step.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ class LayerMethod:
 
     Attributes:
         site: where the codes live, with its premises.
-        method: "closed form", or "grid of 33 steps" and the like.
-        missed_at_most: crossings that may be missing; 0 for a closed form, None where nobody knows (a grid).
+        method: "closed form", "33 Chebyshev nodes, 7 held out" or "grid of 33 steps" and the like; "full
+            forwards" where the prefix couldn't be shared.
+        missed_at_most: crossings that may be missing; 0 for a closed form, an estimate for Chebyshev nodes
+            (see `paths.adaptive`), None where nobody knows (a grid).
         hamming: bits in which the path's two ends differ.
 
     """
@@ -66,6 +69,8 @@ class OutputChange:
             divergence in bits, from 0 to 1.
         top: the likeliest next token at each place.
         top_probability: its probability, `[places]`.
+        error: where the logits were interpolated, the largest JS distance from the model's own distribution
+            that was seen; 0 where the model was run at each place.
 
     """
 
@@ -73,6 +78,7 @@ class OutputChange:
     js: Float[np.ndarray, " steps"]
     top: tuple[str, ...]
     top_probability: Float[np.ndarray, " places"]
+    error: float = 0.0
 
     @property
     def length(self) -> float:
@@ -252,9 +258,9 @@ _ARRAYS = {"t": np.float64, "layer": np.int16, "neuron": np.int32, "on": np.bool
 
 def _change_to_dict(change: OutputChange) -> dict[str, Any]:
     numbers = {name: getattr(change, name).tolist() for name in ("t", "js", "top_probability")}
-    return {**numbers, "top": list(change.top)}
+    return {**numbers, "top": list(change.top), "error": change.error}
 
 
 def _change_from_dict(data: Mapping[str, Any]) -> OutputChange:
     numbers = {name: np.array(data[name], dtype=np.float64) for name in ("t", "js", "top_probability")}
-    return OutputChange(top=tuple(data["top"]), **numbers)
+    return OutputChange(top=tuple(data["top"]), error=float(data.get("error", 0.0)), **numbers)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import entr, softmax
 
+from polytope_lm.paths.adaptive import Followed, predicted
 from polytope_lm.paths.crossings import OutputChange
 
 if TYPE_CHECKING:
@@ -22,9 +24,13 @@ def js_distances(probabilities: Float[np.ndarray, "places V"]) -> Float[np.ndarr
         probabilities: one distribution a row.
 
     """
-    entropies = entr(probabilities).sum(axis=1)
-    middles = entr((probabilities[:-1] + probabilities[1:]) / 2).sum(axis=1)
-    divergences = (middles - (entropies[:-1] + entropies[1:]) / 2) / np.log(2)
+    return js_distance(probabilities[:-1], probabilities[1:])
+
+
+def js_distance(p: Float[np.ndarray, "rows V"], q: Float[np.ndarray, "rows V"]) -> Float[np.ndarray, " rows"]:
+    """Return the Jensen-Shannon distance of each row of `p` from the same row of `q`; see `js_distances`."""
+    middles = entr((p + q) / 2).sum(axis=1)
+    divergences = (middles - (entr(p).sum(axis=1) + entr(q).sum(axis=1)) / 2) / np.log(2)
     distances: np.ndarray = np.sqrt(np.clip(divergences, 0.0, 1.0))
     return distances
 
@@ -49,3 +55,22 @@ def output_change(
         top=tuple(words[int(token)] for token in top),
         top_probability=probabilities.max(axis=1),
     )
+
+
+def interpolated_change(found: Followed, t: Float[np.ndarray, " places"], tokenizer: Any) -> OutputChange:
+    """Compare the next-token distributions at places between those where the model was run.
+
+    The logits are interpolated as `h` is; `error` says how far the distribution so found is from the model's
+    own, at the places that were held out.
+
+    Args:
+        found: the path, the logits being the last thing that was followed.
+        t: the places.
+        tokenizer: shows the likeliest tokens as text.
+
+    """
+    logits, node = found.values[-1].astype(np.float64), found.node
+    guessed = predicted(found.t[node], logits[node], found.t[~node])
+    errors = js_distance(softmax(guessed, axis=1), softmax(logits[~node], axis=1))
+    change = output_change(t, predicted(found.t, logits, t), tokenizer)
+    return replace(change, error=float(errors.max()))

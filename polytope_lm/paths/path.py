@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import read
-from polytope_lm.models.interventions import Space, run_patched
+from polytope_lm.models.interventions import Space
+from polytope_lm.paths.adaptive import EVALUATIONS
 from polytope_lm.paths.crossings import Crossings, LayerMethod
+from polytope_lm.paths.downstream import Part, Runs
 from polytope_lm.paths.line import in_layer_crossings
-from polytope_lm.paths.output import output_change
 from polytope_lm.tokens import specials, tokenise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Float, Int
 
     from polytope_lm.models.hooks import Point
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
-
-_STEPS = 33
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,30 +76,34 @@ class Path:
         points: np.ndarray = (1 - share) * self.a + share * self.b
         return points
 
-    def crossings(self, *, downstream: bool = False, steps: int = _STEPS) -> Crossings:
+    def crossings(
+        self, *, downstream: bool = False, steps: int | None = None, evaluations: int = EVALUATIONS
+    ) -> Crossings:
         """Find the boundaries that the path crosses.
 
         Args:
-            downstream: look at the later layers too, in equal steps, and at the change of the next-token
-                distribution. Attention reads the clean context of prompt A; only the path's position moves.
-            steps: how many equal steps; used downstream only.
+            downstream: look at the later layers too, and at the change of the next-token distribution.
+                Attention reads the clean context of prompt A; only the path's position moves.
+            steps: look at the later layers in so many equal steps, the baseline, which doesn't know what it
+                misses; by default places are added until the crossings are known (see `paths.adaptive`).
+            evaluations: forward evaluations at most, where `steps` is not given.
 
         Raises:
-            PolytopeError: `downstream` in a model that reads both ways, no step, NaN along the path.
+            PolytopeError: `downstream` in a model that reads both ways, no step, too few evaluations, NaN
+                along the path.
 
         """
         found = in_layer_crossings(self.model.geometry(self.site), self.a, self.b, at=self.at)
         layers = [LayerMethod(self.site, "closed form", 0, int(found.hamming[0]))]
         own = np.full(len(found.t), self.site.layer)
-        parts = [_Part(found.t, own, found.neuron, found.on)]
+        parts = [Part(found.t, own, found.neuron, found.on)]
         change = None
         if downstream:
-            run = self._along(steps)
-            for site, h in run.h:
-                hamming = int(((h[0] > 0) != (h[-1] > 0)).sum())
-                layers.append(LayerMethod(site, f"grid of {steps} steps", None, hamming))
-                parts.append(_sign_changes(run.t, h, site.layer))
-            change = None if run.logits is None else output_change(run.t, run.logits, self.model.tokenizer)
+            runs = Runs(self)
+            later = runs.grid(steps) if steps is not None else runs.adaptive(evaluations)
+            layers += later.methods
+            parts += later.parts
+            change = later.change
         t, layer, neuron, on = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Crossings(
             prompts=self.prompts, tokens=self.tokens, site=self.site, at=self.at, space=self.space,
@@ -110,48 +111,6 @@ class Path:
             neuron=neuron.astype(np.int32), on=on, layers=tuple(layers), output_change=change,
             provenance=_provenance(self.model),
         )  # fmt: skip
-
-    def _along(self, steps: int) -> _Grid:
-        """Run the model at equally spaced places of the path."""
-        if steps < 1:
-            msg = f"steps={steps}: a grid needs at least 1 step (33 is the default)"
-            raise PolytopeError(msg)
-        t = np.linspace(0, 1, steps + 1)
-        sites = [self.model.site(n, self.site.kind) for n in range(self.site.layer + 1, self.model.n_layers)]
-        points = _points(self.site.kind)
-        run = run_patched(
-            self.model,
-            self.input_ids,
-            self.points(t),
-            layer=self.site.layer,
-            position=self.position,
-            at=self.at,
-            taps=[(site.layer, point) for site in sites for point in points],
-        )
-        found = [[run.activations[site.layer, point] for point in points] for site in sites]
-        h = [(site, np.concatenate(kinds, axis=1)) for site, kinds in zip(sites, found, strict=True)]
-        for site, values in h:
-            _check_finite(values, t, f"{self.model.name}, layer {site.layer}")
-        if run.logits is not None:
-            _check_finite(run.logits, t, f"{self.model.name}, logits")
-        return _Grid(t, h, run.logits)
-
-
-class _Part(NamedTuple):
-    """Crossings of one layer."""
-
-    t: np.ndarray
-    layer: np.ndarray
-    neuron: np.ndarray
-    on: np.ndarray
-
-
-class _Grid(NamedTuple):
-    """The model at equally spaced places: `h` of every later layer, and the next-token logits."""
-
-    t: np.ndarray
-    h: list[tuple[Site, np.ndarray]]
-    logits: np.ndarray | None
 
 
 def path(
@@ -234,29 +193,6 @@ def _activation(model: Model, ids: np.ndarray, where: int, layer: int, at: Space
         msg = f"{model.name}: {at} of layer {layer} has NaN or infinite values here; try dtype='float32'"
         raise PolytopeError(msg)
     return found[0]
-
-
-def _points(kind: str) -> Sequence[Point]:
-    """Return what to read for a code kind."""
-    points: dict[str, Sequence[Point]] = {"gate": ("gate",), "up": ("up",), "gate+up": ("gate", "up")}
-    return points.get(kind, ("h",))
-
-
-def _sign_changes(t: np.ndarray, h: np.ndarray, layer: int) -> _Part:
-    """Place the sign changes between successive rows of `h` by linear interpolation, ordered by t."""
-    on = h > 0
-    step, neuron = np.nonzero(on[1:] != on[:-1])
-    before, after = (h[step + shift, neuron].astype(np.float64) for shift in (0, 1))
-    place = t[step] + (t[step + 1] - t[step]) * before / (before - after)
-    order = np.argsort(place, kind="stable")
-    return _Part(place[order], np.full(len(place), layer), neuron[order], on[step + 1, neuron][order])
-
-
-def _check_finite(values: np.ndarray, t: np.ndarray, where: str) -> None:
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        msg = f"{where}: NaN or infinite values at t = {t[~finite][0]:.3f} of this path; try dtype='float32'"
-        raise PolytopeError(msg)
 
 
 def _provenance(model: Model) -> dict[str, Any]:

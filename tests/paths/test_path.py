@@ -243,10 +243,10 @@ def test_output_change_compares_neighbouring_next_token_distributions(model):
     p = torch.softmax(torch.tensor(logits).double(), -1).numpy()
     middle = (p[1:] + p[:-1]) / 2
     kl = [(q * np.log2(q / middle)).sum(1) for q in (p[1:], p[:-1])]
-    np.testing.assert_allclose(change.js, np.sqrt((kl[0] + kl[1]) / 2), atol=1e-8)
+    np.testing.assert_allclose(change.js, np.sqrt((kl[0] + kl[1]) / 2), atol=2e-5)
     np.testing.assert_allclose(change.length, change.js.sum())
     assert change.top == tuple(model.tokenizer.decode([i]) for i in logits.argmax(1))
-    np.testing.assert_allclose(change.top_probability, p.max(1))
+    np.testing.assert_allclose(change.top_probability, p.max(1), atol=2e-5)
 
 
 def test_js_distance_is_one_between_disjoint_and_zero_between_equal_distributions():
@@ -305,7 +305,7 @@ def test_a_bos_token_is_not_counted(gpt2, tokenizer):
 
     other = tf.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer.__class__.from_str(tokenizer.backend_tokenizer.to_str()),
-        bos_token="<|endoftext|>",  # noqa: S106
+        bos_token="<|endoftext|>",
     )
     other.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]

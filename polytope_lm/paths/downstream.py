@@ -1,0 +1,156 @@
+"""The layers after a path's own: the model along the path, its crossings there, and its output's change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.interventions import run_patched
+from polytope_lm.paths.adaptive import follow
+from polytope_lm.paths.crossings import LayerMethod, OutputChange
+from polytope_lm.paths.output import interpolated_change, output_change
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polytope_lm.models.hooks import Point
+    from polytope_lm.paths.path import Path
+
+_STEPS = 33  # of the output's change
+
+
+class Part(NamedTuple):
+    """Crossings of one layer."""
+
+    t: np.ndarray
+    layer: np.ndarray
+    neuron: np.ndarray
+    on: np.ndarray
+
+
+class Later(NamedTuple):
+    """What was found in the later layers: how, the crossings, and the output's change."""
+
+    methods: list[LayerMethod]
+    parts: list[Part]
+    change: OutputChange | None
+
+
+class Runs:
+    """The model along one path, in the context of prompt A, whose prefix is computed once where it can be.
+
+    Args:
+        path: the path.
+
+    Raises:
+        PolytopeError: the model reads both ways.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        from polytope_lm.models.prefix import share_prefix  # noqa: PLC0415 - it imports transformers
+
+        model = path.model
+        self.path = path
+        self.sites = [model.site(n, path.site.kind) for n in range(path.site.layer + 1, model.n_layers)]
+        ids = torch.as_tensor(path.input_ids)
+        layer, position = path.site.layer, path.position
+        self.prefix = share_prefix(model, ids, layer=layer, position=position) if model.causal else None
+        self.tokenizer = model.tokenizer
+        self.note = "" if self.prefix is not None else ", full forwards"
+
+    def at(self, t: np.ndarray) -> list[np.ndarray]:
+        """Run the model at places: `h` of every later layer, then any logits, a row a place."""
+        path, points = self.path, _points(self.path.site.kind)
+        run = run_patched(
+            path.model,
+            path.input_ids,
+            path.points(t),
+            layer=path.site.layer,
+            position=path.position,
+            at=path.at,
+            taps=[(site.layer, point) for site in self.sites for point in points],
+            prefix=self.prefix,
+        )
+        found = [[run.activations[site.layer, point] for point in points] for site in self.sites]
+        values = [np.concatenate(kinds, axis=1) for kinds in found]
+        for site, h in zip(self.sites, values, strict=True):
+            _check_finite(h, t, f"{path.model.name}, layer {site.layer}")
+        if run.logits is not None:
+            _check_finite(run.logits, t, f"{path.model.name}, logits")
+            values.append(run.logits)
+        return values
+
+    def grid(self, steps: int) -> Later:
+        """Look in equal steps, placing each sign change by linear interpolation.
+
+        Args:
+            steps: how many.
+
+        Raises:
+            PolytopeError: no step, or NaN along the path.
+
+        """
+        if steps < 1:
+            raise PolytopeError(f"steps={steps}: a grid needs at least 1 step (or leave it out)")
+        t = np.linspace(0, 1, steps + 1)
+        values = self.at(t)
+        change = output_change(t, values[-1], self.tokenizer) if self.path.model.has_logits else None
+        later = Later([], [], change)
+        for site, h in zip(self.sites, values, strict=False):
+            later.methods.append(LayerMethod(site, f"grid of {steps} steps{self.note}", None, _hamming(h)))
+            later.parts.append(_sign_changes(t, h, site.layer))
+        return later
+
+    def adaptive(self, evaluations: int) -> Later:
+        """Add places until the crossings agree; see `paths.adaptive`.
+
+        Args:
+            evaluations: forward evaluations at most.
+
+        Raises:
+            PolytopeError: too few evaluations, or NaN along the path.
+
+        """
+        found = follow(self.at, evaluations=evaluations, signs=len(self.sites))
+        how = f"{found.node.sum()} Chebyshev nodes, {(~found.node).sum()} held out{self.note}"
+        change = None
+        if self.path.model.has_logits:
+            change = interpolated_change(found, np.linspace(0, 1, _STEPS + 1), self.tokenizer)
+        later = Later([], [], change)
+        for number, (site, part) in enumerate(zip(self.sites, found.layers, strict=True)):
+            missed, hamming = found.missed_at_most(number), _hamming(found.values[number])
+            later.methods.append(LayerMethod(site, how, missed, hamming))
+            layer = np.full(len(part.t), site.layer)
+            later.parts.append(Part(part.t, layer, part.neuron, part.on))
+        return later
+
+
+def _hamming(h: np.ndarray) -> int:
+    return int(((h[0] > 0) != (h[-1] > 0)).sum())
+
+
+def _points(kind: str) -> Sequence[Point]:
+    """Return what to read for a code kind."""
+    points: dict[str, Sequence[Point]] = {"gate": ("gate",), "up": ("up",), "gate+up": ("gate", "up")}
+    return points.get(kind, ("h",))
+
+
+def _sign_changes(t: np.ndarray, h: np.ndarray, layer: int) -> Part:
+    """Place the sign changes between successive rows of `h` by linear interpolation, ordered by t."""
+    on = h > 0
+    step, neuron = np.nonzero(on[1:] != on[:-1])
+    before, after = (h[step + shift, neuron].astype(np.float64) for shift in (0, 1))
+    place = t[step] + (t[step + 1] - t[step]) * before / (before - after)
+    order = np.argsort(place, kind="stable")
+    return Part(place[order], np.full(len(place), layer), neuron[order], on[step + 1, neuron][order])
+
+
+def _check_finite(values: np.ndarray, t: np.ndarray, where: str) -> None:
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        msg = f"{where}: NaN or infinite values at t = {t[~finite][0]:.3f} of this path; try dtype='float32'"
+        raise PolytopeError(msg)

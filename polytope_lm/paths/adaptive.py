@@ -101,10 +101,15 @@ def follow(run: Run, *, evaluations: int = EVALUATIONS, signs: int) -> Followed:
         values = tuple(np.concatenate(columns)[order] for columns in zip(*parts, strict=True))
         t, node = places(shares[order]), np.isin(shares[order], np.arange(n + 1) / n)
         last = 2 * n + 1 + _HELD_OUT > evaluations
-        layers = [_search(t, node, h, compare=not last) for h in values[:signs]]
-        agreed = all(agrees for _, agrees in layers)
+        layers, agreed = [], True
+        for h in values[:signs]:
+            found, agrees = _search(t, node, h, compare=not last)
+            layers.append(found)
+            agreed = agreed and agrees
+            if not (agreed or last):
+                break  # the rest will be searched with more nodes anyway
         if agreed or last:
-            return Followed(t, node, values, tuple(found for found, _ in layers), agreed)
+            return Followed(t, node, values, tuple(layers), agreed)
         n *= 2
 
 

@@ -6,6 +6,9 @@ nodes, `q` of degree 4 at most and the same for all neurons of a layer, positive
 the held-out places is its error. n is doubled, keeping every run, until the crossings of the interpolants
 through the nodes and of those through all places agree, or the evaluations are used up. The crossings are the
 sign changes of the latter.
+
+Behind ReLUs `h_i` has kinks, and interpolants converge slowly: crossings are found but placed to about
+1e-2 at 40 evaluations.
 """
 
 from __future__ import annotations

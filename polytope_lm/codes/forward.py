@@ -213,6 +213,8 @@ def _readers(model: Model, spec: Spec, array: np.ndarray, kept: _Kept) -> list[R
         packed[part] = kept.pack(value, spec.site)
         if len(packed) == parts:
             array[kept.rows] = _side_by_side([packed[i] for i in range(parts)], spec.site.width // parts)
+            # A small array that outlives the big ones around it keeps the heap from being reused.
+            packed.clear()
 
     def values(part: int, value: Tensor) -> None:
         width = spec.columns // parts

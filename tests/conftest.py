@@ -24,7 +24,7 @@ CHECKED = [
     "representations",
     "controls",
 ]
-CHECKED += ["paths.crossings", "paths.line", "paths.output", "paths.path"]
+CHECKED += [f"paths.{name}" for name in ("crossings", "downstream", "line", "output", "path")]
 # Shapes in the signatures are checked while the tests run.
 install_import_hook([f"polytope_lm.{name}" for name in CHECKED], "beartype.beartype")
 

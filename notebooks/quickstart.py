@@ -46,7 +46,8 @@ sample.nearest(codes[0, -1, 3], k=8)
 sample.separating({"class": "code"}, {"class": "prose"})
 
 # %% [markdown]
-# Every boundary of layer 2 on the straight line between two prompts' last tokens, in closed form; later layers on a grid.
+# Every boundary of layer 2 on the straight line between two prompts' last tokens, in closed form;
+# later layers adaptively.
 
 # %%
 crossings = plm.path(model, texts[0], texts[1], layer=2).crossings(downstream=True)

@@ -251,7 +251,7 @@ def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model
 
     Args:
         model: a transformers model with its tokenizer, or a `TransformerBridge` with unprocessed weights.
-        tokenizer: a fast tokenizer; a bridge brings its own.
+        tokenizer: a fast tokenizer; a bridge brings its own, without the BOS that TransformerLens adds to it.
         name: a name for stores and reports; by default the configuration's.
 
     Raises:
@@ -262,7 +262,7 @@ def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model
     if lens is not None:
         name = name or str(getattr(lens.cfg, "model_name", "bridge"))
         bridges.check_raw(lens, name)
-        tokenizer = tokenizer or lens.tokenizer
+        tokenizer = tokenizer or bridges.own_tokenizer(lens, name)
         model = lens.original_model
     if not isinstance(model, nn.Module):
         raise PolytopeError(

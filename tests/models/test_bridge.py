@@ -101,3 +101,21 @@ def test_building_a_bridge_leaves_the_model_as_it_was(gpt2, tokenizer):
     assert {n: type(m) for n, m in model.hf.named_modules()} == modules
     assert model.attention == "sdpa"
     np.testing.assert_array_equal(plm.encode(model, SENTENCES).packed(2), before.packed(2))
+
+
+def test_a_booted_bridge_reads_without_the_bos_that_it_added(model, tokenizer, tmp_path, caplog):
+    model.hf.save_pretrained(tmp_path / "small")
+    tokenizer.save_pretrained(tmp_path / "small")
+    plain = plm.load(str(tmp_path / "small"))
+    booted = TransformerBridge.boot_transformers(str(tmp_path / "small"))
+    assert booted.tokenizer("a bank")["input_ids"][0] == tokenizer.bos_token_id
+    lens = plm.wrap(booted)
+    expected, codes = plm.encode(plain, SENTENCES), plm.encode(lens, SENTENCES)
+    assert codes.provenance["bos"] is expected.provenance["bos"] is False
+    assert codes.tokens.equals(expected.tokens)
+    for layer in expected.layers:
+        sure = np.abs(expected.activations("h", layer)) > 1e-4
+        np.testing.assert_array_equal(codes.bits(layer)[sure], expected.bits(layer)[sure])
+    (tmp_path / "small").rename(tmp_path / "gone")
+    assert plm.encode(plm.wrap(booted, name="lens"), SENTENCES).provenance["bos"]
+    assert "lens: the bridge's tokenizer puts BOS before each text" in caplog.text

@@ -59,7 +59,7 @@ def own_tokenizer(bridge: Any, name: str) -> Any:
         return AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
     except (OSError, ValueError):
         _log.warning(
-            "%s: the bridge's tokenizer puts BOS before each text; for the model's own: wrap(bridge, tokenizer)",
+            "%s: the bridge's tokenizer puts BOS before texts; for the model's own: wrap(bridge, tokenizer)",
             name,
         )
         return tokenizer

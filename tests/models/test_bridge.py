@@ -118,4 +118,4 @@ def test_a_booted_bridge_reads_without_the_bos_that_it_added(model, tokenizer, t
         np.testing.assert_array_equal(codes.bits(layer)[sure], expected.bits(layer)[sure])
     (tmp_path / "small").rename(tmp_path / "gone")
     assert plm.encode(plm.wrap(booted, name="lens"), SENTENCES).provenance["bos"]
-    assert "lens: the bridge's tokenizer puts BOS before each text" in caplog.text
+    assert "lens: the bridge's tokenizer puts BOS before texts" in caplog.text

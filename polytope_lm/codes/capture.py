@@ -66,7 +66,7 @@ def encode(
     if not prompts:
         raise PolytopeError("no texts: give at least one string")
     for i, prompt in enumerate(prompts):
-        _check_text(i, prompt.text)
+        check_text(f"text {i}", prompt.text)
     plan = make_plan(model, layers=layers, kind=kind, keep=keep, tokens=tokens, **options)
     windowed = plan.windowing.apply(prompts, 0, model.tokenizer)
     arrays = in_memory(plan.wanted, windowed.n_kept)
@@ -84,12 +84,23 @@ def encode(
     )
 
 
-def _check_text(number: int, text: Any) -> None:
+def check_text(name: str, text: Any) -> None:
+    """Refuse what no tokenizer reads.
+
+    Args:
+        name: what the text is called in the error.
+        text: what was given.
+
+    Raises:
+        PolytopeError: not a string, an empty one, or one with a lone surrogate (bytes that are not UTF-8
+            become these on a command line).
+
+    """
     if not isinstance(text, str) or not text:
         shown = "empty" if text == "" else f"a {type(text).__name__}"
-        raise PolytopeError(f"text {number} is {shown}: give strings of at least one character")
+        raise PolytopeError(f"{name} is {shown}: give strings of at least one character")
     if any("\ud800" <= c <= "\udfff" for c in text):
-        raise PolytopeError(f"text {number} has a lone surrogate, which is no character: replace it")
+        raise PolytopeError(f"{name} has a lone surrogate, which is no character: replace it")
 
 
 def capture(  # noqa: PLR0913 - settings, by name

@@ -39,7 +39,7 @@ _SHARED_TOKENS = 16384  # of all keys in one batch, where only the last token of
 _Edit = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Patched:
     """What was read of `n` versions of one sequence, at the position that was replaced.
 
@@ -51,6 +51,13 @@ class Patched:
 
     activations: Mapping[Tap, Float[np.ndarray, "n width"]]
     logits: Float[np.ndarray, "n V"] | None
+
+    def __repr__(self) -> str:
+        parts = {f"{point} of layer {layer}": value for (layer, point), value in self.activations.items()}
+        if self.logits is not None:
+            parts["logits"] = self.logits
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in parts.items())
+        return f"Patched: {shapes or 'nothing was read'}"
 
 
 @torch.inference_mode()

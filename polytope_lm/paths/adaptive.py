@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Run = Callable[["Float[np.ndarray, ' n']"], Sequence["Float[np.ndarray, 'n _']"]]
 
 EVALUATIONS = 40
+_MOST = 1032  # nodes are solved for together: beyond this they take minutes and gigabytes
 _FIRST = 16
 _HELD_OUT = 7
 _SAFETY = 2.0  # the error between the held-out places may exceed the largest at them
@@ -87,13 +88,15 @@ def follow(run: Run, *, evaluations: int = EVALUATIONS, signs: int) -> Followed:
         signs: how many quantities, from the first, are searched for sign changes; later ones are only kept.
 
     Raises:
-        PolytopeError: fewer evaluations than the first round takes.
+        PolytopeError: fewer evaluations than the first round takes, or more than 1,032.
 
     """
     if evaluations < _FIRST + 1 + _HELD_OUT:
         raise PolytopeError(
             f"evaluations={evaluations}: at least {_FIRST + 1 + _HELD_OUT} are needed (40 is the default)"
         )
+    if evaluations > _MOST:
+        raise PolytopeError(f"evaluations={evaluations}: at most {_MOST:,} (40 is the default)")
     n, shares, parts = _FIRST, np.empty(0), []
     while True:
         wanted = np.concatenate([np.arange(n + 1) / n, _halfway(n)])

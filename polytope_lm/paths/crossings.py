@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 _BARS = " ▁▂▃▄▅▆▇█"
+_SHOWN = 40  # characters of a prompt
+
+
+def shortened(text: str) -> str:
+    """Return a text as Python spells it, cut where it is long: for one line that says what something is."""
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class LayerMethod:
         return "unknown" if self.missed_at_most is None else str(self.missed_at_most)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OutputChange:
     """The next-token distribution at equally spaced places of a path, one more than there are steps.
 
@@ -80,13 +86,21 @@ class OutputChange:
     top_probability: Float[np.ndarray, " places"]
     error: float = 0.0
 
+    def __repr__(self) -> str:
+        most = float(self.js.max()) if len(self.js) else 0.0
+        ends = " -> ".join(shortened(token) for token in (self.top[0], self.top[-1]))
+        return (
+            f"OutputChange: {len(self.js):,} steps, at most {most:.3f}, sum {self.length:.3f}; "
+            f"likeliest next token {ends}"
+        )
+
     @property
     def length(self) -> float:
         """Length of the path in output space: the sum of the distances."""
         return float(self.js.sum())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Crossings:
     """All crossings of one path, ordered by layer and place.
 
@@ -191,6 +205,16 @@ class Crossings:
         from polytope_lm.paths.figures import crossings_table  # noqa: PLC0415
 
         return crossings_table(self)
+
+    def __repr__(self) -> str:
+        ends = " -> ".join(shortened(prompt) for prompt in self.prompts)
+        layers = sorted(part.layer for part in self.layers)
+        where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
+        missed = "unknown" if self.missed_at_most is None else f"{self.missed_at_most:,}"
+        return (
+            f"Crossings: {ends}; {self.shape} in {self.space} of layer {self.site.layer}; {len(self):,} in "
+            f"{where}, missed at most: {missed}"
+        )
 
     def __str__(self) -> str:
         rows = [

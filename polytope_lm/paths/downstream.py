@@ -11,15 +11,17 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.interventions import run_patched
 from polytope_lm.paths.adaptive import follow
 from polytope_lm.paths.crossings import LayerMethod, OutputChange
-from polytope_lm.paths.output import interpolated_change, output_change
+from polytope_lm.paths.output import interpolated_change, joined, output_change
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from polytope_lm.models.hooks import Point
     from polytope_lm.paths.path import Path
 
 _STEPS = 33  # of the output's change
+_MOST_STEPS = 100_000
+_BLOCK = 512  # places whose activations are held at once
 
 
 class Part(NamedTuple):
@@ -88,22 +90,43 @@ class Runs:
         """Look in equal steps, placing each sign change by linear interpolation.
 
         Args:
-            steps: how many.
+            steps: how many, 100,000 at most.
 
         Raises:
-            PolytopeError: no step, or NaN along the path.
+            PolytopeError: no step or too many, or NaN along the path.
 
         """
         if steps < 1:
             raise PolytopeError(f"steps={steps}: a grid needs at least 1 step (or leave it out)")
+        if steps > _MOST_STEPS:
+            raise PolytopeError(
+                f"steps={steps}: a grid has at most {_MOST_STEPS:,} steps, a forward evaluation each (left "
+                "out, places are added as needed)"
+            )
         t = np.linspace(0, 1, steps + 1)
-        values = self.at(t)
-        change = output_change(t, values[-1], self.tokenizer) if self.path.model.has_logits else None
-        later = Later([], [], change)
-        for site, h in zip(self.sites, values, strict=False):
-            later.methods.append(LayerMethod(site, f"grid of {steps} steps{self.note}", None, _hamming(h)))
-            later.parts.append(_sign_changes(t, h, site.layer))
-        return later
+        found, changes, ends = [], [], []
+        for where, values in self._blocks(t):
+            ends.append([h[[0, -1]] for h in values[: len(self.sites)]])
+            found.append([_sign_changes(where, h, s.layer) for s, h in zip(self.sites, values, strict=False)])
+            if self.path.model.has_logits:
+                changes.append(output_change(where, values[-1], self.tokenizer))
+        later = Later([], [part for layer in zip(*found, strict=True) for part in layer], None)
+        for site, first, last in zip(self.sites, ends[0], ends[-1], strict=True):
+            differ = _hamming(np.stack([first[0], last[-1]]))
+            later.methods.append(LayerMethod(site, f"grid of {steps} steps{self.note}", None, differ))
+        return later._replace(change=joined(changes) if changes else None)
+
+    def _blocks(self, t: np.ndarray) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """Run the model at many places, some at a time; each block begins with the last one's last place."""
+        before: list[np.ndarray] = []
+        for first in range(0, len(t), _BLOCK):
+            places = t[first : first + _BLOCK]
+            values = self.at(places)
+            if before:
+                places = t[first - 1 : first + _BLOCK]
+                values = [np.concatenate([row, h]) for row, h in zip(before, values, strict=True)]
+            before = [h[-1:] for h in values]
+            yield places, values
 
     def adaptive(self, evaluations: int) -> Later:
         """Add places until the crossings agree; see `paths.adaptive`.

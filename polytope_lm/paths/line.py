@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 19  # neurons times lines solved at once: the two products' results take 4 MB each
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LineCrossings:
     """The crossings of P straight lines at one site, ordered by line and then by place.
 
@@ -58,6 +58,11 @@ class LineCrossings:
     on: Bool[np.ndarray, " n"]
     returns: Bool[np.ndarray, " n"]
     hamming: Int[np.ndarray, " P"]
+
+    def __repr__(self) -> str:
+        lines = "1 line" if len(self.hamming) == 1 else f"{len(self.hamming):,} lines"
+        again = int(self.returns.sum())
+        return f"LineCrossings: {len(self.t):,} on {lines}, {again:,} of them of neurons that cross twice"
 
     @property
     def counts(self) -> Int[np.ndarray, " P"]:

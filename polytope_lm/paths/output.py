@@ -12,6 +12,8 @@ from polytope_lm.paths.adaptive import Followed, predicted
 from polytope_lm.paths.crossings import OutputChange
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float
 
 
@@ -54,6 +56,17 @@ def output_change(
         js=js_distances(probabilities),
         top=tuple(words[int(token)] for token in top),
         top_probability=probabilities.max(axis=1),
+    )
+
+
+def joined(changes: Sequence[OutputChange]) -> OutputChange:
+    """Put the changes along successive stretches of a path together; each begins where the last one ends."""
+    first, *rest = changes
+    return OutputChange(
+        t=np.concatenate([first.t, *(one.t[1:] for one in rest)]),
+        js=np.concatenate([one.js for one in changes]),
+        top=(*first.top, *(token for one in rest for token in one.top[1:])),
+        top_probability=np.concatenate([first.top_probability, *(one.top_probability[1:] for one in rest)]),
     )
 
 

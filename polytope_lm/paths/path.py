@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 import torch
 
+from polytope_lm.codes.capture import check_text
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import read
 from polytope_lm.models.interventions import Space
 from polytope_lm.paths.adaptive import EVALUATIONS
-from polytope_lm.paths.crossings import Crossings, LayerMethod
+from polytope_lm.paths.crossings import Crossings, LayerMethod, shortened
 from polytope_lm.paths.downstream import Part, Runs
 from polytope_lm.paths.line import in_layer_crossings
 from polytope_lm.tokens import specials, tokenise
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.sites import Site
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Path:
     """A straight line between two activations of one site; downstream, in the context of prompt A.
 
@@ -54,6 +55,11 @@ class Path:
     position: int
     a: Float[np.ndarray, " D"]
     b: Float[np.ndarray, " D"]
+
+    def __repr__(self) -> str:
+        ends = " -> ".join(shortened(prompt) for prompt in self.prompts)
+        where = f"{self.shape} in {self.space} of layer {self.site.layer}, length {self.length:.4g}"
+        return f"Path: {ends}; {where}; {shortened(self.model.name)}"
 
     @property
     def space(self) -> str:
@@ -89,8 +95,8 @@ class Path:
             evaluations: forward evaluations at most, where `steps` is not given.
 
         Raises:
-            PolytopeError: `downstream` in a model that reads both ways, no step, too few evaluations, NaN
-                along the path.
+            PolytopeError: `downstream` in a model that reads both ways, no step or too many, too few
+                evaluations or too many, NaN along the path.
 
         """
         found = in_layer_crossings(self.model.geometry(self.site), self.a, self.b, at=self.at)
@@ -137,8 +143,9 @@ def path(
         position: which token of each prompt, special tokens not counted; -1 is the last.
 
     Raises:
-        PolytopeError: an unknown space or shape, no such layer or kind, a prompt without a token at this
-            position or longer than the model's context, or NaN in an activation.
+        PolytopeError: an unknown space or shape, no such layer or kind, a prompt that is empty, has a lone
+            surrogate, has no token at this position or is longer than the model's context, or NaN in an
+            activation.
 
     """
     if at not in get_args(Space):
@@ -163,6 +170,7 @@ def _end(model: Model, prompt: str, name: str, position: int) -> tuple[np.ndarra
     if model.tokenizer is None:
         msg = f"{model.name} has no tokenizer to read a prompt with: plm.wrap(model, tokenizer)"
         raise PolytopeError(msg)
+    check_text(f"prompt {name}", prompt)
     around = specials(model.tokenizer)
     text = tokenise([prompt], model.tokenizer)[0]
     count = len(text.ids)

@@ -127,3 +127,16 @@ def test_words_name_the_method():
     assert "layer   2      1 crossings" in str(crossings())
     assert "grid of 33 steps; missed at most: unknown" in str(crossings())
     assert "<td>unknown</td>" in crossings()._repr_html_()
+
+
+def test_what_was_found_is_shown_in_a_line():
+    found = crossings(prompt="long " * 800 + NASTY)
+    assert repr(found) == (
+        f"Crossings: '{('long ' * 8)[:39]}…' -> 'c d'; line in resid_mid of layer 1; 4 in layers 1 to 2, "
+        "missed at most: unknown"
+    )
+    assert (
+        repr(found.output_change)
+        == "OutputChange: 2 steps, at most 0.200, sum 0.300; likeliest next token 'x' -> 'z'"
+    )
+    assert "\x00" not in repr(crossings(prompt=NASTY))

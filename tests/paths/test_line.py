@@ -227,6 +227,14 @@ def test_a_radial_line_crosses_almost_nothing_under_a_norm():
     assert in_layer_crossings(site, x, 7 * x).t.size == 0
 
 
+def test_crossings_of_lines_are_shown_in_a_line():
+    rng = np.random.default_rng(0)
+    found = in_layer_crossings(geometry("LayerNorm", biased=True), *rng.normal(size=(2, 50, 12)))
+    crossed, again = len(found.t), int(found.returns.sum())
+    line = f"LineCrossings: {crossed:,} on 50 lines, {again} of them of neurons that cross twice"
+    assert repr(found) == line
+
+
 def test_no_lines_no_crossings():
     found = in_layer_crossings(geometry("none", biased=True), np.zeros((0, 12)), np.zeros((0, 12)))
     assert found.t.size == 0

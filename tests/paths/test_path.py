@@ -7,11 +7,13 @@ import pytest
 import torch
 import transformers as tf
 from conftest import randomised
+from tokenizers.normalizers import Replace
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models import interventions
 from polytope_lm.models.interventions import run_patched
+from polytope_lm.paths import downstream
 from polytope_lm.paths.crossings import Crossings
 from polytope_lm.paths.output import js_distances
 
@@ -325,7 +327,8 @@ def test_a_bos_token_is_not_counted(gpt2, tokenizer):
         ({"layer": 0, "at": "embed"}, "at='embed'.*available: resid_mid, mlp_in"),
         ({"layer": 0, "shape": "arc"}, "shape='arc'.*available: line"),
         ({"layer": 0, "position": 40}, "position=40 is outside prompt A"),
-        ({"layer": 0, "prompt_b": ""}, r"prompt B \(''\) has no token"),
+        ({"layer": 0, "prompt_b": ""}, "prompt B is empty"),
+        ({"layer": 0, "prompt_a": "a \udcff"}, "prompt A has a lone surrogate"),
         ({"layer": 0, "prompt_b": "bank " * 70}, "prompt B has .* tokens, the context 64"),
     ],
 )
@@ -336,9 +339,53 @@ def test_bad_input_is_one_clear_line(model, arguments, match):
     assert "\n" not in str(error.value)
 
 
-def test_a_grid_needs_a_step(model):
-    with pytest.raises(PolytopeError, match="steps=0"):
-        plm.path(model, A, B, layer=0).crossings(downstream=True, steps=0)
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"steps": 0}, "steps=0.*at least 1"),
+        ({"steps": 10**8}, "steps=100000000.*at most 100,000"),
+        ({"evaluations": 23}, "evaluations=23: at least 24"),
+        ({"evaluations": 10**8}, "evaluations=100000000: at most 1,032"),
+    ],
+)
+def test_steps_and_evaluations_have_bounds(model, arguments, match):
+    with pytest.raises(PolytopeError, match=match) as error:
+        plm.path(model, A, B, layer=0).crossings(downstream=True, **arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("block", [1, 7, 50])
+def test_a_grid_in_blocks_is_the_same_grid(model, monkeypatch, block):
+    path = plm.path(model, A, B, layer=0)
+    whole = path.crossings(downstream=True, steps=50)
+    monkeypatch.setattr(downstream, "_BLOCK", block)
+    parts = path.crossings(downstream=True, steps=50)
+    assert parts.layers == whole.layers
+    np.testing.assert_array_equal(parts.layer, whole.layer)
+    np.testing.assert_array_equal(parts.neuron, whole.neuron)
+    np.testing.assert_allclose(parts.t, whole.t, atol=1e-4)
+    one, other = parts.output_change, whole.output_change
+    assert one.top == other.top
+    for name in ("t", "js", "top_probability"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=2e-4)
+
+
+def test_a_prompt_that_becomes_no_token_is_one_clear_line(model, monkeypatch):
+    monkeypatch.setattr(model.tokenizer.backend_tokenizer, "normalizer", Replace("~", ""))
+    with pytest.raises(PolytopeError, match=r"prompt A \('~'\) has no token"):
+        plm.path(model, "~", B, layer=0)
+
+
+def test_a_path_and_its_patches_are_shown_in_a_line(model):
+    path = plm.path(model, "bank " * 30, B, layer=0)
+    assert repr(path).startswith("Path: 'bank bank")
+    assert len(repr(path)) < 200
+    assert "resid_mid of layer 0" in repr(path)
+    run = run_patched(model, path.input_ids, path.points([0, 1]), layer=0, position=3, taps=[(1, "h")])
+    assert (
+        repr(run)
+        == f"Patched: h of layer 1 [2, {model.site(1).width}], logits [2, {model.hf.config.vocab_size}]"
+    )
 
 
 def test_nan_names_its_place(gpt2, tokenizer):

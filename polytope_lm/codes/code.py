@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from polytope_lm.codes.hamming import unpack
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jaxtyping import Bool, Float, Int, Int32, UInt8
 
@@ -48,13 +48,19 @@ class Code:
         """How many neurons are on."""
         return int(np.bitwise_count(self.packed).sum())
 
-    def __xor__(self, other: Code) -> Difference:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return the code as booleans, for `np.asarray`."""
+        return as_array(lambda: self.bits, dtype, copy)
+
+    def __xor__(self, other: object) -> Difference:
         """Compare with another code of the same site.
 
         Raises:
             PolytopeError: the codes are of different sites.
 
         """
+        if not isinstance(other, Code):
+            return NotImplemented
         if (self.site.key, self.site.width) != (other.site.key, other.site.width):
             raise PolytopeError(
                 f"codes of different sites can't be compared: {self.site.key} and {other.site.key}"
@@ -116,6 +122,18 @@ class Differences:
         pairs = len(next(iter(self.counts.values()), ()))
         means = (f"{s.key}: {self.counts[s.key].mean():.1f} of {s.width}" for s in self.sites if pairs)
         return f"bits that differ, mean of {pairs} pairs of tokens: {'; '.join(means)}"
+
+
+def as_array(bits: Callable[[], np.ndarray], dtype: Any, copy: bool | None) -> np.ndarray:
+    """Answer numpy's `__array__`: booleans that are always a copy, as codes are packed.
+
+    Raises:
+        ValueError: `copy=False`, as numpy's protocol wants.
+
+    """
+    if copy is False:
+        raise ValueError("codes are packed: as booleans they are always a copy")
+    return np.asarray(bits(), dtype=dtype)
 
 
 def visible(text: object) -> object:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polytope_lm.codes import hamming
-from polytope_lm.codes.code import Code, Differences, visible_frame
+from polytope_lm.codes.code import Code, Differences, as_array, visible_frame
 from polytope_lm.codes.indexing import chosen_rows, chosen_sites, is_integer, prompt_rows, token_rows
 from polytope_lm.codes.layout import KEEPABLE
 from polytope_lm.codes.nearest import Nearest, nearest
@@ -79,6 +79,20 @@ class TokenCodes(ABC):
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def __iter__(self) -> Iterator[Codes]:
+        """Yield each prompt's codes: `codes[0]`, `codes[1]`, ... (`len` counts tokens)."""
+        return (self[prompt] for prompt in range(len(self.ids)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return the only site's codes as booleans, for `np.asarray`.
+
+        Raises:
+            PolytopeError: there are several sites.
+            ValueError: `copy=False`: packed bits can't be given as booleans without a copy.
+
+        """
+        return as_array(self.bits, dtype, copy)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -257,13 +271,18 @@ class TokenCodes(ABC):
         found = separating(self._whole(site), site.width, rows_a, rows_b, alpha=alpha, documents=documents)
         return found.with_contexts(self.context)
 
+    def _counts(self) -> tuple[int, int]:
+        """Return the numbers of tokens and documents."""
+        return len(self), len(self.ids)
+
     def __repr__(self) -> str:
         sites = ", ".join(f"{s.key} ({s.width} bits)" for s in self.sites[:4]) + (
             ", …" if len(self.sites) > 4 else ""
         )
         kept = f"; kept {', '.join(self.kept)}" if self.kept else ""
+        tokens, documents = self._counts()
         return (
-            f"{type(self).__name__}: {len(self):,} tokens of {len(self.ids):,} documents; {sites}{kept}; "
+            f"{type(self).__name__}: {tokens:,} tokens of {documents:,} documents; {sites}{kept}; "
             f"{self.provenance.get('model', '')}"
         )
 
@@ -294,13 +313,15 @@ class Codes(TokenCodes):
         """Yield the one block that there is."""
         yield self.arrays[site.key] if name is None else self.kept_arrays[f"{site.key}.{name}"]
 
-    def __xor__(self, other: Codes) -> Differences:
+    def __xor__(self, other: object) -> Differences:
         """Compare row by row with other codes of the same sites.
 
         Raises:
             PolytopeError: other numbers of tokens, or other sites.
 
         """
+        if not isinstance(other, Codes):
+            return NotImplemented
         if len(self) != len(other):
             raise PolytopeError(f"^ compares row by row, and there are {len(self)} and {len(other)} tokens")
         if [(s.key, s.width) for s in self.sites] != [(s.key, s.width) for s in other.sites]:

@@ -38,6 +38,7 @@ MANIFEST, MANIFEST_SUM, COMPLETE, SHARDS = "manifest.json", "manifest.sha256", "
 TOKENS, DOCUMENTS, SHARD = "tokens.parquet", "documents.parquet", "shard.json"
 LOCK = ".lock"
 LOCK_NAME = re.compile(r"\.lock(\.[0-9]+\.[0-9]+)?")
+LEFTOVER_NAME = re.compile(r"\.[0-9]{5,}\.tmp|(manifest\.json|manifest\.sha256|complete\.json)\.tmp")
 KEEPABLE = ("x", "u", "h", "up", "post")
 _SUM = re.compile(r"[0-9a-f]{64}")
 

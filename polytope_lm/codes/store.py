@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +18,15 @@ from polytope_lm.codes import arrays, layout, tables
 from polytope_lm.codes.codes import TokenCodes
 from polytope_lm.codes.verifying import problems
 from polytope_lm.codes.widths import width_of
+from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     import datasets
 
     from polytope_lm.models.sites import Site
+
+_log = logging.getLogger(__name__)
+_SHOWN = 8
 
 Recompute = Callable[["CodeStore", str, "Site"], Float[np.ndarray, "T W"]]
 
@@ -33,6 +39,8 @@ class CodeStore(TokenCodes):
     Attributes:
         path: its directory.
         manifest: what determined its bytes.
+        missing: numbers of the shards that are not there though a later one is, or though the capture had
+            finished.
 
     """
 
@@ -41,8 +49,12 @@ class CodeStore(TokenCodes):
         self.manifest = layout.read_manifest(path)
         self.sites = layout.manifest_sites(self.manifest)
         self.kept = tuple(self.manifest["keep"])
-        self.provenance: Mapping[str, Any] = self.manifest
         self._records = {n: layout.read_record(layout.shard_path(path, n)) for n in layout.committed(path)}
+        self._finished = _finished(path)
+        last = max(self._finished or 0, *(n + 1 for n in self._records), 0)
+        self.missing = tuple(n for n in range(last) if n not in self._records)
+        gap = self._gap()
+        self.provenance: Mapping[str, Any] = {**self.manifest, "incomplete": gap} if gap else self.manifest
         self._recompute = recompute
         self._recomputed: dict[tuple[str, str], Float[np.ndarray, "T W"]] = {}
 
@@ -91,6 +103,34 @@ class CodeStore(TokenCodes):
             labels[name] = self.documents[name].to_numpy()[frame["document"]]
         return frame.assign(**{name: pd.Series(values, dtype="str") for name, values in labels.items()})
 
+    def _gap(self) -> str:
+        """Say what a store that is not whole lacks; nothing for a whole one."""
+        if self.missing:
+            return f"{len(self.missing)} shard{'s' if len(self.missing) != 1 else ''} missing"
+        return "" if self._finished is not None else "the capture did not finish"
+
+    def _check_readable(self) -> None:
+        """Refuse to read a finished store that lost shards: rows and documents would move up unnoticed."""
+        if self._finished is None or not self.missing:
+            return
+        names = ", ".join(layout.shard_name(n) for n in self.missing[:_SHOWN])
+        more = ", ..." if len(self.missing) > _SHOWN else ""
+        raise PolytopeError(
+            f"{self.path}: {self._gap()} of a finished store ({names}{more}): run the capture again, it "
+            f"makes what is missing"
+        )
+
+    def _counts(self) -> tuple[int, int]:
+        return int(self.shards["rows"].sum()), int(self.shards["documents"].sum())
+
+    def __repr__(self) -> str:
+        gap = self._gap()
+        return super().__repr__() + (f"; incomplete: {gap}" if gap else "")
+
+    def _repr_html_(self) -> str:
+        lost = self._finished is not None and self.missing
+        return f"<p>{html.escape(repr(self))}</p>" if lost else super()._repr_html_()
+
     def verify(self) -> list[str]:
         """Check every file; return one line for each thing that is wrong, so an empty list is good news."""
         return problems(self.path)
@@ -114,6 +154,7 @@ class CodeStore(TokenCodes):
         if name is not None and name not in self.kept:
             yield self._again(name, site)
             return
+        self._check_readable()
         dtype = np.dtype("uint8" if name is None else self.manifest["keep_dtype"])
         file, columns = f"{site.key}.npy" if name is None else f"{site.key}.{name}.npy", width_of(site, name)
         for number, record in self._records.items():
@@ -129,14 +170,23 @@ class CodeStore(TokenCodes):
 
     def _table(self, name: str) -> pa.Table:
         """Return one table over all shards."""
+        self._check_readable()
         parts = [
             tables.read_parquet(layout.shard_path(self.path, n), name, r) for n, r in self._records.items()
         ]
         return pa.concat_tables([tables.empty(name), *parts], promote_options="default")
 
 
+def _finished(path: Path) -> int | None:
+    """Return how many shards a finished store had; a damaged note is `verify`'s to tell."""
+    try:
+        return layout.completed_shards(path)
+    except PolytopeError:
+        return None
+
+
 def open_store(path: str | Path) -> CodeStore:
-    """Open a store for reading.
+    """Open a store for reading. One that is not whole is said to be so through `logging`.
 
     Args:
         path: its directory.
@@ -145,4 +195,9 @@ def open_store(path: str | Path) -> CodeStore:
         PolytopeError: no store there, a damaged manifest, or another format version.
 
     """
-    return CodeStore(Path(path))
+    store = CodeStore(Path(path))
+    if "incomplete" in store.provenance:
+        _log.warning(
+            "%s is incomplete: %s; run the capture again", store.path, store.provenance["incomplete"]
+        )
+    return store

@@ -58,7 +58,8 @@ def _completion_problems(path: Path, there: list[int], records: dict[int, layout
     try:
         total = layout.completed_shards(path)
         if total is None:
-            yield f"{file}: missing: the capture did not finish, run it again"
+            yield f"{path}: not finished: run the capture again"
+            return
     except PolytopeError as error:
         yield str(error)
     missing = set(range(max(total or 0, *(n + 1 for n in there), 0))) - set(there)
@@ -77,6 +78,8 @@ def _strangers(directory: Path, expected: set[str]) -> Iterator[str]:
         elif layout.LOCK_NAME.fullmatch(path.name):
             if path.stat().st_size:
                 yield f"{path}: not empty, as a lock of the store is: remove it"
+        elif layout.LEFTOVER_NAME.fullmatch(path.name):
+            yield f"{path}: left over from an interrupted capture; run the capture again"
         elif path.name not in expected:
             yield f"{path}: foreign: it is not the store's, move it away"
 

@@ -227,9 +227,7 @@ class StoreWriter:
                 lock.acquire(blocking=False)
             except Timeout:
                 raise PolytopeError(
-                    f"{self.path}: another capture is writing this store (it holds {candidate.name}); wait "
-                    f"or choose "
-                    f"another --out"
+                    f"{self.path}: another capture is writing this store; wait or choose another --out"
                 ) from None
             if candidate.name == own:
                 self._lock = lock

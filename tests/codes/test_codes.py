@@ -220,3 +220,27 @@ def test_frames_and_data_sets(codes):
     assert data[3]["token"] == codes.tokens["token"].iloc[3]
     np.testing.assert_array_equal(np.array(data["L01.pre"][:]), codes.packed(1))
     assert data.features["L01.pre"].length == 12
+
+
+def test_iterating_gives_prompts_and_numpy_gives_booleans(model, sentences):
+    codes = plm.encode(model, sentences, layers=[1])
+    prompts = list(codes)
+    assert len(prompts) == len(sentences)
+    assert all(np.array_equal(p.bits(1), codes[i].bits(1)) for i, p in enumerate(prompts))
+    array = np.asarray(codes)
+    assert array.dtype == bool
+    assert np.array_equal(array, codes.bits(1))
+    assert np.asarray(codes, np.float32).dtype == np.float32
+    code = codes[0, 0, 1]
+    assert np.array_equal(np.asarray(code), code.bits)
+    with pytest.raises(ValueError, match="always a copy"):
+        np.array(code, copy=False)
+    with pytest.raises(plm.PolytopeError, match="codes of several sites here"):
+        np.asarray(plm.encode(model, sentences))
+
+
+def test_codes_differ_from_codes_only(model, sentences):
+    codes = plm.encode(model, sentences, layers=[1])
+    for thing in (codes, codes[0, 0, 1]):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            thing ^ 3

@@ -97,20 +97,54 @@ def test_what_is_missing_truncated_foreign_or_a_link_is_named(store):
         assert what in said.split(f"{store / name}: ")[1].splitlines()[0]
 
 
-def test_missing_shards_and_an_unfinished_capture_are_named(store):
+def test_missing_shards_and_an_unfinished_capture_are_named(store, caplog):
     shutil.rmtree(store / "shards/00001")
     opened = plm.open_store(store)
     assert not opened.complete
     assert len(opened.shards) == 1
     assert opened.verify() == [f"{store}/shards/00001: missing shard: run the capture again"]
+    with pytest.raises(plm.PolytopeError, match=r"1 shard missing of a finished store \(00001\): run the"):
+        len(opened)
+    with pytest.raises(plm.PolytopeError, match=r"1 shard missing"):
+        opened.packed(1)
+    assert "2 documents" in repr(opened)
+    assert repr(opened).endswith("incomplete: 1 shard missing")
+    assert "1 shard missing" in opened._repr_html_()
+    assert opened.provenance["incomplete"] == "1 shard missing"
+    assert "store is incomplete: 1 shard missing; run the capture again" in caplog.text
     (store / "complete.json").unlink()
-    assert opened.verify() == [f"{store}/complete.json: missing: the capture did not finish, run it again"]
+    assert opened.verify() == [f"{store}: not finished: run the capture again"]
     (store / "shards/00000").rename(store / "shards/00001")
     said = plm.open_store(store).verify()
     assert (
         f"{store}/shards/00001: holds the documents of another shard: delete it and run the capture again"
         in said
     )
+
+
+def test_a_gap_of_an_unfinished_store_is_said_and_what_is_there_can_be_read(store, caplog):
+    assert "incomplete" not in plm.open_store(store).provenance
+    assert not caplog.records
+    (store / "complete.json").unlink()
+    assert repr(plm.open_store(store)).endswith("incomplete: the capture did not finish")
+    shutil.rmtree(store / "shards/00000")
+    opened = plm.open_store(store)
+    assert opened.missing == (0,)
+    assert "incomplete: 1 shard missing" in repr(opened)
+    assert len(opened) == len(opened.packed(1)) > 0
+    assert opened.verify() == [f"{store}: not finished: run the capture again"]
+
+
+def test_what_an_interrupted_capture_left_is_not_foreign(store):
+    (store / "shards/.00007.tmp").mkdir()
+    (store / "complete.json.tmp").write_text("{")
+    (store / "shards/.notes.tmp").write_text("mine")
+    said = plm.open_store(store).verify()
+    cure = "left over from an interrupted capture; run the capture again"
+    assert f"{store}/shards/.00007.tmp: {cure}" in said
+    assert f"{store}/complete.json.tmp: {cure}" in said
+    assert f"{store}/shards/.notes.tmp: foreign: it is not the store's, move it away" in said
+    assert len(said) == 3
 
 
 def test_the_cure_cures(model, store):

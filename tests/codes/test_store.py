@@ -110,7 +110,7 @@ def test_a_process_killed_for_real_resumes_to_the_same_bytes(tmp_path):
     stopped = plm.open_store(tmp_path / "killed")
     assert 0 < len(stopped.shards) < 100, "killed in the middle"
     assert not stopped.complete
-    assert "did not finish" in "".join(stopped.verify())
+    assert "not finished" in "".join(stopped.verify())
     model = plm.load("tiny-gpt2")
     texts = [f"Text number {i} of many." for i in range(400)]
     for name in ("killed", "whole"):

@@ -143,7 +143,10 @@ def test_lists_of_strings_documents_and_rows():
 
 def test_a_lone_surrogate_is_no_text(write):
     refused(["a\ud800"], r"character 1 is the lone surrogate U\+D800")
-    refused(write("x.jsonl", '{"text": "a\\ud800"}'), r"U\+D800")
+    rows = '{"text": "fine"}\n{"text": "a\\ud800", "kind": "b"}\n'
+    refused(write("x.jsonl", rows), r"x\.jsonl, line 2: text, character 1 is the lone surrogate U\+D800")
+    rows = '{"text": "a", "kind": "\\udc00"}\n'
+    refused(write("y.jsonl", rows), r"y\.jsonl, line 1: kind, character 0 .*U\+DC00", label_columns="kind")
 
 
 @pytest.mark.parametrize("source", [[], ["", " "]])
@@ -483,6 +486,12 @@ def table():
     return datasets.Dataset.from_dict({"text": ["a", "b"], "topic": [1, 0]}, features=features)
 
 
+@pytest.mark.parametrize("name", ["document", "token", "position", "id", "index"])
+def test_reserved_names_of_labels_are_refused_before_anything_is_read(write, name):
+    with pytest.raises(PolytopeError, match=f"label column '{name}' has the name of a column"):
+        documents(write("x.jsonl", "no JSON"), label_columns=["kind", name])
+
+
 def test_a_directory_of_a_hub_data_set_is_streamed(table, tmp_path):
     (tmp_path / "news").mkdir()
     table.to_parquet(tmp_path / "news" / "train.parquet")
@@ -494,14 +503,18 @@ def test_a_directory_of_a_hub_data_set_is_streamed(table, tmp_path):
     refused(f"hub:{tmp_path / 'news'}#test", "Bad split: test")
 
 
-def test_a_saved_data_set(table, tmp_path):
+def test_a_saved_data_set(table, tmp_path, caplog):
     table.save_to_disk(tmp_path / "one")
     datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "two")
     assert [d.labels for d in documents(tmp_path / "one", label_columns="topic")] == [
         {"topic": "y"},
         {"topic": "x"},
     ]
+    assert documents(tmp_path / "one").describe() == "one"
+    assert not caplog.records
     assert texts(tmp_path / "two") == ["a", "b"]
+    assert f"split 'train' of train, test; for another give hub:{tmp_path / 'two'}#SPLIT" in caplog.text
+    assert documents(tmp_path / "two").describe() == "two#train"
     found = documents(f"hub:{tmp_path / 'two'}#test")
     assert [d.text for d in found] == ["b"]
     assert found.describe() == "hub:two#test"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 
 from polytope_lm.codes import layout, tables
 from polytope_lm.codes.codes import Codes
-from polytope_lm.codes.cost import estimate
+from polytope_lm.codes.cost import check_sampled, estimate, warn_sampled
 from polytope_lm.codes.forward import chunks, fill, in_memory, specs
 from polytope_lm.codes.plan import Plan, make_plan
 from polytope_lm.codes.progress import reporter
@@ -21,10 +22,10 @@ from polytope_lm.codes.writer import StoreWriter
 from polytope_lm.documents import Document, Documents
 from polytope_lm.documents import documents as read_documents
 from polytope_lm.errors import PolytopeError
-from polytope_lm.tokens import Window, Windowed, parse_rule
+from polytope_lm.tokens import Window, Windowed, parse_rule, specials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from jaxtyping import Float, Int64
 
@@ -61,6 +62,8 @@ def encode(
         PolytopeError: an empty text, an unknown layer, kind or rule.
 
     """
+    if not isinstance(texts, Iterable):
+        raise PolytopeError(f"can't encode {texts!r:.60}: give a string, a Document or a list of such")
     given: list[Any] = [texts] if isinstance(texts, (str, Document)) else list(texts)
     prompts = [t if isinstance(t, Document) else Document(id=str(i), text=t) for i, t in enumerate(given)]
     if not prompts:
@@ -69,6 +72,8 @@ def encode(
         check_text(f"text {i}", prompt.text)
     plan = make_plan(model, layers=layers, kind=kind, keep=keep, tokens=tokens, **options)
     windowed = plan.windowing.apply(prompts, 0, model.tokenizer)
+    check_sampled(plan, windowed.n_kept, windowed.n_without, len(prompts))
+    warn_sampled(plan, windowed.n_without, len(prompts))
     arrays = in_memory(plan.wanted, windowed.n_kept)
     fill(model, windowed.windows, plan.wanted, arrays, batch_tokens=plan.batch_tokens)
     keys = {site.key for site in plan.sites}
@@ -164,20 +169,25 @@ def capture(  # noqa: PLR0913 - settings, by name
     with StoreWriter(path, manifest, part) as writer, reporter(cost, show=progress) as report:
         shards = _write(plan, source, writer, size, report)
         writer.finish(shards)
-    return CodeStore(path, recompute=partial(_recompute, plan))
+    store = CodeStore(path, recompute=partial(_recompute, plan))
+    if store.complete:
+        rows, count = int(store.shards["rows"].sum()), int(store.shards["documents"].sum())
+        check_sampled(plan, rows, count, count)
+    return store
 
 
 def _write(
     plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, report: Callable[[int], None]
 ) -> int:
     """Capture every shard that is wanted and missing; return how many shards the documents make."""
-    number = -1
+    number, read, without = -1, 0, 0
     for number, chunk in enumerate(chunks(source, size)):
         if not writer.wants(number):
             writer.check(number, chunk)
             report(sum(len(d.text) for d in chunk))
             continue
         windowed = plan.windowing.apply(chunk, number * size, plan.model.tokenizer)
+        read, without = read + len(chunk), without + windowed.n_without
         spec = {s.name: (s.columns, s.dtype) for s in plan.wanted}
         scale = sum(len(d.text) for d in chunk) / max(windowed.n_tokens, 1)
         tables.check_label_names(name for document in chunk for name in document.labels)
@@ -186,6 +196,7 @@ def _write(
             done = partial(_scaled, report, scale)
             fill(plan.model, windowed.windows, plan.wanted, arrays, batch_tokens=plan.batch_tokens, done=done)
         writer.commit(number, windowed.n_kept, table, chunk, number * size)
+    warn_sampled(plan, without, read)
     return number + 1
 
 
@@ -246,6 +257,40 @@ def _recompute(plan: Plan, store: CodeStore, name: str, site: Site) -> Float[np.
         parts.append(arrays[wanted[0].name])
         start += size
     return np.concatenate(parts)
+
+
+def with_model(store: CodeStore, model: Model) -> CodeStore:
+    """Return a store that runs a model again for activations that were not kept, as `capture` returns it.
+
+    Args:
+        store: an opened store.
+        model: the one that wrote it.
+
+    Raises:
+        PolytopeError: another model, revision, dtype, or other special tokens.
+
+    """
+    was, own = store.manifest, store.site(store.layers[0])
+    if model.revision != was["revision"]:
+        raise PolytopeError(
+            f"{store.path} was written by {was['model']}, revision {was['revision']}; {model.name} is now "
+            f"revision {model.revision}: give the same model"
+        )
+    kind = own.hook if own.kind == "custom" else own.kind
+    same = {name: was[name] for name in ("tokens", "seed", "min_context", "max_length", "all_pieces")}
+    around = specials(model.tokenizer)
+    by_itself = [list(around.prefix), list(around.suffix)] == list(was["special_tokens"].values())
+    plan = make_plan(
+        model, layers=list(store.layers), kind=kind, keep=(), bos=None if by_itself else was["bos"], **same
+    )
+    now = plan.provenance()
+    for name in ("dtype", "special_tokens", "declared"):
+        if now[name] != was[name]:
+            raise PolytopeError(
+                f"{store.path} was written with {name} {was[name]}; {model.name} has {now[name]}: load it as "
+                "it was"
+            )
+    return CodeStore(store.path, recompute=partial(_recompute, plan))
 
 
 def _only(window: Window, positions: Int64[np.ndarray, " P"]) -> Window:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from polytope_lm.codes import tables
+from polytope_lm.errors import PolytopeError
+
 if TYPE_CHECKING:
     from polytope_lm.codes.plan import Plan
     from polytope_lm.documents import Documents
 
+_log = logging.getLogger(__name__)
 SAMPLE = 64
 # Of what a bare matrix product reaches; attention, norms and activations take the rest.
 EFFICIENCY = 0.6
@@ -47,10 +52,25 @@ class Cost:
                 f"a stream of documents, about {self.tokens_per_document:,.0f} tokens each; its length is "
                 f"not known"
             )
-        return (
-            f"{self.documents:,} documents, about {self.tokens:,} tokens to read, {self.stored:,} to store, "
-            f"{self.gigabytes:.3g} GB, {self.minutes:.1f} minutes on this machine"
-        )
+        counts = f"{self.documents:,} document{'s' if self.documents != 1 else ''}, about {self.tokens:,} "
+        counts += f"token{'s' if self.tokens != 1 else ''} to read, {self.stored:,} to store"
+        return f"{counts}, {_size(self.gigabytes or 0.0)}, {_time(self.minutes or 0.0)} on this machine"
+
+
+def _size(gigabytes: float) -> str:
+    for unit, size in (("GB", 1.0), ("MB", 1e-3), ("kB", 1e-6)):
+        if gigabytes >= size:
+            return f"{gigabytes / size:,.1f} {unit}"
+    return "under 1 kB"
+
+
+def _time(minutes: float) -> str:
+    if minutes < 1:
+        return "under a minute"
+    if minutes < 120:
+        whole = round(minutes)
+        return f"{whole} minute{'s' if whole != 1 else ''}"
+    return f"{minutes / 60:,.1f} hours"
 
 
 def estimate(plan: Plan, source: Documents) -> Cost:
@@ -60,9 +80,16 @@ def estimate(plan: Plan, source: Documents) -> Cost:
         plan: what will be captured.
         source: the documents; a local source is read once to count characters, a hub stream is not.
 
+    Raises:
+        PolytopeError: a label with a reserved name, or few documents that all give no token.
+
     """
-    sample = list(itertools.islice(iter(source), SAMPLE))
+    sample = list(itertools.islice(iter(source), SAMPLE + 1))
+    tables.check_label_names(name for document in sample for name in document.labels)
+    everything, sample = len(sample) <= SAMPLE, sample[:SAMPLE]
     windowed = plan.windowing.apply(sample, 0, plan.model.tokenizer)
+    if everything:
+        check_sampled(plan, windowed.n_kept, windowed.n_without, len(sample))
     read = sum(len(w.input_ids) for w in windowed.windows)
     per_document = read / len(sample)
     if source.name.startswith("hub:"):
@@ -75,6 +102,40 @@ def estimate(plan: Plan, source: Documents) -> Cost:
     return Cost(
         len(lengths), sum(lengths), tokens, stored, size / 1e9, tokens / _speed(plan) / 60, per_document
     )
+
+
+def check_sampled(plan: Plan, stored: int, without: int, documents: int) -> None:
+    """Refuse a sample rule that stores nothing.
+
+    Args:
+        plan: the capture.
+        stored: tokens that are stored.
+        without: documents that give no token.
+        documents: of so many.
+
+    Raises:
+        PolytopeError: no token at all is stored.
+
+    """
+    if not stored and documents:
+        raise PolytopeError(
+            f"no token is stored: {_without(plan, without, documents)}; use tokens 'all' or 'random:80'"
+        )
+
+
+def warn_sampled(plan: Plan, without: int, documents: int) -> None:
+    """Say through `logging` how many documents give no token."""
+    if without:
+        _log.warning("%s", _without(plan, without, documents))
+
+
+def _without(plan: Plan, without: int, documents: int) -> str:
+    rule = plan.windowing.rule
+    one = without == 1
+    why = f"{'is' if one else 'are'} too short for {rule} and give{'s' if one else ''}"
+    if rule.kind != "every":
+        why = f"ha{'s' if one else 've'} nothing for {rule} and give{'s' if one else ''}"
+    return f"{without} of {documents} document{'s' if documents != 1 else ''} {why} no token"
 
 
 def _speed(plan: Plan) -> float:

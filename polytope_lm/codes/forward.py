@@ -109,15 +109,31 @@ def fill(
         done: told after each batch how many tokens were read.
 
     Raises:
-        PolytopeError: a pre-activation is NaN or infinite; it names site, document and position.
+        PolytopeError: a pre-activation is NaN or infinite (it names site, document and position), or the
+            tokenizer is another model's.
 
     """
+    _check_token_ids(model, windows)
     ends = np.cumsum([len(w.keep) for w in windows], dtype=np.int64)
     first = {id(w): int(end) - len(w.keep) for w, end in zip(windows, ends, strict=True)}
     pad = model.tokenizer.pad_token_id
     for batch in batches(windows, token_budget=batch_tokens, pad_id=pad if pad is not None else 0):
         _run(model, batch, _Kept.of(batch, first), wanted, arrays)
         done(int(batch.attention_mask.sum()))
+
+
+def _check_token_ids(model: Model, windows: Sequence[Window]) -> None:
+    """Refuse tokens that the model has no embedding for."""
+    embedding = None
+    with contextlib.suppress(AttributeError, NotImplementedError):  # not every module says where they are
+        embedding = model.trunk.get_input_embeddings()  # type: ignore[operator]
+    rows = getattr(embedding, "num_embeddings", None)
+    largest = max((int(w.input_ids.max()) for w in windows if len(w.input_ids)), default=0)
+    if isinstance(rows, int) and largest >= rows:
+        raise PolytopeError(
+            f"{model.name}: the tokenizer gives token {largest} and the model has {rows} embeddings: it is "
+            f"another model's, give the model's own"
+        )
 
 
 @dataclass(frozen=True)
@@ -224,9 +240,16 @@ def _readers(model: Model, spec: Spec, array: np.ndarray, kept: _Kept) -> list[R
     if spec.site.kind != "custom":
         return readers
     weight, bias = next((w, b) for site, w, b in model.custom if site == spec.site)
-    return [
-        lambda a: readers[0](torch.nn.functional.linear(a.float(), weight.to(a.device), bias.to(a.device)))
-    ]
+
+    def declared(a: Tensor) -> None:
+        if a.shape[-1] != weight.shape[1]:
+            hook = spec.site.hook
+            raise PolytopeError(
+                f"{hook}: weight takes {weight.shape[1]} values, the activation there has {a.shape[-1]}"
+            )
+        readers[0](torch.nn.functional.linear(a.float(), weight.to(a.device), bias.to(a.device)))
+
+    return [declared]
 
 
 def _side_by_side(parts: Sequence[np.ndarray], width: int) -> np.ndarray:

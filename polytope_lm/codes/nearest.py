@@ -11,6 +11,7 @@ import pandas as pd
 
 from polytope_lm.codes import hamming
 from polytope_lm.codes.code import Code, visible_frame
+from polytope_lm.codes.indexing import is_integer
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def nearest(codes: TokenCodes, query: Code | int, k: int, layer: int | None) -> 
         raise PolytopeError(
             f"a code of {query.site.width} bits can't be searched among {site.width}-bit codes of {site.key}"
         )
+    if not is_integer(k):
+        raise PolytopeError(f"k = {k!r}: give a whole number")
     others = len(codes) - (row is not None)
     if not 1 <= k <= others:
         raise PolytopeError(f"k = {k}: choose from 1 to {others}, the number of other tokens")

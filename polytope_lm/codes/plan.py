@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from polytope_lm.codes.forward import Spec, specs
@@ -102,6 +104,8 @@ def make_plan(  # noqa: PLR0913 - the options of `capture`, by name
         raise PolytopeError(f"batch_tokens {batch_tokens}: at least 1")
     if max_length is not None and max_length < 1:
         raise PolytopeError(f"max_length {max_length}: at least 1")
+    if not isinstance(layers, (int, np.integer, Iterable)):
+        raise PolytopeError(f"layers {layers!r}: give 'all', an index or a list of indices")
     sites = select_sites(model, layers, kind)
     length = min(max_length or model.context_length, model.context_length)
     if min_context is None:

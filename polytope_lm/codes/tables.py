@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from polytope_lm.codes import layout
+from polytope_lm.documents.document import RESERVED
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
@@ -28,16 +29,16 @@ _TYPES = {layout.TOKENS: _TOKEN_TYPES, layout.DOCUMENTS: _DOCUMENT_TYPES}
 
 
 def check_label_names(names: Iterable[str]) -> None:
-    """Refuse labels that would hide a column of the token table.
+    """Refuse labels that would hide a column of the token or the document table.
 
     Raises:
         PolytopeError: such a label.
 
     """
     for name in names:
-        if name in TOKEN_COLUMNS:
+        if name in RESERVED:
             raise PolytopeError(
-                f"label {name!r} has the name of a column of the token table: rename it in the source"
+                f"label {name!r} has the name of a column of a store's tables: rename it in the source"
             )
 
 

@@ -10,6 +10,9 @@ from polytope_lm.errors import PolytopeError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Columns of the tables that tokens and documents stand in: a label of that name would hide one of them.
+RESERVED = ("document", "position", "start", "end", "token_id", "token", "index", "id", "text")
+
 
 @dataclass(frozen=True)
 class Span:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,15 @@ _PLAIN = ("arrow", "csv", "json", "parquet", "text")
 def is_saved(path: Path) -> bool:
     """Whether `save_to_disk` of `datasets` wrote this directory."""
     return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+
+
+def saved_splits(path: Path) -> tuple[str, ...]:
+    """Return the splits of a saved `DatasetDict`, none for any other directory."""
+    try:
+        splits = json.loads((path / "dataset_dict.json").read_bytes())["splits"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(map(str, splits)) if isinstance(splits, list) else ()
 
 
 def hub(name: str, columns: Columns) -> Iterator[Document]:

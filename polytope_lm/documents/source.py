@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -11,10 +12,11 @@ from typing import Literal
 
 from polytope_lm.documents import files, tables
 from polytope_lm.documents.collection import Documents
-from polytope_lm.documents.document import Document
+from polytope_lm.documents.document import RESERVED, Document
 from polytope_lm.documents.files import File
 from polytope_lm.errors import PolytopeError
 
+_log = logging.getLogger(__name__)
 SAMPLE, HUB = "sample", "hub:"
 _TEXT = (".txt", ".text", ".md", ".rst")
 _JSON = (".jsonl", ".ndjson", ".json")
@@ -97,6 +99,13 @@ def documents(
         raise PolytopeError(msg)
     if isinstance(label_columns, str):
         label_columns = (label_columns,)
+    for label in label_columns:
+        if label in RESERVED:
+            msg = (
+                f"label column {label!r} has the name of a column of a store's tables "
+                f"({', '.join(RESERVED)}); rename it in the source"
+            )
+            raise PolytopeError(msg)
     options = _Options(split, text_column, tuple(label_columns), id_column, header, senses)
     if isinstance(source, Documents):
         options.only("Documents that are read already")
@@ -188,7 +197,8 @@ def _open_directory(path: Path, options: _Options) -> tuple[str, Callable[[], It
     name = path.resolve().name
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         options.only("a saved data set", *_TABLE)
-        return _hub(str(path), options)
+        shown, read = _hub(str(path), options)
+        return shown.removeprefix(HUB), read
     found = [file for file in files.below(path) if file.path.suffix.lower() in _ALL]
     pairs = [file for file in found if options.senses is not False and is_senses(file)]
     found = pairs or found
@@ -256,5 +266,14 @@ def _hub(name: str, options: _Options) -> tuple[str, Callable[[], Iterator[Docum
     from polytope_lm.documents import hub  # noqa: PLC0415 - brings datasets
 
     base, mark, split = name.partition("#")
-    shown = f"{Path(base).resolve().name}{mark}{split}" if base and Path(base).is_dir() else name
+    if base and Path(base).is_dir():
+        if not mark and "train" in (splits := hub.saved_splits(Path(base))):
+            mark, split = "#", "train"
+            if len(splits) > 1:
+                _log.warning(
+                    "%s: split 'train' of %s; for another give hub:%s#SPLIT", base, ", ".join(splits), base
+                )
+        shown = f"{Path(base).resolve().name}{mark}{split}"
+    else:
+        shown = name
     return f"{HUB}{shown}", partial(hub.hub, name, options.columns)

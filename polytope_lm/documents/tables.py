@@ -82,7 +82,7 @@ def row_document(row: Mapping[str, object], columns: Columns, fallback: str, pla
     if not isinstance(text, str):
         msg = f"{place}: column {columns.text!r} is {_kind(text)}, not a text; mend or drop the row"
         raise PolytopeError(msg)
-    labels = {name: _label(row[name], name, place) for name in columns.labels}
+    found = {name: _label(row[name], name, place) for name in columns.labels}
     identifier: object = row[columns.id] if columns.id else fallback
     if isinstance(identifier, bool) or not isinstance(identifier, str | int) or identifier == "":
         msg = (
@@ -90,9 +90,21 @@ def row_document(row: Mapping[str, object], columns: Columns, fallback: str, pla
             "mend the row, or number rows with id_column=''"
         )
         raise PolytopeError(msg)
-    return Document(
-        str(identifier), text, {name: value for name, value in labels.items() if value is not None}
-    )
+    labels = {name: value for name, value in found.items() if value is not None}
+    for what, value in (("text", text), ("id", str(identifier)), *labels.items()):
+        _check_utf8(what, value, place)
+    return Document(str(identifier), text, labels)
+
+
+def _check_utf8(what: str, value: str, place: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON's \\ud800 escapes
+        msg = (
+            f"{place}: {what}, character {error.start} is the lone surrogate "
+            f"U+{ord(value[error.start]):04X}, which is no text; replace it in the source"
+        )
+        raise PolytopeError(msg) from None
 
 
 def _label(value: object, name: str, place: str) -> str | None:

@@ -39,7 +39,8 @@ def declare(model: Model, hook: str, weight: Any, bias: Any = None) -> tuple[Sit
         The site, its W and its b.
 
     Raises:
-        PolytopeError: an unknown hook point, or shapes that do not fit.
+        PolytopeError: an unknown hook point, shapes that do not fit, or numbers that are
+            not finite.
 
     """
     found = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook)
@@ -56,12 +57,12 @@ def declare(model: Model, hook: str, weight: Any, bias: Any = None) -> tuple[Sit
         )
     if known_point(model, hook) is None:
         _check_bridge(model, hook)
-    W = torch.as_tensor(weight, dtype=torch.float32).detach()
+    W = _numbers(hook, "weight", weight)
     if W.ndim != 2:
         raise PolytopeError(
             f"{hook}: weight has shape {tuple(W.shape)}, expected [N, width of the activation]"
         )
-    b = torch.zeros(len(W)) if bias is None else torch.as_tensor(bias, dtype=torch.float32).detach()
+    b = torch.zeros(len(W)) if bias is None else _numbers(hook, "bias", bias)
     if b.shape != (len(W),):
         raise PolytopeError(
             f"{hook}: bias has shape {tuple(b.shape)}, expected [{len(W)}] as the weight has {len(W)} rows"
@@ -71,6 +72,22 @@ def declare(model: Model, hook: str, weight: Any, bias: Any = None) -> tuple[Sit
         raise PolytopeError(f"{hook}: weight takes {W.shape[1]} values, the activation there has {expected}")
     premises = Premises("unknown", "none", bool((b != 0).any()), "none")
     return Site(layer, "custom", hook, W.shape[0], W.shape[1], premises), W, b
+
+
+def _numbers(hook: str, what: str, value: Any) -> Tensor:
+    """Read a weight or a bias as float32; refuse what is no array of finite numbers."""
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.float32).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PolytopeError(
+            f"{hook}: {what} of type {type(value).__name__} is no array of numbers: give a tensor or an array"
+        ) from error
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise PolytopeError(
+            f"{hook}: {bad} of {tensor.numel()} values of {what} are NaN or infinite: mend it"
+        )
+    return tensor
 
 
 def weights_digest(weight: Tensor, bias: Tensor) -> str:

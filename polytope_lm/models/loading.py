@@ -239,11 +239,12 @@ def load(
     """
     if dtype not in DTYPES:
         raise PolytopeError(f"unknown dtype {dtype!r}; choose among {', '.join(DTYPES)}")
-    from polytope_lm.models.sources import locate, read_model  # noqa: PLC0415 - slow to import
+    from polytope_lm.models.sources import checked_device, locate, read_model  # noqa: PLC0415 - slow to import
 
+    place = checked_device(device)
     source = locate(name, revision)
     hf, tokenizer, commit = read_model(source, DTYPES[dtype], trust_remote_code=trust_remote_code)
-    return _assemble(hf.to(device), tokenizer, source.name, commit or source.revision)
+    return _assemble(hf.to(place), tokenizer, source.name, commit or source.revision)
 
 
 def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model:

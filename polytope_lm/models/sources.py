@@ -41,6 +41,24 @@ class Source:
     revision: str | None
 
 
+def checked_device(device: Any) -> torch.device:
+    """Return a device that this machine can compute on.
+
+    Raises:
+        PolytopeError: an unknown device, or one that is not there.
+
+    """
+    import torch  # noqa: PLC0415 - slow to import
+
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise PolytopeError(f"device {device!r} can't be used here ({reason}): give 'cpu'") from error
+    return place
+
+
 def locate(name: str | Path, revision: str | None = None) -> Source:
     """Resolve a name: a packaged one first, then a path, then the hub.
 
@@ -54,6 +72,10 @@ def locate(name: str | Path, revision: str | None = None) -> Source:
             installed.
 
     """
+    if not isinstance(name, (str, Path)):
+        raise PolytopeError(
+            f"{name!r:.60} is no model name: give a string or a path; wrap() takes a loaded model"
+        )
     text = str(name)
     if name in packaged.PACKAGED:
         directory = packaged.directory(text, progress=_say)

@@ -10,6 +10,8 @@ from small import SENTENCES, randomised
 from transformers import BertConfig, BertModel
 
 import polytope_lm as plm
+from polytope_lm.codes import cost
+from polytope_lm.codes.cost import Cost
 from polytope_lm.documents import Document, Span
 
 MODULES = {
@@ -219,6 +221,7 @@ def test_what_is_not_stored_may_be_infinite(gpt2, tokenizer):
         ({"keep": "everything"}, "can't keep"),
         ({"keep": ["h"], "keep_dtype": "int8"}, "choose float32 or float16"),
         ({"tokens": "some"}, "no sample rule"),
+        ({"layers": None}, "layers None: give 'all'"),
         ({"batch_tokens": 0}, "at least 1"),
         ({"max_length": 0}, "at least 1"),
         ({"min_context": 99}, "min_context=99 leaves no room"),
@@ -237,6 +240,8 @@ def test_impossible_texts_are_one_line(model, gpt2, tmp_path):
         ([], "no texts"),
         (["a", ""], "text 1 is empty"),
         ([1], "text 0 is a int"),
+        (5, "can't encode 5: give a string"),
+        (None, "can't encode None"),
         (["\ud800"], "lone surrogate"),
     ]:
         with pytest.raises(plm.PolytopeError, match=said):
@@ -248,6 +253,7 @@ def test_impossible_texts_are_one_line(model, gpt2, tmp_path):
             plm.capture(model, ["x"], to=tmp_path / "s", part=part)
     with pytest.raises(plm.PolytopeError, match="label 'token' has the name of a column"):
         plm.capture(model, [Document("a", "text", {"token": "x"})], to=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
     with pytest.raises(plm.PolytopeError, match="label 'start' has the name of a column"):
         plm.encode(model, [Document("a", "text", {}, (Span(0, 2, {"start": "x"}),))])
 
@@ -259,3 +265,48 @@ def test_cost_is_told_first_and_only_when_asked(model, tmp_path, capfd):
     said = capfd.readouterr().err
     assert said.startswith("capture: 4 documents, about ")
     assert f"{len(store)} to store" in said.replace("\n", " ")
+
+
+def test_cost_in_words():
+    assert str(Cost(1, 9, 1, 1, 4.12e-6, 0.001, 1.0)) == (
+        "1 document, about 1 token to read, 1 to store, 4.1 kB, under a minute on this machine"
+    )
+    assert "2 documents, about 1,500 tokens" in (large := str(Cost(2, 9, 1500, 1, 3.25, 61.2, 750.0)))
+    assert large.endswith("3.2 GB, 61 minutes on this machine")
+    assert str(Cost(2, 9, 1500, 1, 0.0125, 150, 750.0)).endswith("12.5 MB, 2.5 hours on this machine")
+    assert "1 minute on" in str(Cost(2, 9, 1500, 1, 1e-9, 1.2, 750.0))
+
+
+def test_documents_that_give_no_token_are_said(model, tmp_path, caplog):
+    texts = ["short", *SENTENCES[:2]]
+    said = "1 of 3 documents is too short for every:3,skip:10 and gives no token"
+    plm.encode(model, texts, tokens="every:3,skip:10")
+    assert said in caplog.text
+    caplog.clear()
+    plm.capture(model, texts, to=tmp_path / "s", tokens="every:3,skip:10", shard_documents=1)
+    assert said in caplog.text
+    caplog.clear()
+    plm.capture(model, SENTENCES, to=tmp_path / "all")
+    assert not caplog.records
+
+
+def test_a_rule_that_stores_nothing_is_refused(model, tmp_path, monkeypatch):
+    texts = [*SENTENCES, "a", "b"]
+    said = "no token is stored: 6 of 6 documents are too short for every:6,skip:100 .* use tokens 'all' or"
+    with pytest.raises(plm.PolytopeError, match=said):
+        plm.encode(model, texts, tokens="every:6,skip:100")
+    with pytest.raises(plm.PolytopeError, match=said):
+        plm.capture(model, texts, to=tmp_path / "s", tokens="every:6,skip:100")
+    assert not (tmp_path / "s").exists()
+    monkeypatch.setattr(cost, "SAMPLE", 2)  # more documents than the estimate reads
+    with pytest.raises(plm.PolytopeError, match=said):
+        plm.capture(model, texts, to=tmp_path / "s", tokens="every:6,skip:100")
+    assert plm.open_store(tmp_path / "s").verify() == []
+
+
+def test_another_models_tokenizer_is_one_line(gpt2, tokenizer, tmp_path):
+    model = plm.wrap(gpt2(vocab_size=100), tokenizer, name="few")
+    with pytest.raises(plm.PolytopeError, match=r"few: the tokenizer gives token \d+ and the model has 100"):
+        plm.encode(model, SENTENCES)
+    with pytest.raises(plm.PolytopeError, match="the model has 100 embeddings"):
+        plm.capture(model, SENTENCES, to=tmp_path / "s")

@@ -90,3 +90,8 @@ def test_both_sides_stand_beside_each_other(codes):
     assert frame.shape == (4, 10)
     assert ("code", "hamming") in frame
     assert ("direction", "cosine") in frame
+
+
+def test_k_is_a_whole_number(model):
+    with pytest.raises(plm.PolytopeError, match="k = True: give a whole number"):
+        plm.encode(model, ["one two three"], layers=[1]).nearest(0, k=True)

@@ -74,6 +74,14 @@ def test_what_cannot_be_declared_is_one_line(model, tokenizer):
         ("blocks.1.ln2.hook_out", W[0], B, r"shape \(24,\)"),
         ("blocks.1.ln2.hook_out", W, B[:3], r"bias has shape \(3,\), expected \[13\]"),
         ("blocks.1.ln2.hook_out", W[:, :5], B, "takes 5 values, the activation there has 24"),
+        (
+            "blocks.1.ln2.hook_out",
+            np.where(W > 1, np.nan, W),
+            B,
+            "of 312 values of weight are NaN or infinite",
+        ),
+        ("blocks.1.ln2.hook_out", W, np.full(13, np.inf), "13 of 13 values of bias are NaN or infinite"),
+        ("blocks.1.ln2.hook_out", "W", B, "weight of type str is no array of numbers"),
         ("blocks.1.mlp.hook_post", W, B, "takes 24 values, the activation there has 96"),
     ]:
         with pytest.raises(plm.PolytopeError, match=said) as error:
@@ -85,6 +93,9 @@ def test_what_cannot_be_declared_is_one_line(model, tokenizer):
         mine.with_site("blocks.1.ln2.hook_out", W, B)
     with pytest.raises(plm.PolytopeError, match="can't keep 'u' at custom"):
         plm.encode(mine, "x", kind="blocks.1.ln2.hook_out", keep=["u"])
+    wide = model.with_site("blocks.1.attn.hook_z", W[:, :5])
+    with pytest.raises(plm.PolytopeError, match="weight takes 5 values, the activation there has 24"):
+        plm.encode(wide, "x", kind="blocks.1.attn.hook_z")
     config = BertConfig(
         hidden_size=24, intermediate_size=44, num_hidden_layers=1, num_attention_heads=2, vocab_size=400
     )

@@ -161,3 +161,15 @@ def test_a_model_in_the_hub_s_cache(saved, tmp_path):
     assert "check the name and the network" in missing
     assert len(missing.splitlines()) == 1
     assert time.monotonic() - start < 40, "asked again and again"
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", None])
+def test_a_device_that_is_not_there_is_one_line(saved, device):
+    with pytest.raises(plm.PolytopeError, match=r"device .* can't be used here .*: give 'cpu'") as error:
+        plm.load(saved, device=device)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_of_another_type_is_one_line():
+    with pytest.raises(plm.PolytopeError, match="5 is no model name: give a string or a path"):
+        plm.load(5)

@@ -169,10 +169,15 @@ def capture(  # noqa: PLR0913 - settings, by name
     with StoreWriter(path, manifest, part) as writer, reporter(cost, show=progress) as report:
         shards = _write(plan, source, writer, size, report)
         writer.finish(shards)
+    return _opened(plan, path)
+
+
+def _opened(plan: Plan, path: Path) -> CodeStore:
+    """Open what was written; refuse a finished store without a token."""
     store = CodeStore(path, recompute=partial(_recompute, plan))
     if store.complete:
-        rows, count = int(store.shards["rows"].sum()), int(store.shards["documents"].sum())
-        check_sampled(plan, rows, count, count)
+        rows, documents = int(store.shards["rows"].sum()), int(store.shards["documents"].sum())
+        check_sampled(plan, rows, documents, documents)
     return store
 
 

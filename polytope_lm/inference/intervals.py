@@ -81,7 +81,10 @@ def estimate(value: float, draws: Float[np.ndarray, " draws"], documents: int) -
 
     """
     if not (np.isfinite(draws).all() and np.isfinite(value)):
-        msg = f"a score does not exist on some halves of {documents} documents; add documents or labels"
+        msg = (
+            f"a score does not exist on some halves of {documents} documents, where it has no token left to "
+            "count; add documents or choose another label"
+        )
         raise PolytopeError(msg)
     kept = -(-documents // 2)
     sd = float(np.sqrt(kept / (documents - kept)) * np.std(draws, ddof=1))

@@ -97,6 +97,43 @@ def _nearest(
     return out
 
 
+def has_neighbours(
+    groups: Int[np.ndarray, "n g"], labels: Int[np.ndarray, " n"], k: int
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Return which tokens have k allowed neighbours, and which have one with their own label.
+
+    Args:
+        groups: int32 ids; two tokens that have the same non-negative id in any column are no neighbours.
+        labels: label id of each token.
+        k: neighbours counted in the agreement.
+
+    """
+    found = _allowed(np.ascontiguousarray(groups, dtype=np.int32), labels.astype(np.int32), k)
+    return found[:, 0] >= k, found[:, 1] > 0
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _allowed(groups: Int[np.ndarray, "n g"], labels: Int[np.ndarray, " n"], k: int) -> Int[np.ndarray, "n 2"]:
+    """Count each token's allowed neighbours until there are k in all and one of its label."""
+    found = np.zeros((len(groups), 2), dtype=np.int32)
+    for i in range(len(groups)):
+        for j in range(len(groups)):
+            if i == j or (found[i, 0] >= k and labels[i] != labels[j]):
+                continue
+            shared = False
+            for g in range(groups.shape[1]):
+                if groups[i, g] >= 0 and groups[i, g] == groups[j, g]:
+                    shared = True
+                    break
+            if not shared:
+                found[i, 0] += 1
+                found[i, 1] += labels[i] == labels[j]
+                if found[i, 0] >= k and found[i, 1] > 0:
+                    break
+    return found
+
+
 def resampled_agreement(
     neighbours: Int[np.ndarray, "n depth"],
     labels: Int[np.ndarray, " n"],

@@ -35,8 +35,9 @@ from polytope_lm.inference.intervals import half_samples
 from polytope_lm.predictions.browser import add_layer, tokens_table
 from polytope_lm.predictions.comparison import compare, with_holm
 from polytope_lm.predictions.results import ClustersResult, Settings
-from polytope_lm.predictions.sampling import choose, clusters_for
+from polytope_lm.predictions.sampling import check_neighbours, choose, clusters_for
 from polytope_lm.predictions.scoring import Measured, Task, measure
+from polytope_lm.predictions.seeds import HALVES, PICKS, derived
 from polytope_lm.representations import code, cosine, standardised
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import Representation, get, registered
@@ -81,8 +82,9 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
         progress: told `(done, total, what)` before each representation of each layer.
 
     Raises:
-        PolytopeError: the label is absent or has one value, too few documents to resample, k not below the
-            number of tokens, `u` or `h` not kept, NaN in the activations, an unknown representation.
+        PolytopeError: the label is absent, has one value or says which word it is, too few documents to
+            resample or tokens with strict neighbours, k not below the number of tokens, `u` or `h` not
+            kept, NaN in the activations, an unknown representation.
 
     """
     chosen = _representations(extra)
@@ -90,6 +92,7 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     _check_kept(codes)
     sample = choose(codes, label, tokens=tokens, seed=seed)
     task = _task(sample, k, seed, resamples)
+    check_neighbours(codes, sample, label, NEIGHBOURS)
     settings = Settings(
         label, task.k, NEIGHBOURS, tokens, seed, resamples, smallest_effect, sample.form, sample.lemma
     )
@@ -97,17 +100,11 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     timings: dict[str, float] = {}
     compared = []
     for number, index in enumerate(layers):
+        tell = _teller(progress, number, index, len(layers), len(chosen))
         arrays = LayerArrays(codes, index, sample.rows)
-
-        def tell(step: int, name: str, number: int = number, index: int = index) -> None:
-            if progress is not None:
-                total = len(layers) * len(chosen)
-                progress(number * len(chosen) + step, total, f"layer {index}: {name}")
-
         measured, left_out = _measure_all(chosen, arrays, task, _clock(timings, index), tell)
         comparison = compare(arrays.site, task.k, measured, sample.summary.documents, smallest_effect)
-        comparison = replace(comparison, left_out=left_out)
-        compared.append(comparison)
+        compared.append(replace(comparison, left_out=left_out))
         table = add_layer(table, comparison, measured)
     return ClustersResult(
         settings=settings,
@@ -119,6 +116,18 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
         tokens=table,
         timings=timings,
     )
+
+
+def _teller(
+    progress: Callable[[int, int, str], None] | None, number: int, layer: int, layers: int, steps: int
+) -> Callable[[int, str], None]:
+    """Return what tells `progress` the step within one layer, the `number`-th of all."""
+
+    def tell(step: int, name: str) -> None:
+        if progress is not None:
+            progress(number * steps + step, layers * steps, f"layer {layer}: {name}")
+
+    return tell
 
 
 def _measure_all(
@@ -148,8 +157,8 @@ def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
     if not 2 <= k < n:
         msg = f"k = {k} clusters of {n} tokens; k must be at least 2 and below the number of tokens"
         raise PolytopeError(msg)
-    halves = half_samples(sample.summary.documents, resamples, seed=seed)
-    picks = np.random.default_rng([seed, 1]).random(resamples)
+    halves = half_samples(sample.summary.documents, resamples, seed=derived(seed, HALVES))
+    picks = np.random.default_rng(derived(seed, PICKS)).random(resamples)
     return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
 
 

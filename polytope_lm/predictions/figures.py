@@ -10,6 +10,9 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.names import BEST_COSINE, SCORES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polytope_lm.inference.intervals import Estimate
     from polytope_lm.predictions.results import ClustersResult
 
 _SYMBOLS = ("circle", "diamond", "x", "square", "triangle-up", "cross", "star")
@@ -43,12 +46,7 @@ def differences_figure(result: ClustersResult, score: str) -> go.Figure:
         figure.add_scatter(
             x=[each.value for each in found],
             y=[row + offset for row in range(len(found))],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [each.high - each.value for each in found],
-                "arrayminus": [each.value - each.low for each in found],
-            },
+            error_x=_intervals(found),
             mode="markers",
             name=name.replace("<", "&lt;"),
             marker={"symbol": _SYMBOLS[i % len(_SYMBOLS)], "color": _COLOURS[i % len(_COLOURS)], "size": 10},
@@ -67,3 +65,13 @@ def differences_figure(result: ClustersResult, score: str) -> go.Figure:
         margin={"l": 60, "r": 20, "t": 50, "b": 50},
     )
     return figure
+
+
+def _intervals(found: Sequence[Estimate]) -> dict[str, object]:
+    """Return plotly's error bars of the estimates."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [each.high - each.value for each in found],
+        "arrayminus": [each.value - each.low for each in found],
+    }

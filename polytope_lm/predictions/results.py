@@ -18,7 +18,7 @@ from polytope_lm.inference.intervals import Estimate
 from polytope_lm.inference.neighbours import Hubs
 from polytope_lm.inference.verdict import Outcome, Verdict
 from polytope_lm.models.sites import Site
-from polytope_lm.predictions import tables
+from polytope_lm.predictions import sentences, tables
 from polytope_lm.predictions.figures import differences_figure
 from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, REFERENCES, SCORES, SIMHASH
 from polytope_lm.predictions.sampling import SampleSummary
@@ -198,7 +198,7 @@ class Settings:
     lemma: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClustersResult:
     """Prediction 1 put to the test: are regions of the code more monosemantic than directions.
 
@@ -236,8 +236,8 @@ class ClustersResult:
 
     @property
     def verdict(self) -> str:
-        """The verdict in one sentence: of the layer, or how many layers say what."""
-        return tables.summarise(self)
+        """The verdict in words: of the layer, or which layers say what and by which reference and score."""
+        return sentences.summarise(self)
 
     def layer(self, layer: int) -> LayerComparison:
         """Return one layer's comparison."""
@@ -265,6 +265,9 @@ class ClustersResult:
 
         """
         return tables.clusters_of(self, representation, layer)
+
+    def __repr__(self) -> str:
+        return tables.describe(self)
 
     def _repr_html_(self) -> str:
         return tables.to_html(self)

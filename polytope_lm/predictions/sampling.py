@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pandas as pd
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.inference.neighbours import has_neighbours
+from polytope_lm.predictions.seeds import TOKENS, derived
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
 
 NOT_LABELS = frozenset({"document", "position", "start", "end", "token_id", "token"})
 FULL_K, TOKENS_PER_CLUSTER = 100, 60
+
+EXCLUDED = ("lemma", "form", "token", "document")
+"""Strict neighbours share none of these, in the order of the columns of `Sample.groups`."""
+
+MIN_SHARE = 0.05
+"""Least share of tokens with enough allowed neighbours (or one of their label): below, agreement is nearly 0
+by construction, whatever the representation."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int) -> Sample:
     rows = np.flatnonzero(inside & labelled)
     eligible = len(rows)
     if eligible > tokens:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, size=tokens, replace=False))
+        rows = np.sort(np.random.default_rng(derived(seed, TOKENS)).choice(rows, size=tokens, replace=False))
     values = table[label].iloc[rows].astype(str)
     if values.nunique() < 2:
         found = f"one value, {values.iloc[0]!r}," if len(values) else "no value"
@@ -129,6 +138,58 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int) -> Sample:
         label_counts=dict(sorted(Counter(values).items())),
     )
     return _sample(table.iloc[rows], rows, values, summary)
+
+
+def check_neighbours(codes: TokenCodes, sample: Sample, label: str, k: int) -> None:
+    """Refuse what strict neighbour agreement can not be a score of, before anything is clustered.
+
+    Raises:
+        PolytopeError: (nearly) no token has k allowed neighbours at all, or (nearly) none has one with its
+            own label, because the label says which lemma, form, token or document it is.
+
+    """
+    any_label, own_label = has_neighbours(sample.groups, sample.labels, k)
+    if any_label.mean() < MIN_SHARE:
+        _refuse_few(codes, sample, int(any_label.sum()), k)
+    if own_label.mean() >= MIN_SHARE:
+        return
+    for column, name in enumerate(EXCLUDED):
+        if _determines(sample.labels, sample.groups[:, column]):
+            msg = (
+                f"strict neighbours exclude tokens of the same {name}, so agreement with {label!r} cannot "
+                "exist; choose another label"
+            )
+            raise PolytopeError(msg)
+    msg = (
+        f"only {int(own_label.sum())} of {len(own_label)} tokens have a strict neighbour (another lemma, "
+        f"form, token and document) with the same {label!r}; choose a label that several words and documents "
+        "share"
+    )
+    raise PolytopeError(msg)
+
+
+def _refuse_few(codes: TokenCodes, sample: Sample, found: int, k: int) -> NoReturn:
+    """Say why strict neighbours are too few: one word, or words and documents that leave none."""
+    form = sample.form.removeprefix("label ")
+    words = codes.tokens["form" if form == "form" else "token"].iloc[sample.rows].astype(str).str.strip()
+    if any((sample.groups[:, column] == sample.groups[0, column]).all() for column in range(3)):
+        msg = (
+            f"every labelled token is the word {words.iloc[0]!r}, so no neighbour of another word exists; "
+            "strict neighbour agreement needs several words: capture several words' files together, with a "
+            "label that they share"
+        )
+        raise PolytopeError(msg)
+    msg = (
+        f"only {found} of {len(sample.rows)} tokens have {k} strict neighbours (another lemma, form, token "
+        "and document); add documents with other words"
+    )
+    raise PolytopeError(msg)
+
+
+def _determines(labels: Int[np.ndarray, " n"], group: Int[np.ndarray, " n"]) -> bool:
+    """Whether all tokens of one label value share their group."""
+    pairs = np.unique(np.stack([labels, group], axis=1), axis=0)
+    return len(pairs) == len(np.unique(labels))
 
 
 def clusters_for(tokens: int) -> int:

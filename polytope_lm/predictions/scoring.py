@@ -14,6 +14,7 @@ from polytope_lm.inference.neighbours import hubs, resampled_agreement, strict_n
 from polytope_lm.inference.partitions import k_medoids
 from polytope_lm.predictions.names import AGREEMENT, SCORES
 from polytope_lm.predictions.results import RepresentationResult, Score
+from polytope_lm.predictions.seeds import MEDOIDS, REPRESENTATION, derived
 from polytope_lm.representations.distances import pairwise
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Task:
         picks: in [0, 1) for each half; says which draw of a random control it sees.
         k: clusters.
         neighbours: neighbours counted in the agreement.
-        seed: of medoids and of random controls.
+        seed: the user's; medoids and draws of random controls have seeds derived from it.
 
     """
 
@@ -145,14 +146,14 @@ def _draw(
 ) -> _Draw:
     sample = task.sample
     start = time.perf_counter()
-    rows = representation.rows(arrays, seed=task.seed + number)
+    rows = representation.rows(arrays, seed=derived(task.seed, REPRESENTATION, number))
     distance = pairwise(rows, representation.name)
     clock("distances", time.perf_counter() - start)
     start = time.perf_counter()
     near = strict_neighbours(distance, sample.groups, DEPTH * task.neighbours)
     clock("neighbours", time.perf_counter() - start)
     start = time.perf_counter()
-    clusters = k_medoids(distance, task.k, seed=task.seed)
+    clusters = k_medoids(distance, task.k, seed=derived(task.seed, MEDOIDS))
     clock("k-medoids", time.perf_counter() - start)
     start = time.perf_counter()
     # The whole sample goes first, so that points and halves come from the same code.

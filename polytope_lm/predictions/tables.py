@@ -16,25 +16,9 @@ if TYPE_CHECKING:
 
 _SHORT = dict(zip(REFERENCES, ("cosine", "SimHash"), strict=True))
 
-
-def summarise(result: ClustersResult) -> str:
-    """Return the verdict in one sentence: the layer's own, or how many layers say what and which."""
-    verdicts = result.verdicts
-    if len(verdicts) == 1:
-        return verdicts[0].sentence
-    parts = []
-    for outcome in ("supported", "refuted", "inconclusive"):
-        layers = [layer.layer for layer in result.layers if layer.verdict.outcome == outcome]
-        if layers:
-            parts.append(f"{outcome} in {len(layers)} ({', '.join(map(str, layers))})")
-    met = sum(verdict.premises_met for verdict in verdicts)
-    premises = "" if met == len(verdicts) else f", outside the paper's premises in {len(verdicts) - met}"
-    sample, settings = result.sample, result.settings
-    return (
-        f"Of {len(verdicts)} layers the claim is {', '.join(parts)}{premises}: code against the better "
-        f"cosine of h and rate-matched SimHash, label {settings.label!r}, {sample.tokens:,} tokens of "
-        f"{sample.documents:,} documents, k = {settings.k}, Holm over layers."
-    )
+_IN_CONTEXT, _WHERE = ("left", "token", "right"), ("document", "position", "row")
+_SHOWN = 20
+"""Characters of context on each side of a token that fit a prompt's 80 columns."""
 
 
 def to_frame(result: ClustersResult) -> pd.DataFrame:
@@ -74,14 +58,29 @@ def to_frame(result: ClustersResult) -> pd.DataFrame:
 
 
 class ClustersView(Mapping[int, pd.DataFrame]):
-    """One representation's clusters of tokens in context, largest first when iterated: `view[17]`."""
+    """One representation's clusters of tokens in context, largest first when iterated: `view[17]`.
 
-    def __init__(self, table: pd.DataFrame, ids: pd.Series, name: str) -> None:
+    `view[17]` is narrow enough to read at a prompt: `left`, `token`, `right` (context cut to 20 characters)
+    and the label. `view.full(17)` has the whole context, every label, and where each token is.
+    """
+
+    def __init__(self, table: pd.DataFrame, ids: pd.Series, name: str, label: str) -> None:
         self._table = table
         self._ids = ids
         self._name = name
+        self._label = label
 
     def __getitem__(self, cluster: int) -> pd.DataFrame:
+        near = self.full(cluster)[list(dict.fromkeys((*_IN_CONTEXT, self._label)))]
+        return near.assign(left=near["left"].str[-_SHOWN:], right=near["right"].str[:_SHOWN])
+
+    def full(self, cluster: int) -> pd.DataFrame:
+        """Return one cluster's tokens with the whole context, all labels, document, position and row.
+
+        Raises:
+            PolytopeError: no such cluster.
+
+        """
         chosen = self._table[(self._ids == cluster).to_numpy()]
         if chosen.empty:
             msg = f"no cluster {cluster} by {self._name!r}; ids go from 0 to {int(self._ids.max())}"
@@ -98,7 +97,10 @@ class ClustersView(Mapping[int, pd.DataFrame]):
         return int(self._ids.nunique())
 
     def __repr__(self) -> str:
-        return f"{len(self)} clusters of {len(self._table)} tokens by {self._name!r}"
+        return (
+            f"{len(self)} clusters of {len(self._table)} tokens by {self._name!r}; [id] shows one, .full(id) "
+            "has every column"
+        )
 
 
 def clusters_of(result: ClustersResult, representation: str, layer: int | None) -> ClustersView:
@@ -120,8 +122,20 @@ def clusters_of(result: ClustersResult, representation: str, layer: int | None) 
     comparison = result.layers[0] if layer is None else result.layer(layer)
     name = comparison.representation(representation).name
     ids = result.tokens[f"{comparison.site.key}/cluster/{name}"]
+    label = result.settings.label
     plain = [column for column in result.tokens.columns if "/" not in str(column)]
-    return ClustersView(result.tokens[plain], ids, name)
+    labels = [column for column in plain if column not in (*_IN_CONTEXT, *_WHERE, label)]
+    columns = [column for column in (*_IN_CONTEXT, label, *labels, *_WHERE) if column in plain]
+    return ClustersView(result.tokens[columns], ids, name, label)
+
+
+def describe(result: ClustersResult) -> str:
+    """Return the result at a prompt: its size and the verdict."""
+    sample, layers = result.sample, len(result.layers)
+    return (
+        f"<ClustersResult: {layers} layer{'s' * (layers > 1)}, {sample.tokens:,} tokens of "
+        f"{sample.documents:,} documents, k = {result.settings.k}. {result.verdict}>"
+    )
 
 
 def to_html(result: ClustersResult) -> str:

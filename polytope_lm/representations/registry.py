@@ -116,10 +116,10 @@ def representation(
         isolates: the question that it answers, one line.
         role: `other` unless it is a `control`; the verdict's own claim and references are fixed.
         draws: how many seeds to draw it with, if it takes `seed` and is random.
-        replace: allow a name that is taken.
+        replace: allow a name that another function has; the same function defined again needs no leave.
 
     Raises:
-        PolytopeError: a parameter that is none of these, or a name that is taken.
+        PolytopeError: a parameter that is none of these, or a name that another function has.
 
     """
 
@@ -138,13 +138,18 @@ def representation(
                 "is the least"
             )
             raise PolytopeError(msg)
-        if name in _REGISTRY and not replace:
+        if name in _REGISTRY and not (replace or _same_place(_REGISTRY[name].function, function)):
             msg = f"a representation {name!r} is already registered; choose another name or pass replace=True"
             raise PolytopeError(msg)
         _REGISTRY[name] = Representation(name, isolates, role, function, needs, draws)
         return function
 
     return register
+
+
+def _same_place(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
+    """Whether both stand at one place, so that the new one is a notebook cell or module run again."""
+    return (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
 
 
 def get(name: str) -> Representation:

@@ -37,54 +37,62 @@ def _direction_world(rng: np.random.Generator, labels: np.ndarray) -> tuple[np.n
 WORLDS = {"code": _code_world, "direction": _direction_world}
 
 
+def _planted(rng: np.random.Generator, n: int, documents: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return documents and labels; a tenth of the tokens take their document's class, so that it is alike."""
+    document = np.sort(rng.integers(0, documents, n))
+    labels = np.where(
+        rng.random(n) < 0.1, rng.integers(0, CLASSES, documents)[document], rng.integers(0, CLASSES, n)
+    )
+    return document, labels
+
+
+def _table(document: np.ndarray, words: np.ndarray, shown: np.ndarray) -> pd.DataFrame:
+    """Each token is one letter between brackets of its document's text."""
+    position = np.arange(len(document)) - np.searchsorted(document, document)
+    return pd.DataFrame(
+        {
+            "document": document,
+            "position": position,
+            "start": position * 2,
+            "end": position * 2 + 1,
+            "token_id": words,
+            "token": [f" w{word}" for word in words],
+            "word": pd.Series([f"w{word}" for word in words], dtype="object"),
+            "upos": pd.Series([f"class {label}" for label in shown], dtype="object"),
+        }
+    )
+
+
+def _make(
+    kind: str = "code",
+    *,
+    permuted: bool = False,
+    layers: tuple[int, ...] = (4,),
+    n: int = 900,
+    documents: int = 45,
+    seed: int = 0,
+    premises: Premises = RELU,
+    kept: tuple[str, ...] = ("u", "h"),
+    **provenance: Any,
+) -> Codes:
+    rng = np.random.default_rng(seed)
+    document, labels = _planted(rng, n, documents)
+    shown = rng.integers(0, CLASSES, documents)[document] if permuted else labels
+    sites = tuple(Site(i, "pre", f"blocks.{i}.mlp.hook_pre", WIDTH, 24, premises) for i in layers)
+    arrays, kept_arrays = {}, {}
+    for site in sites:
+        u, h = WORLDS[kind](rng, labels)
+        arrays[site.key] = np.packbits(h > 0, axis=1, bitorder="little")
+        for name, values in (("u", u), ("h", h)):
+            if name in kept:
+                kept_arrays[f"{site.key}.{name}"] = values.astype(np.float32)
+    table = _table(document, rng.integers(0, 300, n), shown)
+    texts = [f"<b>{i:05d}" + "é " * int((document == i).sum()) for i in range(documents)]
+    ids = [f"document {i}" for i in range(documents)]
+    return Codes(sites, table, arrays, ids, texts, kept, {"model": "planted", **provenance}, kept_arrays)
+
+
 @pytest.fixture
 def world() -> Callable[..., Codes]:
-    """Return a maker of codes: `world("code", labels="true", layers=(4,), seed=0)`."""
-
-    def make(
-        kind: str = "code",
-        *,
-        permuted: bool = False,
-        layers: tuple[int, ...] = (4,),
-        n: int = 900,
-        documents: int = 45,
-        seed: int = 0,
-        premises: Premises = RELU,
-        kept: tuple[str, ...] = ("u", "h"),
-        **provenance: Any,
-    ) -> Codes:
-        rng = np.random.default_rng(seed)
-        document = np.sort(rng.integers(0, documents, n))
-        # A tenth of the tokens take their document's class, so that tokens of a document are alike.
-        labels = np.where(
-            rng.random(n) < 0.1, rng.integers(0, CLASSES, documents)[document], rng.integers(0, CLASSES, n)
-        )
-        shown = rng.integers(0, CLASSES, documents)[document] if permuted else labels
-        sites = tuple(Site(i, "pre", f"blocks.{i}.mlp.hook_pre", WIDTH, 24, premises) for i in layers)
-        arrays, kept_arrays = {}, {}
-        for site in sites:
-            u, h = WORLDS[kind](rng, labels)
-            arrays[site.key] = np.packbits(h > 0, axis=1, bitorder="little")
-            for name, values in (("u", u), ("h", h)):
-                if name in kept:
-                    kept_arrays[f"{site.key}.{name}"] = values.astype(np.float32)
-        words = rng.integers(0, 300, n)
-        # Each token is one letter between brackets of its document's text.
-        position = np.arange(n) - np.searchsorted(document, document)
-        table = pd.DataFrame(
-            {
-                "document": document,
-                "position": position,
-                "start": position * 2,
-                "end": position * 2 + 1,
-                "token_id": words,
-                "token": [f" w{word}" for word in words],
-                "word": pd.Series([f"w{word}" for word in words], dtype="object"),
-                "upos": pd.Series([f"class {label}" for label in shown], dtype="object"),
-            }
-        )
-        texts = [f"<b>{i:05d}" + "é " * int((document == i).sum()) for i in range(documents)]
-        ids = [f"document {i}" for i in range(documents)]
-        return Codes(sites, table, arrays, ids, texts, kept, {"model": "planted", **provenance}, kept_arrays)
-
-    return make
+    """Return a maker of codes: `world("code", permuted=True, layers=(4,), seed=0)`."""
+    return _make

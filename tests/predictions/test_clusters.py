@@ -13,6 +13,7 @@ from polytope_lm.predictions.comparison import compare
 from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, SIMHASH
 from polytope_lm.predictions.results import Estimate, Hubs, RepresentationResult, Score
 from polytope_lm.predictions.scoring import Measured
+from polytope_lm.predictions.seeds import REPRESENTATION, derived
 from polytope_lm.representations import registry
 from polytope_lm.representations.cosine import COSINES
 
@@ -128,7 +129,11 @@ def test_layers_are_corrected_together_and_summarised(world) -> None:
     assert both.verdicts[1].p == alone.verdicts[0].p
     assert both.verdicts[1].p_holm >= alone.verdicts[0].p_holm
     assert both.verdict.startswith("Of 2 layers the claim is supported in 2 (2, 5)")
-    assert "Holm over layers" in both.verdict
+    assert "Holm over layers. Premises: piecewise affine (relu), with biases, LayerNorm" in both.verdict
+    for verdict in both.verdicts:
+        assert f"{verdict.deciding_score} against {verdict.deciding_reference} (" in both.verdict
+    worst = min(both.verdicts, key=lambda verdict: verdict.deciding.low).deciding
+    assert f"{worst.value:+.3f} [{worst.low:+.3f}, {worst.high:+.3f}]" in both.verdict
 
 
 def test_a_users_own_representation_is_shown_and_does_not_move_the_verdict(world) -> None:
@@ -174,7 +179,9 @@ def test_the_interval_of_a_random_control_holds_the_spread_of_its_draws(world) -
 
         @plm.representation("two-faced", isolates="draws that differ", draws=2)
         def two_faced(bits, seed):
-            return bits - 0.5 if seed % 2 else np.random.default_rng(seed).normal(size=bits.shape)
+            if seed == derived(0, REPRESENTATION, 1):
+                return bits - 0.5
+            return np.random.default_rng(seed).normal(size=bits.shape)
 
         layer = clusters(world("code"), 4, extra=("two-faced",), **FAST).layers[0]
     finally:
@@ -184,6 +191,71 @@ def test_the_interval_of_a_random_control_holds_the_spread_of_its_draws(world) -
     spread = abs(score.draws[0] - score.draws[1])
     assert spread > 0.1
     assert score.estimate.sd > 0.4 * spread
+
+
+def test_neighbouring_seeds_share_no_draw_and_no_purpose_shares_a_stream(world) -> None:
+    before = dict(registry._REGISTRY)
+    seen: list[int] = []
+    try:
+
+        @plm.representation("spy", isolates="seeds", draws=5)
+        def spy(bits, seed):
+            seen.append(seed)
+            return np.random.default_rng(seed).normal(size=bits.shape)
+
+        codes = world("code", n=600)
+        found = [clusters(codes, 4, extra="spy", k=5, resamples=10, seed=seed).layers[0] for seed in (0, 1)]
+    finally:
+        registry._REGISTRY.clear()
+        registry._REGISTRY.update(before)
+    assert len(seen) == len(set(seen)) == 10
+    assert seen[:5] == [derived(0, REPRESENTATION, number) for number in range(5)]
+    draws = [layer.representation(SIMHASH).score(AGREEMENT).draws for layer in found]
+    assert not set(draws[0]) & set(draws[1])
+    every = [derived(seed, purpose, n) for seed in range(20) for purpose in range(5) for n in range(5)]
+    assert len(set(every)) == len(every)
+    with pytest.raises(PolytopeError, match="seed = -1 is negative"):
+        clusters(codes, 4, seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("label", "excluded"),
+    [("lemma", "lemma"), ("form", "form"), ("finer", "lemma"), ("word", "lemma"), ("title", "document")],
+)
+def test_a_label_that_strict_neighbours_exclude_is_refused(world, label: str, excluded: str) -> None:
+    codes = world("code")
+    table = codes.tokens
+    if label != "word":  # without these columns the surface stands for both
+        table["form"] = table["word"]
+        table["lemma"] = [f"lemma {int(word[1:]) // 3}" for word in table["word"]]
+        table["finer"] = table["word"] + table["upos"]
+        table["title"] = [f"title {document}" for document in table["document"]]
+    message = f"strict neighbours exclude tokens of the same {excluded}, so agreement with '{label}' cannot"
+    if label == "form":
+        table["lemma"] = [f"{word} {i % 2}" for i, word in enumerate(table["word"])]
+    with pytest.raises(PolytopeError, match=message):
+        clusters(codes, 4, label, **FAST)
+
+
+def test_a_label_that_nearly_says_the_word_is_refused(world) -> None:
+    codes = world("code")
+    codes.tokens["nearly"] = codes.tokens["word"].where(codes.tokens.index > 4, "several")
+    with pytest.raises(
+        PolytopeError, match=r"only \d of 855 tokens have a strict neighbour .* same 'nearly'"
+    ):
+        clusters(codes, 4, "nearly", **FAST)
+
+
+def test_tokens_of_one_word_have_no_strict_neighbours(world) -> None:
+    codes = world("code")
+    codes.tokens["sense"] = codes.tokens["upos"]
+    codes.tokens["form"] = "bank"
+    with pytest.raises(PolytopeError, match="every labelled token is the word 'bank', so no neighbour"):
+        clusters(codes, 4, "sense", **FAST)
+    codes.tokens["form"] = ["banks" if i == 100 else "bank" for i in range(len(codes))]
+    # One token of another word is everyone's only neighbour: agreement with it is no score.
+    with pytest.raises(PolytopeError, match=r"only 1 of 855 tokens have 10 strict neighbours .* other words"):
+        clusters(codes, 4, "sense", **FAST)
 
 
 def test_progress_is_told_before_each_representation(world) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions import clusters
-from polytope_lm.predictions.results import ClustersResult
+from polytope_lm.predictions.results import AGREEMENT, BEST_COSINE, SIMHASH, ClustersResult, Estimate
 
 FAST = {"k": 8, "resamples": 20}
 
@@ -71,10 +71,19 @@ def test_what_is_no_result_is_refused(content, tmp_path) -> None:
 
 def test_clusters_are_tokens_in_context_largest_first(result, tmp_path) -> None:
     view = result.clusters("code", layer=4)
+    assert repr(view) == "8 clusters of 455 tokens by 'code'; [id] shows one, .full(id) has every column"
     sizes = result.layer(4).representation("code").cluster_sizes
     assert [len(view[i]) for i in view] == sorted((n for n in sizes if n), reverse=True)
     one = view[3]
-    assert list(one.columns[:6]) == ["row", "document", "position", "left", "token", "right"]
+    assert list(one.columns) == ["left", "token", "right", "upos"]
+    full = view.full(3)
+    assert list(full.columns) == ["left", "token", "right", "upos", "word", "document", "position", "row"]
+    assert full["left"].str.len().max() > 20
+    assert [len(text) for text in one["left"]] == [min(20, len(text)) for text in full["left"]]
+    with pd.option_context("display.width", 80):
+        lines = repr(one).splitlines()
+    assert lines[0].split() == ["left", "token", "right", "upos"]
+    assert max(map(len, lines)) <= 80
     assert (result.tokens.loc[one.index, "L04.pre/cluster/code"] == 3).all()
     with pytest.raises(PolytopeError, match="no cluster 99 by 'code'; ids go from 0 to 7"):
         view[99]
@@ -114,6 +123,54 @@ def test_the_figure_has_a_dot_and_interval_for_each_layer_and_mark(result) -> No
     assert figure.layout.yaxis.ticktext == ("1", "4")
     with pytest.raises(PolytopeError, match="no score 'purity'"):
         result.plot("purity")
+
+
+def _thirty_layers(result: ClustersResult) -> ClustersResult:
+    """Thirty layers: 0-2 supported, 3-22 refuted by two cells, 23-29 open, all by planted numbers."""
+    layers = []
+    for i in range(30):
+        outcome = "supported" if i < 3 else "refuted" if i < 23 else "inconclusive"
+        score, reference = ("AMI", BEST_COSINE) if i < 13 else (AGREEMENT, SIMHASH)
+        value = {"supported": 0.1, "refuted": -0.1, "inconclusive": 0.02}[outcome] + 0.001 * ((i * 7) % 30)
+        deciding = Estimate(value, 0.02, value - 0.0392, value + 0.0392)
+        old = result.layers[0]
+        verdict = replace(
+            old.verdict,
+            outcome=outcome,
+            deciding=deciding,
+            deciding_score=score,
+            deciding_reference=reference,
+        )
+        layers.append(replace(old, site=replace(old.site, layer=i), verdict=verdict))
+    return replace(result, layers=tuple(layers))
+
+
+def test_the_sentence_over_thirty_layers_names_each_deciding_cell(result) -> None:
+    many = _thirty_layers(result)
+    said = many.verdict
+    assert said.startswith(
+        f"Of 30 layers the claim is supported in 3 (0-2), decided by AMI against {BEST_COSINE} (lowest in 0, "
+        f"+0.100 [+0.061, +0.139]); refuted in 20 (3-22), decided by AMI against {BEST_COSINE} (3-12: lowest "
+        f"in 9, -0.097 [-0.136, -0.058]) and by {AGREEMENT} against {SIMHASH} (13-22: lowest in 13, -0.099 "
+        f"[-0.138, -0.060]); inconclusive in 7 (23-29), decided by {AGREEMENT} against {SIMHASH} (lowest "
+        "in 26, "
+    )
+    assert said.endswith("Premises: piecewise affine (relu), with biases, LayerNorm before it.")
+    assert len(said) < 900
+    outside = replace(many.layers[4].verdict, premises_met=False, premises="gated (silu); outside")
+    mixed = (*many.layers[:4], replace(many.layers[4], verdict=outside), *many.layers[5:])
+    said = replace(many, layers=mixed).verdict
+    assert "outside the paper's premises in 1. Premises: piecewise affine (relu)" in said
+    assert said.endswith("before it (0-3, 5-29); gated (silu) (4).")
+
+
+def test_at_a_prompt_a_result_is_its_size_and_verdict(result) -> None:
+    sample = result.sample
+    assert repr(result) == (
+        f"<ClustersResult: 2 layers, {sample.tokens} tokens of {sample.documents} documents, k = 8. "
+        f"{result.verdict}>"
+    )
+    assert len(repr(result)) < 1000
 
 
 def test_html_is_escaped(result) -> None:

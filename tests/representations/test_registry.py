@@ -102,16 +102,36 @@ def test_an_unknown_parameter_fails_when_it_is_decorated() -> None:
 
 
 def test_a_name_is_taken_once_unless_replaced() -> None:
-    def same(pre):
+    def first(pre):
         return pre
 
-    plm.representation("mine", isolates="first")(same)
+    def second(pre):
+        return -pre
+
+    plm.representation("mine", isolates="first")(first)
     with pytest.raises(PolytopeError, match="'mine' is already registered"):
-        plm.representation("mine", isolates="second")(same)
-    plm.representation("mine", isolates="second", replace=True)(same)
-    assert get("mine").isolates == "second"
+        plm.representation("mine", isolates="second")(second)
+    assert get("mine").function is first
+    plm.representation("mine", isolates="second", replace=True)(second)
+    assert (get("mine").isolates, get("mine").function) == ("second", second)
     with pytest.raises(PolytopeError, match="no representation 'yours'; registered are 'code'"):
         get("yours")
+
+
+def test_a_cell_may_be_run_again() -> None:
+    cell = """@plm.representation("mine", isolates="run {run}")
+def mine(pre):
+    return pre * {run}
+"""
+    notebook = {"plm": plm, "__name__": "__main__"}
+    for run in (1, 2):
+        exec(cell.format(run=run), notebook)  # noqa: S102
+    assert get("mine").isolates == "run 2"
+    assert get("mine").function is notebook["mine"]
+    with pytest.raises(PolytopeError, match="'mine' is already registered"):
+        exec(cell.format(run=3), notebook | {"__name__": "another"})  # noqa: S102
+    with pytest.raises(PolytopeError, match="'code' is already registered"):
+        exec(cell.replace('"mine"', '"code"').format(run=3), notebook)  # noqa: S102
 
 
 def test_several_draws_need_a_seed() -> None:

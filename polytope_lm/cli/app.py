@@ -29,6 +29,10 @@ _QUIET = {
 """Other libraries' warnings and bars would hide our one line; set before they are imported."""
 
 INTERRUPTED = 130
+CLOSED = 141
+"""What a shell reports of a program whose reader went away."""
+_WIDEST = 200
+"""Columns of `--help` on the widest terminal."""
 
 
 class Commands(TyperGroup):
@@ -44,11 +48,15 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; turn its errors into a line and an exit code."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _close()
+            raise typer.Exit(CLOSED) from None
         except KeyboardInterrupt:
             complain("interrupted; run again to go on")
             raise typer.Exit(INTERRUPTED) from None
-        except (BrokenPipeError, typer.Abort):
+        except typer.Abort:
             raise
         except Exception as error:
             if hasattr(error, "exit_code"):  # wrong usage, or a command's own exit
@@ -58,6 +66,12 @@ class Commands(TyperGroup):
             else:
                 complain(f"error: {_line(error)}")
             raise typer.Exit(1) from None
+        return result
+
+
+def _close() -> None:
+    """Let what is left for a reader that went away, go away too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _line(error: Exception) -> str:
@@ -76,6 +90,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": _WIDEST},
     pretty_exceptions_enable=False,
 )
 
@@ -105,7 +120,7 @@ app.command(short_help="The whole job on the built-in sample.")(demo.demo)
 app.command(short_help="Known models; one's sites and premises.")(models.models)
 app.command(short_help="Codes of documents, into a store.")(capture.capture)
 app.command(short_help="What is in a store.")(stores.info)
-app.command(short_help="Nearest tokens by code and by direction.")(stores.nearest)
+app.command(cls=stores.Rows, short_help="Nearest tokens by code and by direction.")(stores.nearest)
 app.command(short_help="Boundaries crossed between two prompts.")(cross.cross)
 app.add_typer(testing.app, name="test", short_help="Put a prediction to the test.")
 app.command(short_help="One page from saved results.")(report.report)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from polytope_lm.cli import options as o
-from polytope_lm.cli.terminal import emit, say, size
+from polytope_lm.cli.terminal import complain, counted, emit, say, size
 
 Source = Annotated[
     str,
@@ -77,6 +77,8 @@ def capture(  # noqa: PLR0913
         all_pieces=all_pieces, min_context=min_context, max_length=max_length, keep_dtype=keep_dtype,
     )  # fmt: skip
     _show(store, json=json)
+    if not {"u", "h"} <= set(store.kept):
+        complain("comparing with directions will need the model again; --keep u,h stores what it takes")
 
 
 def _checked_rule(text: str) -> str:
@@ -105,9 +107,8 @@ def _show(store: Any, *, json: bool) -> None:
             }
         )
         return
-    say(
-        f"{store.path}: {rows:,} tokens of {documents:,} documents, {len(store.sites)} sites, {size(n_bytes)}"
-    )
+    counts = f"{counted(rows, 'token')} of {counted(documents, 'document')}"
+    say(f"{store.path}: {counts}, {counted(len(store.sites), 'site')}, {size(n_bytes)}")
     if not store.complete:
         say("not complete: shards of the other parts are missing (run --shard I/N for each I)")
     say(f"next: polytope-lm info {store.path}")

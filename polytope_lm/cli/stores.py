@@ -1,12 +1,16 @@
 """`polytope-lm info` and `nearest`: what is in a store, and which tokens are like which."""
 
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from polytope_lm.cli.again import ModelHere, Needed, model_of
 from polytope_lm.cli.options import Json, StorePath, Trust
-from polytope_lm.cli.terminal import columns, complain, emit, in_context, say, show_table, size
+from polytope_lm.cli.terminal import columns, complain, counted, emit, in_context, say, show_table, size
 
 if TYPE_CHECKING:
     from polytope_lm.codes.code import Code
@@ -20,11 +24,21 @@ Query = Annotated[
 ]
 Layer = Annotated[int | None, typer.Option(help="The layer; needed where the store has several.")]
 Count = Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")]
-ModelHere = Annotated[
-    str | None, typer.Option("--model", help="Where the store's model is now, if it has moved.")
-]
 
 _VALUES_SHOWN = 12
+
+
+class Rows(TyperCommand):
+    """A command that takes row numbers: a negative one is no option that is missing."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse a negative row."""
+        options = args[: args.index("--")] if "--" in args else args
+        for before, arg in pairwise(("", *options)):
+            if re.fullmatch(r"-\d+", arg) and not before.startswith("-"):
+                msg = f"{arg} is no row: rows count from 0 (a text that begins with a dash follows `--`)"
+                raise typer.BadParameter(msg, ctx=ctx, param_hint="TEXT-OR-ROW")
+        return super().parse_args(ctx, args)
 
 
 def info(store: StorePath, *, verify: Verify = False, json: Json = False) -> None:
@@ -60,7 +74,7 @@ def _verify(opened: "CodeStore", place: Path, *, json: bool) -> None:
         raise typer.Exit(1)
     if not json:
         unfinished = "" if opened.complete else "; the capture is not complete"
-        say(f"{place}: {len(opened.shards)} shards, every file as written{unfinished}")
+        say(f"{place}: {counted(len(opened.shards), 'shard')}, every file as written{unfinished}")
 
 
 def _facts(store: "CodeStore") -> dict[str, Any]:
@@ -112,7 +126,8 @@ def _site(layer: "LayerOverview") -> dict[str, Any]:
 def _show_facts(facts: dict[str, Any]) -> None:
     settings = facts["settings"]
     whole = "complete" if facts["complete"] else "NOT complete: run the capture again to go on"
-    counts = f"{facts['tokens']:,} tokens of {facts['documents']:,} documents, {facts['shards']} shards"
+    tokens, documents = (counted(facts[f"{what}s"], what) for what in ("token", "document"))
+    counts = f"{tokens} of {documents}, {counted(facts['shards'], 'shard')}"
     say(f"{facts['store']}: {counts}, {size(facts['bytes'])}, {whole}")
     say(f"model {settings['model']} ({settings['family']}), revision {settings['revision']}")
     bos = "with BOS" if settings["bos"] else "without BOS"
@@ -121,8 +136,8 @@ def _show_facts(facts: dict[str, Any]) -> None:
     kept = ", ".join(settings["keep"]) or "nothing"
     say(f"tokens: {settings['tokens']}, seed {settings['seed']}; kept beside the bits: {kept}")
     if facts["first_position"]:
-        first = f"{facts['first_position']:,} tokens are a document's first, read without BOS"
-        say(f"{first}: attention sinks, left out of headline scores")
+        first = f"a document's first and read without BOS: {counted(facts['first_position'], 'token')}"
+        say(f"{first} (attention sinks, left out of headline scores)")
     for name, values in facts["labels"].items():
         shown = ", ".join(f"{value} {count:,}" for value, count in list(values.items())[:_VALUES_SHOWN])
         more = f", and {len(values) - _VALUES_SHOWN} more" if len(values) > _VALUES_SHOWN else ""
@@ -183,24 +198,11 @@ def _encoded(store: "CodeStore", text: str, layer: int | None, name: str | None,
 
     """
     from polytope_lm.codes.capture import encode  # noqa: PLC0415
-    from polytope_lm.errors import PolytopeError  # noqa: PLC0415
-    from polytope_lm.models.loading import load  # noqa: PLC0415
     from polytope_lm.tokens import specials  # noqa: PLC0415
 
     site, was = store.site(layer), store.provenance
-    try:
-        model = load(
-            name or was["model"], dtype=was["dtype"], revision=was["revision"], trust_remote_code=trust
-        )
-    except PolytopeError as error:
-        msg = f"the store's model is needed to read a text (give a row number, or --model): {error}"
-        raise PolytopeError(msg) from error
-    if model.revision != was["revision"]:
-        msg = (
-            f"{store.path} was written by {was['model']}, revision {was['revision']}; {model.name} is now "
-            f"revision {model.revision}: give the same model with --model, or a row number"
-        )
-        raise PolytopeError(msg)
+    needed = Needed("to read a text", "give a row number, or --model")
+    model = model_of(store, name, needed, trust=trust)
     around, were = specials(model.tokenizer), was["special_tokens"]
     same = [list(around.prefix), list(around.suffix)] == [were["before"], were["after"]]
     options = {"bos": None if same else was["bos"], "max_length": was["max_length"]}

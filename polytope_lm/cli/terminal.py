@@ -39,11 +39,17 @@ def _spelled(character: str) -> str:
     return _SIGNS.get(character) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the command line end; rich's own way is exit code 1 without a word."""
+        raise BrokenPipeError
+
+
 def console(stream: IO[str] | None = None) -> Console:
     """Return a console on stdout (or another stream) that takes plain text only and never wraps in a pipe."""
     stream = stream or sys.stdout
     width = None if stream.isatty() else _WIDE
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    return _Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
 def say(text: object = "", *, style: str = "", stream: IO[str] | None = None) -> None:
@@ -150,6 +156,11 @@ class Stages:
     def elapsed(self) -> float:
         """Seconds since the job began."""
         return time.perf_counter() - self._start
+
+
+def counted(n: int, what: str) -> str:
+    """Return a number with its noun: `1 document`, `1,200 documents`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def size(n_bytes: float) -> str:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polytope_lm.cli import options as o
+from polytope_lm.cli.again import ModelHere, Needed, model_of
 from polytope_lm.cli.terminal import emit, progress, say, show_table
 
 if TYPE_CHECKING:
+    from polytope_lm.codes.store import CodeStore
     from polytope_lm.predictions.overview import CodeOverview
     from polytope_lm.predictions.results import ClustersResult, Estimate, Settings
 
@@ -33,15 +35,17 @@ def _group() -> None:
     """Put a prediction of the polytope lens to the test."""
 
 
-@app.command()
+@app.command(short_help="Prediction 1: codes against directions.")
 def clusters(  # noqa: PLR0913
     store: o.StorePath, *, label: Label, out: o.Out, layers: o.Layers = "all", k: Clusters = None,
     tokens: Tokens = 6000, seed: o.Seed = 0, resamples: Resamples = 200,
-    smallest_effect: Smallest = 0.01, json: o.Json = False,
+    smallest_effect: Smallest = 0.01, model: ModelHere = None, trust_remote_code: o.Trust = False,
+    json: o.Json = False,
 ) -> None:  # fmt: skip
     """Prediction 1: do clusters of codes mean more than clusters of directions.
 
-    Needs a store captured with --keep u,h. Writes result.json, tokens.parquet, overview.json and report.html.
+    A store captured without --keep u,h has its model run again. Writes result.json, tokens.parquet,
+    overview.json and report.html.
 
     \b
     Example:
@@ -52,14 +56,14 @@ def clusters(  # noqa: PLR0913
     from polytope_lm.predictions import clusters as compare  # noqa: PLC0415
     from polytope_lm.predictions import overview  # noqa: PLC0415
 
-    opened = open_store(store)
+    opened = _with_directions(open_store(store), model, trust=trust_remote_code)
     with progress("comparing") as told:
         wanted = None if isinstance(chosen, str) else chosen
         result = compare(
             opened, wanted, label, k=k, tokens=tokens, seed=seed, resamples=resamples,
             smallest_effect=smallest_effect, progress=told,
         )  # fmt: skip
-    result = replace(result, command=_command(store, out, layers, result.settings))
+    result = replace(result, command=_command(store, out, layers, result.settings, model))
     page = write_results(out, result, overview(opened))
     if json:
         emit({**result.to_dict(), "report": str(page)})
@@ -69,13 +73,25 @@ def clusters(  # noqa: PLR0913
     say(f"written: {page.resolve().as_uri()}")
 
 
-def _command(store: Path, out: Path, layers: str, settings: "Settings") -> str:
+def _with_directions(store: "CodeStore", name: str | None, *, trust: bool) -> "CodeStore":
+    """Return a store that gives `u` and `h`: as it is, or with its model at hand."""
+    if store.can_give("u") and store.can_give("h"):
+        return store
+    from polytope_lm.codes.capture import with_model  # noqa: PLC0415
+
+    needed = Needed("for directions, as u and h were not kept", "give --model, or capture with --keep u,h")
+    return with_model(store, model_of(store, name, needed, trust=trust))
+
+
+def _command(store: Path, out: Path, layers: str, settings: "Settings", model: str | None) -> str:
     """Return the command that reproduces a comparison, every choice spelled out."""
     options: dict[str, object] = {
         "label": settings.label, "layers": layers, "k": settings.k, "tokens": settings.max_tokens,
         "seed": settings.seed, "resamples": settings.resamples,
         "smallest-effect": settings.smallest_effect, "out": out,
     }  # fmt: skip
+    if model is not None:
+        options["model"] = model
     words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     return shlex.join(["polytope-lm", "test", "clusters", str(store), *words])
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import MODEL, refused, run
+from commands import MODEL, command_line, refused, run
 
 from polytope_lm.cli import options
+from polytope_lm.cli.terminal import counted
 from polytope_lm.codes.store import open_store
 
 if TYPE_CHECKING:
@@ -24,6 +26,20 @@ def test_help_has_an_example_and_every_command_has_json(command: str) -> None:
     assert result.code == 0
     assert f"\n    polytope-lm {command} " in result.out or f"\n    polytope-lm {command}\n" in result.out
     assert "--json" in result.out
+
+
+def test_help_is_as_wide_as_the_terminal() -> None:
+    widths = {}
+    for columns in (60, 150):
+        shown = command_line("demo", "--help", env=os.environ | {"COLUMNS": str(columns)}).stdout.splitlines()
+        widths[columns] = max(len(line) for line in shown if "    polytope-lm " not in line)
+    assert "  clusters  Prediction 1: codes against directions." in run("test", "--help").out.splitlines()
+    assert widths[60] <= 60
+    assert 100 < widths[150] <= 150
+
+
+def test_numbers_have_their_noun() -> None:
+    assert [counted(n, "site") for n in (0, 1, 1200)] == ["0 sites", "1 site", "1,200 sites"]
 
 
 def test_models_lists_the_packaged_ones_and_shows_sites() -> None:
@@ -47,7 +63,7 @@ def test_capture_tells_the_cost_and_takes_every_option(corpus: Path, directory: 
     arguments = ["capture", directory, corpus, "--out", tmp_path / "s", *choices.split()]
     first = run(*arguments, "--shard", "1/2")
     assert first.code == 0, first.err
-    assert re.fullmatch(r"capture: .* tokens to read.* GB, .* minutes on this machine\n", first.err)
+    assert re.fullmatch(r"capture: .* tokens to read.* kB, under a minute on this machine\n.*\n", first.err)
     assert "not complete" in first.out
     second = run(*arguments, "--shard", "2/2")
     assert "not complete" not in second.out
@@ -181,3 +197,22 @@ def test_test_clusters_then_report(store: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "layers"), [("all", "all"), ("3", [3]), (" 0, 8 ", [0, 8])])
 def test_layers_are_read(text: str, layers: object) -> None:
     assert options.parse_layers(text) == layers
+
+
+def test_a_store_without_activations_is_compared_by_running_its_model_again(
+    store: Path, corpus: Path, tmp_path: Path
+) -> None:
+    captured = run(
+        "capture", MODEL, corpus, "--out", tmp_path / "bare", "--layers", "0,2", "--label-columns", "topic"
+    )
+    assert captured.err.endswith(
+        "comparing with directions will need the model again; --keep u,h stores what it takes\n"
+    )
+    choices = ("--label", "topic", "--layers", "2", "--k", "3", "--resamples", "20", "--json")
+    kept = run("test", "clusters", store, *choices, "--out", tmp_path / "a")
+    again = run("test", "clusters", tmp_path / "bare", *choices, "--out", tmp_path / "b")
+    assert again.code == 0, again.err
+    one, other = (json.loads(result.out) for result in (kept, again))
+    assert other["layers"] == one["layers"]
+    named = run("test", "clusters", tmp_path / "bare", *choices, "--out", tmp_path / "c", "--model", MODEL)
+    assert json.loads(named.out)["command"].endswith(f"--model {MODEL}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import MODEL, misused, refused, run
+from commands import MAIN, MODEL, misused, refused, run
 
 from polytope_lm.models import packaged
 
@@ -74,11 +77,15 @@ def test_errors_about_capture(corpus: Path, tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "s").exists()
 
 
-def test_comparison_of_a_store_without_activations(corpus: Path, tmp_path: Path) -> None:
+def test_comparison_of_a_store_without_activations(corpus: Path, directory: Path, tmp_path: Path) -> None:
     choices = "--layers 0 --label-columns topic --json"
     assert run("capture", MODEL, corpus, "--out", tmp_path / "s", *choices.split()).code == 0
     results = ("--label", "topic", "--out", tmp_path / "r")
-    assert "--keep u,h" in refused("test", "clusters", tmp_path / "s", *results)
+    elsewhere = refused("test", "clusters", tmp_path / "s", *results, "--model", directory)
+    assert "was written by" in elsewhere
+    assert "--keep u,h" in elsewhere
+    assert "--keep u,h" in refused("test", "clusters", tmp_path / "s", *results, "--model", "./gone")
+    assert not (tmp_path / "r").exists()
     assert "--keep h" in run("nearest", tmp_path / "s", 1).out
     assert "h not kept" in run("info", tmp_path / "s").out
 
@@ -93,6 +100,8 @@ def test_comparison_of_a_store_without_activations(corpus: Path, tmp_path: Path)
         (("capture", MODEL, "sample"), "--out"),
         (("cross", MODEL, "a", "b"), "--layer"),
         (("nearest", "store"), "TEXT-OR-ROW"),
+        (("nearest", "store", "-1"), "-1 is no row: rows count from 0"),
+        (("nearest", "store", "-k", "-3", "1"), "greater than or equal to 1"),
         (("info", "store", "--nonsense"), "--nonsense"),
         (("nonsense",), "nonsense"),
     ],
@@ -116,3 +125,18 @@ def test_traceback_on_demand_before_or_after_the_command() -> None:
         assert result.code == 1
         assert "Traceback" in result.err
         assert "PolytopeError" in result.err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_reader_that_goes_away_ends_a_command_quietly(store: Path, options: tuple[str, ...]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN, "info", str(store), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -87,6 +87,7 @@ def _render(
             tabs=_tabs(clusters, pairs, overview, browsable=bool(data["layers"])),
             clusters=clusters,
             pairs=pairs,
+            methods=strips.later_methods(pairs),
             overview=overview,
             browsable=bool(data["layers"]),
             scores=SCORES,

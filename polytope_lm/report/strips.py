@@ -188,6 +188,12 @@ def _pair_view(one: Crossings) -> PairView:
     )
 
 
+def later_methods(pairs: Sequence[PairView]) -> tuple[str, ...]:
+    """Return each way in which layers after the paths' own were searched, once."""
+    methods = (row.method for pair in pairs for row in pair.rows)
+    return tuple(dict.fromkeys(method for method in methods if method != "closed form"))
+
+
 def _row(one: Crossings, method: LayerMethod) -> LayerRow:
     here = one.layer == method.layer
     missed = {None: "unknown", 0: "none"}.get(method.missed_at_most, f"at most {method.missed_at_most}")

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from polytope_lm import report
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.results import ClustersResult
+from polytope_lm.report import write
+from polytope_lm.report.inert import bdi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,3 +177,30 @@ def test_the_report_loads_no_model_library() -> None:
     code = "import sys, polytope_lm.report; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_how_later_layers_were_searched_is_said_as_it_was(
+    crossings_result: Callable[..., Crossings], tmp_path: Path
+) -> None:
+    found = crossings_result()
+    grid = write(tmp_path / "a.html", crossings=[found]).read_text(encoding="utf-8")
+    later = [part for part in found.layers if part.method != "closed form"]
+    assert f"({bdi(later[0].method)})" in grid
+    how = "17 Chebyshev nodes, 7 held out"
+    layers = tuple(part if part not in later else replace(part, method=how) for part in found.layers)
+    page = write(tmp_path / "b.html", crossings=[replace(found, layers=layers)]).read_text(encoding="utf-8")
+    assert f"({bdi(how)})" in page
+    own = tuple(part for part in found.layers if part not in later)
+    page = write(tmp_path / "c.html", crossings=[replace(found, layers=own)]).read_text(encoding="utf-8")
+    assert "layers after it were not looked at" in page
+
+
+def test_extras_that_a_layer_could_not_give_are_listed(
+    clusters_result: Callable[..., ClustersResult], tmp_path: Path
+) -> None:
+    result = clusters_result()
+    first = replace(result.layers[0], left_out={"<b>mine": "layer 0 is not gated"})
+    page = write(tmp_path / "r.html", clusters=replace(result, layers=(first, *result.layers[1:])))
+    text = page.read_text(encoding="utf-8")
+    assert f"Left out: {bdi('<b>mine')} ({bdi('layer 0 is not gated')})." in text
+    assert text.count("Left out:") == 1

@@ -87,8 +87,7 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
             kept, NaN in the activations, an unknown representation.
 
     """
-    chosen = _representations(extra)
-    layers = _layers(codes, layer)
+    chosen, layers = _representations(extra), _layers(codes, layer)
     _check_kept(codes)
     sample = choose(codes, label, tokens=tokens, seed=seed)
     task = _task(sample, k, seed, resamples)
@@ -96,9 +95,8 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     settings = Settings(
         label, task.k, NEIGHBOURS, tokens, seed, resamples, smallest_effect, sample.form, sample.lemma
     )
-    table = tokens_table(codes, sample)
+    table, compared = tokens_table(codes, sample), []
     timings: dict[str, float] = {}
-    compared = []
     for number, index in enumerate(layers):
         tell = _teller(progress, number, index, len(layers), len(chosen))
         arrays = LayerArrays(codes, index, sample.rows)

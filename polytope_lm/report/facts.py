@@ -1,4 +1,4 @@
-"""What the page says in words: the model, the premises, the settings, where everything came from."""
+"""What the page says in words: the model, the settings, where everything came from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from polytope_lm.predictions.sentences import ranges
 from polytope_lm.report import browser, figures
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ class PageFacts:
         command: what reproduces the page; empty where no result knows it.
         facts: the footer, name and value.
         outcomes: each outcome that occurs, with its layers.
-        premises: the sites' premises in words, each with its layers where they differ.
         legend: the marks of the first plot.
         shared: mean number of neighbours that code and cosine have in common in the first layer.
         hues: labels with a colour of their own in the mix bars, and the colour's number.
@@ -56,7 +56,6 @@ class PageFacts:
     command: str
     facts: Rows
     outcomes: Rows
-    premises: tuple[str, ...]
     legend: tuple[LegendEntry, ...]
     shared: float | None
     hues: tuple[tuple[str, str], ...]
@@ -65,7 +64,7 @@ class PageFacts:
 
     def for_template(self) -> dict[str, Any]:
         """Return the fields that templates read by name."""
-        names = ("command", "facts", "outcomes", "premises", "legend", "shared", "hues", "sites", "tables")
+        names = ("command", "facts", "outcomes", "legend", "shared", "hues", "sites", "tables")
         return {name: getattr(self, name) for name in names}
 
 
@@ -82,7 +81,6 @@ def gather(
         command=command,
         facts=_footer(clusters, overview, provenance, sites),
         outcomes=() if clusters is None else _outcomes(clusters),
-        premises=_premises(sites if clusters is None else [layer.site for layer in clusters.layers]),
         legend=() if clusters is None else _legend(clusters),
         shared=None if clusters is None else _shared(clusters),
         hues=() if clusters is None else _hues(clusters),
@@ -122,7 +120,7 @@ def _footer(
 ) -> Rows:
     rows = [("model", _short(provenance.get("model", "not recorded")))]
     compared = sites if clusters is None else [layer.site for layer in clusters.layers]
-    rows.append(("layers", _ranges(site.layer for site in compared)))
+    rows.append(("layers", ranges(site.layer for site in compared)))
     if clusters is not None:
         sample = clusters.sample
         rows.append(("n", f"{sample.tokens:,} tokens, {sample.documents:,} documents"))
@@ -135,35 +133,13 @@ def _footer(
     return tuple(rows)
 
 
-def _ranges(numbers: Iterable[int]) -> str:
-    """Write layers shortly: `0-3, 8`."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    parts = (f"{a}-{b}" if b - a > 1 else ", ".join(map(str, range(a, b + 1))) for a, b in runs)
-    return ", ".join(parts) or "none"
-
-
 def _outcomes(clusters: ClustersResult) -> Rows:
     rows = []
     for outcome in OUTCOMES:
         layers = [layer.layer for layer in clusters.layers if layer.verdict.outcome == outcome]
         if layers:
-            rows.append((outcome, f"layer{'s' * (len(layers) > 1)} {_ranges(layers)}"))
+            rows.append((outcome, f"layer{'s' * (len(layers) > 1)} {ranges(layers)}"))
     return tuple(rows)
-
-
-def _premises(sites: Sequence[Site]) -> tuple[str, ...]:
-    """Say each different set of premises once, with the layers that it holds for where there are several."""
-    by_text: dict[str, list[int]] = {}
-    for site in sites:
-        by_text.setdefault(str(site.premises), []).append(site.layer)
-    if len(by_text) == 1:
-        return tuple(by_text)
-    return tuple(f"layers {_ranges(layers)}: {text}" for text, layers in by_text.items())
 
 
 def _legend(clusters: ClustersResult) -> tuple[LegendEntry, ...]:

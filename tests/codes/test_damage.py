@@ -1,5 +1,4 @@
-"""What a store does with damage and with files that somebody made up: it names them, and runs nothing of "
-"theirs."""
+"""What a store does with damage and with files that somebody made up: it names them, and runs none."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,8 +74,13 @@ class Plan:
             "max_length": windowing.context_length,
             "min_context": windowing.min_context,
             "batch_tokens": self.batch_tokens,
-            "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+            "versions": {name: _version(name) for name in VERSIONED},
         }
+
+
+@cache  # what is imported stays, whatever happens to the environment's files or the right to read them
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
 
 
 def make_plan(  # noqa: PLR0913 - the options of `capture`, by name

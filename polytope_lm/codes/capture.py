@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from polytope_lm.codes import layout, tables
 from polytope_lm.codes.codes import Codes
 from polytope_lm.codes.cost import check_sampled, estimate, warn_sampled
 from polytope_lm.codes.forward import chunks, fill, in_memory, specs
 from polytope_lm.codes.plan import Plan, make_plan
-from polytope_lm.codes.progress import reporter
+from polytope_lm.codes.progress import on_terminal, reporter
 from polytope_lm.codes.store import CodeStore
 from polytope_lm.codes.writer import StoreWriter
 from polytope_lm.documents import Document, Documents
@@ -27,6 +26,7 @@ from polytope_lm.tokens import Window, Windowed, parse_rule, specials
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import pandas as pd
     from jaxtyping import Float, Int64
 
     from polytope_lm.models.loading import Model
@@ -155,7 +155,8 @@ def capture(  # noqa: PLR0913 - settings, by name
             f"with i from 1 "
             f"to n"
         )
-    cost = estimate(plan, source)
+    show = on_terminal() if progress is None else progress
+    cost = estimate(plan, source, timed=show)
     size = shard_documents or max(1, round(SHARD_TOKENS / max(cost.tokens_per_document, 1)))
     manifest = {
         "format": layout.FORMAT,
@@ -166,7 +167,7 @@ def capture(  # noqa: PLR0913 - settings, by name
     if cost.documents is not None:  # a stream of unknown length is not read twice
         manifest["documents_sha256"] = source.sha256
     path = Path(to)
-    with StoreWriter(path, manifest, part) as writer, reporter(cost, show=progress) as report:
+    with StoreWriter(path, manifest, part) as writer, reporter(cost, show=show) as report:
         shards = _write(plan, source, writer, size, report)
         writer.finish(shards)
     return _opened(plan, path)
@@ -176,7 +177,7 @@ def _opened(plan: Plan, path: Path) -> CodeStore:
     """Open what was written; refuse a finished store without a token."""
     store = CodeStore(path, recompute=partial(_recompute, plan))
     if store.complete:
-        rows, documents = int(store.shards["rows"].sum()), int(store.shards["documents"].sum())
+        rows, documents = store.counts()
         check_sampled(plan, rows, documents, documents)
     return store
 
@@ -229,6 +230,8 @@ def _labels(windows: Sequence[Window]) -> dict[str, list[str | None]]:
 
 def _frame(windowed: Windowed, documents: Sequence[Document]) -> pd.DataFrame:
     """Return the token table of codes in memory."""
+    import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
     frame = pd.DataFrame(_columns(windowed.windows)).astype(np.int64)
     rows = zip(frame["document"], frame["start"], frame["end"], strict=True)
     frame["token"] = pd.Series([documents[d].text[s:e] for d, s, e in rows], dtype="str")

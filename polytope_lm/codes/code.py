@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from polytope_lm.codes.hamming import unpack
 from polytope_lm.errors import PolytopeError
@@ -14,6 +13,7 @@ from polytope_lm.errors import PolytopeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import pandas as pd
     from jaxtyping import Bool, Float, Int, Int32, UInt8
 
     from polytope_lm.models.sites import Site
@@ -116,6 +116,8 @@ class Differences:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a pair of tokens, one column a site."""
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
         return pd.DataFrame(dict(self.counts))
 
     def __repr__(self) -> str:

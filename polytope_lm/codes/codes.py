@@ -13,8 +13,6 @@ from polytope_lm.codes import hamming
 from polytope_lm.codes.code import Code, Differences, as_array, visible_frame
 from polytope_lm.codes.indexing import chosen_rows, chosen_sites, is_integer, prompt_rows, token_rows
 from polytope_lm.codes.layout import KEEPABLE
-from polytope_lm.codes.nearest import Nearest, nearest
-from polytope_lm.codes.separating import Separating, separating
 from polytope_lm.codes.widths import width_of
 from polytope_lm.errors import PolytopeError
 
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int32, Int64, UInt8
 
     from polytope_lm.codes.hamming import Neighbours
+    from polytope_lm.codes.nearest import Nearest
+    from polytope_lm.codes.separating import Separating
     from polytope_lm.models.sites import Site
 
 
@@ -246,6 +246,8 @@ class TokenCodes(ABC):
             layer: the layer; a `Code` brings its own.
 
         """
+        from polytope_lm.codes.nearest import nearest  # noqa: PLC0415 - memory: a capture needs no table
+
         return nearest(self, query, k, layer)
 
     def separating(
@@ -265,13 +267,15 @@ class TokenCodes(ABC):
             PolytopeError: an empty group, groups that overlap, or an alpha outside (0, 1).
 
         """
+        from polytope_lm.codes.separating import separating  # noqa: PLC0415 - scipy.stats is large
+
         site = self.site(layer)
         rows_a, rows_b = chosen_rows(self.tokens, a), chosen_rows(self.tokens, b)
         documents = self.tokens["document"].to_numpy() if by_document else None
         found = separating(self._whole(site), site.width, rows_a, rows_b, alpha=alpha, documents=documents)
         return found.with_contexts(self.context)
 
-    def _counts(self) -> tuple[int, int]:
+    def counts(self) -> tuple[int, int]:
         """Return the numbers of tokens and documents."""
         return len(self), len(self.ids)
 
@@ -280,7 +284,7 @@ class TokenCodes(ABC):
             ", …" if len(self.sites) > 4 else ""
         )
         kept = f"; kept {', '.join(self.kept)}" if self.kept else ""
-        tokens, documents = self._counts()
+        tokens, documents = self.counts()
         return (
             f"{type(self).__name__}: {tokens:,} tokens of {documents:,} documents; {sites}{kept}; "
             f"{self.provenance.get('model', '')}"

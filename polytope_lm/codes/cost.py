@@ -33,7 +33,7 @@ class Cost:
         tokens: tokens that the model reads, or None.
         stored: tokens that are stored, or None.
         gigabytes: of the finished store (10^9 bytes), texts included, or None.
-        minutes: on this device, or None.
+        minutes: on this device, or None where nobody asked (measuring the device takes time itself).
         tokens_per_document: mean over the first documents.
 
     """
@@ -54,7 +54,8 @@ class Cost:
             )
         counts = f"{self.documents:,} document{'s' if self.documents != 1 else ''}, about {self.tokens:,} "
         counts += f"token{'s' if self.tokens != 1 else ''} to read, {self.stored:,} to store"
-        return f"{counts}, {_size(self.gigabytes or 0.0)}, {_time(self.minutes or 0.0)} on this machine"
+        size = f"{counts}, {_size(self.gigabytes or 0.0)}"
+        return size if self.minutes is None else f"{size}, {_time(self.minutes)} on this machine"
 
 
 def _size(gigabytes: float) -> str:
@@ -73,12 +74,13 @@ def _time(minutes: float) -> str:
     return f"{minutes / 60:,.1f} hours"
 
 
-def estimate(plan: Plan, source: Documents) -> Cost:
+def estimate(plan: Plan, source: Documents, *, timed: bool = True) -> Cost:
     """Estimate a capture from its first documents, a count of the rest and a short matrix product.
 
     Args:
         plan: what will be captured.
         source: the documents; a local source is read once to count characters, a hub stream is not.
+        timed: measure this device, and tell the minutes.
 
     Raises:
         PolytopeError: a label with a reserved name, or few documents that all give no token.
@@ -99,9 +101,8 @@ def estimate(plan: Plan, source: Documents) -> Cost:
     tokens, stored = round(read * scale), round(windowed.n_kept * scale)
     row = sum(s.columns * (1 if s.bits else 4 if s.dtype == "float32" else 2) for s in plan.wanted)
     size = stored * (row + 8) + sum(lengths)
-    return Cost(
-        len(lengths), sum(lengths), tokens, stored, size / 1e9, tokens / _speed(plan) / 60, per_document
-    )
+    minutes = tokens / _speed(plan) / 60 if timed else None
+    return Cost(len(lengths), sum(lengths), tokens, stored, size / 1e9, minutes, per_document)
 
 
 def check_sampled(plan: Plan, stored: int, without: int, documents: int) -> None:

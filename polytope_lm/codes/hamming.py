@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pandas as pd
     from jaxtyping import Bool, Float, Int, Int32, Int64, UInt8, UInt64
 
 _CHUNK = 4096  # rows of the base in panels at one time: at 3,072 bits they stay in the L2 cache
@@ -47,6 +47,8 @@ class Neighbours:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per query and neighbour found: `query`, `rank` (from 1), `index`, `distance`."""
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
         n, k = self.indices.shape
         frame = pd.DataFrame(
             {

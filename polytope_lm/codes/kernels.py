@@ -77,6 +77,25 @@ def _accumulate(builder: Any, queries: list[Any], panel: Any, n_words: Any) -> l
     return [builder.load(total) for total in sums]
 
 
+def sums_of_tile(builder: Any, queries: Any, row: Any, panels: Any, panel: Any) -> list[Any]:
+    """Emit the distances of queries `row .. row + 7` from a panel's eight rows, one vector per query."""
+    n_words = cgutils.unpack_tuple(builder, queries.shape)[1]
+    rows = [builder.add(row, I64(r)) for r in range(LANES)]
+    starts = [builder.gep(queries.data, [builder.mul(r, n_words)]) for r in rows]
+    offset = builder.mul(panel, builder.mul(n_words, I64(LANES)))
+    return _accumulate(builder, starts, builder.gep(panels.data, [offset]), n_words)
+
+
+def below_limits(builder: Any, sums: list[Any], limits: Any, row: Any) -> Any:
+    """Emit a 64-bit mask: bit `8 r + l` says that lane `l` of `sums[r]` is below `limits[row + r]`."""
+    mask = I64(0)
+    for r, total in enumerate(sums):
+        limit = splat(builder, builder.load(builder.gep(limits.data, [builder.add(row, I64(r))])))
+        below = builder.bitcast(builder.icmp_unsigned("<", total, limit), ir.IntType(LANES))
+        mask = builder.or_(mask, builder.shl(builder.zext(below, I64), I64(LANES * r)))
+    return mask
+
+
 @emitted
 def _tile(_typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits: Any, out: Any) -> Any:
     """Emit the distances of queries `row .. row + 7` from a panel's eight rows, written to `out` `[8, 8]`.
@@ -88,24 +107,16 @@ def _tile(_typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits:
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2, 4, 5)]
-        n_words = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
-        rows = [builder.add(args[1], I64(r)) for r in range(LANES)]
-        starts = [builder.gep(arrays[0].data, [builder.mul(r, n_words)]) for r in rows]
-        offset = builder.mul(args[3], builder.mul(n_words, I64(LANES)))
-        sums = _accumulate(builder, starts, builder.gep(arrays[1].data, [offset]), n_words)
-        mask = I64(0)
+        sums = sums_of_tile(builder, arrays[0], args[1], arrays[1], args[3])
         for r, total in enumerate(sums):
             builder.store(total, lanes_at(builder, arrays[3].data, I64(LANES * r)), align=8)
-            limit = splat(builder, builder.load(builder.gep(arrays[2].data, [rows[r]])))
-            below = builder.bitcast(builder.icmp_unsigned("<", total, limit), ir.IntType(LANES))
-            mask = builder.or_(mask, builder.shl(builder.zext(below, I64), I64(LANES * r)))
-        return mask
+        return below_limits(builder, sums, arrays[2], args[1])
 
     return signature, emit
 
 
 @emitted
-def _lowest_bit(_typing: Any, mask: Any) -> Any:
+def lowest_bit(_typing: Any, mask: Any) -> Any:
     """Emit the place of the lowest set bit of a mask that is not zero."""
 
     def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
@@ -195,7 +206,7 @@ def _offer(
 ) -> None:
     """Put a tile's distances that are below their query's limit into its heap, unless they are excluded."""
     while mask != 0:
-        place = _lowest_bit(mask)
+        place = lowest_bit(mask)
         mask &= mask - np.uint64(1)
         r, lane = place // LANES, place % LANES
         query, index = row + r, column + lane
@@ -204,7 +215,7 @@ def _offer(
             continue
         if _share_a_group(groups_queries[query], groups_base[index]):
             continue
-        _replace_greatest(heaps[query], (tile[r, lane] << np.uint64(32)) | np.uint64(index))
+        replace_greatest(heaps[query], (tile[r, lane] << np.uint64(32)) | np.uint64(index))
         limits[query] = heaps[query, 0] >> np.uint64(32)
 
 
@@ -217,7 +228,7 @@ def _share_a_group(a: Int[np.ndarray, " G"], b: Int[np.ndarray, " G"]) -> bool:
 
 
 @compiled
-def _replace_greatest(heap: UInt64[np.ndarray, " k"], key: int) -> None:
+def replace_greatest(heap: UInt64[np.ndarray, " k"], key: int) -> None:
     """Put `key` in the place of a max-heap's greatest element."""
     hole = 0
     while True:

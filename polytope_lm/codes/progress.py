@@ -15,20 +15,23 @@ if TYPE_CHECKING:
     from polytope_lm.codes.cost import Cost
 
 
+def on_terminal() -> bool:
+    """Tell whether somebody watches stderr."""
+    return sys.stderr.isatty()
+
+
 @contextmanager
-def reporter(cost: Cost, *, show: bool | None) -> Iterator[Callable[[int], None]]:
+def reporter(cost: Cost, *, show: bool) -> Iterator[Callable[[int], None]]:
     """Show a capture's cost, then its progress in characters read.
 
     Args:
         cost: told before anything is computed.
-        show: whether to; None for on a terminal only.
+        show: whether to.
 
     Yields:
         A function that takes the number of characters just read.
 
     """
-    if show is None:
-        show = sys.stderr.isatty()
     if not show:
         yield lambda _characters: None
         return

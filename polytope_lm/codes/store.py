@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float
 
@@ -22,6 +21,7 @@ from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     import datasets
+    import pandas as pd
 
     from polytope_lm.models.sites import Site
 
@@ -66,6 +66,8 @@ class CodeStore(TokenCodes):
     @cached_property
     def shards(self) -> pd.DataFrame:
         """One row a shard: number, rows, documents, bytes."""
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
         found = [
             (n, r.rows, r.documents, sum(f.bytes for f in r.files.values())) for n, r in self._records.items()
         ]
@@ -74,6 +76,8 @@ class CodeStore(TokenCodes):
     @cached_property
     def documents(self) -> pd.DataFrame:
         """One row a document: `index` in the input, `id`, `text` and its labels."""
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
         table = self._table(layout.DOCUMENTS)
         names = [name.removeprefix(tables.LABEL) for name in table.schema.names]
         return pd.DataFrame(table.rename_columns(names).to_pandas())
@@ -91,6 +95,8 @@ class CodeStore(TokenCodes):
     @cached_property
     def tokens(self) -> pd.DataFrame:
         """The token table: see `TokenCodes`. Document labels are joined to their tokens."""
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
         table = self._table(layout.TOKENS)
         columns = {name: table[name].to_numpy().astype(np.int64) for name in tables.NUMBERS}
         columns["document"] = np.searchsorted(self.documents["index"].to_numpy(), columns["document"])
@@ -120,8 +126,10 @@ class CodeStore(TokenCodes):
             f"makes what is missing"
         )
 
-    def _counts(self) -> tuple[int, int]:
-        return int(self.shards["rows"].sum()), int(self.shards["documents"].sum())
+    def counts(self) -> tuple[int, int]:
+        """Return the numbers of tokens and documents, from the shards' records."""
+        records = self._records.values()
+        return sum(r.rows for r in records), sum(r.documents for r in records)
 
     def __repr__(self) -> str:
         gap = self._gap()

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from polytope_lm.models.loading import Model
 
-Point = Literal["x", "u", "h", "gate", "up", "post", "resid_pre"]
+Point = Literal["x", "u", "h", "gate", "up", "post", "resid_pre", "resid_post"]
 """What can be read of a block: `x` the stream that the MLP's norm reads, `u` the MLP's input, `h` the
 pre-activations (`gate` for gated MLPs), `gate` and `up` a gated MLP's branches, `post` the down projection's
-input, `resid_pre` the block's input."""
+input, `resid_pre` the block's input, `resid_post` its output."""
 
 Tap = tuple[int, Point]
 Reader = Callable[[Tensor], None]
@@ -85,7 +85,7 @@ def tapped(model: Model, taps: Iterable[Tap], deliver: Callable[[Tap, Tensor], N
     """
 
     def on_output(tap: Tap) -> Any:
-        return lambda _m, _args, out: deliver(tap, out)
+        return lambda _m, _args, out: deliver(tap, out[0] if isinstance(out, tuple) else out)
 
     def on_input(tap: Tap) -> Any:
         return lambda _m, args, kwargs: deliver(tap, args[0] if args else kwargs["hidden_states"])
@@ -112,11 +112,11 @@ def _where(model: Model, tap: Tap) -> tuple[nn.Module, bool]:
         return next(iter(block.pre.values())), False
     if point == "post":
         return block.down, False
-    if point == "resid_pre":
-        return block.module, False
+    if point in {"resid_pre", "resid_post"}:
+        return block.module, point == "resid_post"
     kind = {"h": "gate" if gated else "pre", "gate": "gate", "up": "up"}.get(point)
     if kind is None or kind not in block.pre:
-        known = "x, u, h, gate, up, post, resid_pre" if gated else "x, u, h, post, resid_pre"
+        known = f"x, u, h, {'gate, up, ' * gated}post, resid_pre, resid_post"
         raise PolytopeError(
             f"{model.name}, layer {layer}: no activation {point!r} here; choose among {known}"
         )

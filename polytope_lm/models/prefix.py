@@ -77,13 +77,14 @@ class Prefix:
         clean = self.entry.expand(rows, -1, -1)
         with ExitStack() as stack:
             for block in self.model.blocks[: self.layer]:
-                stack.enter_context(_passed_by(block.module, clean))
+                stack.enter_context(passed_by(block.module, clean))
             ids = torch.full((rows, 1), self.token, device=self.model.device)
             yield ids, {"past_key_values": self.cache, "use_cache": True}
 
 
 @contextmanager
-def _passed_by(block: nn.Module, clean: Tensor) -> Iterator[None]:
+def passed_by(block: nn.Module, clean: Tensor) -> Iterator[None]:
+    """Let a block give a fixed output while the context lasts, without being run."""
     own = vars(block).get("forward")
     block.forward = lambda *_args, **_kwargs: clean
     try:

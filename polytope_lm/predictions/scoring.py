@@ -1,4 +1,8 @@
-"""Score one representation of one layer: its clusters, its strict neighbours, the same on halves."""
+"""Score one representation of one layer: its clusters, its strict neighbours, the same on halves.
+
+Clusters and neighbours know no label: `laid_out` finds them once, `scored` holds any number of labels against
+them.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +55,11 @@ class Task:
     neighbours: int
     seed: int
 
+    @property
+    def with_whole(self) -> Bool[np.ndarray, "draws n"]:
+        """The whole sample and then each half, so that points and halves come from the same code."""
+        return np.concatenate([np.ones((1, self.inside.shape[1]), dtype=bool), self.inside])
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -79,14 +88,25 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Draw:
-    points: Float[np.ndarray, " scores"]
-    halves: Float[np.ndarray, "resamples scores"]
+class Layout:
+    """What one draw of a representation does with the tokens, before any label is looked at.
+
+    Attributes:
+        clusters: cluster id of each token.
+        neighbours: strict neighbours, nearest first, `DEPTH` times those counted, -1 for none.
+        distances: distances to those counted, float32; NaN for none.
+        lexical: AMI of the clusters with token identity, on all tokens and then on each half.
+        metric: what the rows are compared by.
+        dropped_bits: bits that the representation left out.
+
+    """
+
     clusters: Int[np.ndarray, " n"]
     neighbours: Int[np.ndarray, "n depth"]
     distances: Float[np.ndarray, "n k"]
+    lexical: Float[np.ndarray, " draws"]
     metric: str
-    dropped_bits: int
+    dropped_bits: int = 0
 
 
 def measure(
@@ -101,18 +121,88 @@ def measure(
         clock: told the seconds of each step.
 
     """
-    draws = [_draw(representation, arrays, task, number, clock) for number in range(representation.draws)]
-    first = draws[0]
+    return scored(representation, laid_out(representation, arrays, task, clock), task, clock)
+
+
+def laid_out(
+    representation: Representation, arrays: LayerArrays, task: Task, clock: Callable[[str, float], None]
+) -> list[Layout]:
+    """Find one representation's clusters and neighbours, once for each of its draws; labels play no part.
+
+    Args:
+        representation: what to lay out.
+        arrays: the layer's arrays for the compared tokens.
+        task: of which tokens, halves, k and seed are used.
+        clock: told the seconds of each step.
+
+    """
+    return [_laid_out(representation, arrays, task, number, clock) for number in range(representation.draws)]
+
+
+def scored(
+    representation: Representation, layouts: list[Layout], task: Task, clock: Callable[[str, float], None]
+) -> Measured:
+    """Score what was laid out against the task's label.
+
+    Args:
+        representation: what it is.
+        layouts: from `laid_out`, of the same tokens, halves, k and seed.
+        task: its label is the one that counts.
+        clock: told the seconds.
+
+    """
+    start = time.perf_counter()
+    draws = np.stack([scores_of(layout, task, task.sample.labels) for layout in layouts])
+    clock("scores", time.perf_counter() - start)
+    about = (representation.name, representation.role, representation.isolates)
+    return summed_up(about, layouts[0], draws, task)
+
+
+def scores_of(layout: Layout, task: Task, labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "draws scores"]:
+    """Return the scores in the order of `SCORES`: of the whole sample first, then of each half.
+
+    Args:
+        layout: clusters and neighbours.
+        task: the halves.
+        labels: what they are held against.
+
+    """
+    inside = task.with_whole
+    return np.stack(
+        [
+            resampled_ami(labels, layout.clusters, inside),
+            resampled_agreement(layout.neighbours, labels, inside, task.neighbours),
+            layout.lexical,
+        ],
+        axis=1,
+    )
+
+
+def summed_up(
+    about: tuple[str, str, str], first: Layout, draws: Float[np.ndarray, "d draws scores"], task: Task
+) -> Measured:
+    """Return the numbers of all draws as one: their mean on all documents, one of them picked on each half.
+
+    Args:
+        about: name, role and what it isolates.
+        first: the first draw, whose clusters and hubs are shown.
+        draws: `scores_of` each draw.
+        task: the halves and picks.
+
+    """
     pick = (task.picks * len(draws)).astype(int)
-    halves = np.stack([draw.halves for draw in draws])[pick, np.arange(len(pick))]
+    halves = draws[pick, np.arange(1, draws.shape[1])]
     near = first.neighbours[:, : task.neighbours]
     found = (near >= 0).sum(axis=1)
+    name, role, isolates = about
     result = RepresentationResult(
-        name=representation.name,
-        role=representation.role,
-        isolates=representation.isolates,
+        name=name,
+        role=role,
+        isolates=isolates,
         metric=first.metric,
-        scores=_scores(draws, halves, task.sample.summary.documents, len(found), int((found > 0).sum())),
+        scores=_scores(
+            draws[:, 0], halves, task.sample.summary.documents, len(found), int((found > 0).sum())
+        ),
         cluster_sizes=tuple(int(size) for size in np.bincount(first.clusters, minlength=task.k)),
         hubs=hubs(near),
         dropped_bits=first.dropped_bits,
@@ -122,28 +212,27 @@ def measure(
 
 
 def _scores(
-    draws: list[_Draw],
+    points: Float[np.ndarray, "d scores"],
     halves: Float[np.ndarray, "resamples scores"],
     documents: int,
     n: int,
     with_neighbours: int,
 ) -> tuple[Score, ...]:
-    points = np.stack([draw.points for draw in draws])
     out = []
     for i, name in enumerate(SCORES):
-        each = tuple(float(value) for value in points[:, i]) if len(draws) > 1 else ()
+        each = tuple(float(value) for value in points[:, i]) if len(points) > 1 else ()
         tokens = with_neighbours if name == AGREEMENT else n
         out.append(Score(name, estimate(float(points[:, i].mean()), halves[:, i], documents), tokens, each))
     return tuple(out)
 
 
-def _draw(
+def _laid_out(
     representation: Representation,
     arrays: LayerArrays,
     task: Task,
     number: int,
     clock: Callable[[str, float], None],
-) -> _Draw:
+) -> Layout:
     sample = task.sample
     start = time.perf_counter()
     rows = representation.rows(arrays, seed=derived(task.seed, REPRESENTATION, number))
@@ -156,18 +245,9 @@ def _draw(
     clusters = k_medoids(distance, task.k, seed=derived(task.seed, MEDOIDS))
     clock("k-medoids", time.perf_counter() - start)
     start = time.perf_counter()
-    # The whole sample goes first, so that points and halves come from the same code.
-    inside = np.concatenate([np.ones((1, len(sample.rows)), dtype=bool), task.inside])
-    scores = np.stack(
-        [
-            resampled_ami(sample.labels, clusters, inside),
-            resampled_agreement(near, sample.labels, inside, task.neighbours),
-            resampled_ami(sample.token, clusters, inside),
-        ],
-        axis=1,
-    )
+    lexical = resampled_ami(sample.token, clusters, task.with_whole)
     clock("scores", time.perf_counter() - start)
     shown = near[:, : task.neighbours]
     away = np.take_along_axis(distance, np.maximum(shown, 0), axis=1)
     away[shown < 0] = np.nan
-    return _Draw(scores[0], scores[1:], clusters, near, away, rows.metric, rows.dropped_bits)
+    return Layout(clusters, near, away, lexical, rows.metric, rows.dropped_bits)

@@ -1,0 +1,254 @@
+"""Taking away what covariates explain: regression, overlap weights, matching, variance inflation.
+
+*Regression.* The outcome (the square root of a count, whose spread hardly depends on its size) is regressed
+on restricted cubic splines of every covariate (4 knots; Harrell, "Regression Modeling Strategies", 2015), with
+a slight ridge, and on the label beside them, so that the label's part is not given to covariates that go with
+it; what the covariates predict is taken away, the label's part stays. Predictions are cross-fitted: a pair's
+own group has no part in them.
+
+*Overlap weights.* A wrong regression leaves a trace of the covariates, and unequal spread moves ranks; both
+cancel where the two kinds of pairs have the same covariates. Each pair has the probability of the *other*
+label given its covariates (Li, Morgan & Zaslavsky, "Balancing covariates via propensity score weighting",
+JASA 2018), so that pairs that could be of either kind count most. Either a right regression or right weights
+suffice.
+
+*Matching.* Each different pair with at most one same pair: the assignment with the least total Mahalanobis
+distance of the covariates, within a caliper of 0.2 sd of the propensity's logit (Austin 2011).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.linear_model import LogisticRegression
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from jaxtyping import Bool, Float, Int
+
+FOLDS = 5
+_KNOTS = (0.05, 0.35, 0.65, 0.95)
+_RIDGE = 1.0
+_CALIPER = 0.2
+_AT_ONCE = 1500  # pairs of each kind in one assignment: its cost matrix has 18 MB
+_SAME = 1 - 1e-9  # correlation at which two covariates are one
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The covariates of P pairs as a regression reads them.
+
+    Attributes:
+        names: covariates in use.
+        left_out: those without variance, or equal to another one up to scale, and why.
+        linear: standardised, `[P, C]`.
+        splines: their restricted cubic splines, standardised, `[P, F]`.
+
+    """
+
+    names: tuple[str, ...]
+    left_out: Mapping[str, str]
+    linear: Float[np.ndarray, "P C"]
+    splines: Float[np.ndarray, "P F"]
+
+
+def design(covariates: Mapping[str, Float[np.ndarray, " P"]], pairs: int) -> Design:
+    """Standardise the covariates and expand them into splines.
+
+    Args:
+        covariates: name -> values.
+        pairs: P; there may be no covariate at all.
+
+    """
+    used: dict[str, np.ndarray] = {}
+    left_out: dict[str, str] = {}
+    for name, values in covariates.items():
+        spread = float(np.std(values))
+        if spread <= 1e-12 * max(1.0, float(np.abs(values).max())):
+            left_out[name] = "the same for all pairs"
+            continue
+        column = (values - values.mean()) / spread
+        twin = next((other for other, c in used.items() if abs(float((c * column).mean())) > _SAME), None)
+        if twin is not None:
+            left_out[name] = f"equal to {twin} up to scale"
+            continue
+        used[name] = column
+    linear = np.stack(list(used.values()), axis=1) if used else np.zeros((pairs, 0))
+    parts = [_splines(column) for column in linear.T]
+    return Design(
+        tuple(used), left_out, linear, np.concatenate(parts, axis=1) if parts else np.zeros((pairs, 0))
+    )
+
+
+def _splines(column: np.ndarray) -> np.ndarray:
+    """Return a column and its restricted cubic splines, linear beyond the outer knots; standardised."""
+    knots = np.quantile(column, _KNOTS)
+    features = [column]
+    if (np.diff(knots) > 1e-9).all():
+        last, before = knots[-1], knots[-2]
+        for knot in knots[:-2]:
+            cubes = [np.clip(column - k, 0, None) ** 3 for k in (knot, before, last)]
+            share = (last - knot) / (last - before)
+            features.append(cubes[0] - share * cubes[1] + (share - 1) * cubes[2])
+    stacked = np.stack(features, axis=1)
+    spread = stacked.std(axis=0)
+    return np.asarray((stacked - stacked.mean(axis=0))[:, spread > 0] / spread[spread > 0])
+
+
+def fold_numbers(group: Int[np.ndarray, " P"], *, seed: int) -> Int[np.ndarray, " P"]:
+    """Return each pair's fold, whole groups together; pairs by themselves where there are too few groups."""
+    units = group if len(np.unique(group)) >= 2 * FOLDS else np.arange(len(group))
+    _, codes = np.unique(units, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(int(codes.max()) + 1)
+    return np.asarray(order[codes.reshape(-1)] % FOLDS)
+
+
+def _folds(fold: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for number in np.unique(fold):
+        yield fold != number, fold == number
+
+
+def residuals(
+    outcome: Float[np.ndarray, " P"],
+    covariates: Design,
+    different: Bool[np.ndarray, " P"],
+    fold: Int[np.ndarray, " P"],
+) -> Float[np.ndarray, " P"]:
+    """Return the outcome without what the covariates predict, cross-fitted.
+
+    Args:
+        outcome: counts; their square root `sqrt(y + 3/8)` (Anscombe 1948) is regressed.
+        covariates: from `design`.
+        different: the label, which is fitted beside the covariates and not taken away.
+        fold: from `fold_numbers`.
+
+    """
+    root = np.sqrt(np.clip(outcome, 0, None) + 0.375)
+    if float(np.ptp(root)) == 0:
+        return np.zeros(len(root))  # nothing to explain: what rounding would leave is no residual
+    left = np.empty(len(root))
+    features = covariates.splines
+    for train, test in _folds(fold):
+        own = np.column_stack([np.ones(int(train.sum())), different[train], features[train]])
+        penalty = np.diag([0.0, 1e-6, *np.full(features.shape[1], _RIDGE)])
+        weights = np.linalg.solve(own.T @ own + penalty, own.T @ root[train])
+        left[test] = root[test] - weights[0] - features[test] @ weights[2:]
+    return left
+
+
+def propensities(
+    covariates: Design, different: Bool[np.ndarray, " P"], fold: Int[np.ndarray, " P"]
+) -> Float[np.ndarray, " P"]:
+    """Return the cross-fitted probability of each pair to be different in meaning, given its covariates.
+
+    Raises:
+        PolytopeError: without one fold, pairs of one label are left.
+
+    """
+    probability = np.empty(len(different))
+    for train, test in _folds(fold):
+        share = float(different[train].mean())
+        if not 0 < share < 1:
+            msg = (
+                f"{int(train.sum())} of {len(different)} pairs, without one fifth of the groups, have one label"
+                " only; add groups that have both"
+            )
+            raise PolytopeError(msg)
+        if covariates.splines.shape[1] == 0:
+            probability[test] = share
+            continue
+        # A ridge that is slight beside the data, strong enough for separable ones.
+        fitted = LogisticRegression(C=1.0, max_iter=300).fit(covariates.splines[train], different[train])
+        probability[test] = fitted.predict_proba(covariates.splines[test])[:, 1]
+    return np.clip(probability, 1e-6, 1 - 1e-6)
+
+
+def overlap_weights(
+    propensity: Float[np.ndarray, " P"], different: Bool[np.ndarray, " P"]
+) -> Float[np.ndarray, " P"]:
+    """Return each pair's probability of the other label."""
+    return np.where(different, 1 - propensity, propensity)
+
+
+def matched(
+    covariates: Design,
+    propensity: Float[np.ndarray, " P"],
+    different: Bool[np.ndarray, " P"],
+    *,
+    seed: int,
+) -> Bool[np.ndarray, " P"]:
+    """Return which pairs have a partner of the other label that is like them.
+
+    Args:
+        covariates: from `design`.
+        propensity: from `propensities`.
+        different: the label.
+        seed: more than 1,500 pairs of a kind are matched in random blocks.
+
+    """
+    logit = np.log(propensity / (1 - propensity))
+    reach = _CALIPER * float(np.std(logit))
+    white = _whitened(covariates.linear)
+    kept = np.zeros(len(different), dtype=bool)
+    rng = np.random.default_rng(seed)
+    ours, theirs = (rng.permutation(np.flatnonzero(kind)) for kind in (different, ~different))
+    blocks = -(-max(len(ours), len(theirs)) // _AT_ONCE)
+    for mine, others in zip(np.array_split(ours, blocks), np.array_split(theirs, blocks), strict=True):
+        apart = np.abs(logit[mine][:, None] - logit[others][None])
+        squares = (white[mine] ** 2).sum(axis=1)[:, None] + (white[others] ** 2).sum(axis=1)[None]
+        cost = np.sqrt(np.clip(squares - 2 * white[mine] @ white[others].T, 0, None))
+        far = (cost.max(initial=0.0) + 1) * (len(mine) + len(others))
+        rows, columns = linear_sum_assignment(np.where(apart <= reach, cost, far))
+        good = apart[rows, columns] <= reach
+        kept[mine[rows[good]]] = True
+        kept[others[columns[good]]] = True
+    return kept
+
+
+def _whitened(linear: np.ndarray) -> np.ndarray:
+    """Return the covariates with unit covariance: Euclidean distance is Mahalanobis distance."""
+    if linear.shape[1] == 0:
+        return np.zeros((len(linear), 1))
+    left, values, _ = np.linalg.svd(linear - linear.mean(axis=0), full_matrices=False)
+    # Directions with next to no variance are rounding, not distance.
+    return np.asarray(left[:, values > 1e-6 * values[0]] * np.sqrt(len(linear)))
+
+
+def imbalance(
+    covariates: Design, different: Bool[np.ndarray, " P"], weight: Float[np.ndarray, " P"]
+) -> float:
+    """Return the largest standardised difference of a covariate's weighted means between the labels, in sd."""
+    if covariates.linear.shape[1] == 0 or not (weight[different].sum() and weight[~different].sum()):
+        return 0.0
+    means = [np.average(covariates.linear[k], axis=0, weights=weight[k]) for k in (different, ~different)]
+    return float(np.abs(means[0] - means[1]).max())
+
+
+def variance_inflation(columns: Mapping[str, Float[np.ndarray, " P"]]) -> dict[str, float]:
+    """Return `1 / (1 - R^2)` of each column regressed linearly on the others; infinite where they give it.
+
+    Columns without variance are left out. Above 10, what one column does can hardly be told from what the
+    others do.
+
+    Args:
+        columns: name -> values.
+
+    """
+    used = {name: values for name, values in columns.items() if float(np.std(values)) > 0}
+    out = {}
+    for name, values in used.items():
+        others = [(v - v.mean()) / np.std(v) for other, v in used.items() if other != name]
+        y = (values - values.mean()) / np.std(values)
+        if not others:
+            out[name] = 1.0
+            continue
+        X = np.stack(others, axis=1)
+        left = float(((y - X @ np.linalg.lstsq(X, y, rcond=None)[0]) ** 2).mean())
+        out[name] = float(1 / left) if left > 1e-12 else float("inf")
+    return out

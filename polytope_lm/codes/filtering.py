@@ -89,26 +89,27 @@ def drawn(
 def search(
     prefixes: UInt64[np.ndarray, "n8 P"],
     panels: UInt64[np.ndarray, "C P 8"],
-    words: UInt64[np.ndarray, "n W8"],
+    words: UInt64[np.ndarray, "n8 W8"],
     base: UInt64[np.ndarray, "m W8"],
-    own: int,
-    table: UInt64[np.ndarray, " N1"],
+    names: Int[np.ndarray, " n8"],
+    names_base: Int[np.ndarray, " m"],
+    table: UInt64[np.ndarray, " N2"],
     limits: UInt64[np.ndarray, " n8"],
-    heaps: UInt64[np.ndarray, "n k"],
-    first: int,
+    heaps: UInt64[np.ndarray, "n8 k"],
 ) -> int:
     """Offer every row of a chunk of the base to every query's heap of its k nearest; return pairs counted.
 
     Args:
-        prefixes: drawn bits of the queries, filled up with rows of zeros to a multiple of eight.
+        prefixes: drawn bits of the queries; as all about them, filled up to a multiple of eight rows.
         panels: drawn bits of the chunk, from `kernels.panels`.
         words: all bits of the queries.
         base: all bits of the chunk.
-        own: query `i` is row `own + i` of the whole base, and not its own neighbour.
-        table: for each distance of a heap's worst, the drawn distance from which on a row is left out.
-        limits: that distance for each query, updated; 0 for the rows that fill up.
+        names: the queries' indices; a query is not its own neighbour.
+        names_base: the chunk's indices.
+        table: for the distance of a heap's worst, the drawn distance from which on a row is left out; the
+            last entry is for heaps that are not full.
+        limits: that drawn distance for each query, updated; 0 for the rows that fill up.
         heaps: keys `distance * 2^32 + index`, greatest first; updated.
-        first: the index in the whole base of the chunk's first row.
 
     """
     counted = 0
@@ -121,13 +122,14 @@ def search(
                 while mask != 0:
                     place = lowest_bit(mask)
                     mask &= mask - np.uint64(1)
-                    query, index = row + place // LANES, panel * LANES + place % LANES
-                    if index >= base.shape[0] or first + index == own + query:
+                    query, other = row + place // LANES, panel * LANES + place % LANES
+                    if other >= base.shape[0] or names_base[other] == names[query]:
                         continue
                     counted += 1
-                    distance = _differing(words, query, base, index)
-                    if distance < heaps[query, 0] >> np.uint64(32):
-                        key = (distance << np.uint64(32)) | np.uint64(first + index)
+                    distance = _differing(words, query, base, other)
+                    key = (distance << np.uint64(32)) | np.uint64(names_base[other])
+                    if key < heaps[query, 0]:
                         replace_greatest(heaps[query], key)
-                        limits[query] = table[min(heaps[query, 0] >> np.uint64(32), np.uint64(table.size - 1))]
+                        worst = heaps[query, 0] >> np.uint64(32)
+                        limits[query] = table[min(worst, np.uint64(table.size - 1))]
     return counted

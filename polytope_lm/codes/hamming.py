@@ -158,7 +158,7 @@ def distances(
     from polytope_lm.codes import kernels  # noqa: PLC0415  numba takes half a second to import
 
     _check_pair(a, b, ("a", "b"))
-    words = _words(a, _filled(len(a)))
+    words = _words(a, filled(len(a)))
     out = np.empty((len(a), len(b)), np.int32)
     for first in range(0, len(b), _CHUNK):
         chunk = b[first : first + _CHUNK]
@@ -168,7 +168,7 @@ def distances(
         def task(rows: slice, panels: Any = panels, columns: Any = columns) -> None:
             kernels.fill(words[rows], panels, columns[rows])
 
-        _run(task, len(words), threads)
+        run_on_rows(task, len(words), threads)
     return out
 
 
@@ -208,7 +208,7 @@ def nearest(
     _check_k(len(queries), len(base), k, exclude_self)
     grouped_queries, grouped_base = _groups(groups_queries, groups_base, len(queries), len(base))
     own = np.arange(len(queries)) if exclude_self else np.full(len(queries), -1)
-    words = _words(queries, _filled(len(queries)))
+    words = _words(queries, filled(len(queries)))
     heaps = np.full((len(queries), k), _NOTHING, np.uint64)
     limits = np.zeros(len(words), np.uint64)
     limits[: len(queries)] = _NOTHING >> np.uint64(32)
@@ -220,12 +220,12 @@ def nearest(
             mine = (own[rows], grouped_queries[rows], grouped_base, limits[rows], heaps[rows])
             kernels.search(words[rows], panels, first, *mine)
 
-        _run(task, len(words), threads)
-    return _read(heaps)
+        run_on_rows(task, len(words), threads)
+    return read_heaps(heaps)
 
 
-def _read(heaps: UInt64[np.ndarray, "n k"]) -> Neighbours:
-    """Sort the heaps' keys, `distance * 2^32 + index`, and take them apart."""
+def read_heaps(heaps: UInt64[np.ndarray, "n k"]) -> Neighbours:
+    """Sort heaps of keys, `distance * 2^32 + index`, and take them apart; all ones is no neighbour."""
     keys = np.sort(heaps, axis=1)
     missing = keys == _NOTHING
     indices = (keys & np.uint64(2**32 - 1)).astype(np.int64)
@@ -236,13 +236,13 @@ def _read(heaps: UInt64[np.ndarray, "n k"]) -> Neighbours:
     )
 
 
-def _run(task: Callable[[slice], None], rows: int, threads: int | None) -> None:
+def run_on_rows(task: Callable[[slice], None], rows: int, threads: int | None) -> None:
     """Run a task on slices of the rows, each a multiple of eight long, in as many threads.
 
     Plain threads, not OpenMP's: they survive a fork and do not compete with torch's pool.
     """
     workers = _threads(threads)
-    size = min(_TASK, _filled(-(-rows // (4 * workers))))
+    size = min(_TASK, filled(-(-rows // (4 * workers))))
     slices = [slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1))]
     if workers == 1 or len(slices) < 2:
         for rows_of_task in slices:
@@ -265,7 +265,7 @@ def _threads(threads: int | None) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _filled(rows: int) -> int:
+def filled(rows: int) -> int:
     """Return the next multiple of the rows that the kernels take at once."""
     return -(-rows // _ROWS) * _ROWS
 
@@ -319,12 +319,22 @@ def _check_same_width(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> N
         raise PolytopeError(msg)
 
 
+def check_rows(codes: np.ndarray, name: str) -> None:
+    """Check that codes are packed, one a row.
+
+    Raises:
+        PolytopeError: not uint8 `[rows, bytes]`; the message calls them `name`.
+
+    """
+    _check_bytes(codes, name)
+    if codes.ndim != 2 or codes.shape[1] == 0:
+        msg = f"{name} has shape {codes.shape}; give [rows, bytes] (one code: code[None])"
+        raise PolytopeError(msg)
+
+
 def _check_pair(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
     for name, codes in zip(names, (a, b), strict=True):
-        _check_bytes(codes, name)
-        if codes.ndim != 2 or codes.shape[1] == 0:
-            msg = f"{name} has shape {codes.shape}; give [rows, bytes] (one code: code[None])"
-            raise PolytopeError(msg)
+        check_rows(codes, name)
     _check_same_width(a, b, names)
 
 

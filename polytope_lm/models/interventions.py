@@ -1,6 +1,6 @@
 """Writing activations: one forward pass for many versions of one position, everything before it kept.
 
-What is replaced, at one position of one layer, and what follows from it:
+`run_replaced` writes every position of a sequence at once. What is replaced at a layer, and what follows:
 
 - `mlp_in`: `u`, what this layer's MLP reads. The residual stream keeps its own value (scope `mlp`).
 - `resid_mid`: the stream that the MLP's norm reads, and that is carried on (scope `stream`):
@@ -8,6 +8,7 @@ What is replaced, at one position of one layer, and what follows from it:
       adds the MLP's output to;
     - parallel blocks: `x` is the block's input, so this block's attention reads the new one as well;
     - blocks that carry the norm's output on (OPT-350m): the norm's input is replaced and the rest follows.
+- `embed`: what block 0 reads, the token's embedding with its position's.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.loading import Model
     from polytope_lm.models.prefix import Prefix
 
-Space = Literal["resid_mid", "mlp_in"]
+Space = Literal["resid_mid", "mlp_in", "embed"]
 
 _TOKENS = 4096  # of all versions in one batch: enough to keep the cores busy, little memory
 _SHARED_TOKENS = 16384  # of all keys in one batch, where only the last token of each version is computed
@@ -44,7 +45,7 @@ class Patched:
     """What was read of `n` versions of one sequence, at the position that was replaced.
 
     Attributes:
-        activations: by layer and point, `[n, width]`, float32.
+        activations: by layer and point, `[n, width]`, float32; of several positions one after the other.
         logits: next-token logits, `[n, V]`, float32; None without an LM head, or if not asked for.
 
     """
@@ -114,6 +115,67 @@ def run_patched(
     return Patched(found, torch.cat(scores).numpy() if scores else None)
 
 
+@torch.inference_mode()
+def run_replaced(
+    model: Model,
+    input_ids: Int[np.ndarray, " S"],
+    sequences: Float[np.ndarray, "n S D"],
+    *,
+    layer: int,
+    positions: Sequence[int],
+    at: Space = "resid_mid",
+    taps: Sequence[Tap] = (),
+    logits: bool = True,
+) -> Patched:
+    """Run one sequence with the activations of one layer replaced at all positions by each of `n` versions.
+
+    Nothing of `input_ids` is left in the stream but with `at="mlp_in"`, where it keeps its own values. Models
+    that read both ways are run too: no context is kept.
+
+    Args:
+        model: the model.
+        input_ids: a sequence as long as the versions, special tokens included.
+        sequences: what to put there, a version a row.
+        layer: the block.
+        positions: where to read, indices into `input_ids`; logits are those after the last one.
+        at: what is replaced; see the module's text.
+        taps: what to read, `(layer, point)`.
+        logits: read the next-token logits too, if the model has them.
+
+    Raises:
+        PolytopeError: no such layer, position or point, or sequences of another length or width.
+
+    """
+    model.block(layer)
+    expected = (len(input_ids), model.d_model)
+    if np.ndim(sequences) != 3 or np.shape(sequences)[1:] != expected or not len(sequences):
+        msg = f"sequences have shape {np.shape(sequences)}, expected [n, {expected[0]}, {expected[1]}]"
+        raise PolytopeError(msg)
+    where = list(positions)
+    if not where or not all(0 <= position < len(input_ids) for position in where):
+        msg = f"positions {where} are not all inside the sequence of {len(input_ids)} tokens"
+        raise PolytopeError(msg)
+    ids = torch.as_tensor(np.asarray(input_ids), device=model.device)
+    more = {"use_cache": False} if hasattr(getattr(model.hf, "config", None), "use_cache") else {}
+    read: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
+    scores: list[Tensor] = []
+    size = max(1, _TOKENS // len(ids))
+    for first in range(0, len(sequences), size):
+        rows = torch.as_tensor(sequences[first : first + size]).to(model.device, model.dtype)
+        batch = ids.expand(len(rows), -1)
+
+        def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
+            read[tap].append(value.reshape(*shape, -1)[:, where].flatten(1).float().cpu())
+
+        with _patched(model.block(layer), at, rows, slice(None), batch.shape), tapped(model, taps, keep):
+            if logits and model.has_logits:
+                scores.append(model.hf(batch, **more).logits[:, where[-1]].float().cpu())
+            else:
+                model.trunk(batch, **more)
+    found = {tap: torch.cat(parts).numpy() for tap, parts in read.items()}
+    return Patched(found, torch.cat(scores).numpy() if scores else None)
+
+
 @contextmanager
 def _versions(ids: Tensor, rows: int, prefix: Prefix | None) -> Iterator[tuple[Tensor, dict[str, Any]]]:
     """Give the ids of so many versions and the forward's options."""
@@ -141,8 +203,10 @@ def _check(model: Model, input_ids: np.ndarray, vectors: np.ndarray, layer: int,
 
 
 @contextmanager
-def _patched(block: Block, at: Space, rows: Tensor, position: int, shape: torch.Size) -> Iterator[None]:
-    """Put `rows` in the replaced place while the context lasts, whatever happens."""
+def _patched(
+    block: Block, at: Space, rows: Tensor, position: int | slice, shape: torch.Size
+) -> Iterator[None]:
+    """Put `rows` in the replaced place, one position or all, while the context lasts, whatever happens."""
     clean: list[Tensor] = []
 
     def replace(value: Tensor) -> Tensor:
@@ -169,6 +233,8 @@ def _entries(block: Block, at: Space) -> tuple[nn.Module, ...]:
     """Return the modules whose input is replaced."""
     if at == "mlp_in":
         return tuple(block.pre.values())
+    if at == "embed":
+        return (block.module,)
     return (block.module,) if block.parallel else (block.norm,)
 
 

@@ -112,8 +112,8 @@ class Crossings:
         space: its name in this block: a parallel block's norm reads `resid_pre`.
         scope: what follows the path downstream: `stream`, the residual stream itself, or `mlp`, what this MLP
             reads.
-        shape: `line`.
-        length: Euclidean distance of the ends in that space.
+        shape: `line` or `arc`.
+        length: the path's Euclidean length in that space.
         t: place of each crossing in [0, 1], `[n]`.
         layer: its layer, `[n]`.
         neuron: its neuron, `[n]`; for `gate+up` from 0 to 2N - 1, the gates first.
@@ -121,6 +121,9 @@ class Crossings:
         layers: how each layer was searched.
         output_change: the next-token distribution along the path; None if not asked for, or without logits.
         provenance: model, revision, dtype, attention implementation, version.
+        position: the token of each crossing, an index into prompt A as the model reads it, `[n]`; None where
+            crossings are counted at one position only.
+        context: `a` where A's context is kept downstream, `both` where it is interpolated too.
 
     """
 
@@ -139,6 +142,8 @@ class Crossings:
     layers: tuple[LayerMethod, ...]
     output_change: OutputChange | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    position: Int[np.ndarray, " n"] | None = None
+    context: Literal["a", "both"] = "a"
 
     def __len__(self) -> int:
         return len(self.t)
@@ -152,9 +157,28 @@ class Crossings:
     @property
     def returns(self) -> Bool[np.ndarray, " n"]:
         """Whether a crossing's neuron crosses more than once: flips that the ends' codes don't tell."""
-        keys = np.stack([self.layer, self.neuron])
+        owner, times = self._owners()
+        returns: np.ndarray = times[owner] > 1
+        return returns
+
+    def _owners(self) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " neurons"]]:
+        """Return the number of each crossing's neuron, at its own token, and how often each neuron crosses."""
+        where = np.zeros(len(self), np.int64) if self.position is None else self.position
+        keys = np.stack([self.layer, self.neuron, where])
         _, owner, times = np.unique(keys, axis=1, return_inverse=True, return_counts=True)
-        return times[owner.reshape(-1)] > 1
+        return owner.reshape(-1), times
+
+    def flip_backs(self, layer: int | None = None) -> int:
+        """Return the number of crossings that the ends' codes don't tell, in one layer or in all.
+
+        Of a neuron's k crossings these are k where k is even, k - 1 where it is odd: it flips and flips back.
+        The others are as many as the bits in which the ends differ.
+        """
+        owner, times = self._owners()
+        layers = np.zeros(len(times), np.int64)
+        layers[owner] = self.layer
+        here = slice(None) if layer is None else layers == self.method(layer).layer
+        return int((times - times % 2)[here].sum())
 
     def method(self, layer: int) -> LayerMethod:
         """Return how a layer was searched.
@@ -189,10 +213,11 @@ class Crossings:
         return "".join(_BARS[-(-int(count) * (len(_BARS) - 1) // tallest)] for count in counts)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a crossing: t, layer, neuron, on, returns."""
+        """Return one row a crossing: t, layer, neuron, on, returns; with several tokens, position."""
         import pandas as pd  # noqa: PLC0415 - a table is wanted less often than the numbers
 
-        names = ("t", "layer", "neuron", "on", "returns")
+        names = ["t", "layer", "neuron", "on", "returns"]
+        names += [] if self.position is None else ["position"]
         return pd.DataFrame({name: getattr(self, name) for name in names})
 
     def plot(self) -> go.Figure:
@@ -238,15 +263,19 @@ class Crossings:
             "layers": [{**asdict(part), "site": part.site.to_dict()} for part in self.layers],
             "output_change": None if change is None else _change_to_dict(change),
             "provenance": dict(self.provenance),
+            "position": None if self.position is None else self.position.tolist(),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Crossings:
         """Rebuild from `to_dict`'s data."""
         change = data["output_change"]
+        data = {"context": "a", **data}  # what files written before there were others mean
         fields: dict[str, Any] = {name: data[name] for name in (*_PLAIN, "provenance")}
         fields |= {name: np.array(data[name], dtype=dtype) for name, dtype in _ARRAYS.items()}
         fields |= {name: tuple(data[name]) for name in ("prompts", "tokens")}
+        where = data.get("position")
+        fields["position"] = None if where is None else np.array(where, dtype=np.int32)
         fields["site"] = Site.from_dict(data["site"])
         fields["layers"] = tuple(
             LayerMethod(**{**d, "site": Site.from_dict(d["site"])}) for d in data["layers"]
@@ -276,7 +305,7 @@ class Crossings:
             raise PolytopeError(msg) from error
 
 
-_PLAIN = ("at", "space", "scope", "shape", "length")
+_PLAIN = ("at", "space", "scope", "shape", "length", "context")
 _ARRAYS = {"t": np.float64, "layer": np.int16, "neuron": np.int32, "on": np.bool_}
 
 

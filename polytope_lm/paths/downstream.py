@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.interventions import run_patched
+from polytope_lm.models.interventions import Patched, run_patched, run_replaced
 from polytope_lm.paths.adaptive import follow
 from polytope_lm.paths.crossings import LayerMethod, OutputChange
 from polytope_lm.paths.output import interpolated_change, joined, output_change
@@ -16,7 +16,8 @@ from polytope_lm.paths.output import interpolated_change, joined, output_change
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from polytope_lm.models.hooks import Point
+    from polytope_lm.models.hooks import Point, Tap
+    from polytope_lm.models.sites import Site
     from polytope_lm.paths.path import Path
 
 _STEPS = 33  # of the output's change
@@ -25,12 +26,13 @@ _BLOCK = 512  # places whose activations are held at once
 
 
 class Part(NamedTuple):
-    """Crossings of one layer."""
+    """Crossings of one layer; `token` is each one's index into the sequence."""
 
     t: np.ndarray
     layer: np.ndarray
     neuron: np.ndarray
     on: np.ndarray
+    token: np.ndarray
 
 
 class Later(NamedTuple):
@@ -42,49 +44,67 @@ class Later(NamedTuple):
 
 
 class Runs:
-    """The model along one path, in the context of prompt A, whose prefix is computed once where it can be.
+    """The model along one path: in the context of prompt A, whose prefix is computed once, or in both.
 
     Args:
         path: the path.
+        only: the one layer to follow; by default all later ones (between embeddings all) and the logits.
 
     Raises:
-        PolytopeError: the model reads both ways.
+        PolytopeError: the model reads both ways while A's context is kept.
 
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, only: int | None = None) -> None:
         from polytope_lm.models.prefix import share_prefix  # noqa: PLC0415 - it imports transformers
 
         model = path.model
         self.path = path
-        self.sites = [model.site(n, path.site.kind) for n in range(path.site.layer + 1, model.n_layers)]
-        ids = torch.as_tensor(path.input_ids)
-        layer, position = path.site.layer, path.position
-        self.prefix = share_prefix(model, ids, layer=layer, position=position) if model.causal else None
+        first = path.site.layer + (path.at != "embed")
+        layers = range(first, model.n_layers) if only is None else [only]
+        self.sites = [model.site(n, path.site.kind) for n in layers]
+        self.logits = only is None and model.has_logits
+        self.prefix = None
+        if path.sequences is None and model.causal:
+            ids, layer, position = torch.as_tensor(path.input_ids), path.site.layer, path.position
+            self.prefix = share_prefix(model, ids, layer=layer, position=position)
         self.tokenizer = model.tokenizer
-        self.note = "" if self.prefix is not None else ", full forwards"
+        whole = ", whole sequences" if path.sequences is not None else ", full forwards"
+        self.note = "" if self.prefix is not None else whole
 
     def at(self, t: np.ndarray) -> list[np.ndarray]:
-        """Run the model at places: `h` of every later layer, then any logits, a row a place."""
+        """Run the model at places: `h` of every layer, then any logits, a row a place.
+
+        Where several tokens are counted, their neurons stand one token after the other.
+        """
         path, points = self.path, _points(self.path.site.kind)
-        run = run_patched(
-            path.model,
-            path.input_ids,
-            path.points(t),
-            layer=path.site.layer,
-            position=path.position,
-            at=path.at,
-            taps=[(site.layer, point) for site in self.sites for point in points],
-            prefix=self.prefix,
-        )
-        found = [[run.activations[site.layer, point] for point in points] for site in self.sites]
-        values = [np.concatenate(kinds, axis=1) for kinds in found]
+        run = self._run(t, [(site.layer, point) for site in self.sites for point in points])
+        shape = (len(t), len(path.counted), -1)
+        found = [[run.activations[s.layer, point].reshape(shape) for point in points] for s in self.sites]
+        values = [np.concatenate(kinds, axis=2).reshape(len(t), -1) for kinds in found]
         for site, h in zip(self.sites, values, strict=True):
             _check_finite(h, t, f"{path.model.name}, layer {site.layer}")
         if run.logits is not None:
             _check_finite(run.logits, t, f"{path.model.name}, logits")
             values.append(run.logits)
         return values
+
+    def _run(self, t: np.ndarray, taps: list[Tap]) -> Patched:
+        path, layer, at = self.path, self.path.site.layer, self.path.at
+        if path.sequences is not None:
+            return run_replaced(
+                path.model, path.input_ids, path.versions(t), layer=layer, at=at, positions=path.counted,
+                taps=taps, logits=self.logits,
+            )  # fmt: skip
+        return run_patched(
+            path.model, path.input_ids, path.points(t), layer=layer, at=at, position=path.position, taps=taps,
+            logits=self.logits, prefix=self.prefix,
+        )  # fmt: skip
+
+    def _part(self, t: np.ndarray, site: Site, column: np.ndarray, on: np.ndarray) -> Part:
+        """Say which token and neuron a column is."""
+        token = np.array(self.path.counted)[column // site.width]
+        return Part(t, np.full(len(t), site.layer), column % site.width, on, token)
 
     def grid(self, steps: int) -> Later:
         """Look in equal steps, placing each sign change by linear interpolation.
@@ -107,8 +127,9 @@ class Runs:
         found, changes, ends = [], [], []
         for where, values in self._blocks(t):
             ends.append([h[[0, -1]] for h in values[: len(self.sites)]])
-            found.append([_sign_changes(where, h, s.layer) for s, h in zip(self.sites, values, strict=False)])
-            if self.path.model.has_logits:
+            here = zip(self.sites, values, strict=False)
+            found.append([self._part(*_sign_changes(where, h, site)) for site, h in here])
+            if self.logits:
                 changes.append(output_change(where, values[-1], self.tokenizer))
         later = Later([], [part for layer in zip(*found, strict=True) for part in layer], None)
         for site, first, last in zip(self.sites, ends[0], ends[-1], strict=True):
@@ -141,14 +162,13 @@ class Runs:
         found = follow(self.at, evaluations=evaluations, signs=len(self.sites))
         how = f"{found.node.sum()} Chebyshev nodes, {(~found.node).sum()} held out{self.note}"
         change = None
-        if self.path.model.has_logits:
+        if self.logits:
             change = interpolated_change(found, np.linspace(0, 1, _STEPS + 1), self.tokenizer)
         later = Later([], [], change)
         for number, (site, part) in enumerate(zip(self.sites, found.layers, strict=True)):
             missed, hamming = found.missed_at_most(number), _hamming(found.values[number])
             later.methods.append(LayerMethod(site, how, missed, hamming))
-            layer = np.full(len(part.t), site.layer)
-            later.parts.append(Part(part.t, layer, part.neuron, part.on))
+            later.parts.append(self._part(part.t, site, part.neuron, part.on))
         return later
 
 
@@ -162,14 +182,16 @@ def _points(kind: str) -> Sequence[Point]:
     return points.get(kind, ("h",))
 
 
-def _sign_changes(t: np.ndarray, h: np.ndarray, layer: int) -> Part:
+def _sign_changes(
+    t: np.ndarray, h: np.ndarray, site: Site
+) -> tuple[np.ndarray, Site, np.ndarray, np.ndarray]:
     """Place the sign changes between successive rows of `h` by linear interpolation, ordered by t."""
     on = h > 0
     step, neuron = np.nonzero(on[1:] != on[:-1])
     before, after = (h[step + shift, neuron].astype(np.float64) for shift in (0, 1))
     place = t[step] + (t[step + 1] - t[step]) * before / (before - after)
     order = np.argsort(place, kind="stable")
-    return Part(place[order], np.full(len(place), layer), neuron[order], on[step + 1, neuron][order])
+    return place[order], site, neuron[order], on[step + 1, neuron][order]
 
 
 def _check_finite(values: np.ndarray, t: np.ndarray, where: str) -> None:

@@ -35,19 +35,20 @@ if TYPE_CHECKING:
 
     from polytope_lm.models.sites import Geometry
 
-_BLOCK = 1 << 19  # neurons times lines solved at once: the two products' results take 4 MB each
+BLOCK = 1 << 19  # neurons times lines solved at once: the two products' results take 4 MB each
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LineCrossings:
-    """The crossings of P straight lines at one site, ordered by line and then by place.
+    """The crossings of P straight lines, or arcs, at one site, ordered by line and then by place.
 
     Attributes:
         pair: which line, `[n]`.
         t: place on the line in [0, 1], `[n]`.
         neuron: which neuron, `[n]`.
         on: whether the neuron turns on there (else off), `[n]`.
-        returns: the neuron crosses twice on this line, so that the ends' codes agree on it, `[n]`.
+        returns: the neuron crosses more than once: twice on a line, so that the ends' codes agree on it, up
+            to three times on an arc, `[n]`.
         hamming: distance of the ends' codes, `[P]`; a line has this many crossings plus those that return.
 
     """
@@ -93,11 +94,11 @@ def in_layer_crossings(
             an end has no direction under a norm with `eps = 0`.
 
     """
-    starts, ends = _checked_ends(geometry, a, b)
-    folded = _fold(geometry, at)
+    starts, ends = checked_ends(geometry, a, b)
+    folded = fold(geometry, at)
     if folded.centred:
         starts, ends = (x - x.mean(axis=1, keepdims=True) for x in (starts, ends))
-    block = max(1, _BLOCK // len(folded.weight))
+    block = max(1, BLOCK // len(folded.weight))
     firsts = range(0, max(1, len(starts)), block)  # no lines: one empty block
     parts = [_solve(folded, starts[i : i + block], ends[i : i + block]) for i in firsts]
     counts, returning, t, neuron, on, returns = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -105,7 +106,8 @@ def in_layer_crossings(
     return LineCrossings(pair, t, neuron, on, returns, counts - returning)
 
 
-def _checked_ends(geometry: Geometry, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked_ends(geometry: Geometry, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both ends as `[P, D]`, float64, or refuse them; see `in_layer_crossings`."""
     width = geometry.weight.shape[1]
     ends = []
     for name, given in (("a", a), ("b", b)):
@@ -128,8 +130,8 @@ def _checked_ends(geometry: Geometry, a: np.ndarray, b: np.ndarray) -> tuple[np.
 
 
 @dataclass(frozen=True)
-class _Folded:
-    """A site as the line sees it, float64; without `normed`, `h` is linear in the line's space."""
+class Folded:
+    """A site as a path sees it, float64; without `normed`, `h` is linear in the path's space."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -138,16 +140,17 @@ class _Folded:
     eps: float
 
 
-def _fold(geometry: Geometry, at: str) -> _Folded:
+def fold(geometry: Geometry, at: str) -> Folded:
+    """Fold a site's norm into its weight and bias, or leave it out in the MLP's own input space."""
     if at not in {"resid_mid", "mlp_in"}:
         msg = f"at={at!r} is not a space of a line: give 'resid_mid' (the norm's input) or 'mlp_in'"
         raise PolytopeError(msg)
     weight = np.asarray(geometry.weight, dtype=np.float64)
     bias = np.asarray(geometry.bias, dtype=np.float64)
     if at == "mlp_in":
-        return _Folded(weight, bias, normed=False, centred=False, eps=0.0)
+        return Folded(weight, bias, normed=False, centred=False, eps=0.0)
     gain, shift = (np.asarray(part, dtype=np.float64) for part in (geometry.gain, geometry.shift))
-    return _Folded(
+    return Folded(
         weight=weight * gain,
         bias=bias + weight @ shift,
         normed=geometry.norm != "none",
@@ -156,7 +159,7 @@ def _fold(geometry: Geometry, at: str) -> _Folded:
     )
 
 
-def _solve(folded: _Folded, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
+def _solve(folded: Folded, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
     p0, p1 = a @ folded.weight.T, b @ folded.weight.T
     still = (a == b).all(axis=1)
     p1[still] = p0[still]  # equal ends give equal products, whatever the order of the sums inside BLAS

@@ -43,6 +43,18 @@ def adjusted_mutual_information(a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n
     return float(resampled_ami(a, b, np.ones((1, len(a)), dtype=bool))[0])
 
 
+def expected_information(a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"]) -> float:
+    """Return E[MI] in nats of two partitions with these class sizes, over all ways to lay one on the other.
+
+    Args:
+        a: sizes of one partition's classes.
+        b: sizes of the other's, with the same sum.
+
+    """
+    n = int(a.sum())
+    return float(_expected(a, b, n, gammaln(np.arange(n + 1) + 1.0)))
+
+
 def resampled_ami(
     a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "draws n"]
 ) -> Float[np.ndarray, " draws"]:

@@ -86,6 +86,7 @@ def encode(
         kept=plan.keep,
         provenance=plan.provenance(),
         kept_arrays={n: a.astype(np.float32, copy=False) for n, a in arrays.items() if n not in keys},
+        model=model,
     )
 
 
@@ -175,7 +176,7 @@ def capture(  # noqa: PLR0913 - settings, by name
 
 def _opened(plan: Plan, path: Path) -> CodeStore:
     """Open what was written; refuse a finished store without a token."""
-    store = CodeStore(path, recompute=partial(_recompute, plan))
+    store = CodeStore(path, recompute=partial(_recompute, plan), model=plan.model)
     if store.complete:
         rows, documents = store.counts()
         check_sampled(plan, rows, documents, documents)
@@ -298,7 +299,7 @@ def with_model(store: CodeStore, model: Model) -> CodeStore:
                 f"{store.path} was written with {name} {was[name]}; {model.name} has {now[name]}: load it as "
                 "it was"
             )
-    return CodeStore(store.path, recompute=partial(_recompute, plan))
+    return CodeStore(store.path, recompute=partial(_recompute, plan), model=model)
 
 
 def _only(window: Window, positions: Int64[np.ndarray, " P"]) -> Window:

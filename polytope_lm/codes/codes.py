@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from polytope_lm.codes.hamming import Neighbours
     from polytope_lm.codes.nearest import Nearest
     from polytope_lm.codes.separating import Separating
+    from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
 
 
@@ -39,6 +40,7 @@ class TokenCodes(ABC):
         texts: the documents' texts.
         kept: names of the activations that were kept beside the bits.
         provenance: model, revision, dtype, rules, versions.
+        model: the model that made them, while it is at hand; None after a store was opened again.
 
     """
 
@@ -47,6 +49,7 @@ class TokenCodes(ABC):
     texts: Sequence[str]
     kept: tuple[str, ...]
     provenance: Mapping[str, Any]
+    model: Model | None
 
     @property
     @abstractmethod
@@ -224,7 +227,26 @@ class TokenCodes(ABC):
             kept=self.kept,
             provenance=self.provenance,
             kept_arrays={f"{s.key}.{n}": self.rows(s, rows, n) for s in sites for n in self.kept},
+            model=self.model,
         )
+
+    def joined(self, layers: Sequence[int] | None = None, kind: str | None = None) -> TokenCodes:
+        """Return multi-layer codes: one site with the codes of several layers side by side.
+
+        Activations are side by side too, so that whatever takes a layer's codes takes them; see
+        `polytope_lm.codes.joined` for how controls treat them.
+
+        Args:
+            layers: which layers, by default all; the order is theirs in the network.
+            kind: which code of each, where a layer has several.
+
+        Raises:
+            PolytopeError: no layer, one twice, one that is not there, or sites of different kinds or norms.
+
+        """
+        from polytope_lm.codes.joined import joined  # noqa: PLC0415 - it builds on this class
+
+        return joined(self, layers, kind)
 
     def hamming(self, a: Any, b: Any, layer: int | None = None) -> Int32[np.ndarray, "A B"]:
         """Return the Hamming distances between two groups of tokens (rows, masks or label conditions)."""
@@ -307,6 +329,11 @@ class Codes(TokenCodes):
     kept: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     kept_arrays: Mapping[str, Float[np.ndarray, "T W"]] = field(default_factory=dict)
+    model: Model | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the model behind: codes are sent to other processes without its weights."""
+        return {**self.__dict__, "model": None}
 
     @property
     def tokens(self) -> pd.DataFrame:

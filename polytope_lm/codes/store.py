@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
+    from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
 
 _log = logging.getLogger(__name__)
@@ -44,8 +45,9 @@ class CodeStore(TokenCodes):
 
     """
 
-    def __init__(self, path: Path, *, recompute: Recompute | None = None) -> None:
+    def __init__(self, path: Path, *, recompute: Recompute | None = None, model: Model | None = None) -> None:
         self.path = path
+        self.model = model
         self.manifest = layout.read_manifest(path)
         self.sites = layout.manifest_sites(self.manifest)
         self.kept = tuple(self.manifest["keep"])

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from polytope_lm.codes.codes import Codes, TokenCodes
     from polytope_lm.models.loading import Model
 
-DOCUMENTS_AT_ONCE = 64
+CHARACTERS_AT_ONCE = 20_000
+"""Text read in one piece: all its tokens' activations are held until the compared ones are chosen."""
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SAME = ("max_length", "min_context", "batch_tokens", "keep_dtype")
 
@@ -104,8 +105,7 @@ def recaptured(codes: TokenCodes, model: Model, *, keep: Sequence[str] | None = 
     settings["keep"] = codes.kept if keep is None else keep
     used = np.unique(table["document"].to_numpy())
     parts, places = [], []
-    for start in range(0, len(used), DOCUMENTS_AT_ONCE):
-        numbers = used[start : start + DOCUMENTS_AT_ONCE]
+    for numbers in _pieces(used, codes.texts):
         documents = [Document(id=str(codes.ids[i]), text=codes.texts[i]) for i in numbers]
         places.append(np.flatnonzero(table["document"].isin(numbers).to_numpy()))
         # All tokens are read, the stored ones chosen: a sample rule may have asked for the source's spans.
@@ -122,6 +122,13 @@ def recaptured(codes: TokenCodes, model: Model, *, keep: Sequence[str] | None = 
         texts=codes.texts,
         provenance={**parts[0].provenance, **asked},
     )
+
+
+def _pieces(used: np.ndarray, texts: Sequence[str]) -> list[np.ndarray]:
+    """Divide documents into runs of about `CHARACTERS_AT_ONCE`, a longer one alone."""
+    characters = np.cumsum([len(texts[i]) for i in used])
+    cuts = np.flatnonzero(np.diff(characters // CHARACTERS_AT_ONCE)) + 1
+    return [piece for piece in np.split(used, cuts) if len(piece)]
 
 
 def _joined(parts: Sequence[Mapping[str, np.ndarray]], order: np.ndarray) -> dict[str, np.ndarray]:

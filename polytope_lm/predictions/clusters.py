@@ -25,30 +25,32 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polytope_lm.controls import simhash
 from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.intervals import half_samples
 from polytope_lm.predictions.browser import add_layer, tokens_table
 from polytope_lm.predictions.comparison import compare, with_holm
-from polytope_lm.predictions.results import ClustersResult, Settings
+from polytope_lm.predictions.layers import BUILT_IN, LayerScores, beside_code
+from polytope_lm.predictions.menu import chosen_menu
+from polytope_lm.predictions.results import ClustersResult, LayerComparison, Settings
 from polytope_lm.predictions.sampling import check_neighbours, choose, clusters_for
-from polytope_lm.predictions.scoring import Measured, Task, measure
+from polytope_lm.predictions.scoring import Task
 from polytope_lm.predictions.seeds import HALVES, PICKS, derived
-from polytope_lm.representations import code, cosine, standardised
 from polytope_lm.representations.arrays import LayerArrays
-from polytope_lm.representations.registry import Representation, get, registered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.models.loading import Model
+    from polytope_lm.models.sites import Site
     from polytope_lm.predictions.sampling import Sample
 
-BUILT_IN = (code.NAME, standardised.NAME, *cosine.COSINES, simhash.NAME)
+__all__ = ["BUILT_IN", "clusters", "clusters_by_label"]
+
 NEIGHBOURS = 10
 
 
@@ -63,6 +65,8 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     resamples: int = 200,
     smallest_effect: float = 0.01,
     extra: Sequence[str] | str = (),
+    weights: Sequence[str] | str | None = None,
+    model: Model | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ClustersResult:
     """Put prediction 1 to the test on some codes.
@@ -77,43 +81,137 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
         seed: of every random choice.
         resamples: halves of the documents behind each interval.
         smallest_effect: the smallest difference of interest, the same for both scores.
-        extra: registered representations to show beside the built-in ones, or `all`; never part of the
-            verdict. One that this layer can not give is left out, and `LayerComparison.left_out` says why.
-        progress: told `(done, total, what)` before each representation of each layer.
+        extra: registered representations to show beside the built-in ones, `token identity` and `code,
+            labels permuted in word and document`, or `all`; never part of the verdict. One that this layer
+            can not give is left out, and `LayerComparison.left_out` says why.
+        weights: `permuted`, `untrained` or both: the same model with other weights, read at the same tokens,
+            its code, cosines and SimHash shown as controls and the real code's lead over theirs; never part
+            of the verdict. By default both with `extra="all"`, if the model is at hand, else none.
+        model: the real model, for `weights`; by default the one that the codes still know.
+        progress: told `(done, total, what)` before each row of each layer.
 
     Raises:
         PolytopeError: the label is absent, has one value or says which word it is, too few documents to
             resample or tokens with strict neighbours, k not below the number of tokens, `u` or `h` not
-            kept, NaN in the activations, an unknown representation.
+            kept, NaN in the activations, an unknown representation, `weights` without a model.
 
     """
-    chosen, layers = _representations(extra), _layers(codes, layer)
+    return clusters_by_label(
+        codes,
+        layer,
+        (label,),
+        k=k,
+        tokens=tokens,
+        seed=seed,
+        resamples=resamples,
+        smallest_effect=smallest_effect,
+        extra=extra,
+        weights=weights,
+        model=model,
+        progress=progress,
+    )[label]
+
+
+def clusters_by_label(  # noqa: PLR0913 -- those of `clusters`
+    codes: TokenCodes,
+    layer: int | Sequence[int] | None,
+    labels: Sequence[str],
+    *,
+    k: int | None = None,
+    tokens: int = 6000,
+    seed: int = 0,
+    resamples: int = 200,
+    smallest_effect: float = 0.01,
+    extra: Sequence[str] | str = (),
+    weights: Sequence[str] | str | None = None,
+    model: Model | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> dict[str, ClustersResult]:
+    """Put prediction 1 to the test with several labels of the same tokens, at little more than one's cost.
+
+    The tokens are those that have all of the labels; each label's result is `clusters`' own on these.
+
+    Args:
+        codes: as for `clusters`, and so all that follow.
+        layer: which layers.
+        labels: the labels, each a result.
+        k: clusters.
+        tokens: at most so many.
+        seed: of every random choice.
+        resamples: halves of the documents.
+        smallest_effect: the smallest difference of interest.
+        extra: what else to show.
+        weights: models with other weights to show.
+        model: the real model.
+        progress: told the steps.
+
+    Raises:
+        PolytopeError: as `clusters` does; or no label.
+
+    """
+    layers = _layers(codes, layer)
     _check_kept(codes)
-    sample = choose(codes, label, tokens=tokens, seed=seed)
-    task = _task(sample, k, seed, resamples)
-    check_neighbours(codes, sample, label, NEIGHBOURS)
-    settings = Settings(
-        label, task.k, NEIGHBOURS, tokens, seed, resamples, smallest_effect, sample.form, sample.lemma
-    )
-    table, compared = tokens_table(codes, sample), []
+    runs = [
+        _LabelRun(codes, label, labels, (k, tokens, seed, resamples, smallest_effect))
+        for label in dict.fromkeys(labels)
+    ]
+    if not runs:
+        raise PolytopeError("no label to score clusters against; name at least one")
+    rows = runs[0].task.sample.rows
+    menu = chosen_menu(codes, rows, layers, extra, weights, model, seed)
     timings: dict[str, float] = {}
     for number, index in enumerate(layers):
-        tell = _teller(progress, number, index, len(layers), len(chosen))
-        arrays = LayerArrays(codes, index, sample.rows)
-        measured, left_out = _measure_all(chosen, arrays, task, _clock(timings, index), tell)
-        comparison = compare(arrays.site, task.k, measured, sample.summary.documents, smallest_effect)
-        compared.append(replace(comparison, left_out=left_out))
-        table = add_layer(table, comparison, measured)
-    return ClustersResult(
-        settings=settings,
-        sample=sample.summary,
-        layers=with_holm(compared),
-        provenance=dict(codes.provenance),
-        versions=_versions(),
-        command=_command(layers, settings, extra),
-        tokens=table,
-        timings=timings,
-    )
+        arrays = LayerArrays(codes, index, rows)
+        tell = _teller(progress, number, index, len(layers), menu.steps)
+        scores = LayerScores({run.label: run.task for run in runs}, _clock(timings, index), tell)
+        scores.run(menu, arrays)
+        for run in runs:
+            run.add(arrays.site, scores)
+    asked = f"{_asked('extra', extra)}{'' if weights is None else _asked('weights', weights, always=True)}"
+    return {run.label: run.result(dict(codes.provenance), layers, asked, timings) for run in runs}
+
+
+class _LabelRun:
+    """One label's comparison while its layers come in."""
+
+    def __init__(
+        self,
+        codes: TokenCodes,
+        label: str,
+        labels: Sequence[str],
+        options: tuple[int | None, int, int, int, float],
+    ) -> None:
+        k, tokens, seed, resamples, self.effect = options
+        sample = choose(codes, label, tokens=tokens, seed=seed, also=labels)
+        self.label, self.task = label, _task(sample, k, seed, resamples)
+        check_neighbours(codes, sample, label, NEIGHBOURS)
+        self.table = tokens_table(codes, sample)
+        self.layers: list[LayerComparison] = []
+        self.settings = Settings(
+            label, self.task.k, NEIGHBOURS, tokens, seed, resamples, self.effect, sample.form, sample.lemma
+        )
+
+    def add(self, site: Site, scores: LayerScores) -> None:
+        """Compare what one layer gave."""
+        measured, documents = scores.measured[self.label], self.task.sample.summary.documents
+        found = compare(site, self.task.k, measured, documents, self.effect, beside_code(measured))
+        self.layers.append(replace(found, left_out=scores.left_out[self.label]))
+        self.table = add_layer(self.table, found, measured)
+
+    def result(
+        self, provenance: dict[str, Any], layers: tuple[int, ...], asked: str, timings: dict[str, float]
+    ) -> ClustersResult:
+        """Return the whole comparison, corrected over its layers."""
+        return ClustersResult(
+            settings=self.settings,
+            sample=self.task.sample.summary,
+            layers=with_holm(self.layers),
+            provenance=provenance,
+            versions=_versions(),
+            command=_command(layers, self.settings, asked),
+            tokens=self.table,
+            timings=timings,
+        )
 
 
 def _teller(
@@ -128,27 +226,6 @@ def _teller(
     return tell
 
 
-def _measure_all(
-    chosen: Sequence[Representation],
-    arrays: LayerArrays,
-    task: Task,
-    clock: Callable[[str, float], None],
-    tell: Callable[[int, str], None],
-) -> tuple[dict[str, Measured], dict[str, str]]:
-    """Measure what can be measured; extra representations that can't say why, built-in ones raise."""
-    measured: dict[str, Measured] = {}
-    left_out: dict[str, str] = {}
-    for step, representation in enumerate(chosen):
-        tell(step, representation.name)
-        try:
-            measured[representation.name] = measure(representation, arrays, task, clock)
-        except PolytopeError as error:
-            if representation.name in BUILT_IN:
-                raise
-            left_out[representation.name] = str(error)
-    return measured, left_out
-
-
 def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
     n = sample.summary.tokens
     k = clusters_for(n) if k is None else k
@@ -158,13 +235,6 @@ def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
     halves = half_samples(sample.summary.documents, resamples, seed=derived(seed, HALVES))
     picks = np.random.default_rng(derived(seed, PICKS)).random(resamples)
     return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
-
-
-def _representations(extra: Sequence[str] | str) -> list[Representation]:
-    if extra == "all":
-        extra = [each.name for each in registered()]
-    names = dict.fromkeys((*BUILT_IN, *([extra] if isinstance(extra, str) else extra)))
-    return [get(name) for name in names]
 
 
 def _layers(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -201,10 +271,14 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def _command(layers: tuple[int, ...], settings: Settings, extra: Sequence[str] | str) -> str:
-    more = f", extra={(extra if isinstance(extra, str) else tuple(extra))!r}" if extra else ""
+def _asked(name: str, value: Sequence[str] | str, *, always: bool = False) -> str:
+    """Return an argument as Python writes it, nothing for an empty one."""
+    return f", {name}={(value if isinstance(value, str) else tuple(value))!r}" if value or always else ""
+
+
+def _command(layers: tuple[int, ...], settings: Settings, asked: str) -> str:
     return (
         f"plm.predictions.clusters(codes, layer={list(layers)}, label={settings.label!r}, k={settings.k}, "
         f"tokens={settings.max_tokens}, seed={settings.seed}, resamples={settings.resamples}, "
-        f"smallest_effect={settings.smallest_effect}{more})"
+        f"smallest_effect={settings.smallest_effect}{asked})"
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from polytope_lm.inference.intervals import estimate
 from polytope_lm.inference.verdict import Cell, decide, one_sided_p, over_layers
-from polytope_lm.predictions.names import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
+from polytope_lm.predictions.names import AGREEMENT, AMI, BEST_COSINE, REFERENCES, SCORES, SIMHASH
 from polytope_lm.predictions.results import Difference, LayerComparison
 from polytope_lm.representations import code
 from polytope_lm.representations.cosine import COSINES
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 
 def compare(
-    site: Site, k: int, measured: Mapping[str, Measured], documents: int, smallest_effect: float
+    site: Site,
+    k: int,
+    measured: Mapping[str, Measured],
+    documents: int,
+    smallest_effect: float,
+    beside: Sequence[str] = (),
 ) -> LayerComparison:
     """Take all differences of one layer and decide it, before any correction over layers.
 
@@ -40,6 +45,7 @@ def compare(
         measured: what was measured, by name; the built-in representations must be among them.
         documents: documents compared.
         smallest_effect: the smallest difference of interest.
+        beside: controls that the code's difference from is shown too; the verdict does not read it.
 
     """
     cosines = [measured[name] for name in COSINES]
@@ -52,10 +58,13 @@ def compare(
             differences += _differences(each, BEST_COSINE, best, documents, smallest_effect)
         if name != SIMHASH:
             differences += _differences(each, SIMHASH, random, documents, smallest_effect)
+    for name in beside:
+        values = measured[name].points, measured[name].halves
+        differences += _differences(measured[code.NAME], name, values, documents, smallest_effect)
     cells = [
         Cell(d.reference, d.score, d.estimate)
         for d in differences
-        if d.representation == code.NAME and d.score in (AMI, AGREEMENT)
+        if d.representation == code.NAME and d.reference in REFERENCES and d.score in (AMI, AGREEMENT)
     ]
     verdict = decide(
         cells,

@@ -77,7 +77,7 @@ class Difference:
 
     Attributes:
         representation: who is ahead (or behind, if negative).
-        reference: one of `REFERENCES`.
+        reference: one of `REFERENCES`, or a control that the code is held against, by its name.
         score: one of `SCORES`.
         estimate: representation minus reference; the reference's maximum or random draw is taken inside each
             resample.

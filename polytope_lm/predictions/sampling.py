@@ -99,22 +99,30 @@ def first_positions(codes: TokenCodes) -> Bool[np.ndarray, " T"]:
     return np.asarray(codes.tokens["position"].to_numpy() == 0)
 
 
-def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int) -> Sample:
+def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Sequence[str] = ()) -> Sample:
     """Choose the tokens to compare: at most `tokens` of those that have the label, by seed.
+
+    Args:
+        codes: where they are.
+        label: the label that counts.
+        tokens: at most so many.
+        seed: the user's.
+        also: labels that a token must have besides, so that several labels have the same tokens.
 
     Raises:
         PolytopeError: no such label, or only one value of it.
 
     """
     table = codes.tokens
-    if label not in label_names(codes):
-        there = ", ".join(repr(name) for name in label_names(codes)) or "none"
-        msg = f"no label {label!r}; these codes have {there}"
-        raise PolytopeError(msg)
+    for name in (label, *also):
+        if name not in label_names(codes):
+            there = ", ".join(repr(each) for each in label_names(codes)) or "none"
+            msg = f"no label {name!r}; these codes have {there}"
+            raise PolytopeError(msg)
     repeated = _repeated(codes.texts)
     fresh = ~np.isin(table["document"].to_numpy(), np.fromiter(repeated, dtype=np.int64))
     inside = fresh & ~first_positions(codes)
-    labelled = table[label].notna().to_numpy()
+    labelled = table[list(dict.fromkeys((label, *also)))].notna().to_numpy().all(axis=1)
     rows = np.flatnonzero(inside & labelled)
     eligible = len(rows)
     if eligible > tokens:

@@ -10,8 +10,9 @@ import numpy as np
 
 from polytope_lm.errors import PolytopeError
 
-TOKENS, HALVES, PICKS, MEDOIDS, REPRESENTATION = range(5)
-"""What a seed is for: which tokens, which halves, which draw a half sees, first medoids, random controls."""
+TOKENS, HALVES, PICKS, MEDOIDS, REPRESENTATION, PERMUTED_LABELS, TIES, WEIGHTS = range(8)
+"""What a seed is for: which tokens, which halves, which draw a half sees, first medoids, random controls,
+labels permuted, neighbours drawn at random, weights permuted or drawn anew."""
 
 
 def derived(seed: int, purpose: int, number: int = 0) -> int:

@@ -99,7 +99,7 @@ def test_the_real_model_read_again_gives_the_codes_that_there_were(which: str, t
 def test_a_store_is_read_again_in_pieces_with_what_is_asked_for(model, tmp_path, monkeypatch) -> None:
     labelled = [Document(id=str(i), text=t, labels={"topic": "ab"[i % 2]}) for i, t in enumerate(SENTENCES)]
     store = plm.capture(model, labelled, to=tmp_path / "s", layers=[0, 2], tokens="random:5", progress=False)
-    monkeypatch.setattr(weights, "DOCUMENTS_AT_ONCE", 3)
+    monkeypatch.setattr(weights, "CHARACTERS_AT_ONCE", 100)
     again = recaptured(store, model, keep=("u", "h"))
     assert again.tokens.equals(store.tokens)
     assert set(again.tokens["topic"]) == {"a", "b"}

@@ -10,7 +10,9 @@ from polytope_lm.models.sites import Premises, Site
 from polytope_lm.predictions import clusters
 from polytope_lm.predictions.clusters import BUILT_IN
 from polytope_lm.predictions.comparison import compare
+from polytope_lm.predictions.learned import MAKERS, SHOWN, row_name
 from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, SIMHASH
+from polytope_lm.predictions.nulls import NULLS
 from polytope_lm.predictions.results import Estimate, Hubs, RepresentationResult, Score
 from polytope_lm.predictions.scoring import Measured
 from polytope_lm.predictions.seeds import REPRESENTATION, derived
@@ -162,7 +164,12 @@ def test_what_can_run_runs_and_what_can_not_says_why(world) -> None:
     assert more.verdicts == plain.verdicts
     assert layer.representations[: len(BUILT_IN)] == plain.layers[0].representations
     names = [each.name for each in layer.representations]
-    assert {*names, *layer.left_out} == {each.name for each in registry.registered()}
+    weights = {row_name(name, control) for name in SHOWN for control in MAKERS}
+    everything = {each.name for each in registry.registered()} | set(NULLS) | weights
+    assert {*names, *layer.left_out} == everything
+    assert len(names) + len(layer.left_out) == len(everything)
+    assert all("need the model" in layer.left_out[name] for name in weights)
+    assert set(NULLS) <= set(names)
     assert {"soft code", "NMF directions", "cosine of u, centred"} <= set(names)
     assert "not gated (relu)" in layer.left_out["up code"]
     assert "'post' of layer 4 was not kept" in layer.left_out["top neuron"]
@@ -212,7 +219,7 @@ def test_neighbouring_seeds_share_no_draw_and_no_purpose_shares_a_stream(world) 
     assert seen[:5] == [derived(0, REPRESENTATION, number) for number in range(5)]
     draws = [layer.representation(SIMHASH).score(AGREEMENT).draws for layer in found]
     assert not set(draws[0]) & set(draws[1])
-    every = [derived(seed, purpose, n) for seed in range(20) for purpose in range(5) for n in range(5)]
+    every = [derived(seed, purpose, n) for seed in range(20) for purpose in range(8) for n in range(5)]
     assert len(set(every)) == len(every)
     with pytest.raises(PolytopeError, match="seed = -1 is negative"):
         clusters(codes, 4, seed=-1)

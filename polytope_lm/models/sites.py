@@ -15,6 +15,8 @@ from urllib.parse import quote
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from jaxtyping import Float
 
@@ -23,6 +25,8 @@ NormKind = Literal["LayerNorm", "RMSNorm", "none"]
 
 _KINDS = ("pre", "gate", "up", "gate+up", "custom")
 _LONGEST = 200  # characters of a name: file systems take 255 bytes
+
+_FROM_THE_PAPER = ("piecewise affine", "smooth", "gated", "unknown")
 
 PIECEWISE_AFFINE = frozenset({"relu", "leaky_relu", "prelu"})
 
@@ -95,6 +99,16 @@ class Site:
         return self.hook if self.kind == "custom" else self.kind
 
     @property
+    def place(self) -> str:
+        """What a sentence calls it: `Layer 8`."""
+        return f"Layer {self.layer}"
+
+    @property
+    def components(self) -> tuple[Site, ...]:
+        """The sites that it is made of: itself, but for a `JoinedSite`."""
+        return (self,)
+
+    @property
     def n_bytes(self) -> int:
         """Bytes of one packed code, ceil(N/8)."""
         return -(-self.width // 8)
@@ -103,16 +117,18 @@ class Site:
         """Return plain JSON data; `from_dict` is its inverse."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: Any) -> Site:
+    @staticmethod
+    def from_dict(data: Any) -> Site:
         """Rebuild a site from `to_dict`'s data.
 
         Raises:
             PolytopeError: data that no site gives: it may come from a file that anybody wrote.
 
         """
+        if isinstance(data, dict) and "parts" in data:
+            return join([Site.from_dict(part) for part in data["parts"]])
         try:
-            site = cls(**{**data, "premises": Premises(**data["premises"])})
+            site = Site(**{**data, "premises": Premises(**data["premises"])})
         except (TypeError, KeyError) as error:
             raise PolytopeError(f"no site: {str(data)[:80]!r}") from error
         premises = site.premises
@@ -125,6 +141,99 @@ class Site:
         if site.kind not in _KINDS or site.layer < 0 or min(numbers[1:]) < 1 or len(site.key) > _LONGEST:
             raise PolytopeError(f"an impossible site: {str(data)[:80]!r}")
         return site
+
+
+@dataclass(frozen=True)
+class JoinedSite(Site):
+    """Several layers' sites side by side, as one: from `join`.
+
+    `layer` is the last layer's, from which on the whole code is known; widths are sums.
+
+    Attributes:
+        parts: the sites, in layer order.
+
+    """
+
+    parts: tuple[Site, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """A short name such as `L04+08.pre` or `L00-11.gate`."""
+        return super().key if self.kind == "custom" else f"L{self._layers(2, '+')}.{self.kind}"
+
+    @property
+    def place(self) -> str:
+        """What a sentence calls it: `Layers 4 + 8`."""
+        return f"Layers {self._layers(1, ' + ')}"
+
+    @property
+    def components(self) -> tuple[Site, ...]:
+        """The sites that it is made of."""
+        return self.parts
+
+    def _layers(self, digits: int, between: str) -> str:
+        """Write the layers, three or more in a row as a range."""
+        runs: list[list[int]] = []
+        for part in self.parts:
+            if runs and part.layer == runs[-1][-1] + 1:
+                runs[-1].append(part.layer)
+            else:
+                runs.append([part.layer])
+        written = [
+            [f"{run[0]:0{digits}}-{run[-1]:0{digits}}"]
+            if len(run) > 2
+            else [f"{layer:0{digits}}" for layer in run]
+            for run in runs
+        ]
+        return between.join(text for texts in written for text in texts)
+
+
+def join(sites: Sequence[Site]) -> Site:
+    """Return the site of several layers' codes side by side, in layer order; of one site, itself.
+
+    Premises hold where they hold in every part; where they differ, the one
+    furthest from the paper's is named.
+
+    Raises:
+        PolytopeError: no site, two of one layer, or sites of different kinds or norms.
+
+    """
+    parts = tuple(sorted(sites, key=lambda site: site.layer))
+    if len(parts) == 1:
+        return parts[0]
+    layers = [site.layer for site in parts]
+    if len(set(layers)) < max(len(layers), 1):
+        raise PolytopeError(f"layers {layers} can't be joined: give one or more, each once")
+    for what, values in (
+        ("kinds", {site.kind for site in parts}),
+        ("norms", {site.premises.norm for site in parts}),
+    ):
+        if len(values) > 1:
+            keys = ", ".join(site.key for site in parts)
+            raise PolytopeError(
+                f"{keys} have different {what} ({', '.join(sorted(values))}); join equal ones"
+            )
+    return JoinedSite(
+        layer=layers[-1],
+        kind=parts[0].kind,
+        hook="+".join(site.hook for site in parts),
+        width=sum(site.width for site in parts),
+        d_model=sum(site.d_model for site in parts),
+        premises=_joined_premises([site.premises for site in parts]),
+        parallel=any(site.parallel for site in parts),
+        post_norm=any(site.post_norm for site in parts),
+        parts=parts,
+    )
+
+
+def _joined_premises(parts: Sequence[Premises]) -> Premises:
+    furthest = max((premises.linearity for premises in parts), key=_FROM_THE_PAPER.index)
+    return Premises(
+        linearity=furthest,
+        activation="+".join(dict.fromkeys(premises.activation for premises in parts)),
+        biased=all(premises.biased for premises in parts),
+        norm=parts[0].norm,
+    )
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from polytope_lm.codes.soft import probability
+from polytope_lm.codes.widths import columns_of
 from polytope_lm.errors import PolytopeError
 from polytope_lm.representations.registry import Rows, representation
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import Float
 
     from polytope_lm.models.sites import Site
@@ -61,4 +63,6 @@ def _probability(pre: Float[np.ndarray, "T N"], site: Site, name: str) -> Float[
             "'gate' for it"
         )
         raise PolytopeError(msg)
-    return probability(pre, site.premises.activation)
+    parts = zip(site.components, columns_of(site, "h"), strict=True)
+    each = [probability(pre[:, columns], part.premises.activation) for part, columns in parts]
+    return each[0] if len(each) == 1 else np.concatenate(each, axis=1)

@@ -113,7 +113,7 @@ def recaptured(codes: TokenCodes, model: Model, *, keep: Sequence[str] | None = 
         parts.append(read.select(_rows(read.tokens, table.iloc[places[-1]], numbers, model.name)))
     back = np.argsort(np.concatenate(places), kind="stable")
     asked = {name: codes.provenance[name] for name in ("tokens", "seed", "all_pieces")}
-    return replace(
+    found = replace(
         parts[0],
         table=table.reset_index(drop=True),
         arrays=_joined([part.arrays for part in parts], back),
@@ -122,6 +122,7 @@ def recaptured(codes: TokenCodes, model: Model, *, keep: Sequence[str] | None = 
         texts=codes.texts,
         provenance={**parts[0].provenance, **asked},
     )
+    return found if found.layers == codes.layers else found.joined().select(np.arange(len(found)))
 
 
 def _pieces(used: np.ndarray, texts: Sequence[str]) -> list[np.ndarray]:
@@ -172,8 +173,9 @@ def _settings(codes: TokenCodes, model: Model) -> dict[str, Any]:
             "use the tokenizer of the capture"
         )
         raise PolytopeError(msg)
-    kind = codes.sites[0].name
-    return {"layers": codes.layers, "kind": kind, "bos": bos, **{name: was[name] for name in _SAME}}
+    sites = [part for site in codes.sites for part in site.components]
+    layers, kind = tuple(dict.fromkeys(site.layer for site in sites)), sites[0].name
+    return {"layers": layers, "kind": kind, "bos": bos, **{name: was[name] for name in _SAME}}
 
 
 def _check_plain(model: Model) -> None:

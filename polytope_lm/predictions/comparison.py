@@ -68,7 +68,7 @@ def compare(
     ]
     verdict = decide(
         cells,
-        place=f"Layer {site.layer}",
+        place=site.place,
         documents=documents,
         smallest_effect=smallest_effect,
         premises=str(site.premises),

@@ -1,0 +1,127 @@
+"""Reading captured tokens again with the model at hand, in the very windows in which they were captured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polytope_lm.codes.forward import chunks
+from polytope_lm.codes.plan import BATCH_TOKENS
+from polytope_lm.documents import Document
+from polytope_lm.errors import PolytopeError
+from polytope_lm.tokens import Windowing, batches, parse_rule, specials
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaxtyping import Int64
+
+    from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.models.loading import Model
+    from polytope_lm.tokens import Batch, Window
+
+_DOCUMENTS = 64  # tokenised at one time
+
+
+def at_hand(codes: TokenCodes, model: Model | None = None) -> Model:
+    """Return the model that made these codes, to run again.
+
+    Args:
+        codes: in memory, or a store.
+        model: the model, where the codes do not have it at hand themselves.
+
+    Raises:
+        PolytopeError: no model, or another one than the codes were made by.
+
+    """
+    found = model if model is not None else codes.model
+    made_by, revision = codes.provenance.get("model"), codes.provenance.get("revision")
+    if found is None:
+        raise PolytopeError(
+            f"these codes were opened without their model; pass model=plm.load({str(made_by)!r}) or use "
+            "codes.capture.with_model"
+        )
+    if found.revision != revision:
+        raise PolytopeError(
+            f"these codes were made by {made_by}, revision {revision}; {found.name} is revision "
+            f"{found.revision}: give the same model"
+        )
+    return found
+
+
+def read_again(
+    codes: TokenCodes, rows: Int64[np.ndarray, " R"], model: Model
+) -> Iterator[tuple[Batch, Int64[np.ndarray, " K"], tuple[Int64[np.ndarray, " K"], Int64[np.ndarray, " K"]]]]:
+    """Yield batches of windows that hold some tokens, and where in them these are.
+
+    Args:
+        codes: where the tokens are.
+        rows: rows of the tokens, each once.
+        model: from `at_hand`.
+
+    Yields:
+        A batch; indices into `rows` of its tokens, `[K]`; their rows and columns in the batch, each `[K]`.
+
+    Raises:
+        PolytopeError: the codes do not say how their texts were cut, the tokenizer cuts them otherwise now,
+            or it finds another token there.
+
+    """
+    windowing = _windowing(codes, model)
+    chosen = codes.tokens.iloc[rows]
+    document, position, ids = (chosen[name].to_numpy() for name in ("document", "position", "token_id"))
+    index = {(int(d), int(p)): i for i, (d, p) in enumerate(zip(document, position, strict=True))}
+    positions = {int(d): position[document == d] for d in np.unique(document)}
+    pad = model.tokenizer.pad_token_id or 0
+    done = 0
+    for some in chunks(sorted(positions), _DOCUMENTS):
+        documents = [Document(id=str(d), text=codes.texts[d]) for d in some]
+        cut = windowing.apply(documents, 0, model.tokenizer).windows
+        held = [_only(w, positions[some[w.document]], causal=model.causal) for w in cut]
+        for batch in batches([w for w in held if len(w.keep)], token_budget=BATCH_TOKENS, pad_id=pad):
+            at = [[index[some[w.document], int(p)] for p in w.position] for w in batch.windows]
+            found = np.array([i for part in at for i in part], dtype=np.int64)
+            read = np.concatenate([w.token_id for w in batch.windows])
+            if not np.array_equal(read, ids[found]):
+                raise _otherwise(model, "another token")
+            which = np.repeat(np.arange(len(at)), [len(part) for part in at])
+            done += len(found)
+            yield batch, found, (which, np.concatenate([w.keep for w in batch.windows]))
+    if done != len(rows):
+        raise _otherwise(model, f"only {done} of {len(rows)} tokens")
+
+
+def _windowing(codes: TokenCodes, model: Model) -> Windowing:
+    """Return the capture's windows, of all tokens: the rule that chose some may ask for spans."""
+    was = codes.provenance
+    try:
+        around = list(was["special_tokens"].values())
+        length, least = int(was["max_length"]), int(was["min_context"])
+        by_itself = specials(model.tokenizer)
+        bos = None if [list(by_itself.prefix), list(by_itself.suffix)] == around else bool(was["bos"])
+        now = specials(model.tokenizer, bos)
+    except KeyError as error:
+        raise PolytopeError(
+            f"these codes do not say {error.args[0]!r}, so their texts can't be read again; capture them "
+            "with plm.capture or plm.encode"
+        ) from error
+    if [list(now.prefix), list(now.suffix)] != around:
+        raise _otherwise(model, "other special tokens")
+    return Windowing(parse_rule("all"), length, least, bos, labels=(), causal=model.causal)
+
+
+def _otherwise(model: Model, what: str) -> PolytopeError:
+    return PolytopeError(
+        f"{model.name}: its tokenizer now finds {what} where the codes were captured; give the tokenizer of "
+        "the capture"
+    )
+
+
+def _only(window: Window, positions: Int64[np.ndarray, " P"], *, causal: bool) -> Window:
+    """Keep some of a window's tokens; a causal model need not read what comes after the last of them."""
+    here = np.isin(window.position, positions)
+    chosen = {name: getattr(window, name)[here] for name in ("keep", "token_id", "position", "start", "end")}
+    end = int(chosen["keep"][-1]) + 1 if causal and here.any() else len(window.input_ids)
+    return replace(window, input_ids=window.input_ids[:end], **chosen)

@@ -1,0 +1,111 @@
+"""How linear a network is between samples: the Linear Mapping Number, and the curvature of one segment.
+
+`L_ij` is the mean over outputs `k` of `r^2(y_k(lam), lam)`, the squared correlation of the output with the
+place `lam` at 21 equally spaced points of the segment from sample `i` to sample `j`. It is 1 where every
+output changes in proportion, so for all pairs of one linear piece; `L_ii = 1`. With the absolute eigenvalues
+of `L` normalised to a distribution `p`,
+
+    LMN = 2^S,    S = - sum p log2 p.
+
+For a block-diagonal `L` of `c` equal blocks of ones LMN is `c`. For a function of `c` linear pieces it is
+*not* `c`: a segment across a kink has an `L_ij` between 0 and 1.
+
+Source: Liu, Zhong, Tegmark, "Grokking as simplification: a nonlinear complexity perspective" (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import entr
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+POINTS = 21
+_STILL = 1e-12  # of the largest output: what rounding moves is constant
+
+Run = Callable[["Float[np.ndarray, 'n D']"], "Float[np.ndarray, 'n K']"]
+
+
+def linearity(outputs: Float[np.ndarray, "points K"]) -> float:
+    """Return `L_ij`: the mean squared correlation of each output with its place on the segment.
+
+    Outputs that do not change have no correlation and are left out; if none changes, 1.
+
+    Args:
+        outputs: at equally spaced points from one end to the other.
+
+    Raises:
+        PolytopeError: fewer than 3 points (two always lie on a line), or values that are not finite.
+
+    """
+    values = np.asarray(outputs, dtype=np.float64)
+    if values.ndim != 2 or len(values) < 3:
+        msg = f"outputs have shape {values.shape}; give [points, K] with at least 3 points ({POINTS} is usual)"
+        raise PolytopeError(msg)
+    if not np.isfinite(values).all():
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise PolytopeError(f"output {column} is {values[row, column]} at point {row}; try dtype='float32'")
+    centred = values - values.mean(axis=0)
+    squares = (centred**2).sum(axis=0)
+    moving = np.sqrt(squares) > _STILL * max(1.0, float(np.abs(values).max()))
+    if not moving.any():
+        return 1.0
+    place = np.linspace(-1, 1, len(values))
+    covariance = place @ centred[:, moving]
+    return float((covariance**2 / (squares[moving] * (place @ place))).mean())
+
+
+def curvature(outputs: Float[np.ndarray, "points K"]) -> float:
+    """Return `1 - L_ij`: 0 where the map is linear along the segment."""
+    return 1 - linearity(outputs)
+
+
+def linearity_matrix(
+    run: Run, samples: Float[np.ndarray, "n D"], *, points: int = POINTS
+) -> Float[np.ndarray, "n n"]:
+    """Return `L` for all pairs of some samples.
+
+    Args:
+        run: the network: inputs, a row each, to outputs.
+        samples: n points.
+        points: places on each segment.
+
+    Raises:
+        PolytopeError: fewer than 2 samples, or what `linearity` refuses.
+
+    """
+    if np.ndim(samples) != 2 or len(samples) < 2:
+        msg = f"samples have shape {np.shape(samples)}; give [n, D] with n at least 2"
+        raise PolytopeError(msg)
+    share = np.linspace(0, 1, points)[:, None]
+    matrix = np.eye(len(samples))
+    for i in range(len(samples)):
+        for j in range(i):
+            line = (1 - share) * samples[i] + share * samples[j]
+            matrix[i, j] = matrix[j, i] = linearity(run(line))
+    return matrix
+
+
+def linear_mapping_number(matrix: Float[np.ndarray, "n n"]) -> float:
+    """Return `2^S` of the normalised absolute eigenvalues: from 1 (one linear piece) to n.
+
+    Args:
+        matrix: `L`, symmetric.
+
+    Raises:
+        PolytopeError: not square, not symmetric, or not finite.
+
+    """
+    values = np.asarray(matrix, dtype=np.float64)
+    square = values.ndim == 2 and values.shape[0] == values.shape[1] and len(values) > 0
+    if not square or not np.isfinite(values).all() or not np.allclose(values, values.T, atol=1e-9):
+        msg = f"L has shape {values.shape}; it must be square, symmetric and finite (see linearity_matrix)"
+        raise PolytopeError(msg)
+    sizes = np.abs(np.linalg.eigvalsh(values))
+    return float(2 ** (entr(sizes / sizes.sum()).sum() / np.log(2)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import entr, softmax
+import torch
 
 from polytope_lm.paths.adaptive import Followed, predicted
 from polytope_lm.paths.crossings import OutputChange
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jaxtyping import Float
+
+
+def probabilities(logits: Float[np.ndarray, "rows V"]) -> Float[np.ndarray, "rows V"]:
+    """Return the next-token distributions of logits, float64."""
+    found: np.ndarray = torch.softmax(torch.from_numpy(np.asarray(logits)).double(), dim=1).numpy()
+    return found
 
 
 def js_distances(probabilities: Float[np.ndarray, "places V"]) -> Float[np.ndarray, " steps"]:
@@ -26,15 +32,24 @@ def js_distances(probabilities: Float[np.ndarray, "places V"]) -> Float[np.ndarr
         probabilities: one distribution a row.
 
     """
-    return js_distance(probabilities[:-1], probabilities[1:])
+    own = _entropy(probabilities)
+    return _distance(probabilities[:-1], probabilities[1:], (own[:-1] + own[1:]) / 2)
 
 
 def js_distance(p: Float[np.ndarray, "rows V"], q: Float[np.ndarray, "rows V"]) -> Float[np.ndarray, " rows"]:
     """Return the Jensen-Shannon distance of each row of `p` from the same row of `q`; see `js_distances`."""
-    middles = entr((p + q) / 2).sum(axis=1)
-    divergences = (middles - (entr(p).sum(axis=1) + entr(q).sum(axis=1)) / 2) / np.log(2)
-    distances: np.ndarray = np.sqrt(np.clip(divergences, 0.0, 1.0))
+    return _distance(p, q, (_entropy(p) + _entropy(q)) / 2)
+
+
+def _distance(p: np.ndarray, q: np.ndarray, own: np.ndarray) -> np.ndarray:
+    distances: np.ndarray = np.sqrt(np.clip((_entropy((p + q) / 2) - own) / np.log(2), 0.0, 1.0))
     return distances
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    # In float64 (the difference of two entropies is small) and by torch, which has a vectorised logarithm.
+    found: np.ndarray = torch.special.entr(torch.from_numpy(np.ascontiguousarray(p)).double()).sum(1).numpy()
+    return found
 
 
 def output_change(
@@ -48,14 +63,14 @@ def output_change(
         tokenizer: shows the likeliest tokens as text.
 
     """
-    probabilities = softmax(logits.astype(np.float64), axis=1)
-    top = probabilities.argmax(axis=1)
+    chances = probabilities(logits)
+    top = chances.argmax(axis=1)
     words = {int(token): str(tokenizer.decode([int(token)])) for token in np.unique(top)}
     return OutputChange(
         t=t,
-        js=js_distances(probabilities),
+        js=js_distances(chances),
         top=tuple(words[int(token)] for token in top),
-        top_probability=probabilities.max(axis=1),
+        top_probability=chances.max(axis=1),
     )
 
 
@@ -84,6 +99,6 @@ def interpolated_change(found: Followed, t: Float[np.ndarray, " places"], tokeni
     """
     logits, node = found.values[-1].astype(np.float64), found.node
     guessed = predicted(found.t[node], logits[node], found.t[~node])
-    errors = js_distance(softmax(guessed, axis=1), softmax(logits[~node], axis=1))
+    errors = js_distance(probabilities(guessed), probabilities(logits[~node]))
     change = output_change(t, predicted(found.t, logits, t), tokenizer)
     return replace(change, error=float(errors.max()))

@@ -1,0 +1,231 @@
+"""One path followed to the model's output: its crossings, and where the output changes, from the same runs.
+
+The residual stream is interpolated through the places where the model was run, as `h` is, and decoded by the
+model's own head; how far the distributions so found are from the model's own is measured at the held-out
+places. One position moves, in the context of prompt A.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.interventions import run_patched
+from polytope_lm.paths.adaptive import EVALUATIONS, Followed, follow, predicted
+from polytope_lm.paths.arc import arc_crossings
+from polytope_lm.paths.line import in_layer_crossings
+from polytope_lm.paths.output import js_distance, js_distances, probabilities
+from polytope_lm.paths.profile import STEPS, Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from jaxtyping import Float
+
+    from polytope_lm.models.hooks import Point, Tap
+    from polytope_lm.models.sites import Geometry
+    from polytope_lm.paths.path import Path
+
+_POINTS: Mapping[str, tuple[Point, ...]] = {"gate": ("gate",), "up": ("up",), "gate+up": ("gate", "up")}
+
+
+class Found(NamedTuple):
+    """One layer's crossings."""
+
+    t: np.ndarray
+    neuron: np.ndarray
+    on: np.ndarray
+    hamming: int
+    missed: int
+
+
+def profile(
+    path: Path,
+    *,
+    downstream: bool = True,
+    evaluations: int = EVALUATIONS,
+    steps: int = STEPS,
+    lens: bool = False,
+    lock: AbstractContextManager[Any] | None = None,
+    own: Found | None = None,
+) -> Profile:
+    """Find a path's crossings and where the output changes, in equal steps.
+
+    Args:
+        path: a path of one position, in A's context.
+        downstream: follow later layers, too, and the output.
+        evaluations: forward evaluations at most; see `paths.adaptive`.
+        steps: equal steps of the profile.
+        lens: decode every later layer's output, too; takes several times as long.
+        lock: held while the model runs, where several paths are followed at once: hooks are the model's.
+        own: the crossings of the path's own layer, where they are known already.
+
+    Raises:
+        PolytopeError: a path of all positions or of both contexts, no step, a model that reads both ways with
+            `downstream`, too few evaluations or too many, NaN along the path.
+
+    """
+    if path.sequences is not None or path.everywhere:
+        raise PolytopeError("a profile is of one position in A's context: leave positions and context out")
+    if steps < 1:
+        raise PolytopeError(f"steps={steps}: a profile needs at least 1 step ({STEPS} is the default)")
+    t = np.linspace(0, 1, steps + 1)
+    found, more = [], {}
+    if path.at != "embed":
+        found.append(own or in_layer([path])[0])
+    elif not downstream:
+        raise PolytopeError("at='embed' has no closed form in any layer: give downstream=True")
+    lock = lock or nullcontext()
+    with lock:
+        lengths = _lengths(path, t)
+    if downstream:
+        run = _Run(path, lens=lens, lock=lock)
+        followed = follow(run.at, evaluations=evaluations, signs=len(run.layers))
+        found += [_later(followed, number) for number in range(len(run.layers))]
+        more = run.output(followed, t)
+    first = path.site.layer
+    return Profile(
+        layer=first,
+        length=path.length,
+        layers=np.arange(first, first + len(found)),
+        counts=np.array([np.histogram(part.t, t)[0] for part in found]),
+        crossings=np.array([len(part.t) for part in found]),
+        on=np.array([part.on.sum() for part in found]),
+        hamming=np.array([part.hamming for part in found]),
+        returning=np.array([_returning(part.neuron) for part in found]),
+        missed=np.array([part.missed for part in found]),
+        lengths=lengths,
+        **more,
+    )
+
+
+def in_layer(paths: Sequence[Path]) -> list[Found]:
+    """Solve the own layer of paths of one site, space and shape together, in closed form.
+
+    Raises:
+        PolytopeError: an end that isn't finite or has no direction, or opposite ends of an arc.
+
+    """
+    geometry, at = paths[0].model.geometry(paths[0].site), paths[0].at
+    solve = in_layer_crossings if paths[0].shape == "line" else arc_crossings
+    found = solve(geometry, np.stack([one.a for one in paths]), np.stack([one.b for one in paths]), at=at)
+    bounds = np.searchsorted(found.pair, np.arange(len(paths) + 1))
+    parts = [slice(*bounds[i : i + 2]) for i in range(len(paths))]
+    return [
+        Found(found.t[part], found.neuron[part], found.on[part], int(hamming), 0)
+        for part, hamming in zip(parts, found.hamming, strict=True)
+    ]
+
+
+class _Run:
+    """The model along one path: `h` of the layers that are searched, then residuals."""
+
+    def __init__(self, path: Path, *, lens: bool, lock: AbstractContextManager[Any]) -> None:
+        from polytope_lm.models.prefix import share_prefix  # noqa: PLC0415 - it imports transformers
+
+        model, layer, position = path.model, path.site.layer, path.position
+        self.path, self.lock = path, lock
+        self.layers = range(layer + (path.at != "embed"), model.n_layers)
+        self.decoded = tuple(range(layer if lens else model.n_layers - 1, model.n_layers))
+        self.points: tuple[Point, ...] = _POINTS.get(path.site.kind, ("h",))
+        with lock:
+            ids = torch.as_tensor(path.input_ids)
+            self.prefix = share_prefix(model, ids, layer=layer, position=position) if model.causal else None
+
+    def at(self, t: np.ndarray) -> list[np.ndarray]:
+        """Run the model at places: `h` of every searched layer, then the decoded layers' residuals."""
+        path = self.path
+        residuals: list[Tap] = [(layer, "resid_post") for layer in self.decoded]
+        taps: list[Tap] = [(layer, point) for layer in self.layers for point in self.points]
+        with self.lock:
+            run = run_patched(
+                path.model, path.input_ids, path.points(t), layer=path.site.layer, position=path.position,
+                at=path.at, taps=[*taps, *residuals], logits=False, prefix=self.prefix,
+            )  # fmt: skip
+        read = run.activations
+        values = [np.concatenate([read[layer, p] for p in self.points], axis=1) for layer in self.layers]
+        values += [read[tap] for tap in residuals]
+        for layer, value in zip([*self.layers, *self.decoded], values, strict=True):
+            finite = np.isfinite(value).all(axis=1)
+            if not finite.all():
+                raise PolytopeError(
+                    f"{path.model.name}, layer {layer}: NaN or infinite values at t = {t[~finite][0]:.3f} of "
+                    "this path; try dtype='float32'"
+                )
+        return values
+
+    def output(self, followed: Followed, t: Float[np.ndarray, " places"]) -> dict[str, Any]:
+        """Return where the residual goes and how what it says changes at places, as a `Profile` has it."""
+        last = followed.values[-1].astype(np.float64)
+        stream = predicted(followed.t, last, t)
+        stream[0], stream[-1] = last[0], last[-1]
+        found: dict[str, Any] = {
+            "residual": np.linalg.norm(np.diff(stream, axis=0), axis=1),
+            "distance": np.linalg.norm(stream - stream[0], axis=1),
+        }
+        if not self.path.model.has_logits:
+            return found
+        node = followed.node
+        guessed = predicted(followed.t[node], last[node], followed.t[~node])
+        chances = self._decoded(np.concatenate([stream, guessed, last[~node]]))
+        held = len(guessed)
+        along, theirs, own = np.split(chances, [len(t), len(t) + held])
+        found |= {"js": js_distances(along), "top": along.argmax(axis=1)}
+        found["js_error"] = float(js_distance(theirs, own).max())
+        if len(self.decoded) > 1:
+            streams = [predicted(followed.t, r.astype(np.float64), t) for r in self._earlier(followed)]
+            found["lens"] = np.array([*(js_distances(self._decoded(r)) for r in streams), found["js"]])
+        return found
+
+    def _earlier(self, followed: Followed) -> Sequence[np.ndarray]:
+        return followed.values[len(self.layers) : -1]
+
+    def _decoded(self, residual: np.ndarray) -> np.ndarray:
+        from polytope_lm.models.lens import next_token_logits  # noqa: PLC0415 - it imports transformers
+
+        with self.lock:
+            logits = next_token_logits(self.path.model, residual)
+        return probabilities(logits)
+
+
+def _later(followed: Followed, number: int) -> Found:
+    h, part = followed.values[number], followed.layers[number]
+    hamming = int(((h[0] > 0) != (h[-1] > 0)).sum())
+    return Found(part.t, part.neuron, part.on, hamming, followed.missed_at_most(number))
+
+
+def _returning(neuron: np.ndarray) -> int:
+    """Count the crossings of neurons that cross more than once."""
+    times = np.unique(neuron, return_counts=True)[1]
+    return int(times[times > 1].sum())
+
+
+def _lengths(path: Path, t: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the Euclidean length of each step in the path's own space and in what the MLP reads."""
+    points = path.points(t)
+    own = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    if path.at == "embed":  # what the MLP reads is what attention makes of it
+        return {"path": own}
+    inputs = points if path.at == "mlp_in" else mlp_inputs(path.model.geometry(path.site), points)
+    return {"path": own, "u": np.linalg.norm(np.diff(inputs, axis=0), axis=1)}
+
+
+def mlp_inputs(geometry: Geometry, x: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
+    """Return `u = gain * C x / sigma + shift`, `sigma^2 = |C x|^2 / D + eps`; `x` itself without a norm.
+
+    Args:
+        geometry: the site's norm.
+        x: what the norm reads, a row each.
+
+    """
+    if geometry.norm == "none":
+        return x
+    centred = x - x.mean(axis=1, keepdims=True) if geometry.norm == "LayerNorm" else x
+    sigma = np.sqrt((centred**2).mean(axis=1, keepdims=True) + geometry.eps)
+    found: np.ndarray = geometry.gain * centred / sigma + geometry.shift
+    return found

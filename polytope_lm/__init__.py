@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from polytope_lm.documents import documents
     from polytope_lm.errors import PolytopeError
     from polytope_lm.models.loading import load, wrap
+    from polytope_lm.paths.directions import direction_path, random_path
     from polytope_lm.paths.path import path
     from polytope_lm.representations import representation
 
@@ -28,6 +29,8 @@ _HOMES = {
     "CodeStore": "polytope_lm.codes.store",
     "open_store": "polytope_lm.codes.store",
     "path": "polytope_lm.paths.path",
+    "direction_path": "polytope_lm.paths.directions",
+    "random_path": "polytope_lm.paths.directions",
     "representation": "polytope_lm.representations",
     "PolytopeError": "polytope_lm.errors",
 }
@@ -37,12 +40,14 @@ __all__ = [
     "Codes",
     "PolytopeError",
     "capture",
+    "direction_path",
     "documents",
     "encode",
     "load",
     "open_store",
     "path",
     "predictions",
+    "random_path",
     "representation",
     "wrap",
 ]

@@ -12,8 +12,13 @@ at most two roots, in closed form. In general `m` is log-concave, `(m' / m)' <= 
     h_i'(t) = 0   iff   tan(Omega t - phi_i) = m'(t) / (Omega m(t)),
 
 whose left side rises and whose right side doesn't: one stationary point at most on each branch of the
-tangent, of which the half circle has two. Between stationary points `h_i` is monotone: signs at these points
-and at the ends count its roots, at most three, and the closed form with a mean `m` starts Newton's method.
+tangent, that is on each side of `A cos + B sin = 0`, a maximum where this is positive and a minimum where it
+is negative. Of these branches an arc of less than half a circle meets two at most. Between stationary points
+`h_i` is monotone: signs there and at the ends count its roots, of which there are two at most. (For three,
+say with a maximum first: if `b_i > 0`, the start, below zero, would lie in a branch before the maximum's; if
+`b_i < 0`, the end, above zero, in one after the minimum's.) They are placed by Newton's method, from the
+closed form with a mean `m`.
+
 `h = 0` is off, and touching a boundary is no crossing, as on lines (`line.py`). Everything is float64.
 """
 

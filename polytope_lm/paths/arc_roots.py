@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 _ITERATIONS = 100
-_MOST = 3  # roots of one neuron
+_MOST = 2  # roots of one neuron
 
 
 class Turn(NamedTuple):
@@ -54,7 +54,7 @@ def cross_arcs(
 
     Returns:
         Crossings of each arc `[P]`, bits in which its ends differ `[P]`; then `[n]`, arc by arc and ordered
-        by place: t, neuron, whether it turns on, whether that neuron crosses more than once.
+        by place: t, neuron, whether it turns on, whether that neuron crosses twice.
 
     """
     room = _MOST * cosine.size

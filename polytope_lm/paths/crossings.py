@@ -162,7 +162,7 @@ class Crossings:
         return returns
 
     def _owners(self) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " neurons"]]:
-        """Return the number of each crossing's neuron, at its own token, and how often each neuron crosses."""
+        """Return each crossing's neuron, numbered, one a token, and how often each of them crosses."""
         where = np.zeros(len(self), np.int64) if self.position is None else self.position
         keys = np.stack([self.layer, self.neuron, where])
         _, owner, times = np.unique(keys, axis=1, return_inverse=True, return_counts=True)

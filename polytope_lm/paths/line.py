@@ -47,8 +47,7 @@ class LineCrossings:
         t: place on the line in [0, 1], `[n]`.
         neuron: which neuron, `[n]`.
         on: whether the neuron turns on there (else off), `[n]`.
-        returns: the neuron crosses more than once: twice on a line, so that the ends' codes agree on it, up
-            to three times on an arc, `[n]`.
+        returns: the neuron crosses twice on this line, so that the ends' codes agree on it, `[n]`.
         hamming: distance of the ends' codes, `[P]`; a line has this many crossings plus those that return.
 
     """

@@ -1,0 +1,153 @@
+"""ReLU networks without norm or attention: every boundary on a line, from one to the next, exactly.
+
+Between neighbouring boundaries of the layers before it, a layer is linear along the line, so a neuron
+crosses at most once there, at the root of a linear function. The stretches of the first layer are cut at its
+crossings, those at the second's, and so on: what marching from boundary to boundary finds, one layer at a
+time. No step size; rounding is float64's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Bool, Float, Int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Marched:
+    """The crossings of one line, ordered by place.
+
+    Attributes:
+        t: place on the line in [0, 1], `[n]`.
+        layer: whose boundary it is, from 0, `[n]`.
+        neuron: which neuron, `[n]`.
+        on: whether the neuron turns on there (else off), `[n]`.
+        hamming: bits of each layer in which the ends differ, `[L]`.
+
+    """
+
+    t: Float[np.ndarray, " n"]
+    layer: Int[np.ndarray, " n"]
+    neuron: Int[np.ndarray, " n"]
+    on: Bool[np.ndarray, " n"]
+    hamming: Int[np.ndarray, " L"]
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __repr__(self) -> str:
+        return f"Marched: {len(self):,} crossings in {len(self.hamming)} layers"
+
+    def flip_backs(self, layer: int | None = None) -> int:
+        """Return the crossings that the ends' codes don't tell, in one layer or in all."""
+        here = slice(None) if layer is None else self.layer == layer
+        differ = self.hamming.sum() if layer is None else self.hamming[layer]
+        return len(self.t[here]) - int(differ)
+
+
+@dataclass(frozen=True, eq=False)
+class ReluNetwork:
+    """A network `x_0 = x, h_l = W_l x_l + b_l, x_{l+1} = max(h_l, 0)`; each layer's `h` has a code.
+
+    Attributes:
+        weights: `W_l`, `[N_l, N_{l-1}]`, those that a ReLU follows (leave the output layer out).
+        biases: `b_l`, `[N_l]`.
+
+    """
+
+    weights: Sequence[Float[np.ndarray, "N M"]]
+    biases: Sequence[Float[np.ndarray, " N"]]
+
+    def __post_init__(self) -> None:
+        """Refuse layers that don't fit together.
+
+        Raises:
+            PolytopeError: no layers, shapes that don't fit, or NaN.
+
+        """
+        if not len(self.weights) or len(self.weights) != len(self.biases):
+            msg = f"{len(self.weights)} weights and {len(self.biases)} biases: give one of each a layer"
+            raise PolytopeError(msg)
+        width = np.shape(self.weights[0])[-1]
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if np.ndim(weight) != 2 or np.shape(weight) != (len(bias), width):
+                shapes = f"weight {np.shape(weight)}, bias {np.shape(bias)}"
+                msg = f"layer {layer}: {shapes}, expected weight [N, {width}] and bias [N]"
+                raise PolytopeError(msg)
+            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+                raise PolytopeError(f"layer {layer} has NaN or infinite weights")
+            width = len(bias)
+
+    def pre(self, x: Float[np.ndarray, "n D"]) -> list[Float[np.ndarray, "n _"]]:
+        """Return each layer's `h` at points, float64."""
+        found, values = [], np.asarray(x, dtype=np.float64)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            h = values @ np.asarray(weight, np.float64).T + np.asarray(bias, np.float64)
+            found.append(h)
+            values = np.maximum(h, 0)
+        return found
+
+    def crossings(self, a: Float[np.ndarray, " D"], b: Float[np.ndarray, " D"]) -> Marched:
+        """Find every boundary between two points.
+
+        Args:
+            a: the line at t = 0, `[D]`.
+            b: the line at t = 1, `[D]`.
+
+        Raises:
+            PolytopeError: ends of another width or with NaN.
+
+        """
+        ends = np.stack([self._checked(name, end) for name, end in (("a", a), ("b", b))])
+        t, values, parts = np.array([0.0, 1.0]), ends, []
+        hamming = np.array([((h[0] > 0) != (h[1] > 0)).sum() for h in self.pre(ends)])
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            h = values @ np.asarray(weight, np.float64).T + np.asarray(bias, np.float64)
+            place, neuron, on = _linear_roots(t, h)
+            parts.append((place, np.full(len(place), layer), neuron, on))
+            t, h = _cut(t, h, place, neuron)
+            values = np.maximum(h, 0)
+        t, layers, neuron, on = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.argsort(t, kind="stable")
+        return Marched(t[order], layers[order], neuron[order], on[order], hamming)
+
+    def _checked(self, name: str, end: np.ndarray) -> Float[np.ndarray, " D"]:
+        width, value = np.shape(self.weights[0])[1], np.asarray(end, dtype=np.float64)
+        if value.shape != (width,) or not np.isfinite(value).all():
+            what = "NaN or infinite values" if value.shape == (width,) else f"shape {value.shape}"
+            raise PolytopeError(f"{name} has {what}: give [{width}] numbers")
+        return value
+
+
+def _linear_roots(
+    t: Float[np.ndarray, " K"], h: Float[np.ndarray, "K N"]
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Return place, neuron and direction of each sign change of `h`, linear between places, ordered."""
+    on = h > 0
+    # h = 0 is off; touching zero and going back is no crossing.
+    on[1:-1] |= (h[1:-1] == 0) & on[:-2] & on[2:]
+    stretch, neuron = np.nonzero(on[1:] != on[:-1])
+    before, after = h[stretch, neuron], h[stretch + 1, neuron]
+    place = t[stretch] + (t[stretch + 1] - t[stretch]) * (before / (before - after))
+    order = np.argsort(place, kind="stable")
+    return place[order], neuron[order], on[stretch + 1, neuron][order]
+
+
+def _cut(
+    t: np.ndarray, h: np.ndarray, place: np.ndarray, neuron: np.ndarray
+) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, "M N"]]:
+    """Add the crossings to the places, `h` being zero there for the neuron that crosses."""
+    every = np.union1d(t, place)
+    stretch = np.clip(np.searchsorted(t, every, side="right") - 1, 0, len(t) - 2)
+    share = ((every - t[stretch]) / (t[stretch + 1] - t[stretch]))[:, None]
+    cut = (1 - share) * h[stretch] + share * h[stretch + 1]
+    cut[np.searchsorted(every, place), neuron] = 0
+    return every, cut

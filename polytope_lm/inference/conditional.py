@@ -165,14 +165,19 @@ def _adjusted(
     if open_c < _FLAT and open_l < _FLAT:
         return None
     expected = 0.0
-    order = np.argsort(t, kind="stable")
-    for rows in np.split(order, np.cumsum(np.bincount(t))[:-1]):
-        a, b = np.unique(c[rows], return_counts=True)[1], np.unique(label[rows], return_counts=True)[1]
+    for n, a, b in zip(np.bincount(t), _sizes(c, t), _sizes(label, t), strict=True):
         if len(a) > 1 and len(b) > 1:
-            expected += len(rows) / len(t) * expected_information(a, b) / np.log(2)
+            expected += n / len(t) * expected_information(a, b) / np.log(2)
     room = (open_c + open_l) / 2 - expected
     # No room: wherever both vary, every way to lay them on each other says as much.
     return float((found - expected) / room) if abs(room) > _FLAT else 0.0
+
+
+def _sizes(column: Int[np.ndarray, " n"], t: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " k"]]:
+    """Return the sizes of the column's classes within each token identity."""
+    cells, sizes = np.unique(t * (int(column.max()) + 1) + column, return_counts=True)
+    owner = cells // (int(column.max()) + 1)
+    return np.split(sizes, np.searchsorted(owner, np.arange(1, int(t.max()) + 1)))
 
 
 def _agreement(

@@ -37,16 +37,13 @@ RULE = (
 )
 
 
-def context_text(
-    codes: TokenCodes, row: int, characters: int = CHARACTERS, mark: tuple[str, str] = ("", "")
-) -> str:
-    """Return a token in its context, without the words that either end cuts through.
+def context_parts(codes: TokenCodes, row: int, characters: int = CHARACTERS) -> tuple[str, str, str]:
+    """Return the text left of a token, the token without the space before it, and the text right of it.
 
     Args:
         codes: where the token is.
         row: its row.
-        characters: of context on each side.
-        mark: put before and after the token; a space at the token's start stays outside.
+        characters: of context on each side; a word that this cuts through is left out.
 
     """
     left, token, right = codes.context(row, characters + 1)
@@ -55,7 +52,12 @@ def context_text(
     if len(right) > characters:
         right = right[:-1] if right[-1].isspace() else _after_space(right[::-1])[::-1]
     word = token.lstrip()
-    return f"{left}{token[: len(token) - len(word)]}{mark[0]}{word}{mark[1]}{right}".strip()
+    return (left + token[: len(token) - len(word)]).lstrip(), word, right.rstrip()
+
+
+def context_text(codes: TokenCodes, row: int, characters: int = CHARACTERS) -> str:
+    """Return a token in its context as one text; see `context_parts`."""
+    return "".join(context_parts(codes, row, characters))
 
 
 def _after_space(text: str) -> str:

@@ -3,8 +3,8 @@
 Two numbers for groups: AMI with ten bins of the position (equal shares of the tokens), and the correlation
 ratio `eta^2 = between-group / total sum of squares` of `log2(1 + position)` (the first positions differ
 most). Their null permutes groups within each document, so that what remains is position and not which
-document, or how long a one, a token comes from. One for neighbours: the share that stand at the very same position; its
-null permutes positions within each document.
+document, or how long a one, a token comes from. One for neighbours: the share that stand at the very same
+position; its null permutes positions within each document.
 """
 
 from __future__ import annotations

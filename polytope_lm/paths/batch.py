@@ -88,8 +88,8 @@ def crossings_of_pairs(  # noqa: PLR0913
 
     Args:
         model: the model.
-        pairs: two prompts each, `(a, b)` or an object with `a` and `b`; where it has a `line`, a bad pair is
-            reported with it.
+        pairs: two prompts each, `(a, b)` or an object whose `prompts` are two (see `polytope_lm.pairs`);
+            where it has a `line`, a bad pair is reported with it.
         layer: the block; left out with `at="embed"`.
         at: the space, as in `plm.path`.
         kind: which code of a gated MLP.
@@ -163,8 +163,7 @@ def _check(job: _Job, pairs: Sequence[Any], workers: int) -> None:
 
 def _texts(pair: Any) -> tuple[Any, Any]:
     """Return a pair's two prompts, whatever they are: a bad one is its own pair's mistake."""
-    if hasattr(pair, "a") and hasattr(pair, "b"):
-        return pair.a, pair.b
+    pair = getattr(pair, "prompts", pair)
     a, b = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (pair, None)
     return a, b
 

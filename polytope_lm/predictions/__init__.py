@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from polytope_lm.predictions.clusterers import clusterer, partition
 from polytope_lm.predictions.clusters import clusters
+from polytope_lm.predictions.multiverse import multiverse
 from polytope_lm.predictions.overview import overview
 
-__all__ = ["clusters", "overview"]
+__all__ = ["clusterer", "clusters", "multiverse", "overview", "partition"]

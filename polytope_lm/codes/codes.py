@@ -49,7 +49,7 @@ class TokenCodes(ABC):
     texts: Sequence[str]
     kept: tuple[str, ...]
     provenance: Mapping[str, Any]
-    model: Model | None
+    model: Model | None = None
 
     @property
     @abstractmethod

@@ -17,6 +17,9 @@ from polytope_lm.errors import PolytopeError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+READING, SECOND = "reading", "second of two"
+"""The label of a text that was given twice."""
+
 DATA, GOLD, CLASSES = ".data.txt", ".gold.txt", "classes_map.txt"
 
 
@@ -86,3 +89,22 @@ def _class_names(file: File) -> dict[str, str]:
         msg = f'{path}: must map class numbers to names; write {{"0": "first sense", ...}}'
         raise PolytopeError(msg)
     return names
+
+
+def twice(document: Document) -> Document:
+    """Return the text given twice, divided by a blank, with its spans in the second copy.
+
+    A causal model sees only what is left of a word; left of the second copy is the whole sentence. Labels
+    stay, and the document gets one more: `reading`, "second of two".
+
+    Args:
+        document: any document.
+
+    """
+    shift = len(document.text) + 1
+    return Document(
+        document.id,
+        f"{document.text} {document.text}",
+        {**document.labels, READING: SECOND},
+        tuple(Span(span.start + shift, span.end + shift, span.labels, span.kind) for span in document.spans),
+    )

@@ -2,8 +2,8 @@
 
 The better of raw and centred cosine is taken inside each half, score by score: chosen once on the whole
 sample, the maximum would favour the code. The other reference, rate-matched SimHash, is the mean of its draws
-on the whole sample and one draw picked at random on each half, so that the interval holds the spread of the
-draws too.
+on the whole sample and on each half, moved there as a draw picked at random is, so that the interval holds
+their spread too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ import numpy as np
 
 from polytope_lm.inference.intervals import estimate
 from polytope_lm.inference.verdict import Cell, decide, one_sided_p, over_layers
-from polytope_lm.predictions.names import AGREEMENT, AMI, BEST_COSINE, REFERENCES, SCORES, SIMHASH
+from polytope_lm.predictions.names import (
+    AGREEMENT,
+    AMI,
+    BEST_COSINE,
+    REFERENCES,
+    SCORES,
+    SECOND_ORDER,
+    SIMHASH,
+)
 from polytope_lm.predictions.results import Difference, LayerComparison
 from polytope_lm.representations import code
 from polytope_lm.representations.cosine import COSINES
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float
 
+    from polytope_lm.inference.verdict import Verdict
     from polytope_lm.models.sites import Site
     from polytope_lm.predictions.scoring import Measured
 
@@ -61,12 +70,28 @@ def compare(
     for name in beside:
         values = measured[name].points, measured[name].halves
         differences += _differences(measured[code.NAME], name, values, documents, smallest_effect)
+    verdict = decided(site, differences, documents, smallest_effect)
+    better = {name: COSINES[int(points[:, i].argmax())] for i, name in enumerate(SCORES)}
+    results = tuple(each.result for each in measured.values())
+    return LayerComparison(site, k, results, tuple(differences), better, verdict)
+
+
+def decided(site: Site, differences: Sequence[Difference], documents: int, smallest_effect: float) -> Verdict:
+    """Decide one layer from its differences, of which the verdict reads four.
+
+    Args:
+        site: where the codes live.
+        differences: all of the layer's.
+        documents: documents compared.
+        smallest_effect: the smallest difference of interest.
+
+    """
     cells = [
         Cell(d.reference, d.score, d.estimate)
         for d in differences
         if d.representation == code.NAME and d.reference in REFERENCES and d.score in (AMI, AGREEMENT)
     ]
-    verdict = decide(
+    return decide(
         cells,
         place=site.place,
         documents=documents,
@@ -74,9 +99,6 @@ def compare(
         premises=str(site.premises),
         premises_met=site.premises.met,
     )
-    better = {name: COSINES[int(points[:, i].argmax())] for i, name in enumerate(SCORES)}
-    results = tuple(each.result for each in measured.values())
-    return LayerComparison(site, k, results, tuple(differences), better, verdict)
 
 
 def with_holm(compared: Sequence[LayerComparison]) -> tuple[LayerComparison, ...]:
@@ -95,7 +117,8 @@ def _differences(
     out = []
     for i, score in enumerate(SCORES):
         halves = each.halves[:, i] - values[1][:, i]
-        ahead = estimate(float(each.points[i] - values[0][i]), halves, documents)
+        value = float(each.points[i] - values[0][i])
+        ahead = estimate(value, halves, documents, second_order=score in SECOND_ORDER)
         p = one_sided_p(ahead, smallest_effect)
         out.append(Difference(each.result.name, reference, score, ahead, p))
     return out

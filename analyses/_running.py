@@ -1,0 +1,119 @@
+"""What the analyses share: words drawn from documents, files that appear whole, work over two processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from polytope_lm.documents import Document
+
+Job = TypeVar("Job")
+
+MODELS = ("smollm2-135m", "minilm-l6", "tiny-gpt2", "tiny-relu")
+"""What an analysis runs on unless it is told: gated, an encoder, GELU, ReLU with biases (the premises)."""
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def folder_name(model: str) -> str:
+    """Return a model's name as a directory's."""
+    return re.sub(r"[^\w.-]+", "--", model.rstrip("/").rpartition("/")[2] if model[:1] in "./" else model)
+
+
+def words_drawn(documents: Iterable[Document], words: int, seed: int) -> list[Document]:
+    """Return the documents with `words` of their word spans, drawn over all of them; none: left out.
+
+    So a capture with `tokens="word-final"` stores the drawn words alone, and reads every text once.
+
+    Args:
+        documents: with labelled words.
+        words: how many in all; fewer where there are fewer.
+        seed: of the draw.
+
+    """
+    given = list(documents)
+    owner = np.repeat(np.arange(len(given)), [len(each.words) for each in given])
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(len(owner), size=min(words, len(owner)), replace=False))
+    first = np.searchsorted(owner, np.arange(len(given)))
+    by_document: dict[int, list[int]] = {}
+    for at in chosen:
+        by_document.setdefault(int(owner[at]), []).append(int(at - first[owner[at]]))
+    return [
+        replace(given[number], spans=tuple(given[number].words[i] for i in which))
+        for number, which in by_document.items()
+    ]
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON whole or not at all, so that an interrupted run leaves no half of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        PolytopeError: no JSON there.
+
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"{path}: {type(error).__name__}: {error}; remove the file, the run makes it again"
+        raise PolytopeError(msg) from error
+
+
+def in_processes(work: Callable[[Job], str], jobs: Sequence[Job], processes: int) -> Iterator[str]:
+    """Do jobs in processes of one thread each, and yield what each says as it ends.
+
+    Args:
+        work: a function of a module, of one job.
+        jobs: what to do; the order of the answers is that of the ends.
+        processes: how many at once; 1 works in this process.
+
+    """
+    if processes == 1 or len(jobs) < 2:
+        yield from map(work, jobs)
+        return
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+            for done in as_completed([pool.submit(work, job) for job in jobs]):
+                yield done.result()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def parse_layers(text: str) -> tuple[int, ...] | None:
+    """Read `all` (None) or indices such as `0,8`.
+
+    Raises:
+        PolytopeError: anything else.
+
+    """
+    if text == "all":
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise PolytopeError(f"--layers {text!r} is neither `all` nor indices such as 0,8")
+    return tuple(int(part) for part in text.split(","))

@@ -1,0 +1,285 @@
+"""Are polytope regions monosemantic where directions are not? Prediction 1 in every layer of several models.
+
+Protocol. The same words of a treebank are scored against `upos`, `xpos`, `deprel` (labels of a word) and
+`genre` (of its document), tokens of news items against `topic`. Of the treebank, words drawn at random over
+all documents, the last token of each; of the news, tokens drawn at random from each of 1,000 items. A
+document's label is every token's: neighbours in its own document never count, and the document is the unit
+of every interval. k-medoids, k = 100 at 6,000 tokens, AMI and strict neighbour agreement, code against the
+better cosine of `h` and rate-matched SimHash, Holm over a model's layers, label by label.
+
+    python -m analyses.monosemanticity --data DIR --out DIR [--model NAME ...]
+
+DIR/MODEL/LABEL/result.json and report.html, DIR/result.json with all verdicts. Layers that are written are
+not computed again. Scores are kept, texts are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polytope_lm as plm
+from analyses._corpora import news, treebank
+from analyses._running import (
+    MODELS,
+    folder_name,
+    in_processes,
+    parse_layers,
+    read_json,
+    words_drawn,
+    write_json,
+)
+from polytope_lm.codes.store import open_store
+from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.clusters import clusters_by_label
+from polytope_lm.predictions.joining import joined
+from polytope_lm.predictions.results import AGREEMENT, AMI, BEST_COSINE, SIMHASH, ClustersResult
+from polytope_lm.report import write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from polytope_lm.documents import Document
+    from polytope_lm.models.loading import Model
+
+CORPORA = {"treebank": ("upos", "xpos", "deprel", "genre"), "news": ("topic",)}
+NEWS_ITEMS = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run.
+
+    Attributes:
+        data: where the corpora are.
+        out: where results go.
+        tokens: tokens compared.
+        resamples: halves of the documents.
+        seed: of every random choice.
+        layers: which, or all (None).
+        processes: how many work at once.
+        extra: representations to show besides.
+        command: what the user typed.
+
+    """
+
+    data: Path
+    out: Path
+    tokens: int
+    resamples: int
+    seed: int
+    layers: tuple[int, ...] | None
+    processes: int
+    extra: tuple[str, ...]
+    command: str
+
+
+@dataclass(frozen=True)
+class LayerJob:
+    """One layer of one model and corpus, for all labels of it."""
+
+    store: Path
+    out: Path
+    layer: int
+    labels: tuple[str, ...]
+    tokens: int
+    resamples: int
+    seed: int
+    extra: tuple[str, ...]
+
+    def path(self, label: str) -> Path:
+        """Where one label's scores of this layer are kept."""
+        return self.out / label / "layers" / f"{self.layer:02d}.json"
+
+    def done(self) -> bool:
+        """Whether they are written, by the same settings.
+
+        Raises:
+            PolytopeError: by other settings.
+
+        """
+        there = [path for path in map(self.path, self.labels) if path.is_file()]
+        wanted = (self.tokens, self.resamples, self.seed)
+        for path in there:
+            was = read_json(path)["settings"]
+            if (was["max_tokens"], was["resamples"], was["seed"]) != wanted:
+                msg = (
+                    f"{path} has tokens, resamples, seed = {was['max_tokens']}, {was['resamples']}, "
+                    f"{was['seed']}, not {wanted}; choose another --out"
+                )
+                raise PolytopeError(msg)
+        return len(there) == len(self.labels)
+
+
+def run_layer(job: LayerJob) -> str:
+    """Compute one layer and write its scores; return a line that says so."""
+    start = time.perf_counter()
+    found = clusters_by_label(
+        open_store(job.store), job.layer, job.labels, tokens=job.tokens, resamples=job.resamples,
+        seed=job.seed, extra=job.extra,
+    )  # fmt: skip
+    for label, result in found.items():
+        write_json(job.path(label), result.to_dict())
+    outcomes = ", ".join(f"{label} {result.verdicts[0].outcome}" for label, result in found.items())
+    return f"{job.out.name} layer {job.layer}: {outcomes} ({time.perf_counter() - start:.0f} s)"
+
+
+def run_model(name: str, options: Options) -> list[ClustersResult]:
+    """Capture, compare and write one model; return its results, label by label."""
+    model = plm.load(name)
+    out = options.out / folder_name(name)
+    wanted = [site.layer for site in model.sites]
+    layers = wanted if options.layers is None else [i for i in options.layers if i in wanted]
+    results = []
+    for corpus, labels in CORPORA.items():
+        store = out / "stores" / corpus
+        jobs = [
+            LayerJob(
+                store, out, layer, labels, options.tokens, options.resamples, options.seed, options.extra
+            )
+            for layer in layers
+        ]
+        missing = [job for job in jobs if not job.done()]
+        if missing:
+            _capture(model, corpus, store, [job.layer for job in missing], options)
+            for said in in_processes(run_layer, missing, options.processes):
+                print(said, file=sys.stderr, flush=True)
+            shutil.rmtree(store.parent)
+        results += [_whole(jobs, label, options) for label in labels]
+    return results
+
+
+def _capture(model: Model, corpus: str, store: Path, layers: Sequence[int], options: Options) -> None:
+    """Store `u` and `h` of the drawn tokens; a run that was interrupted goes on."""
+    documents, rule = _read(corpus, options)
+    print(f"{model.name}: reading {corpus}, {len(documents)} documents", file=sys.stderr, flush=True)
+    try:
+        plm.capture(model, documents, to=store, layers=layers, keep=("u", "h"), tokens=rule, progress=False,
+                    seed=options.seed)  # fmt: skip
+    except PolytopeError:
+        # Layers or settings have changed since: what was half written is of no use to this run.
+        if not store.is_dir():
+            raise
+        shutil.rmtree(store)
+        plm.capture(model, documents, to=store, layers=layers, keep=("u", "h"), tokens=rule, progress=False,
+                    seed=options.seed)  # fmt: skip
+
+
+def _read(corpus: str, options: Options) -> tuple[list[Document], str]:
+    """Return the documents and the sample rule that stores a little more than the tokens compared.
+
+    First positions without BOS are left out of the comparison: at most one of a document.
+    """
+    if corpus == "treebank":
+        documents = treebank(options.data)
+        return words_drawn(documents, options.tokens + len(documents), options.seed), "word-final"
+    documents = news(options.data, NEWS_ITEMS, options.seed)
+    return documents, f"random:{math.ceil(options.tokens / len(documents)) + 1}"
+
+
+def _whole(jobs: Sequence[LayerJob], label: str, options: Options) -> ClustersResult:
+    """Join one label's layers, write result.json and report.html."""
+    parts = [ClustersResult.from_dict(read_json(job.path(label))) for job in jobs]
+    result = joined(parts, options.command)
+    result.save(jobs[0].out / label)
+    write(jobs[0].out / label / "report.html", clusters=result)
+    return result
+
+
+def rows_of(result: ClustersResult) -> Iterable[dict[str, Any]]:
+    """Yield one row a layer: the verdict, the scores, the four differences, each with its interval."""
+    for layer in result.layers:
+        verdict = layer.verdict
+        row: dict[str, Any] = {
+            "model": result.provenance["model"], "label": result.settings.label, "layer": layer.layer,
+            "outcome": verdict.outcome, "premises_met": verdict.premises_met, "premises": verdict.premises,
+            "deciding": [verdict.deciding_score, verdict.deciding_reference], "p_holm": verdict.p_holm,
+            "k": layer.k, "tokens": result.sample.tokens, "documents": result.sample.documents,
+        }  # fmt: skip
+        for score in (AMI, AGREEMENT):
+            for each in layer.representations:
+                estimate = each.score(score).estimate
+                row[f"{score}: {each.name}"] = [estimate.value, estimate.low, estimate.high]
+            for reference in (BEST_COSINE, SIMHASH):
+                ahead = layer.difference("code", reference, score).estimate
+                row[f"{score}: code - {reference}"] = [ahead.value, ahead.low, ahead.high]
+        yield row
+
+
+def summary(results: Sequence[ClustersResult], options: Options) -> dict[str, Any]:
+    """Return all verdicts and scores of a run as plain data."""
+    return {
+        "analysis": "monosemanticity",
+        "command": options.command,
+        "sample": {
+            "treebank": "words drawn at random over all documents, the last token of each",
+            "news": f"random tokens of each of {NEWS_ITEMS:,} items; title and description as one text",
+            "left out": "first positions read without BOS; repeated documents",
+        },
+        "versions": dict(results[0].versions),
+        "verdicts": [
+            {"model": result.provenance["model"], "label": result.settings.label, "verdict": result.verdict}
+            for result in results
+        ],
+        "rows": [row for result in results for row in rows_of(result)],
+    }
+
+
+def show(results: Sequence[ClustersResult]) -> None:
+    """Print each model's and label's verdict, and its layers in a table."""
+    for result in results:
+        print(f"\n{result.provenance['model']}, {result.settings.label}: {result.verdict}")
+        print(f"  {'layer':>5} {'outcome':<13} {'code':>6} {'cosine':>6} {'SimHash':>7}  AMI | agreement")
+        for layer in result.layers:
+            cells = []
+            for score in (AMI, AGREEMENT):
+                best = layer.best_cosine[score]
+                values = [
+                    layer.representation(name).score(score).estimate.value for name in ("code", best, SIMHASH)
+                ]
+                cells.append("{:6.3f} {:6.3f} {:7.3f}".format(*values))
+            print(f"  {layer.layer:>5} {layer.verdict.outcome:<13} {' | '.join(cells)}")
+
+
+def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
+    """Parse the command line: which models, and what is run on them."""
+    first = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m analyses.monosemanticity", description=first)
+    parser.add_argument("--model", action="append", help=f"a model, may be repeated (default: {MODELS})")
+    parser.add_argument("--data", type=Path, required=True, help="directory with treebank/ and news/")
+    parser.add_argument("--out", type=Path, required=True, help="directory for results")
+    parser.add_argument("--layers", default="all", help="all, or indices such as 0,8")
+    parser.add_argument("--tokens", type=int, default=6000, help="tokens compared (%(default)s)")
+    parser.add_argument("--resamples", type=int, default=200, help="halves of the documents (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of every random choice (%(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="layers at once (%(default)s)")
+    parser.add_argument("--extra", action="append", default=[], help="a representation to show besides")
+    given = parser.parse_args(argv)
+    typed = sys.argv[1:] if argv is None else list(argv)
+    options = Options(
+        given.data, given.out, given.tokens, given.resamples, given.seed, parse_layers(given.layers),
+        given.processes, tuple(given.extra), shlex.join(["python", "-m", "analyses.monosemanticity", *typed]),
+    )  # fmt: skip
+    return tuple(given.model or MODELS), options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the analysis, write what it found, print its verdicts."""
+    try:
+        models, options = arguments(argv)
+        results = [result for name in models for result in run_model(name, options)]
+        write_json(options.out / "result.json", summary(results, options))
+        show(results)
+    except PolytopeError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

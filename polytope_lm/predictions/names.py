@@ -9,6 +9,8 @@ AGREEMENT = "strict neighbour agreement"
 AMI_TOKEN = "AMI with token identity"  # noqa: S105 -- a token of text, no secret
 SCORES = (AMI, AGREEMENT, AMI_TOKEN)
 """All scores; the verdict reads the first two."""
+SECOND_ORDER = (AMI, AMI_TOKEN)
+"""Scores that count pairs of documents, see `inference.intervals`."""
 
 BEST_COSINE = "better cosine of h"
 SIMHASH = simhash.NAME

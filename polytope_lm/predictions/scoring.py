@@ -16,7 +16,7 @@ from polytope_lm.inference.ami import resampled_ami
 from polytope_lm.inference.intervals import estimate
 from polytope_lm.inference.neighbours import hubs, resampled_agreement, strict_neighbours
 from polytope_lm.inference.partitions import k_medoids
-from polytope_lm.predictions.names import AGREEMENT, SCORES
+from polytope_lm.predictions.names import AGREEMENT, SCORES, SECOND_ORDER
 from polytope_lm.predictions.results import RepresentationResult, Score
 from polytope_lm.predictions.seeds import MEDOIDS, REPRESENTATION, derived
 from polytope_lm.representations.distances import pairwise
@@ -41,7 +41,7 @@ class Task:
     Attributes:
         sample: the compared tokens.
         inside: which tokens each half keeps.
-        picks: in [0, 1) for each half; says which draw of a random control it sees.
+        picks: in [0, 1) for each half; the first of a pair says which draw of a random control moves it.
         k: clusters.
         neighbours: neighbours counted in the agreement.
         seed: the user's; medoids and draws of random controls have seeds derived from it.
@@ -68,7 +68,7 @@ class Measured:
     Attributes:
         result: what is reported.
         halves: each score on each half, `[resamples, scores]` in the order of `SCORES`; a random control
-            shows each half one of its draws.
+            shows each half the mean of its draws, moved as one of them is.
         clusters: cluster id of each token (first draw).
         neighbours: strict neighbours, nearest first, k of them, -1 for none (first draw).
         distances: distances to them, float32; NaN for none.
@@ -181,7 +181,7 @@ def scores_of(layout: Layout, task: Task, labels: Int[np.ndarray, " n"]) -> Floa
 def summed_up(
     about: tuple[str, str, str], first: Layout, draws: Float[np.ndarray, "d draws scores"], task: Task
 ) -> Measured:
-    """Return the numbers of all draws as one: their mean on all documents, one of them picked on each half.
+    """Return the numbers of all draws as one: their mean, moved on each half as one of them is.
 
     Args:
         about: name, role and what it isolates.
@@ -190,8 +190,7 @@ def summed_up(
         task: the halves and picks.
 
     """
-    pick = (task.picks * len(draws)).astype(int)
-    halves = draws[pick, np.arange(1, draws.shape[1])]
+    halves = _halves(draws, task.picks)
     near = first.neighbours[:, : task.neighbours]
     found = (near >= 0).sum(axis=1)
     name, role, isolates = about
@@ -211,6 +210,23 @@ def summed_up(
     return Measured(result, halves, first.clusters, near, first.distances)
 
 
+def _halves(
+    draws: Float[np.ndarray, "d draws scores"], picks: Float[np.ndarray, " resamples"]
+) -> Float[np.ndarray, "resamples scores"]:
+    """Return the scores of each half: the mean of the draws, moved by how far one picked draw is from it.
+
+    The two halves of a pair move apart, so that `estimate` adds `var(draws)/d`, the variance of a mean of d
+    draws, to what the documents vary. A picked draw's own scores would count its spread d times.
+    """
+    halves: Float[np.ndarray, "resamples scores"] = draws[:, 1:].mean(axis=0)
+    if len(draws) == 1:
+        return halves
+    away = (draws[:, 0] - draws[:, 0].mean(axis=0)) / np.sqrt(len(draws) - 1)
+    pair = np.arange(len(halves)) // 2
+    sign = 1 - 2 * (np.arange(len(halves)) % 2)
+    return halves + sign[:, None] * away[(picks[2 * pair] * len(draws)).astype(int)]
+
+
 def _scores(
     points: Float[np.ndarray, "d scores"],
     halves: Float[np.ndarray, "resamples scores"],
@@ -222,7 +238,10 @@ def _scores(
     for i, name in enumerate(SCORES):
         each = tuple(float(value) for value in points[:, i]) if len(points) > 1 else ()
         tokens = with_neighbours if name == AGREEMENT else n
-        out.append(Score(name, estimate(float(points[:, i].mean()), halves[:, i], documents), tokens, each))
+        about = estimate(
+            float(points[:, i].mean()), halves[:, i], documents, second_order=name in SECOND_ORDER
+        )
+        out.append(Score(name, about, tokens, each))
     return tuple(out)
 
 

@@ -1,0 +1,9 @@
+"""Planted truth: data whose answer is known, on which the tool is tested before a model is."""
+
+from __future__ import annotations
+
+from polytope_lm.worlds.code_world import code_world
+from polytope_lm.worlds.direction_world import direction_world
+from polytope_lm.worlds.null_world import null_world
+
+__all__ = ["code_world", "direction_world", "null_world"]

@@ -1,8 +1,8 @@
 """Taking away what covariates explain: regression, overlap weights, matching, variance inflation.
 
 *Regression.* The outcome (the square root of a count, whose spread hardly depends on its size) is regressed
-on restricted cubic splines of every covariate (4 knots; Harrell, "Regression Modeling Strategies", 2015), with
-a slight ridge, and on the label beside them, so that the label's part is not given to covariates that go with
+on restricted cubic splines of every covariate (4 knots; Harrell, "Regression Modeling Strategies", 2015),
+with a slight ridge, and on the label beside them, so that the label's part is not given to covariates that go with
 it; what the covariates predict is taken away, the label's part stays. Predictions are cross-fitted: a pair's
 own group has no part in them.
 
@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from sklearn.linear_model import LogisticRegression
 
 from polytope_lm.errors import PolytopeError
 
@@ -151,13 +150,15 @@ def propensities(
         PolytopeError: without one fold, pairs of one label are left.
 
     """
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow to import
+
     probability = np.empty(len(different))
     for train, test in _folds(fold):
         share = float(different[train].mean())
         if not 0 < share < 1:
             msg = (
-                f"{int(train.sum())} of {len(different)} pairs, without one fifth of the groups, have one label"
-                " only; add groups that have both"
+                f"{int(train.sum())} of {len(different)} pairs, without one fifth of the groups, have one "
+                "label only; add groups that have both"
             )
             raise PolytopeError(msg)
         if covariates.splines.shape[1] == 0:
@@ -223,7 +224,7 @@ def _whitened(linear: np.ndarray) -> np.ndarray:
 def imbalance(
     covariates: Design, different: Bool[np.ndarray, " P"], weight: Float[np.ndarray, " P"]
 ) -> float:
-    """Return the largest standardised difference of a covariate's weighted means between the labels, in sd."""
+    """Return the largest difference of a covariate's weighted means between the labels, in sd."""
     if covariates.linear.shape[1] == 0 or not (weight[different].sum() and weight[~different].sum()):
         return 0.0
     means = [np.average(covariates.linear[k], axis=0, weights=weight[k]) for k in (different, ~different)]

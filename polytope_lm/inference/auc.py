@@ -53,9 +53,7 @@ def auc_draws(
     ranked, above = score[order], positive[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
     drawn = weights[:, order]
-    mine, theirs = (
-        np.add.reduceat(np.where(kind, drawn, 0.0), starts, axis=1) for kind in (above, ~above)
-    )
+    mine, theirs = (np.add.reduceat(np.where(kind, drawn, 0.0), starts, axis=1) for kind in (above, ~above))
     below = np.cumsum(theirs, axis=1) - theirs / 2  # a tie counts one half
     total = mine.sum(axis=1) * theirs.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -85,12 +83,13 @@ def resampled(unit: Int[np.ndarray, " P"], draws: int, *, seed: int) -> Float[np
     return times[:, codes.reshape(-1)].astype(np.float64)
 
 
-def percentile_estimate(value: float, draws: Float[np.ndarray, " R"]) -> Estimate:
+def percentile_estimate(value: float, draws: Float[np.ndarray, " R"], *, widen: float = 1.0) -> Estimate:
     """Return a number with the 2.5th and 97.5th percentile of its resamples.
 
     Args:
         value: the statistic on all pairs.
         draws: the statistic on each resample; NaN where a resample lacks one kind of pairs.
+        widen: factor on the spread, for what was estimated before the resamples were drawn.
 
     Raises:
         PolytopeError: more than a tenth of the resamples lack one kind.
@@ -99,9 +98,9 @@ def percentile_estimate(value: float, draws: Float[np.ndarray, " R"]) -> Estimat
     there = draws[np.isfinite(draws)]
     if len(there) < _ENOUGH * len(draws) or not np.isfinite(value):
         msg = (
-            f"{len(draws) - len(there)} of {len(draws)} resamples hold pairs of one kind only; add groups that "
-            "have both same and different pairs"
+            f"{len(draws) - len(there)} of {len(draws)} resamples hold pairs of one kind only; add groups "
+            "that have both same and different pairs"
         )
         raise PolytopeError(msg)
-    low, high = np.percentile(there, [2.5, 97.5])
-    return Estimate(float(value), float(np.std(there, ddof=1)), float(low), float(high))
+    low, high = (value + widen * (bound - value) for bound in np.percentile(there, [2.5, 97.5]))
+    return Estimate(float(value), widen * float(np.std(there, ddof=1)), float(low), float(high))

@@ -6,20 +6,21 @@ more of the outcome than a pair of the same meaning.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from polytope_lm.inference import adjusting
 from polytope_lm.inference.auc import auc, auc_draws, percentile_estimate, resampled
-from polytope_lm.inference.intervals import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
+    from polytope_lm.inference.intervals import Estimate
     from polytope_lm.inference.pair_table import PairTable
 
 Adjustment = Literal["raw", "matched", "regressed"]
@@ -69,23 +70,24 @@ class Adjuster:
         self.propensity = adjusting.propensities(self.design, table.different, self.fold)
         self.overlap = adjusting.overlap_weights(self.propensity, table.different)
         self.unit = "groups" if table.groups >= MIN_GROUPS else "pairs"
-        self._block_seed = streams[1]
+        self.widen = _degrees(self.overlap, self.design.splines.shape[1] + 2)
+        self.block_seed = streams[1]
         pairs = np.arange(len(table))
         self._draws = {
-            "group": resampled(
-                table.group if self.unit == "groups" else pairs, resamples, seed=streams[2]
-            ),
+            "group": resampled(table.group if self.unit == "groups" else pairs, resamples, seed=streams[2]),
             "pair": resampled(pairs, resamples, seed=streams[3]),
         }
 
     @property
-    def matched(self) -> np.ndarray:
-        """Which pairs are matched, made when first asked for."""
-        if not hasattr(self, "_matched"):
-            self._matched = adjusting.matched(
-                self.design, self.propensity, self.table.different, seed=self._block_seed
-            )
-        return self._matched
+    def group_draws(self) -> Float[np.ndarray, "R P"]:
+        """How often each resample of the verdict's unit holds each pair."""
+        return self._draws["group"]
+
+    @cached_property
+    def matched(self) -> Bool[np.ndarray, " P"]:
+        """Which pairs are matched, found when first asked for."""
+        different = self.table.different
+        return adjusting.matched(self.design, self.propensity, different, seed=self.block_seed)
 
     def residual(self, outcome: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
         """Return an outcome without what the covariates predict."""
@@ -100,8 +102,9 @@ class Adjuster:
         if not weight[different].sum() or not weight[~different].sum():
             return None
         value = auc(score, different, weight)
+        widen = self.widen if adjustment == "regressed" else 1.0
         spread = {
-            unit: percentile_estimate(value, auc_draws(score, different, draws * weight))
+            unit: percentile_estimate(value, auc_draws(score, different, draws * weight), widen=widen)
             for unit, draws in self._draws.items()
         }
         pairs = round(float(weight.sum() ** 2 / (weight**2).sum()))
@@ -113,7 +116,7 @@ class Adjuster:
         weight = self.matched.astype(np.float64) if adjustment == "matched" else np.ones(len(values))
         return values, weight
 
-    def draws(self, values: Float[np.ndarray, " P"]) -> tuple[float, Float[np.ndarray, " R"]]:
+    def regressed(self, values: Float[np.ndarray, " P"]) -> tuple[float, Float[np.ndarray, " R"]]:
         """Return the regressed AUC of some values and its group resamples: to be compared with another's."""
         score, weight = self._prepared(values, "regressed")
         different = self.table.different
@@ -122,8 +125,8 @@ class Adjuster:
 
 def beyond_half(adjuster: Adjuster, outcome: Float[np.ndarray, " P"]) -> Estimate:
     """Return how far an outcome's regressed AUC is from 0.5: what covariates do not explain."""
-    value, draws = adjuster.draws(outcome)
-    return percentile_estimate(value - 0.5, draws - 0.5)
+    value, draws = adjuster.regressed(outcome)
+    return percentile_estimate(value - 0.5, draws - 0.5, widen=adjuster.widen)
 
 
 def beyond_controls(
@@ -139,15 +142,35 @@ def beyond_controls(
         controls: each draw's counts, with an adjuster of the same pairs, seed and resamples.
 
     """
-    value, draws = adjuster.draws(outcome)
-    theirs = [other.draws(counts) for other, counts in controls]
-    picks = np.random.default_rng(adjuster._block_seed).integers(len(theirs), size=len(draws))
+    value, draws = adjuster.regressed(outcome)
+    theirs = [other.regressed(counts) for other, counts in controls]
+    picks = np.random.default_rng(adjuster.block_seed).integers(len(theirs), size=len(draws))
     picked = np.stack([drawn for _, drawn in theirs])[picks, np.arange(len(draws))]
-    return percentile_estimate(value - float(np.mean([mean for mean, _ in theirs])), draws - picked)
+    ahead = value - float(np.mean([mean for mean, _ in theirs]))
+    return percentile_estimate(ahead, draws - picked, widen=adjuster.widen)
 
 
-def with_covariates(
-    table: PairTable, covariates: Mapping[str, Float[np.ndarray, " P"]]
-) -> PairTable:
-    """Return the same pairs with other covariates."""
-    return replace(table, covariates=dict(covariates))
+def added(adjuster: Adjuster, outcome: Float[np.ndarray, " P"]) -> Estimate:
+    """Return how much an outcome adds to the covariates' own AUC, both by cross-fitted logistic regression.
+
+    Args:
+        adjuster: of the outcome's table.
+        outcome: counts; their square root joins the covariates.
+
+    """
+    table = adjuster.table
+    more = adjusting.design({**table.covariates, "outcome": np.sqrt(np.clip(outcome, 0, None))}, len(table))
+    both = adjusting.propensities(more, table.different, adjuster.fold)
+    draws = adjuster.group_draws
+    value = auc(both, table.different) - auc(adjuster.propensity, table.different)
+    theirs = auc_draws(adjuster.propensity, table.different, draws)
+    return percentile_estimate(value, auc_draws(both, table.different, draws) - theirs)
+
+
+def _degrees(weight: Float[np.ndarray, " P"], fitted: int) -> float:
+    """Return what to widen an interval by for what was fitted beforehand: `sqrt(n / (n - fitted))`.
+
+    `n` is the weights' effective number of pairs; where too few are left, they count as twice the fitted.
+    """
+    n = float(weight.sum() ** 2 / (weight**2).sum())
+    return float(np.sqrt(n / max(n - fitted, n / 2)))

@@ -63,6 +63,7 @@ class Verdict:
             where it is settled or no number would settle it.
         premises_met: whether the site is what the paper speaks of (piecewise affine, with biases).
         premises: the site's premises in words.
+        unit: what there are `documents` of, where that is something else, such as `pairs`.
 
     """
 
@@ -79,6 +80,7 @@ class Verdict:
     documents_needed: int | None
     premises_met: bool
     premises: str
+    unit: str = "documents"
 
     @property
     def sentence(self) -> str:
@@ -88,12 +90,12 @@ class Verdict:
             f"{self.place}: {self.outcome}{outside}. {_FINDING[self.outcome]} "
             f"{self.deciding.value:+.3f} [{self.deciding.low:+.3f}, {self.deciding.high:+.3f}] in "
             f"{self.deciding_score} against {self.deciding_reference} "
-            f"(smallest effect of interest {self.smallest_effect:g}, {self.documents} documents)"
+            f"(smallest effect of interest {self.smallest_effect:g}, {self.documents} {self.unit})"
         )
         if self.outcome == "inconclusive" and self.p < ALPHA <= self.p_holm:
             text += f"; supported alone, but not as one of {self.layers} layers (Holm p = {self.p_holm:.3f})"
         if self.documents_needed is not None:
-            text += f"; about {self.documents_needed:,} documents would settle it"
+            text += f"; about {self.documents_needed:,} {self.unit} would settle it"
         return f"{text}. Premises: {self.premises.partition(';')[0]}."
 
     def __str__(self) -> str:
@@ -137,6 +139,7 @@ def decide(
     smallest_effect: float,
     premises: str,
     premises_met: bool,
+    unit: str = "documents",
 ) -> Verdict:
     """Return one layer's verdict from its four cells (before any correction over layers)."""
     least_low = min(cells, key=lambda cell: cell.difference.low)
@@ -163,6 +166,7 @@ def decide(
         documents_needed=needed,
         premises_met=premises_met,
         premises=premises,
+        unit=unit,
     )
 
 

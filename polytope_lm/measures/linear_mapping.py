@@ -46,7 +46,9 @@ def linearity(outputs: Float[np.ndarray, "points K"]) -> float:
     """
     values = np.asarray(outputs, dtype=np.float64)
     if values.ndim != 2 or len(values) < 3:
-        msg = f"outputs have shape {values.shape}; give [points, K] with at least 3 points ({POINTS} is usual)"
+        msg = (
+            f"outputs have shape {values.shape}; give [points, K] with at least 3 points ({POINTS} is usual)"
+        )
         raise PolytopeError(msg)
     if not np.isfinite(values).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])

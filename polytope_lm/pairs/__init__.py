@@ -5,8 +5,8 @@ A file has one JSON object a line:
     {"a": "...", "b": "...", "group": "...", "same": true}
 
 with, if wanted, `target_a` and `target_b` (the word that a path ends at: its `[start, end]` in characters, or
-the word itself) and `topic`. Without targets a prompt's last token is the end; with one, the text is cut after
-it, since what comes later is not read by a causal model and would end the path elsewhere.
+the word itself) and `topic`. Without a target a prompt's last token is the end; with one, the text is cut
+after it, since what comes later is not read by a causal model and would end the path elsewhere.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ than of the other by more than one pair; each text is in `uses` pairs at most.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ from polytope_lm.pairs.pair import Pair, Pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from polytope_lm.documents import Document
 
@@ -124,9 +124,7 @@ def _cut(text: str, words: int | None) -> str:
     return " ".join(text.split() if words is None else text.split()[:words])
 
 
-def _paired(
-    groups: dict[str, list[_Text]], most: int, uses: int, seed: int, name: str, note: str
-) -> Pairs:
+def _paired(groups: dict[str, list[_Text]], most: int, uses: int, seed: int, name: str, note: str) -> Pairs:
     rng, found = np.random.default_rng(seed), []
     for word in sorted(groups):
         texts = groups[word]

@@ -16,9 +16,12 @@ change a meaning are often less expected where they stand than those that keep i
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from polytope_lm.pairs.files import parse
-from polytope_lm.pairs.pair import Pairs
+
+if TYPE_CHECKING:
+    from polytope_lm.pairs.pair import Pairs
 
 NAME = "builtin"
 

@@ -64,7 +64,8 @@ def parse(text: str, name: str = "pairs") -> Pairs:
             problems.append(Problem(number, str(error)))
     if not pairs:
         why = "; ".join(str(problem) for problem in problems[:_MANY]) or "the file is empty"
-        msg = f'{name}: no pair in it ({why}); a line is {{"a": "...", "b": "...", "group": "...", "same": true}}'
+        example = '{"a": "...", "b": "...", "group": "...", "same": true}'
+        msg = f"{name}: no pair in it ({why}); a line is {example}"
         raise PolytopeError(msg)
     return Pairs(name, tuple(pairs), tuple(problems))
 
@@ -106,11 +107,11 @@ def _pair(line: str, number: int) -> Pair:
     if topic is not None and not isinstance(topic, str):
         raise PolytopeError(f"'topic' is {topic!r}; give a text, or leave it out")
     pair = Pair(row["a"], row["b"], row["group"], row["same"], topic, line=number)
-    targets = {name: _target(row[side], row.get(name), name) for name, side in _SIDES.items()}
-    return replace(pair, **targets)
-
-
-_SIDES = {"target_a": "a", "target_b": "b"}
+    return replace(
+        pair,
+        target_a=_target(pair.a, row.get("target_a"), "target_a"),
+        target_b=_target(pair.b, row.get("target_b"), "target_b"),
+    )
 
 
 def _target(text: str, given: Any, name: str) -> tuple[int, int] | None:

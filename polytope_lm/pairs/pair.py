@@ -53,8 +53,8 @@ class Pair:
             start, end = target
             if not 0 <= start < end <= len(text) or not text[start:end].strip():
                 msg = (
-                    f"target_{name} {list(target)} is no word of prompt {name} ({len(text)} characters); give "
-                    "[start, end] in characters"
+                    f"target_{name} {list(target)} is no word of prompt {name} ({len(text)} characters); "
+                    "give [start, end] in characters"
                 )
                 raise PolytopeError(msg)
 

@@ -1,4 +1,4 @@
-"""What is measured of one pair of prompts: crossings of the path between them, and all that could explain them.
+"""What is measured of a pair of prompts: crossings of the path between them, and what could explain them.
 
 The path is straight, between the last tokens of both prompts (or their targets) in what the layer's norm
 reads; downstream it runs in A's context. Crossings of the layer itself are in closed form, later ones by

@@ -1,0 +1,361 @@
+"""What the test of boundaries found, as frozen records that save, load and draw themselves; no texts."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.inference.effects import Effect
+from polytope_lm.inference.intervals import Estimate
+from polytope_lm.inference.verdict import Cell, Verdict
+from polytope_lm.models.sites import Site
+from polytope_lm.pairs import Problem
+from polytope_lm.predictions import boundary_tables as tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import plotly.graph_objects as go
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class BoundarySettings:
+    """Every choice that moves a number.
+
+    Attributes:
+        pairs: the pairs' source, without this machine's paths, and how they were chosen.
+        kind: code kind.
+        at: the space of the paths.
+        shape: their shape.
+        seed: of every random choice.
+        resamples: bootstrap resamples behind each interval.
+        smallest_effect: the smallest difference of interest, in AUC.
+        draws: of rate-matched hyperplanes.
+        controls: other weights that were measured too: `permuted`, `untrained`.
+        shuffles: label permutations within groups.
+
+    """
+
+    pairs: str
+    kind: str
+    at: str
+    shape: str
+    seed: int
+    resamples: int
+    smallest_effect: float
+    draws: int
+    controls: tuple[str, ...]
+    shuffles: int
+
+
+@dataclass(frozen=True)
+class WeightsControl:
+    """The primary outcome in a model with other weights, on the same pairs.
+
+    Attributes:
+        name: `permuted` or `untrained`.
+        effect: regressed AUC of its flip-backs, beyond its own covariates.
+        ahead: the real model's regressed AUC minus it.
+        raw: raw AUC of its crossings.
+
+    """
+
+    name: str
+    effect: Effect
+    ahead: Estimate
+    raw: Effect
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """The primary outcome with labels permuted within groups: what no meaning looks like in these data.
+
+    Attributes:
+        permutations: how many.
+        mean: mean regressed AUC.
+        low: 2.5th percentile.
+        high: 97.5th percentile.
+        excluded: share of permutations whose own 95 % interval excludes 0.5: near 0.05 if it is right.
+        supported: share whose interval lies beyond 0.5 + the smallest effect.
+        p: one-sided p of the real labels, (1 + permutations at or above) / (1 + permutations).
+
+    """
+
+    permutations: int
+    mean: float
+    low: float
+    high: float
+    excluded: float
+    supported: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The largest difference of a covariate between the labels, in sd: raw, matched, weighted."""
+
+    raw: float
+    matched: float
+    weighted: float
+
+
+@dataclass(frozen=True)
+class LayerBoundaries:
+    """One layer: what paths from it cross, and what that has to do with meaning.
+
+    Attributes:
+        site: where the paths lie.
+        pairs: pairs measured.
+        different: how many of them differ in meaning.
+        groups: how many groups.
+        unit: what was resampled for the verdict: `groups`, or `pairs` where there are fewer than 10 groups.
+        effects: every AUC.
+        covariates: those in use.
+        left_out: covariates without variance or equal to another one, and why.
+        inflation: variance inflation factor of crossings and each covariate among the others; None where
+            the others give it exactly.
+        correlation: of all crossings with endpoint Hamming, over pairs.
+        balance: of the covariates.
+        gain: how much crossings add to the cross-fitted AUC of a logistic regression on the covariates.
+        beyond_curvature: the regressed effect with LMN curvature among the covariates.
+        planes: regressed AUC of each draw of rate-matched hyperplanes.
+        controls: the same in models with other weights.
+        shuffled: the same with permuted labels; None if none were asked for.
+        missed_at_most: crossings that may be missing in all paths together.
+        cells: what the verdict reads.
+        verdict: what follows.
+
+    """
+
+    site: Site
+    pairs: int
+    different: int
+    groups: int
+    unit: str
+    effects: tuple[Effect, ...]
+    covariates: tuple[str, ...]
+    left_out: Mapping[str, str]
+    inflation: Mapping[str, float | None]
+    correlation: float | None
+    balance: Balance
+    gain: Estimate
+    beyond_curvature: Effect
+    planes: tuple[float, ...]
+    controls: tuple[WeightsControl, ...]
+    shuffled: Shuffled | None
+    missed_at_most: int
+    cells: tuple[Cell, ...]
+    verdict: Verdict
+
+    @property
+    def layer(self) -> int:
+        """The block's index, from 0."""
+        return self.site.layer
+
+    def effect(self, name: str, adjustment: str = "raw") -> Effect:
+        """Return one AUC.
+
+        Raises:
+            PolytopeError: there is none of that name and adjustment.
+
+        """
+        for effect in self.effects:
+            if (effect.name, effect.adjustment) == (name, adjustment):
+                return effect
+        there = ", ".join(f"{e.name} ({e.adjustment})" for e in self.effects)
+        msg = f"no effect {name!r} ({adjustment}) in layer {self.layer}; there are {there}"
+        raise PolytopeError(msg)
+
+
+@dataclass(frozen=True, repr=False)
+class BoundariesResult:
+    """Prediction 2 put to the test: do polytope boundaries follow meaning, beyond distance.
+
+    Attributes:
+        settings: every choice that moves a number.
+        layers: one record a layer.
+        problems: pairs that were left out, by line, and why.
+        provenance: model, revision, dtype, attention implementation.
+        versions: of the libraries that computed it.
+        command: what reproduces it.
+        numbers: one row a pair, layer and model: counts and distances, no text; None after `load` where the
+            table is gone.
+        timings: seconds by step; not part of the result's identity.
+
+    """
+
+    settings: BoundarySettings
+    layers: tuple[LayerBoundaries, ...]
+    problems: tuple[Problem, ...]
+    provenance: Mapping[str, Any]
+    versions: Mapping[str, str]
+    command: str
+    numbers: pd.DataFrame | None = field(default=None, compare=False)
+    timings: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdict of each layer, in the order of `layers`."""
+        return tuple(layer.verdict for layer in self.layers)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words."""
+        return tables.summarise(self)
+
+    def layer(self, layer: int) -> LayerBoundaries:
+        """Return one layer's record.
+
+        Raises:
+            PolytopeError: this layer wasn't tested.
+
+        """
+        for found in self.layers:
+            if found.layer == layer:
+                return found
+        there = ", ".join(str(found.layer) for found in self.layers)
+        raise PolytopeError(f"layer {layer} is not in this result; layers tested: {there}")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a layer and effect, with both intervals."""
+        return tables.to_frame(self)
+
+    def plot(self) -> go.Figure:
+        """Draw the AUC of crossings, raw, matched and regressed, and of what could explain it, by layer."""
+        from polytope_lm.predictions.boundary_figures import effects_figure  # noqa: PLC0415 - plotly is slow
+
+        return effects_figure(self)
+
+    def __repr__(self) -> str:
+        return f"<BoundariesResult: {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        return tables.to_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data without texts; `from_dict` is its inverse (but for `numbers`)."""
+        return {
+            "format": FORMAT,
+            "prediction": "boundaries",
+            "verdict": self.verdict,
+            "settings": {**asdict(self.settings), "controls": list(self.settings.controls)},
+            "layers": [_plain(layer) for layer in self.layers],
+            "problems": [asdict(problem) for problem in self.problems],
+            "provenance": dict(self.provenance),
+            "versions": dict(self.versions),
+            "command": self.command,
+            "timings": dict(self.timings),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], numbers: pd.DataFrame | None = None) -> BoundariesResult:
+        """Rebuild a result from `to_dict`'s data, and the table of numbers if it is at hand."""
+        settings = {**data["settings"], "controls": tuple(data["settings"]["controls"])}
+        return cls(
+            settings=BoundarySettings(**settings),
+            layers=tuple(_layer(each) for each in data["layers"]),
+            problems=tuple(Problem(**each) for each in data["problems"]),
+            provenance=data["provenance"],
+            versions=data["versions"],
+            command=data["command"],
+            numbers=numbers,
+            timings=data.get("timings", {}),
+        )
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `result.json` (the same bytes for the same seed, `timings` apart) and `pairs.parquet`.
+
+        Returns:
+            The path of `result.json`.
+
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "result.json"
+        text = json.dumps(self.to_dict(), sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+        if self.numbers is not None:
+            self.numbers.to_parquet(folder / "pairs.parquet", index=False)
+        return path
+
+    @classmethod
+    def load(cls, directory: str | Path) -> BoundariesResult:
+        """Read what `save` wrote.
+
+        Raises:
+            PolytopeError: no `result.json` there, or one of another kind or format.
+
+        """
+        path = Path(directory) / "result.json"
+        if not path.is_file():
+            raise PolytopeError(
+                f"no result.json in {str(directory)!r}; write one with BoundariesResult.save or `polytope-lm "
+                "test boundaries`"
+            )
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            data = None
+        kind = (data.get("prediction"), data.get("format")) if isinstance(data, dict) else None
+        if kind != ("boundaries", FORMAT):
+            raise PolytopeError(
+                f"{str(path)!r} is not a boundaries result of format {FORMAT}; run `polytope-lm test "
+                "boundaries` again"
+            )
+        table = path.with_name("pairs.parquet")
+        return cls.from_dict(data, pd.read_parquet(table) if table.is_file() else None)
+
+
+def _plain(layer: LayerBoundaries) -> dict[str, Any]:
+    data = asdict(layer)
+    data["verdict"]["sentence"] = layer.verdict.sentence
+    data["inflation"] = {
+        name: value if value is not None and math.isfinite(value) else None
+        for name, value in layer.inflation.items()
+    }
+    return data
+
+
+def _effect(data: Mapping[str, Any]) -> Effect:
+    return Effect(
+        **{**data, "by_group": Estimate(**data["by_group"]), "by_pair": Estimate(**data["by_pair"])}
+    )
+
+
+def _control(data: Mapping[str, Any]) -> WeightsControl:
+    return WeightsControl(
+        data["name"], _effect(data["effect"]), Estimate(**data["ahead"]), _effect(data["raw"])
+    )
+
+
+def _verdict(data: Mapping[str, Any]) -> Verdict:
+    fields = {name: value for name, value in data.items() if name != "sentence"}
+    return Verdict(**{**fields, "deciding": Estimate(**data["deciding"])})
+
+
+def _layer(data: Mapping[str, Any]) -> LayerBoundaries:
+    shuffled = data["shuffled"]
+    made = {
+        "site": Site.from_dict(data["site"]),
+        "effects": tuple(_effect(each) for each in data["effects"]),
+        "covariates": tuple(data["covariates"]),
+        "balance": Balance(**data["balance"]),
+        "gain": Estimate(**data["gain"]),
+        "beyond_curvature": _effect(data["beyond_curvature"]),
+        "planes": tuple(data["planes"]),
+        "controls": tuple(_control(each) for each in data["controls"]),
+        "shuffled": None if shuffled is None else Shuffled(**shuffled),
+        "cells": tuple(
+            Cell(**{**each, "difference": Estimate(**each["difference"])}) for each in data["cells"]
+        ),
+        "verdict": _verdict(data["verdict"]),
+    }
+    return LayerBoundaries(**{**data, **made})

@@ -61,7 +61,8 @@ def planted(path: Path, rows: int, width: int, apart: float, seed: int) -> np.nd
         chosen = prototypes[cluster[start : start + _CHUNK]]
         out[start : start + _CHUNK] = hamming.pack(chosen ^ (rng.random(chosen.shape, np.float32) < NOISE))
     out.flush()
-    return np.load(path, mmap_mode="r")
+    mapped: np.ndarray = np.load(path, mmap_mode="r")
+    return mapped
 
 
 def run(rows: int, options: argparse.Namespace) -> Run:
@@ -128,7 +129,7 @@ def drawing(runs: list[Run], options: argparse.Namespace) -> go.Figure:
     square = [seconds[-1] * (n / rows[-1]) ** 2 for n in rows]
     figure.add_scatter(x=rows, y=square, mode="lines", line_dash="dot", name="as n squared")
     figure.update_layout(
-        title=f"Approximate neighbour graph: {options.width:,} bits, k = {options.k}, {describe().cores} cores",
+        title=f"Neighbour graph: {options.width:,} bits, k = {options.k}, {options.threads} threads",
         template="plotly_white",
     )
     figure.update_xaxes(type="log", title="tokens")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from polytope_lm.codes.separating import Separating
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
+
+EXACT_TOKENS = 1_000_000
+"""Beyond so many tokens, half an hour on two cores, every token's neighbours are approximate."""
 
 
 class TokenCodes(ABC):
@@ -255,9 +259,18 @@ class TokenCodes(ABC):
         return hamming.distances(self.rows(site, rows_a), self.rows(site, rows_b))
 
     def knn(self, k: int = 10, layer: int | None = None) -> Neighbours:
-        """Return every token's k nearest tokens by Hamming distance, exactly, itself left out."""
+        """Return every token's k nearest tokens by Hamming distance, itself left out.
+
+        Exact up to 10^6 tokens. Beyond, `ApproximateNeighbours`, whose recall is said on stderr.
+        """
         packed = self.packed(layer)
-        return hamming.nearest(packed, packed, k, exclude_self=True)
+        if len(packed) <= EXACT_TOKENS:
+            return hamming.nearest(packed, packed, k, exclude_self=True)
+        from polytope_lm.codes.approximate import approximate_neighbours  # noqa: PLC0415 - seldom needed
+
+        found = approximate_neighbours(packed, k, seed=0)
+        print(f"neighbours of {len(packed):,} tokens are approximate: {found.recall}", file=sys.stderr)
+        return found
 
     def nearest(self, query: Code | int, k: int = 10, layer: int | None = None) -> Nearest:
         """Return the tokens nearest to one token by code and by direction, side by side, in context.

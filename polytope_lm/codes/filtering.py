@@ -25,7 +25,6 @@ from polytope_lm.codes.kernels import (
     lanes_at,
     lowest_bit,
     replace_greatest,
-    splat,
     sums_of_tile,
 )
 

@@ -116,14 +116,7 @@ def multiverse(
     sweep = _sweep(ks, clusterers, representations)
     sets = _token_sets(codes, names, tuple(dict.fromkeys(sample_seeds)), tokens, sweep)
     _check_ks(sweep, sets)
-    steps = [(layer, chosen, each) for layer in wanted for chosen in sets for each in sweep.representations]
-    arrays: LayerArrays | None = None
-    for done, (layer, chosen, representation) in enumerate(steps):
-        if progress is not None:
-            progress(done, len(steps), f"layer {layer}, seed {chosen.seed}: {representation.name}")
-        if arrays is None or representation is sweep.representations[0]:
-            arrays = LayerArrays(codes, layer, chosen.rows)
-        _add(sweep, arrays, chosen, representation)
+    _fill(sweep, codes, wanted, sets, progress)
     if not sweep.cells:
         msg = f"nothing could be computed; {sweep.left_out[0].what}: {sweep.left_out[0].why}"
         raise PolytopeError(msg)
@@ -215,6 +208,24 @@ def _check_ks(sweep: _Sweep, sets: Sequence[_Tokens]) -> None:
             raise PolytopeError(msg)
 
 
+def _fill(
+    sweep: _Sweep,
+    codes: TokenCodes,
+    layers: Sequence[int],
+    sets: Sequence[_Tokens],
+    progress: Callable[[int, int, str], None] | None,
+) -> None:
+    """Add all cells; a layer's arrays are read once for each set of tokens."""
+    steps = [(layer, chosen, each) for layer in layers for chosen in sets for each in sweep.representations]
+    arrays: LayerArrays | None = None
+    for done, (layer, chosen, representation) in enumerate(steps):
+        if progress is not None:
+            progress(done, len(steps), f"layer {layer}, seed {chosen.seed}: {representation.name}")
+        if arrays is None or representation is sweep.representations[0]:
+            arrays = LayerArrays(codes, layer, chosen.rows)
+        _add(sweep, arrays, chosen, representation)
+
+
 def _add(sweep: _Sweep, arrays: LayerArrays, tokens: _Tokens, representation: Representation) -> None:
     """Add all cells of one representation of some tokens: every clusterer, k and label, from each draw."""
     where = f"layer {arrays.site.layer}, seed {tokens.seed}, {representation.name}"
@@ -247,6 +258,11 @@ def _add(sweep: _Sweep, arrays: LayerArrays, tokens: _Tokens, representation: Re
         for (name, k, label), draws in found.items()
         if len(draws) == representation.draws
     )
+    for (name, k, _), draws in found.items():
+        empty = sum(draw.ami is None for draw in draws)
+        if empty:
+            what = f"AMI of {where}, {name}" + (f", k = {k}" if k else "")
+            sweep.leave_out(what, f"every token is noise in {empty} of {len(draws)} draws")
 
 
 def _partitions(

@@ -216,7 +216,7 @@ def _bits_to_draw(
         limit = _drawn_limit(farthest[some], width, 64 * words, expected_recall)
         passing = _passing(distance, limit[:, None], width, 64 * words)
         costs[64 * words] = words + _PAIR_COST + _COUNT_COST * float(passing.mean())
-    return min(costs, key=costs.__getitem__)
+    return int(min(costs, key=costs.__getitem__))
 
 
 def _moments(distance: np.ndarray, width: int, bits: int) -> tuple[np.ndarray, np.ndarray]:

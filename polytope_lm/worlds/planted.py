@@ -127,9 +127,7 @@ def planted_codes(
         u.shape[1],
         Premises("piecewise affine", "relu", True, "none"),
     )
-    texts = [
-        f"{i:04d} " + " ".join(table["token"].to_numpy()[document == i]) for i in range(count)
-    ]
+    texts = [f"{i:04d} " + " ".join(table["token"].to_numpy()[document == i]) for i in range(count)]
     return Codes(
         sites=(site,),
         table=table,

@@ -6,6 +6,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
+from polytope_lm.inference.intervals import estimate
 from polytope_lm.models.sites import Premises, Site
 from polytope_lm.predictions import clusters
 from polytope_lm.predictions.clusters import BUILT_IN
@@ -89,8 +90,9 @@ def test_the_better_cosine_is_taken_inside_each_half() -> None:
     found = compare(site, 2, {name: _measured(name, each) for name, each in halves.items()}, 40, 0.01)
     inside = halves["code"] - np.maximum(halves[COSINES[0]], halves[COSINES[1]])
     sd = found.difference("code", BEST_COSINE, AMI).estimate.sd
-    assert sd == pytest.approx(inside[:, 0].std(ddof=1))
-    assert sd < 0.97 * (halves["code"] - halves[COSINES[0]])[:, 0].std(ddof=1)
+    assert sd == estimate(0, inside[:, 0], 40, second_order=True).sd
+    one = estimate(0, (halves["code"] - halves[COSINES[0]])[:, 0], 40, second_order=True).sd
+    assert sd < 0.97 * one
 
 
 def test_scores_are_those_of_scikit_learn_on_the_same_clusters(world) -> None:

@@ -33,7 +33,7 @@ from polytope_lm.paths.profile import STEPS, Profile
 from polytope_lm.paths.profiles import PairProfiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from polytope_lm.models.interventions import Space
@@ -65,7 +65,7 @@ class _Ready(NamedTuple):
 
 def crossings_of_pairs(  # noqa: PLR0913
     model: Model,
-    pairs: Sequence[Any],
+    pairs: Iterable[Any],
     layer: int | None = None,
     *,
     at: str = "resid_mid",
@@ -112,6 +112,7 @@ def crossings_of_pairs(  # noqa: PLR0913
             file of another run.
 
     """
+    pairs = list(pairs)
     space, site = place(model, at, layer, kind)
     form = cast("Shape", chosen("shape", shape, get_args(Shape), "a shape"))
     options = {"downstream": downstream, "evaluations": evaluations, "steps": steps, "lens": lens}

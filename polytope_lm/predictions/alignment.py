@@ -48,7 +48,7 @@ from polytope_lm.predictions.alignment_results import (
 from polytope_lm.predictions.seeds import HALVES, derived
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from polytope_lm.inference.intervals import Estimate
     from polytope_lm.inference.verdict import Verdict
@@ -70,7 +70,7 @@ _SHARP = 2.0
 
 def alignment(  # noqa: PLR0913 - each is a choice that moves a number
     model: Model,
-    pairs: Sequence[Any],
+    pairs: Iterable[Any],
     layers: int | Sequence[int],
     *,
     at: str = "resid_mid",
@@ -115,6 +115,7 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
         raise PolytopeError(
             f"{model.name} has no next-token distribution: use a causal model with an LM head"
         )
+    pairs = list(pairs)
     asked = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
     options = {"at": at, "kind": kind, "shape": shape, "evaluations": evaluations, "steps": steps}
     runs = [(model, "")]

@@ -1,0 +1,218 @@
+"""Are there stable regions, and do boundaries mark their edges? The built-in pairs' paths in several models.
+
+Protocol. From the last token of each pair's first prompt to that of its second, straight in the residual
+stream of several layers, in the first prompt's context; the same in the untrained model. Told of each layer:
+
+- sharpness, `max d'(t) / d(1)` of the last block's output (1: a straight line; steps: one jump), and the
+  share of paths above 2;
+- changes of the likeliest next token;
+- alignment: the percentile of the crossing density where the output changes most, beyond other pairs' peaks
+  and beyond the residual's own speed; verdict by `plm.predictions.alignment`, Holm over a model's layers.
+
+    python -m analyses.stable_regions --out DIR [--model NAME ...] [--layers 0,9] [--pairs FILE.jsonl]
+
+DIR/MODEL/result.json, DIR/MODEL/profiles/*.jsonl (a run that was stopped goes on from there), DIR/result.json
+with all verdicts. Scores are kept, texts are not. Causal models only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import polytope_lm as plm
+from analyses._running import MODELS, folder_name, parse_layers, write_json
+from polytope_lm import pairs as pair_sets
+from polytope_lm.errors import PolytopeError
+from polytope_lm.paths.batch import crossings_of_pairs
+from polytope_lm.predictions.alignment import alignment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from polytope_lm.models.loading import Model
+    from polytope_lm.pairs import Pairs
+    from polytope_lm.predictions.alignment_results import AlignmentResult, LayerAlignment
+
+CAUSAL = tuple(name for name in MODELS if name != "minilm-l6")
+LAYERS = 4
+_TRIED = 3  # pairs that the time is estimated by
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run.
+
+    Attributes:
+        out: where results go.
+        layers: which, or four spread over the model (None).
+        pairs: the pairs.
+        resamples: behind each interval.
+        seed: of every random choice.
+        untrained: whether the untrained model is run, too.
+        command: what the user typed.
+
+    """
+
+    out: Path
+    layers: tuple[int, ...] | None
+    pairs: Pairs
+    resamples: int
+    seed: int
+    untrained: bool
+    command: str
+
+
+def chosen_layers(model: Model, layers: tuple[int, ...] | None) -> list[int]:
+    """Return the layers that are run: those asked for that the model has, or four from its first on.
+
+    Raises:
+        PolytopeError: the model has none of them.
+
+    """
+    if layers is None:
+        return [int(i) for i in np.unique(np.linspace(0, model.n_layers - 2, LAYERS).round())]
+    there = [layer for layer in layers if layer < model.n_layers]
+    if not there:
+        raise PolytopeError(f"{model.name} has layers 0 to {model.n_layers - 1}, none of those asked for")
+    return there
+
+
+def estimated_minutes(model: Model, layers: Sequence[int], options: Options) -> float:
+    """Run a few pairs from one layer and say how long all layers and models will take."""
+    few, first = list(options.pairs)[:_TRIED], layers[0]
+    crossings_of_pairs(model, few[:1], first)  # compiles and warms up
+    start = time.perf_counter()
+    crossings_of_pairs(model, few, first)
+    each = (time.perf_counter() - start) / len(few) / (model.n_layers - first)
+    evaluated = sum(model.n_layers - layer for layer in layers)
+    return each * evaluated * len(options.pairs) * (1 + options.untrained) / 60
+
+
+def run_model(name: str, options: Options) -> AlignmentResult:
+    """Test one model; write and return what was found."""
+    model = plm.load(name)
+    out = options.out / folder_name(name)
+    layers = chosen_layers(model, options.layers)
+    minutes = estimated_minutes(model, layers, options)
+    which = f"layers {', '.join(map(str, layers))}, {len(options.pairs)} pairs"
+    beside = ", untrained too" if options.untrained else ""
+    print(f"{model.name}: {which}{beside}: about {minutes:.0f} min less what is done already", flush=True)
+    result = alignment(
+        model, options.pairs, layers, untrained=options.untrained, seed=options.seed,
+        resamples=options.resamples, to=out / "profiles", progress=_teller(model.name),
+    )  # fmt: skip
+    result = replace(result, command=options.command)
+    result.save(out / "result.json")
+    return result
+
+
+def _teller(name: str) -> Callable[[int, int, str], None]:
+    """Say now and then how far a model is."""
+    before = [0.0]
+
+    def tell(done: int, total: int, words: str) -> None:
+        if time.monotonic() - before[0] > 30:
+            before[0] = time.monotonic()
+            print(f"  {name}: {done:,} of {total:,} paths; {words}", flush=True)
+
+    return tell
+
+
+def summary(results: Sequence[AlignmentResult], options: Options) -> dict[str, Any]:
+    """Return what DIR/result.json holds."""
+    return {
+        "command": options.command,
+        "pairs": options.pairs.name,
+        "settings": {"resamples": options.resamples, "seed": options.seed},
+        "models": [
+            {
+                "model": result.layers[0].model,
+                "verdict": result.verdict,
+                "outcomes": {str(one.layer): v.outcome for one, v in _with_verdicts(result)},
+                "rows": [_row(one, None) for one in (*result.layers, *result.twins)],
+            }
+            for result in results
+        ],
+    }
+
+
+def _with_verdicts(result: AlignmentResult) -> list[tuple[LayerAlignment, Any]]:
+    return list(zip(result.layers, result.verdicts, strict=True)) if result.verdicts else []
+
+
+def _row(one: LayerAlignment, outcome: str | None) -> dict[str, Any]:
+    """Return one line of the table."""
+    primary = one.primary
+    row = {
+        "model": one.model,
+        "layer": one.layer,
+        "pairs": one.pairs,
+        "sharpness": str(one.sharpness),
+        "above 2": round(one.sharp, 3),
+        "argmax changes": round(one.argmax_changes, 2),
+        "percentile": str(primary.raw),
+        "beyond other pairs": str(primary.beyond_pairs),
+        "beyond speed": str(primary.beyond_speed),
+    }
+    return row if outcome is None else {**row, "verdict": outcome}
+
+
+def show(results: Sequence[AlignmentResult]) -> None:
+    """Print a table of every model and layer, then the verdicts."""
+    rows = []
+    for result in results:
+        outcomes = {one.layer: verdict.outcome for one, verdict in _with_verdicts(result)}
+        rows += [_row(one, outcomes.get(one.layer, "none")) for one in result.layers]
+        rows += [_row(one, "(control)") for one in result.twins]
+    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for result in results:
+        print(f"\n{result.layers[0].model}: {result.verdict}")
+
+
+def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
+    """Parse the command line: which models, and what is run on them."""
+    first = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m analyses.stable_regions", description=first)
+    parser.add_argument("--model", action="append", help=f"a model, may be repeated (default: {CAUSAL})")
+    parser.add_argument("--out", type=Path, required=True, help="directory for results")
+    parser.add_argument("--layers", help="all, or indices such as 0,8 (default: four, spread over the model)")
+    parser.add_argument("--pairs", type=Path, help="a file of pairs (default: the built-in ones)")
+    parser.add_argument("--max-pairs", type=int, help="the first so many (default: all)")
+    parser.add_argument("--resamples", type=int, default=1000, help="of groups of pairs (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of every random choice (%(default)s)")
+    parser.add_argument("--no-untrained", action="store_true", help="leave the untrained models out")
+    given = parser.parse_args(argv)
+    pairs = pair_sets.builtin() if given.pairs is None else pair_sets.read(given.pairs)
+    if given.max_pairs is not None:
+        pairs = replace(pairs, pairs=pairs.pairs[: given.max_pairs])
+    layers = None if given.layers is None else parse_layers(given.layers) or tuple(range(1000))
+    typed = sys.argv[1:] if argv is None else list(argv)
+    command = shlex.join(["python", "-m", "analyses.stable_regions", *typed])
+    options = Options(given.out, layers, pairs, given.resamples, given.seed, not given.no_untrained, command)
+    return tuple(given.model or CAUSAL), options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the analysis, write what it found, print its verdicts."""
+    try:
+        models, options = arguments(argv)
+        results = [run_model(name, options) for name in models]
+        write_json(options.out / "result.json", summary(results, options))
+        show(results)
+    except PolytopeError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -149,7 +149,7 @@ def clusters_by_label(  # noqa: PLR0913 -- those of `clusters`
         PolytopeError: as `clusters` does; or no label.
 
     """
-    layers = _layers(codes, layer)
+    layers = layers_of(codes, layer)
     _check_kept(codes)
     runs = [
         _LabelRun(codes, label, labels, (k, tokens, seed, resamples, smallest_effect))
@@ -207,7 +207,7 @@ class _LabelRun:
             sample=self.task.sample.summary,
             layers=with_holm(self.layers),
             provenance=provenance,
-            versions=_versions(),
+            versions=library_versions(),
             command=_command(layers, self.settings, asked),
             tokens=self.table,
             timings=timings,
@@ -237,7 +237,13 @@ def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
     return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
 
 
-def _layers(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int, ...]:
+def layers_of(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Return the layers that were asked for.
+
+    Raises:
+        PolytopeError: one of them was not captured.
+
+    """
     wanted = codes.layers if layer is None else (layer,) if isinstance(layer, int) else tuple(layer)
     for index in wanted:
         if index not in codes.layers:
@@ -266,7 +272,8 @@ def _clock(timings: dict[str, float], layer: int) -> Callable[[str, float], None
     return add
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return the versions of what computes a result."""
     packages = ("polytope-lm", "numpy", "scipy", "numba", "kmedoids")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 

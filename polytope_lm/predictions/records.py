@@ -6,7 +6,7 @@ Numbers are plain floats and every one travels with its interval and its n.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.intervals import Estimate
@@ -18,7 +18,13 @@ from polytope_lm.predictions.names import AMI, BEST_COSINE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-T = TypeVar("T", "Score", "RepresentationResult")
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Named)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Seque
             there = ", ".join(repr(each) for each in label_names(codes)) or "none"
             msg = f"no label {name!r}; these codes have {there}"
             raise PolytopeError(msg)
-    repeated = _repeated(codes.texts)
+    repeated = repeated_documents(codes.texts)
     fresh = ~np.isin(table["document"].to_numpy(), np.fromiter(repeated, dtype=np.int64))
     inside = fresh & ~first_positions(codes)
     labelled = table[list(dict.fromkeys((label, *also)))].notna().to_numpy().all(axis=1)
@@ -233,7 +233,7 @@ def _words(table: pd.DataFrame, name: str, surface: pd.Series) -> tuple[Int[np.n
     return pd.factorize(words)[0], f"label {name}"
 
 
-def _repeated(texts: Sequence[str]) -> set[int]:
+def repeated_documents(texts: Sequence[str]) -> set[int]:
     """Return the documents whose text an earlier one has."""
     seen: set[str] = set()
     out = set()

@@ -36,6 +36,10 @@ class LayerArrays:
         """Return T, the number of tokens."""
         return len(self._rows)
 
+    def part(self, chosen: Int[np.ndarray, " P"]) -> LayerArrays:
+        """Return the arrays of some of these tokens, by their place here; rates are taken over them alone."""
+        return _Part(self, chosen)
+
     def get(self, name: str) -> Any:
         """Return one array by its name in `registry.ARRAYS`.
 
@@ -80,3 +84,16 @@ class LayerArrays:
             )
             raise PolytopeError(msg)
         return values
+
+
+class _Part(LayerArrays):
+    """Some rows of arrays that are read once for all of their parts."""
+
+    def __init__(self, whole: LayerArrays, chosen: Int[np.ndarray, " P"]) -> None:
+        super().__init__(whole._codes, whole._layer, whole._rows[chosen])
+        self._whole, self._chosen = whole, chosen
+
+    def _load(self, name: str) -> Any:
+        if name in ("site", "rates"):
+            return super()._load(name)
+        return self._whole.get(name)[self._chosen]

@@ -1,0 +1,195 @@
+"""Do codes tell the senses of one word apart better than directions? Every layer of several models.
+
+The word is the same, so nothing is explained by which word it is: the nearest other use of the same word, in
+another sentence, has the same sense or not. Leave-one-out accuracy, macro over words, against the better
+cosine of `h`, rate-matched SimHash and the word's most frequent sense. A causal model sees only what is left
+of the word, so the sentence is also given twice and its second copy read. Holm over a model's layers.
+
+    python -m analyses.word_senses --data DIR --out DIR [--model NAME ...]
+
+DIR/MODEL/READING/senses.json, DIR/result.json with all verdicts. What is written is not computed again.
+Scores are kept, texts are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polytope_lm as plm
+from analyses._corpora import ambiguous_words
+from analyses._running import MODELS, folder_name, parse_layers, write_json
+from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.sense_results import CHANCE, SensesResult
+from polytope_lm.predictions.senses import senses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from polytope_lm.models.loading import Model
+
+READINGS = {"once": False, "twice": True}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run.
+
+    Attributes:
+        data: where the sentences are.
+        out: where results go.
+        sentences: of each word, at most.
+        resamples: of the bootstrap.
+        seed: of every random choice.
+        layers: which, or all (None).
+        extra: representations to show besides.
+        command: what the user typed.
+
+    """
+
+    data: Path
+    out: Path
+    sentences: int
+    resamples: int
+    seed: int
+    layers: tuple[int, ...] | None
+    extra: tuple[str, ...]
+    command: str
+
+
+def run_model(name: str, options: Options) -> list[SensesResult]:
+    """Compare one model's readings: once, and twice where it is causal."""
+    model = plm.load(name)
+    readings = [reading for reading, twice in READINGS.items() if model.causal or not twice]
+    return [_reading(model, name, reading, options) for reading in readings]
+
+
+def _reading(model: Model, name: str, reading: str, options: Options) -> SensesResult:
+    folder = options.out / folder_name(name) / reading
+    if (folder / "senses.json").is_file():
+        return _again(folder, options)
+    start = time.perf_counter()
+    documents = ambiguous_words(options.data, options.sentences, options.seed, given_twice=READINGS[reading])
+    store = folder / "store"
+    if store.is_dir():  # left by a run that was interrupted, perhaps of other settings
+        shutil.rmtree(store)
+    wanted = [site.layer for site in model.sites]
+    layers = wanted if options.layers is None else [i for i in options.layers if i in wanted]
+    codes = plm.capture(
+        model, documents, to=store, layers=layers, keep=("u", "h"), tokens="word-final", progress=False,
+        seed=options.seed,
+    )  # fmt: skip
+    found = senses(codes, word="word", seed=options.seed, resamples=options.resamples, extra=options.extra)
+    result = replace(found, command=options.command)
+    result.save(folder)
+    shutil.rmtree(store)
+    print(f"{name}, read {reading}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    return result
+
+
+def _again(folder: Path, options: Options) -> SensesResult:
+    """Return what an earlier run wrote.
+
+    Raises:
+        PolytopeError: it was written with other settings.
+
+    """
+    result = SensesResult.load(folder)
+    was = (
+        max(word.sentences for word in result.words.values()),
+        result.settings.resamples,
+        result.settings.seed,
+    )
+    if was[0] > options.sentences or was[1:] != (options.resamples, options.seed):
+        msg = (
+            f"{folder} has sentences, resamples, seed = {was}, not {options.sentences}, {options.resamples}, "
+            f"{options.seed}; choose another --out"
+        )
+        raise PolytopeError(msg)
+    return result
+
+
+def rows_of(result: SensesResult) -> Iterable[dict[str, Any]]:
+    """Yield one row a layer: the verdict, every accuracy, the code's differences, each with its interval."""
+    for layer in result.layers:
+        row: dict[str, Any] = {
+            "model": result.provenance["model"], "reading": result.settings.reading, "layer": layer.layer,
+            "outcome": layer.verdict.outcome, "premises_met": layer.verdict.premises_met,
+            "p_holm": layer.verdict.p_holm, "words": len(result.words), "sentences": result.sentences,
+        }  # fmt: skip
+        for score in layer.scores:
+            row[score.name] = [score.estimate.value, score.estimate.low, score.estimate.high]
+        for reference in CHANCE:
+            ahead = layer.difference("code", reference).estimate
+            row[f"code - {reference}"] = [ahead.value, ahead.low, ahead.high]
+        yield row
+
+
+def summary(results: Sequence[SensesResult], options: Options) -> dict[str, Any]:
+    """Return all verdicts and scores of a run as plain data."""
+    return {
+        "analysis": "word senses",
+        "command": options.command,
+        "sample": f"up to {options.sentences} sentences of each word, drawn by seed {options.seed}",
+        "words": {name: dict(word.senses) for name, word in results[0].words.items()},
+        "versions": dict(results[0].versions),
+        "verdicts": [
+            {"model": r.provenance["model"], "reading": r.settings.reading, "verdict": r.verdict}
+            for r in results
+        ],
+        "rows": [row for result in results for row in rows_of(result)],
+    }
+
+
+def show(results: Sequence[SensesResult]) -> None:
+    """Print each model's and reading's verdict, and its layers in a table."""
+    shown = ("code", "rate-standardised code", "cosine of h, raw", "cosine of h, centred")
+    for result in results:
+        print(f"\n{result.provenance['model']}, read {result.settings.reading}: {result.verdict}")
+        print(f"  {'layer':>5} {'outcome':<13}   code  stand.    raw  centr. SimHash majority")
+        for layer in result.layers:
+            names = (*shown, "SimHash, rate-matched", "majority sense")
+            values = " ".join(f"{layer.score(name).estimate.value:7.3f}" for name in names)
+            print(f"  {layer.layer:>5} {layer.verdict.outcome:<13}{values}")
+
+
+def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
+    """Parse the command line: which models, and what is run on them."""
+    first = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m analyses.word_senses", description=first)
+    parser.add_argument("--model", action="append", help=f"a model, may be repeated (default: {MODELS})")
+    parser.add_argument("--data", type=Path, required=True, help="directory with senses/WORD/")
+    parser.add_argument("--out", type=Path, required=True, help="directory for results")
+    parser.add_argument("--layers", default="all", help="all, or indices such as 0,8")
+    parser.add_argument("--sentences", type=int, default=200, help="of each word, at most (%(default)s)")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of every random choice (%(default)s)")
+    parser.add_argument("--extra", action="append", default=[], help="a representation to show besides")
+    given = parser.parse_args(argv)
+    typed = sys.argv[1:] if argv is None else list(argv)
+    options = Options(
+        given.data, given.out, given.sentences, given.resamples, given.seed, parse_layers(given.layers),
+        tuple(given.extra), shlex.join(["python", "-m", "analyses.word_senses", *typed]),
+    )  # fmt: skip
+    return tuple(given.model or MODELS), options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the analysis, write what it found, print its verdicts."""
+    try:
+        models, options = arguments(argv)
+        results = [result for name in models for result in run_model(name, options)]
+        write_json(options.out / "result.json", summary(results, options))
+        show(results)
+    except PolytopeError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ so that a causal model knows the whole sentence at the target, and no text of it
 
 For each model and set of pairs `OUT/SET/result.json` has every number, `OUT/SET/pairs.parquet` one row a
 pair, and `OUT/summary.csv` a row a layer. Finished pairs are kept in `OUT/SET/pairs`: run again, it goes on.
-How long a run takes is told first, from two pairs of each layer.
+How long a run takes is told first, from one pair in each layer.
 """
 
 from __future__ import annotations
@@ -81,14 +81,15 @@ def run(
 
 
 def estimate(model: Model, pairs: Pairs, layers: Sequence[int] | None, controls: int) -> str:
-    """Say how long a run will take, from two pairs in each layer."""
+    """Say how long a run will take, from a pair of median length in each layer."""
     chosen = list(layers or range(0, model.n_layers, max(1, model.n_layers // 4)))
-    measure_pair(model, pairs[0], chosen[0])  # compiles and warms up
+    shortest = sorted(pairs, key=lambda pair: len(pair.a) + len(pair.b))
+    median = shortest[len(shortest) // 2]
+    measure_pair(model, shortest[0], chosen[0])  # compiles and warms up
     began = time.perf_counter()
     for layer in chosen:
-        for pair in pairs.pairs[:2]:
-            measure_pair(model, pair, layer)
-    seconds = (time.perf_counter() - began) / 2 * len(pairs) * (1 + controls)
+        measure_pair(model, median, layer)
+    seconds = (time.perf_counter() - began) * len(pairs) * (1 + controls)
     return f"about {seconds / 60:.0f} minutes to measure, one pair at a time, on this machine as it is now"
 
 

@@ -2,9 +2,9 @@
 
 *Regression.* The outcome (the square root of a count, whose spread hardly depends on its size) is regressed
 on restricted cubic splines of every covariate (4 knots; Harrell, "Regression Modeling Strategies", 2015),
-with a slight ridge, and on the label beside them, so that the label's part is not given to covariates that go with
-it; what the covariates predict is taken away, the label's part stays. Predictions are cross-fitted: a pair's
-own group has no part in them.
+with a slight ridge, and on the label beside them, so that the label's part is not given to covariates that go
+with it; what the covariates predict is taken away, the label's part stays. Predictions are cross-fitted: a
+pair's own group has no part in them.
 
 *Overlap weights.* A wrong regression leaves a trace of the covariates, and unequal spread moves ranks; both
 cancel where the two kinds of pairs have the same covariates. Each pair has the probability of the *other*
@@ -12,8 +12,8 @@ label given its covariates (Li, Morgan & Zaslavsky, "Balancing covariates via pr
 JASA 2018), so that pairs that could be of either kind count most. Either a right regression or right weights
 suffice.
 
-*Matching.* Each different pair with at most one same pair: the assignment with the least total Mahalanobis
-distance of the covariates, within a caliper of 0.2 sd of the propensity's logit (Austin 2011).
+*Matching.* Each different pair with at most one same pair: the assignment with the least total Euclidean
+distance of the standardised covariates, within a caliper of 0.2 sd of the propensity's logit (Austin 2011).
 """
 
 from __future__ import annotations
@@ -195,30 +195,21 @@ def matched(
     """
     logit = np.log(propensity / (1 - propensity))
     reach = _CALIPER * float(np.std(logit))
-    white = _whitened(covariates.linear)
+    places = covariates.linear
     kept = np.zeros(len(different), dtype=bool)
     rng = np.random.default_rng(seed)
     ours, theirs = (rng.permutation(np.flatnonzero(kind)) for kind in (different, ~different))
     blocks = -(-max(len(ours), len(theirs)) // _AT_ONCE)
     for mine, others in zip(np.array_split(ours, blocks), np.array_split(theirs, blocks), strict=True):
         apart = np.abs(logit[mine][:, None] - logit[others][None])
-        squares = (white[mine] ** 2).sum(axis=1)[:, None] + (white[others] ** 2).sum(axis=1)[None]
-        cost = np.sqrt(np.clip(squares - 2 * white[mine] @ white[others].T, 0, None))
+        squares = (places[mine] ** 2).sum(axis=1)[:, None] + (places[others] ** 2).sum(axis=1)[None]
+        cost = np.sqrt(np.clip(squares - 2 * places[mine] @ places[others].T, 0, None))
         far = (cost.max(initial=0.0) + 1) * (len(mine) + len(others))
         rows, columns = linear_sum_assignment(np.where(apart <= reach, cost, far))
         good = apart[rows, columns] <= reach
         kept[mine[rows[good]]] = True
         kept[others[columns[good]]] = True
     return kept
-
-
-def _whitened(linear: np.ndarray) -> np.ndarray:
-    """Return the covariates with unit covariance: Euclidean distance is Mahalanobis distance."""
-    if linear.shape[1] == 0:
-        return np.zeros((len(linear), 1))
-    left, values, _ = np.linalg.svd(linear - linear.mean(axis=0), full_matrices=False)
-    # Directions with next to no variance are rounding, not distance.
-    return np.asarray(left[:, values > 1e-6 * values[0]] * np.sqrt(len(linear)))
 
 
 def imbalance(

@@ -70,7 +70,8 @@ class Adjuster:
         self.propensity = adjusting.propensities(self.design, table.different, self.fold)
         self.overlap = adjusting.overlap_weights(self.propensity, table.different)
         self.unit = "groups" if table.groups >= MIN_GROUPS else "pairs"
-        self.widen = _degrees(self.overlap, self.design.splines.shape[1] + 2)
+        # Both the regression and the weights were fitted.
+        self.widen = _degrees(self.overlap, 2 * self.design.splines.shape[1] + 3)
         self.block_seed = streams[1]
         pairs = np.arange(len(table))
         self._draws = {

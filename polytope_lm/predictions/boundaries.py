@@ -14,8 +14,8 @@ endpoint Hamming (of neurons that flip and flip back), as AUC of different again
 cross-fitted regression on all covariates with overlap weights (see `inference.adjusting`). Given endpoint
 Hamming, crossings and flip-backs rank pairs alike, so flip-backs are all of crossings that can be beyond it;
 regressing crossings themselves, which correlate with Hamming above .99, would leave the regression's own
-error. Where nothing flips back (a last layer without biases), nothing can be beyond, and the claim is refuted.
-In-layer and downstream crossings, raw, matched and regressed, are shown beside it and are no verdict.
+error. Where nothing flips back (a last layer without biases), nothing can be beyond, and the claim is
+refuted. In-layer and downstream crossings, raw, matched and regressed, are shown beside it, no verdict.
 
 References. 0.5, which is what the covariates explain; and the same AUC of rate-matched random hyperplanes on
 the same `u` along the same path, beyond their own endpoint Hamming: only a lead over these is due to where
@@ -59,10 +59,13 @@ if TYPE_CHECKING:
     from polytope_lm.controls.planes import Planes
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
+    from polytope_lm.predictions.boundary_results import LayerBoundaries
     from polytope_lm.predictions.boundary_runs import Row
 
 CONTROLS = {"permuted": weights.permuted, "untrained": weights.untrained}
 REAL = "real"
+Rows = tuple[dict[int, dict[int, dict[str, float]]], list[Problem]]
+"""One model's numbers by layer and line, and the pairs that it could not measure."""
 
 
 def boundaries(  # noqa: PLR0913 -- each is a choice that moves a number
@@ -111,24 +114,13 @@ def boundaries(  # noqa: PLR0913 -- each is a choice that moves a number
     )  # fmt: skip
     job = _Job(tuple(found), sites, settings, Path(keep) if keep is not None else None, progress)
     measured = {name: job.measure(name, _variant(model, name, seed)) for name in (REAL, *controls)}
-    # A pair counts only where every model could measure it: all are compared on the same ones.
-    bad = {problem.line: problem for _, problems in measured.values() for problem in problems}
-    used = [pair for pair in found if pair.line not in bad]
-    if len(used) < MIN_PAIRS:
-        why = f"; {next(iter(bad.values()))}" if bad else ""
-        raise PolytopeError(f"{len(used)} pairs are too few to test; give at least {MIN_PAIRS}{why}")
-    judged = []
-    for site in sites:
-        began = time.perf_counter()
-        here = {name: _table(rows[site.layer], used) for name, (rows, _) in measured.items()}
-        judged.append(judge(site, here.pop(REAL), here, settings))
-        job.timings[f"layer {site.layer}: inference"] = time.perf_counter() - began
+    used, bad = _used(found, measured)
+    judged = [job.judge(site, measured, used) for site in sites]
     verdicts = over_layers([layer.verdict for layer in judged])
-    everything = sorted({p.line: p for p in (*found.problems, *bad.values())}.values(), key=lambda p: p.line)
     return BoundariesResult(
         settings=settings,
         layers=tuple(replace(layer, verdict=new) for layer, new in zip(judged, verdicts, strict=True)),
-        problems=tuple(everything),
+        problems=tuple(sorted((*found.problems, *bad), key=lambda problem: problem.line)),
         provenance=_provenance(model),
         versions=_versions(),
         command=_command(found, sites, settings),
@@ -148,7 +140,7 @@ class _Job:
     progress: Callable[[int, int, str], None] | None
     timings: dict[str, float] = field(default_factory=dict)
 
-    def measure(self, name: str, model: Model) -> tuple[dict[int, dict[int, Row]], list[Problem]]:
+    def measure(self, name: str, model: Model) -> Rows:
         """Measure all pairs in one model: rows by layer and line, and the pairs that it can't read."""
         rows: dict[int, dict[int, Row]] = {}
         problems: list[Problem] = []
@@ -163,6 +155,14 @@ class _Job:
             problems += here
             self.timings[f"layer {site.layer}: {name}"] = time.perf_counter() - began
         return rows, problems
+
+    def judge(self, site: Site, measured: dict[str, Rows], used: Sequence[Pair]) -> LayerBoundaries:
+        """Put one layer to the test."""
+        began = time.perf_counter()
+        here = {name: _table(rows[site.layer], used) for name, (rows, _) in measured.items()}
+        judged = judge(site, here.pop(REAL), here, self.settings)
+        self.timings[f"layer {site.layer}: inference"] = time.perf_counter() - began
+        return judged
 
     def _planes(self, model: Model) -> Planes:
         layers = range(min(site.layer for site in self.sites), model.n_layers)
@@ -179,6 +179,16 @@ class _Job:
                 self.progress(before + done, total, f"layer {layer}, {name}")
 
         return tell
+
+
+def _used(found: Pairs, measured: dict[str, Rows]) -> tuple[list[Pair], list[Problem]]:
+    """Return the pairs that every model could measure (all are compared on the same ones), and the others."""
+    bad = {problem.line: problem for _, problems in measured.values() for problem in problems}
+    used = [pair for pair in found if pair.line not in bad]
+    if len(used) < MIN_PAIRS:
+        why = f"; {next(iter(bad.values()))}" if bad else ""
+        raise PolytopeError(f"{len(used)} pairs are too few to test; give at least {MIN_PAIRS}{why}")
+    return used, list(bad.values())
 
 
 def _pairs(given: Pairs | Iterable[Pair] | str | Path) -> Pairs:
@@ -220,7 +230,7 @@ def _variant(model: Model, name: str, seed: int) -> Model:
 
 
 def _table(rows: dict[int, Row], used: Sequence[Pair]) -> Measured:
-    groups = {group: number for number, group in enumerate(sorted({pair.group for pair in used}))}
+    groups = _groups(used)
     return Measured(
         frame=pd.DataFrame([rows[pair.line] for pair in used]),
         different=np.array([not pair.same for pair in used]),
@@ -228,12 +238,22 @@ def _table(rows: dict[int, Row], used: Sequence[Pair]) -> Measured:
     )
 
 
-def _numbers(
-    measured: dict[str, tuple[dict[int, dict[int, Row]], list[Problem]]], used: Sequence[Pair]
-) -> pd.DataFrame:
+def _groups(used: Sequence[Pair]) -> dict[str, int]:
+    return {group: number for number, group in enumerate(sorted({pair.group for pair in used}))}
+
+
+def _numbers(measured: dict[str, Rows], used: Sequence[Pair]) -> pd.DataFrame:
     """Return one row a pair, layer and model: numbers only."""
+    groups = _groups(used)
     rows = [
-        {"line": pair.line, "same": pair.same, "layer": layer, "weights": name, **here[pair.line]}
+        {
+            "line": pair.line,
+            "group": groups[pair.group],
+            "same": pair.same,
+            "layer": layer,
+            "weights": name,
+            **here[pair.line],
+        }
         for name, (layers, _) in measured.items()
         for layer, here in layers.items()
         for pair in used

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from polytope_lm.predictions.figures import intervals
+
 if TYPE_CHECKING:
     from polytope_lm.inference.effects import Effect
     from polytope_lm.predictions.boundary_results import BoundariesResult
@@ -43,10 +45,7 @@ def effects_figure(result: BoundariesResult) -> go.Figure:
         figure.add_scatter(
             x=[e.value for _, e in there],
             y=[row + offset for row, _ in there],
-            error_x={
-                "type": "data", "symmetric": False, "array": [e.high - e.value for _, e in there],
-                "arrayminus": [e.value - e.low for _, e in there],
-            },
+            error_x=intervals([estimate for _, estimate in there]),
             mode="markers",
             name=label,
             marker={"symbol": symbol, "color": colour, "size": 10},

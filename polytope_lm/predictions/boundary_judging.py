@@ -63,6 +63,19 @@ class Measured:
         )
 
 
+def from_numbers(numbers: pd.DataFrame, layer: int, weights: str = "real") -> Measured:
+    """Take one layer's pairs out of a result's `numbers`, to be judged again or permuted.
+
+    Args:
+        numbers: `BoundariesResult.numbers`.
+        layer: the layer.
+        weights: `real`, or a control's name.
+
+    """
+    frame = numbers[(numbers["layer"] == layer) & (numbers["weights"] == weights)].reset_index(drop=True)
+    return Measured(frame, ~frame["same"].to_numpy(dtype=bool), frame["group"].to_numpy())
+
+
 def judge(
     site: Site, real: Measured, others: Mapping[str, Measured], settings: BoundarySettings
 ) -> LayerBoundaries:

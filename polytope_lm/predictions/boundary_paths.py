@@ -19,7 +19,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.measures.linear_mapping import POINTS, curvature
 from polytope_lm.models.hooks import read
 from polytope_lm.models.interventions import run_patched
-from polytope_lm.paths.adaptive import EVALUATIONS, Followed, follow, predicted
+from polytope_lm.paths.adaptive import EVALUATIONS, Followed, follow
 from polytope_lm.paths.along import mlp_inputs
 from polytope_lm.paths.ends import end
 from polytope_lm.paths.output import js_distance, probabilities
@@ -203,7 +203,7 @@ class _Run:
         from polytope_lm.models.lens import next_token_logits  # noqa: PLC0415 - it imports transformers
 
         stream = followed.values[len(self.later)].astype(np.float64)
-        places = predicted(followed.t, stream, np.linspace(0, 1, POINTS))
+        places = followed.interpolated(stream, np.linspace(0, 1, POINTS))
         places[0], places[-1] = stream[0], stream[-1]
         found = {CURVATURE: curvature(places)}
         if self.path.model.has_logits:

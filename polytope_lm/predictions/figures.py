@@ -46,7 +46,7 @@ def differences_figure(result: ClustersResult, score: str) -> go.Figure:
         figure.add_scatter(
             x=[each.value for each in found],
             y=[row + offset for row in range(len(found))],
-            error_x=_intervals(found),
+            error_x=intervals(found),
             mode="markers",
             name=name.replace("<", "&lt;"),
             marker={"symbol": _SYMBOLS[i % len(_SYMBOLS)], "color": _COLOURS[i % len(_COLOURS)], "size": 10},
@@ -67,7 +67,7 @@ def differences_figure(result: ClustersResult, score: str) -> go.Figure:
     return figure
 
 
-def _intervals(found: Sequence[Estimate]) -> dict[str, object]:
+def intervals(found: Sequence[Estimate]) -> dict[str, object]:
     """Return plotly's error bars of the estimates."""
     return {
         "type": "data",

@@ -16,7 +16,7 @@ HAMMING = "endpoint Hamming"
 _WIDTH = 3000  # bits
 
 
-def make_pairs(
+def distance_world(
     pairs: int = 480, *, groups: int = 60, shift: float = 1.0, effect: float = 0.0, seed: int = 0
 ) -> PairTable:
     """Draw one world's pairs.

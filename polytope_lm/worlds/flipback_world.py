@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from polytope_lm.worlds import distance_world
+from polytope_lm.worlds.distance_world import distance_world
 
 if TYPE_CHECKING:
     from polytope_lm.inference.pair_table import PairTable
@@ -18,7 +18,7 @@ EFFECT = 0.2
 """Log of the factor by which different meaning multiplies flip-backs: 22 % more, an AUC of about 0.66."""
 
 
-def make_pairs(pairs: int = 480, *, groups: int = 60, effect: float = EFFECT, seed: int = 0) -> PairTable:
+def flipback_world(pairs: int = 480, *, groups: int = 60, effect: float = EFFECT, seed: int = 0) -> PairTable:
     """Draw one world's pairs.
 
     Args:
@@ -28,4 +28,4 @@ def make_pairs(pairs: int = 480, *, groups: int = 60, effect: float = EFFECT, se
         seed: of everything.
 
     """
-    return distance_world.make_pairs(pairs, groups=groups, shift=0.0, effect=effect, seed=seed)
+    return distance_world(pairs, groups=groups, shift=0.0, effect=effect, seed=seed)

@@ -1,0 +1,162 @@
+"""World 4: a ReLU network constructed to have its boundaries where the classes meet. Density must peak there.
+
+One hidden layer, `y = sum_i 1/N max(0, e.u - c_i)`, whose N hyperplanes are all orthogonal to one direction
+`e`. Along `e` the classes meet at 0. Of the offsets `c_i`, `near` lie within `width` of 0 and `far` elsewhere
+in [-reach, reach], evenly, so that the density of boundaries per unit length near 0 is a stated multiple of
+that elsewhere:
+
+    ratio = (near / 2 width) / (far / 2 (reach - width)).
+
+Networks that are trained need not do this: that is the claim, and this world shows that it would be seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Geometry
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryWorld:
+    """A constructed network and pairs of points.
+
+    Attributes:
+        geometry: the hidden layer: `h = W u + b`, no norm.
+        direction: `e`, `[D]`.
+        width: half the width of the zone where the classes meet.
+        reach: how far boundaries go along `e`.
+        ratio: density of boundaries inside the zone over that outside.
+        a: where each path begins, `[P, D]`.
+        b: where it ends, all paths of one length along `e`.
+        different: whether a path goes from one class to the other, `[P]`.
+
+    """
+
+    geometry: Geometry
+    direction: Float[np.ndarray, " D"]
+    width: float
+    reach: float
+    ratio: float
+    a: Float[np.ndarray, "P D"]
+    b: Float[np.ndarray, "P D"]
+    different: Bool[np.ndarray, " P"]
+
+    def output(self, u: Float[np.ndarray, "n D"]) -> Float[np.ndarray, " n"]:
+        """Run the network."""
+        h = u @ self.geometry.weight.T + self.geometry.bias
+        found: np.ndarray = np.clip(h, 0, None).mean(axis=1)
+        return found
+
+
+def boundary_world(
+    pairs: int = 200,
+    *,
+    near: int = 60,
+    far: int = 60,
+    width: float = 0.5,
+    dimensions: int = 16,
+    seed: int = 0,
+) -> BoundaryWorld:
+    """Construct a network and draw pairs: half cross the zone, half stay in one class, all equally long.
+
+    Args:
+        pairs: paths.
+        near: boundaries inside the zone.
+        far: boundaries elsewhere.
+        width: half the width of the zone; the classes reach from it to 4.
+        dimensions: D.
+        seed: of direction, offsets and points.
+
+    Raises:
+        PolytopeError: no boundary inside or outside, or a zone that is not inside the classes' reach.
+
+    """
+    reach, long = 4.0, 3.0
+    if near < 1 or far < 1 or not 0 < width < long / 2:
+        msg = (
+            f"near={near}, far={far}, width={width}: give at least 1 boundary of each, and a width below 1.5"
+        )
+        raise PolytopeError(msg)
+    rng = np.random.default_rng(seed)
+    direction = rng.standard_normal(dimensions)
+    direction /= np.linalg.norm(direction)
+    zone = 2 * width * _spread(near, rng) - width
+    beyond = 2 * (reach - width) * _spread(far, rng) - (reach - width)
+    offsets = np.concatenate([zone, beyond + np.copysign(width, beyond)])
+    different = np.arange(pairs) % 2 == 1
+    side = rng.choice([-1, 1], pairs)
+    # Within a class: from the zone's edge or beyond, outwards; across: the zone anywhere on the path.
+    starts = np.where(
+        different, rng.uniform(width - long, -width, pairs), rng.uniform(width, reach - long, pairs)
+    )
+    aside = rng.standard_normal((pairs, dimensions))
+    aside -= (aside @ direction)[:, None] * direction
+    a, b = (aside + (side * (starts + shift))[:, None] * direction for shift in (0.0, long))
+    ratio = (near / (2 * width)) / (far / (2 * (reach - width)))
+    return BoundaryWorld(_layer(direction, offsets), direction, width, reach, ratio, a, b, different)
+
+
+def _layer(direction: np.ndarray, offsets: np.ndarray) -> Geometry:
+    """Return the hidden layer: one neuron an offset, all orthogonal to the direction, no norm."""
+    ones = np.ones(len(direction))
+    return Geometry(
+        weight=np.tile(direction, (len(offsets), 1)),
+        bias=-offsets,
+        gain=ones,
+        shift=0 * ones,
+        eps=0.0,
+        norm="none",
+    )
+
+
+def _spread(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return one place at random in each of n equal parts of [0, 1]."""
+    return np.asarray((np.arange(n) + rng.random(n)) / n)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What the paths between the classes of a boundary world show.
+
+    Attributes:
+        ratio: crossings per unit length inside the zone over those outside.
+        peaked: share of those paths whose densest tenth lies (by its middle) inside the zone.
+
+    """
+
+    ratio: float
+    peaked: float
+
+
+def peak(
+    world: BoundaryWorld, pair: Int[np.ndarray, " n"], t: Float[np.ndarray, " n"], *, bins: int = 10
+) -> Peak:
+    """Find where along the paths between the classes boundaries are densest.
+
+    Args:
+        world: the world.
+        pair: which path each crossing is on.
+        t: its place in [0, 1].
+        bins: equal stretches of a path.
+
+    """
+    along = [ends @ world.direction for ends in (world.a, world.b)]
+    place = along[0][pair] + t * (along[1] - along[0])[pair]
+    inside, crosses = np.abs(place) < world.width, world.different[pair]
+    length = float(np.abs(along[1] - along[0])[world.different].sum())
+    zone = 2 * world.width * int(world.different.sum())
+    density = int((inside & crosses).sum()) / zone, int((~inside & crosses).sum()) / (length - zone)
+    found = []
+    for row in np.flatnonzero(world.different):
+        counts, edges = np.histogram(t[pair == row], bins, (0, 1))
+        middle = (edges[counts.argmax()] + edges[counts.argmax() + 1]) / 2
+        found.append(abs(along[0][row] + middle * (along[1] - along[0])[row]) < world.width + 1e-9)
+    return Peak(density[0] / density[1], float(np.mean(found)))

@@ -86,9 +86,11 @@ def conditional_information(
     c, l, t = (strata(column[inside]) for column in (groups, labels, token))  # noqa: E741
     documents = None if apart is None else apart[inside]
     found = _information(c, l, t)
-    null = np.empty((2, draws))
+    null, both = np.empty((2, draws)), strata(l, t)
+    # Permuted within the token, groups keep all entropies but this one.
+    fixed = _entropy(c, t) + _entropy(l, t) - _entropy(t)
     for draw, other in enumerate(random_groups(c, draws=draws, seed=seed, within=t)):
-        null[:, draw] = _information(other, l, t), _agreement(other, l, t, documents)
+        null[:, draw] = max(0.0, fixed - _entropy(other, both)), _agreement(other, l, t, documents)
     agreement = _agreement(c, l, t, documents)
     # A permutation may have no pair at all, where pairs are rare.
     there = null[1][np.isfinite(null[1])]

@@ -1,11 +1,70 @@
-"""Predictions of the polytope lens, each a claim that can be false."""
+"""Predictions of the polytope lens, each a claim that can be false.
+
+Each name is a page of its own and is imported when it is first used: results can be read and reported without
+the libraries that made them.
+"""
 
 from __future__ import annotations
 
-from polytope_lm.predictions.boundaries import boundaries
-from polytope_lm.predictions.clusterers import clusterer, partition
-from polytope_lm.predictions.clusters import clusters
-from polytope_lm.predictions.multiverse import multiverse
-from polytope_lm.predictions.overview import overview
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["boundaries", "clusterer", "clusters", "multiverse", "overview", "partition"]
+if TYPE_CHECKING:
+    from polytope_lm.predictions.alignment import alignment
+    from polytope_lm.predictions.boundaries import boundaries
+    from polytope_lm.predictions.clusterers import clusterer, partition
+    from polytope_lm.predictions.clusters import clusters
+    from polytope_lm.predictions.groups import groups
+    from polytope_lm.predictions.multiverse import multiverse
+    from polytope_lm.predictions.overview import overview
+    from polytope_lm.predictions.senses import senses
+
+_HOMES = {
+    "alignment": "alignment",
+    "boundaries": "boundaries",
+    "clusterer": "clusterers",
+    "clusters": "clusters",
+    "groups": "groups",
+    "multiverse": "multiverse",
+    "overview": "overview",
+    "partition": "clusterers",
+    "senses": "senses",
+}
+
+__all__ = [
+    "alignment",
+    "boundaries",
+    "clusterer",
+    "clusters",
+    "groups",
+    "multiverse",
+    "overview",
+    "partition",
+    "senses",
+]
+
+
+class _Package(ModuleType):
+    """A package in which a page and the function that it is about share a name: the function has it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):  # what importing a page does to its package
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    """Import a page when its function is first used."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

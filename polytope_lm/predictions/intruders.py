@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.nulls import counted
 from polytope_lm.predictions.chosen import ITEMS, documents_and_words, rows_of
-from polytope_lm.predictions.coherence import CHARACTERS, context_parts, embeddings, encoder_of
+from polytope_lm.predictions.coherence import CHARACTERS, ENCODER, context_parts, embeddings, encoder_of
 from polytope_lm.predictions.seeds import derived
 
 if TYPE_CHECKING:
@@ -308,10 +308,11 @@ def intruder_detection(
 
     """
     items = intruder_items(codes, groups, rows=rows, **options)
-    return score_answers(items.key, judged_by_encoder(codes, items, encoder), judge=_name(encoder))
+    return score_answers(items.key, judged_by_encoder(codes, items, encoder), judge=judge_name(encoder))
 
 
-def _name(encoder: Model | Embed | str | None) -> str:
+def judge_name(encoder: Model | Embed | str | None) -> str:
+    """Return what results call an encoder."""
     if encoder is None or isinstance(encoder, str):
-        return encoder or "minilm-l6"
+        return encoder or ENCODER
     return str(getattr(encoder, "name", getattr(encoder, "__name__", "a function")))

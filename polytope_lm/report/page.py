@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.overview import CodeOverview
     from polytope_lm.predictions.results import ClustersResult, Difference, Estimate, LayerComparison
 
-_SCRIPTS = ("core", "figures", "tabs", "search", "clusters", "crossings", "start")
+_SCRIPTS = ("core", "figures", "tables", "tabs", "search", "clusters", "map", "crossings", "start")
 _HEADLINE_CELLS = ((AMI, BEST_COSINE), (AMI, SIMHASH), (AGREEMENT, BEST_COSINE), (AGREEMENT, SIMHASH))
 _BARS_SHOWN = 120
 
@@ -126,6 +126,7 @@ def _tabs(
         ("overview", "Verdict" if clusters is not None else "Overview", clusters is not None or bool(pairs)),
         ("controls", "Controls", clusters is not None),
         ("clusters", "Clusters", browsable),
+        ("map", "Map", browsable and browser.has_map(clusters)),
         ("codes", "Codes", overview is not None),
         ("crossings", "Crossings", bool(pairs)),
         ("about", "How to read it", True),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
+from pages import FIRST_SCREEN, Opened
 
+from polytope_lm import report
 from polytope_lm.inference.intervals import Estimate
 from polytope_lm.inference.verdict import Cell, decide, over_layers
 from polytope_lm.models.sites import Premises, Site
@@ -31,7 +35,10 @@ from polytope_lm.predictions.results import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from playwright.sync_api import Browser
 
 NASTY = (
     "<script>window.hurt = 1</script>",
@@ -160,6 +167,8 @@ def _token_table(layers: Sequence[int], k: int, tokens: int, seed: int, first: S
             columns[f"{key}/distances/{name}"] = list(
                 np.round(20 * values) if name == "code" else values / 60
             )
+        for name, at in points.items():
+            columns[f"{key}/map/{name}"] = list(at[:, :2] / np.abs(at).max())
         for name in NAMES:
             columns[f"{key}/cluster/{name}"] = np.where(
                 rng.random(tokens) < 0.6, shift, rng.integers(0, k, tokens)
@@ -257,3 +266,54 @@ def overview_result() -> CodeOverview:
 def crossings_result() -> Callable[..., Crossings]:
     """Builds the crossings of one pair of prompts: the first layer in closed form, later ones on a grid."""
     return make_crossings
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright's python package (extra dev)")
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("needs a chromium on the path (Debian: apt-get install chromium), or CHROMIUM=/its/path")
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Opened]]:
+    """Opens an address of a file and keeps every error and every request; both are checked at the end."""
+    opened: list[Opened] = []
+
+    def open_page(
+        path: Path, anchor: str = "", size: dict[str, int] = FIRST_SCREEN, scheme: str = "light"
+    ) -> Opened:
+        page = browser.new_page(viewport=size, color_scheme=scheme)
+        one = Opened(page, [], [])
+        page.on("console", lambda m: one.trouble.append(m.text) if m.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: one.trouble.append(str(error)))
+        page.on("request", lambda request: one.requests.append(request.url))
+        page.goto(path.as_uri() + anchor)
+        page.wait_for_selector("html.ready")
+        opened.append(one)
+        return one
+
+    yield open_page
+    for one in opened:
+        assert one.page.evaluate("window.hurt") is None
+        one.page.close()
+        assert one.trouble == []
+        assert [url for url in one.requests if not url.startswith("file:")] == []
+        assert len(one.requests) == 1
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory,
+    clusters_result: Callable[..., ClustersResult],
+    crossings_result: Callable[..., Crossings],
+    overview_result: CodeOverview,
+) -> Path:
+    pairs = [crossings_result(), crossings_result(seed=1, prompts=("<b>one</b>", "two"))]
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    return report.write(path, clusters=clusters_result(), crossings=pairs, overview=overview_result)

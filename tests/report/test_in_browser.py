@@ -2,84 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
 from polytope_lm import report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from pages import Opened
+    from playwright.sync_api import Page
 
     from polytope_lm.paths.crossings import Crossings
     from polytope_lm.predictions.overview import CodeOverview
     from polytope_lm.predictions.results import ClustersResult
 
 pytestmark = pytest.mark.browser
-
-FIRST_SCREEN = {"width": 1280, "height": 800}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright's python package (extra dev)")
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("needs a chromium on the path (Debian: apt-get install chromium), or CHROMIUM=/its/path")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-class Opened(NamedTuple):
-    page: Page
-    trouble: list[str]
-    requests: list[str]
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Callable[..., Opened]]:
-    """Opens an address of a file and keeps every error and every request; both are checked at the end."""
-    opened: list[Opened] = []
-
-    def open_page(
-        path: Path, anchor: str = "", size: dict[str, int] = FIRST_SCREEN, scheme: str = "light"
-    ) -> Opened:
-        page = browser.new_page(viewport=size, color_scheme=scheme)
-        one = Opened(page, [], [])
-        page.on("console", lambda m: one.trouble.append(m.text) if m.type in {"error", "warning"} else None)
-        page.on("pageerror", lambda error: one.trouble.append(str(error)))
-        page.on("request", lambda request: one.requests.append(request.url))
-        page.goto(path.as_uri() + anchor)
-        page.wait_for_selector("html.ready")
-        opened.append(one)
-        return one
-
-    yield open_page
-    for one in opened:
-        assert one.page.evaluate("window.hurt") is None
-        one.page.close()
-        assert one.trouble == []
-        assert [url for url in one.requests if not url.startswith("file:")] == []
-        assert len(one.requests) == 1
-
-
-@pytest.fixture(scope="module")
-def whole(
-    tmp_path_factory: pytest.TempPathFactory,
-    clusters_result: Callable[..., ClustersResult],
-    crossings_result: Callable[..., Crossings],
-    overview_result: CodeOverview,
-) -> Path:
-    pairs = [crossings_result(), crossings_result(seed=1, prompts=("<b>one</b>", "two"))]
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    return report.write(path, clusters=clusters_result(), crossings=pairs, overview=overview_result)
 
 
 def drawn(page: Page, figure: str) -> int:
@@ -179,7 +119,7 @@ def test_a_neighbour_becomes_the_chosen_token(whole: Path, visit: Callable[..., 
 def test_tabs_work_by_mouse_keyboard_and_address(whole: Path, visit: Callable[..., Opened]) -> None:
     page = visit(whole).page
     names = [tab.get_attribute("data-tab") for tab in page.locator("[role=tab]").all()]
-    assert names == ["overview", "controls", "clusters", "codes", "crossings", "about"]
+    assert names == ["overview", "controls", "clusters", "map", "codes", "crossings", "about"]
     for name in names:
         page.click(f"#tab-{name}")
         assert page.locator("[role=tabpanel]:visible").count() == 1

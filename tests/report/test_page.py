@@ -133,7 +133,10 @@ def test_parts_may_be_missing(
 ) -> None:
     bare = ClustersResult.from_dict(clusters_result(tokens=60).to_dict())
     parts = {
-        "clusters": ({"clusters": clusters_result(tokens=60)}, {"overview", "controls", "clusters", "about"}),
+        "clusters": (
+            {"clusters": clusters_result(tokens=60)},
+            {"overview", "controls", "clusters", "map", "about"},
+        ),
         "clusters without tokens": ({"clusters": bare}, {"overview", "controls", "about"}),
         "crossings": ({"crossings": [crossings_result(change=False)]}, {"overview", "crossings", "about"}),
         "overview": ({"overview": overview_result}, {"codes", "about"}),

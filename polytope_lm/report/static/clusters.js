@@ -11,6 +11,9 @@ function clusterBrowser() {
     table: byId(`cluster-table-${name}`),
     tokens: byId(`cluster-tokens-${name}`),
     title: byId(`cluster-title-${name}`),
+    order: byId(`cluster-order-${name}`),
+    filter: byId(`cluster-filter-${name}`),
+    flows: byId(`cluster-flows-${name}`),
     open: null,
     groups: [],
   }));
@@ -66,9 +69,52 @@ function clusterBrowser() {
     );
   }
 
+  const purity = (one) => one.mix[0][1] / one.rows.length;
+  const orders = {
+    size: () => 0, // as they come
+    purity: (x, y) => purity(y) - purity(x),
+    mixed: (x, y) => purity(x) - purity(y),
+    label: (x, y) => x.mix[0][0] - y.mix[0][0],
+    number: (x, y) => x.cluster - y.cluster,
+  };
+
+  /** Whether a cluster has the number, a label or a token that begins as somebody typed. */
+  function matches(one, query) {
+    if (!query || query === `#${one.cluster}`) return true;
+    if (query.startsWith("#")) return false;
+    const begins = (text) => text.trim().toLowerCase().startsWith(query);
+    return one.mix.some(([label]) => begins(LABELS.names[label])) || one.rows.some((row) => begins(TOKENS.token[row]));
+  }
+
+  function list(side) {
+    const query = side.filter.value.trim().toLowerCase();
+    const shown = side.groups.filter((one) => matches(one, query)).sort(orders[side.order.value]);
+    cappedList(side.table, shown, (one) => summary(side, one), 40);
+    if (!shown.length) side.table.append(el("li", { class: "none" }, "no cluster has this"));
+  }
+
   function fill(side) {
     side.groups = group(unpacked[state.layer][Number(side.chooser.value)]());
-    cappedList(side.table, side.groups, (one) => summary(side, one), 40);
+    list(side);
+  }
+
+  /** Where the open cluster's tokens are on the other side, most first. */
+  function flows(side, one, other) {
+    const assigned = unpacked[state.layer][Number(other.chooser.value)]();
+    const counts = new Map();
+    for (const row of one.rows) counts.set(assigned[row], (counts.get(assigned[row]) || 0) + 1);
+    const parts = [...counts].sort((x, y) => y[1] - x[1] || x[0] - y[0]).map(([cluster, count]) => {
+      if (cluster < 0) return `${count} in none `;
+      const name = `${count} of these tokens are in #${cluster} of the other side`;
+      const part = el(
+        "button",
+        { type: "button", title: name, "aria-label": name, "aria-pressed": String(other.open === cluster), onclick: () => open(other, cluster, false) },
+        `#${cluster} ${count}`,
+      );
+      part.style.setProperty("--share", `${(100 * count) / one.rows.length}%`);
+      return part;
+    });
+    side.flows.replaceChildren("went to ", ...parts);
   }
 
   function render(side, other) {
@@ -88,6 +134,7 @@ function clusterBrowser() {
       ` ${plural(one.rows.length, "token")}, ${common.length} of them also in the other side's cluster. `,
       el("span", { class: "labels" }, mix),
     );
+    flows(side, one, other);
     cappedList(side.tokens, [...common, ...apart], (row) =>
       el(
         "li",
@@ -146,6 +193,8 @@ function clusterBrowser() {
       fill(side);
       open(side, side.groups[0].cluster, true);
     });
+    side.order.addEventListener("change", () => list(side));
+    side.filter.addEventListener("input", () => list(side));
   }
   onVisit("clusters", ([layer, first, second]) => {
     const position = DATA.layers.findIndex((item) => String(item.layer) === layer);

@@ -1,0 +1,199 @@
+"use strict";
+/* Maps of the tokens, by code and by direction, side by side: what is picked on one side shows on the other. Drawn on
+   canvas: 20,000 marks of SVG would make the page wait. */
+
+function tokenMaps() {
+  const state = { layer: 0, colour: "label", row: null, picked: [] };
+  const choosers = { layer: byId("map-layer"), colour: byId("map-colour") };
+  const list = byId("map-tokens");
+  const places = DATA.layers.map((layer) => lazily(() => layer.maps.map((one) => unpack(one.places))));
+  const assigned = DATA.layers.map((layer) => layer.clusterings.map((one) => lazily(() => unpack(one.cluster))));
+  const near = DATA.layers.map((layer) =>
+    lazily(() => Object.fromEntries(layer.neighbours.map((side) => [side.key, unpack(side.index)]))),
+  );
+  const sides = [...document.querySelectorAll("#panel-map canvas")].map((canvas, index) => ({ canvas, index, from: null, to: null }));
+  const MARGIN = 10;
+  const REACH = 8;
+
+  function hues() {
+    const styles = getComputedStyle(document.documentElement);
+    const colour = (name) => styles.getPropertyValue(`--${name}`).trim();
+    return { of: [...Array(8).keys()].map((hue) => colour(`hue-${hue}`)), rest: colour("hue-rest"), ink: colour("ink"), band: colour("code-soft") };
+  }
+
+  /** The colour's number of every token: its label's place in the sample, or its cluster's, largest first. */
+  function groups() {
+    if (state.colour === "label") return LABELS.of();
+    const clusters = assigned[state.layer][Number(state.colour)]();
+    const sizes = new Map();
+    for (const cluster of clusters) sizes.set(cluster, (sizes.get(cluster) || 0) + 1);
+    const rank = new Map([...sizes].sort((x, y) => y[1] - x[1] || x[0] - y[0]).map(([cluster], place) => [cluster, place]));
+    // Largest first, colours go round: neighbours on the map rarely share one.
+    return clusters.map((cluster) => (cluster < 0 ? 8 : rank.get(cluster) % 8));
+  }
+
+  function at(side, row) {
+    const { width, height } = side.canvas;
+    const half = Math.min(width, height) / 2 - MARGIN * devicePixelRatio;
+    const [x, y] = places[state.layer]()[side.index].row(row);
+    return [width / 2 + (x / 1000) * half, height / 2 - (y / 1000) * half];
+  }
+
+  function paint(side) {
+    const box = side.canvas.getBoundingClientRect();
+    side.canvas.width = Math.round(box.width * devicePixelRatio);
+    side.canvas.height = Math.round(box.height * devicePixelRatio);
+    const pen = side.canvas.getContext("2d");
+    const colours = hues();
+    const group = groups();
+    const size = (TOKENS.token.length > 4000 ? 2 : 3) * devicePixelRatio;
+    const picked = new Set(state.picked);
+    pen.globalAlpha = picked.size ? 0.18 : 0.75;
+    const byColour = [...Array(9)].map(() => []);
+    for (let row = 0; row < TOKENS.token.length; row += 1) if (!picked.has(row)) byColour[Math.min(group[row], 8)].push(row);
+    const dots = (rows, colour, width) => {
+      pen.fillStyle = colour;
+      for (const row of rows) {
+        const [x, y] = at(side, row);
+        pen.fillRect(x - width / 2, y - width / 2, width, width);
+      }
+    };
+    for (let hue = 8; hue >= 0; hue -= 1) dots(byColour[hue], colours.of[hue] || colours.rest, size);
+    pen.globalAlpha = 1;
+    for (const row of state.picked) dots([row], colours.of[group[row]] || colours.rest, 1.6 * size);
+    if (state.row !== null) {
+      const key = DATA.layers[state.layer].maps[side.index].key;
+      const own = at(side, state.row);
+      pen.strokeStyle = colours.ink;
+      pen.lineWidth = devicePixelRatio;
+      for (const row of (near[state.layer]()[key] || { row: () => [] }).row(state.row)) {
+        if (row < 0) continue;
+        pen.globalAlpha = 0.45;
+        pen.beginPath();
+        pen.moveTo(...own);
+        pen.lineTo(...at(side, row));
+        pen.stroke();
+      }
+      pen.globalAlpha = 1;
+      pen.beginPath();
+      pen.arc(...own, 6 * devicePixelRatio, 0, 2 * Math.PI);
+      pen.stroke();
+    }
+    if (side.from && side.to) {
+      pen.fillStyle = colours.band;
+      pen.fillRect(side.from[0], side.from[1], side.to[0] - side.from[0], side.to[1] - side.from[1]);
+    }
+  }
+
+  const paintAll = () => sides.forEach(paint);
+
+  function nearest(side, [x, y]) {
+    let best = null;
+    let least = (REACH * devicePixelRatio) ** 2;
+    for (let row = 0; row < TOKENS.token.length; row += 1) {
+      const [a, b] = at(side, row);
+      const away = (a - x) ** 2 + (b - y) ** 2;
+      if (away < least) [best, least] = [row, away];
+    }
+    return best;
+  }
+
+  function tell() {
+    const rows = state.row === null ? state.picked : [state.row, ...state.picked.filter((row) => row !== state.row)];
+    byId("map-picked").textContent = state.picked.length
+      ? `${plural(state.picked.length, "token")} picked`
+      : "Click a token, or draw a frame around several; the other side shows where they are.";
+    cappedList(list, rows, (row) =>
+      el(
+        "li",
+        { "data-row": row },
+        el(
+          "button",
+          { type: "button", onclick: () => choose(row) },
+          el("span", { class: row === state.row ? "dot shared" : "dot" }),
+          inContext(row, el("span", { class: "tag" }, bdi(labelOf(row)))),
+        ),
+      ),
+    );
+  }
+
+  function choose(row) {
+    state.row = row;
+    if (row !== null) address("map", DATA.layers[state.layer].layer, row);
+    tell();
+    paintAll();
+  }
+
+  function frame(side) {
+    const [left, right] = [side.from[0], side.to[0]].sort((x, y) => x - y);
+    const [top, bottom] = [side.from[1], side.to[1]].sort((x, y) => x - y);
+    state.picked = [];
+    for (let row = 0; row < TOKENS.token.length; row += 1) {
+      const [x, y] = at(side, row);
+      if (x >= left && x <= right && y >= top && y <= bottom) state.picked.push(row);
+    }
+    choose(null);
+  }
+
+  const pointer = (side, event) => {
+    const box = side.canvas.getBoundingClientRect();
+    return [(event.clientX - box.left) * devicePixelRatio, (event.clientY - box.top) * devicePixelRatio];
+  };
+  for (const side of sides) {
+    side.canvas.addEventListener("pointerdown", (event) => {
+      side.canvas.setPointerCapture(event.pointerId);
+      side.from = pointer(side, event);
+    });
+    side.canvas.addEventListener("pointermove", (event) => {
+      if (side.from) {
+        side.to = pointer(side, event);
+        paint(side);
+        return;
+      }
+      const row = nearest(side, pointer(side, event));
+      side.canvas.title = row === null ? "" : `${TOKENS.left[row].slice(-24)}[${TOKENS.token[row]}]${TOKENS.right[row].slice(0, 24)} (${labelOf(row)})`;
+    });
+    side.canvas.addEventListener("pointerup", (event) => {
+      const to = pointer(side, event);
+      const moved = side.from && Math.hypot(to[0] - side.from[0], to[1] - side.from[1]) > 4 * devicePixelRatio;
+      if (moved) {
+        side.to = to;
+        frame(side);
+      } else {
+        state.picked = [];
+        choose(nearest(side, to));
+      }
+      side.from = side.to = null;
+      paint(side);
+    });
+  }
+  choosers.layer.addEventListener("change", () => {
+    state.layer = Number(choosers.layer.value);
+    colours();
+    choose(state.row);
+  });
+  choosers.colour.addEventListener("change", () => {
+    state.colour = choosers.colour.value;
+    paintAll();
+  });
+  addEventListener("resize", () => byId("panel-map").hidden || paintAll());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => byId("panel-map").hidden || paintAll());
+
+  function colours() {
+    const wanted = [["label", TOKENS.label_name], ...DATA.layers[state.layer].clusterings.map((one, index) => [String(index), `cluster by ${one.name}`])];
+    choosers.colour.replaceChildren(...wanted.map(([value, name]) => el("option", { value }, name)));
+    choosers.colour.value = state.colour;
+  }
+
+  onVisit("map", ([layer, row]) => {
+    const position = DATA.layers.findIndex((item) => String(item.layer) === layer);
+    if (position >= 0) state.layer = position;
+    choosers.layer.value = String(state.layer);
+    colours();
+    state.row = /^\d+$/.test(row || "") && Number(row) < TOKENS.token.length ? Number(row) : state.row;
+    tell();
+    paintAll();
+  });
+}
+
+if (TOKENS && byId("map-layer")) tokenMaps();

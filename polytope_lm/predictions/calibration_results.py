@@ -117,6 +117,7 @@ class CalibrationResult:
         """Return one row a layer and rate: events, runs, value, low, high."""
         rows = []
         for layer in self.layers:
+            rates: list[tuple[str, Rate, float | None]]
             rates = [("supported", layer.supported, None), ("refuted", layer.refuted, None)]
             rates += [
                 (f"{cell.score} against {cell.reference}: interval excludes 0", cell.excludes_zero, cell.mean)

@@ -224,7 +224,8 @@ def _halves(
     away = (draws[:, 0] - draws[:, 0].mean(axis=0)) / np.sqrt(len(draws) - 1)
     pair = np.arange(len(halves)) // 2
     sign = 1 - 2 * (np.arange(len(halves)) % 2)
-    return halves + sign[:, None] * away[(picks[2 * pair] * len(draws)).astype(int)]
+    halves += sign[:, None] * away[(picks[2 * pair] * len(draws)).astype(int)]
+    return halves
 
 
 def _scores(

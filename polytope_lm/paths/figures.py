@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _BINS = 66  # two for each of the usual 33 steps
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text that neither a browser nor plotly's markup acts upon; controls are spelled out."""
     return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
 
@@ -46,7 +46,7 @@ def crossings_figure(crossings: Crossings) -> go.Figure:
     figure.add_trace(strips, row=rows, col=1)
     figure.update_yaxes(autorange="reversed", type="category", row=rows, col=1)
     figure.update_xaxes(title_text="t", range=[0, 1], row=rows, col=1)
-    title = f"{_plain(crossings.prompts[0])} → {_plain(crossings.prompts[1])}"
+    title = f"{plain(crossings.prompts[0])} → {plain(crossings.prompts[1])}"
     figure.update_layout(
         title={"text": title, "font": {"size": 14}}, height=220 + 24 * len(crossings.layers) + 120 * rows
     )
@@ -60,7 +60,7 @@ def _change_trace(change: OutputChange) -> go.Bar:
         y=change.js,
         width=np.diff(change.t),
         hovertext=[
-            f"t {a:.3f} to {b:.3f}: {_plain(before)} → {_plain(after)}" for a, b, before, after in steps
+            f"t {a:.3f} to {b:.3f}: {plain(before)} → {plain(after)}" for a, b, before, after in steps
         ],
         hovertemplate="%{hovertext}, %{y:.3f}<extra></extra>",
         showlegend=False,
@@ -80,11 +80,11 @@ def crossings_table(crossings: Crossings) -> str:
         here = crossings.layer == part.layer
         counts = (here.sum(), part.hamming, (here & returns).sum())
         cells = (part.layer, *counts, part.method, part.missed, part.site.premises)
-        rows.append("".join(f"<td>{_plain(str(cell))}</td>" for cell in cells))
+        rows.append("".join(f"<td>{plain(str(cell))}</td>" for cell in cells))
     names = "layer|crossings|bits that differ|of neurons that return|found by|missed at most|premises"
     head = "".join(f"<th>{name}</th>" for name in names.split("|"))
-    ends = " → ".join(f"<bdi>{_plain(prompt)}</bdi>" for prompt in crossings.prompts)
+    ends = " → ".join(f"<bdi>{plain(prompt)}</bdi>" for prompt in crossings.prompts)
     where = f"{crossings.shape} in {crossings.space} of layer {crossings.site.layer}"
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<p>{ends}<br>{_plain(where)}, length {crossings.length:.4g}</p>{table}"
+    return f"<p>{ends}<br>{plain(where)}, length {crossings.length:.4g}</p>{table}"

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polytope_lm import predictions
+    from polytope_lm import predictions, worlds
     from polytope_lm.codes.capture import capture, encode
     from polytope_lm.codes.codes import Codes
     from polytope_lm.codes.store import CodeStore, open_store
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.loading import load, wrap
     from polytope_lm.paths.directions import direction_path, random_path
     from polytope_lm.paths.path import path
+    from polytope_lm.predictions.calibration import calibrate
     from polytope_lm.representations import representation
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ _HOMES = {
     "path": "polytope_lm.paths.path",
     "direction_path": "polytope_lm.paths.directions",
     "random_path": "polytope_lm.paths.directions",
+    "calibrate": "polytope_lm.predictions.calibration",
     "representation": "polytope_lm.representations",
     "PolytopeError": "polytope_lm.errors",
 }
@@ -39,6 +41,7 @@ __all__ = [
     "CodeStore",
     "Codes",
     "PolytopeError",
+    "calibrate",
     "capture",
     "direction_path",
     "documents",
@@ -49,14 +52,15 @@ __all__ = [
     "predictions",
     "random_path",
     "representation",
+    "worlds",
     "wrap",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import polytope_lm` stays instant."""
-    if name == "predictions":
-        return importlib.import_module("polytope_lm.predictions")
+    if name in {"predictions", "worlds"}:
+        return importlib.import_module(f"polytope_lm.{name}")
     if name not in _HOMES:
         msg = f"module 'polytope_lm' has no attribute {name!r}"
         raise AttributeError(msg)

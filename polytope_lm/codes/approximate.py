@@ -204,7 +204,7 @@ def _bits_to_draw(
     rng: np.random.Generator,
 ) -> int:
     """Return the number of bits, whole words or all, with the least cost predicted on some pairs."""
-    width = 8 * packed.shape[1]
+    width = 8 * int(packed.shape[1])
     if expected_recall == 1:
         return width
     some = rng.choice(len(queries), size=min(_PILOT_QUERIES, len(queries)), replace=False)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.clusters import clusters
     from polytope_lm.predictions.groups import groups
     from polytope_lm.predictions.multiverse import multiverse
+    from polytope_lm.predictions.neurons import neuron, rank_neurons
     from polytope_lm.predictions.overview import overview
     from polytope_lm.predictions.senses import senses
 
@@ -28,8 +29,10 @@ _HOMES = {
     "clusters": "clusters",
     "groups": "groups",
     "multiverse": "multiverse",
+    "neuron": "neurons",
     "overview": "overview",
     "partition": "clusterers",
+    "rank_neurons": "neurons",
     "senses": "senses",
 }
 
@@ -40,8 +43,10 @@ __all__ = [
     "clusters",
     "groups",
     "multiverse",
+    "neuron",
     "overview",
     "partition",
+    "rank_neurons",
     "senses",
 ]
 

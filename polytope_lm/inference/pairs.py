@@ -36,6 +36,7 @@ class PairScore:
         alone: tokens in a group without another one of another document, left out.
         noise: tokens in no group, left out.
         movable: tokens whose identity several groups have: only these move in `matched`.
+        beyond: tokens in a group that were not looked at, because pairs of so many cost too much.
 
     """
 
@@ -46,6 +47,7 @@ class PairScore:
     alone: int
     noise: int
     movable: int
+    beyond: int = 0
 
     @property
     def value(self) -> float:

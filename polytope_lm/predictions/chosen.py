@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.inference.pairs import PairScore
 
 PAIRS, NULLS, SPLITS, ITEMS = range(100, 104)
 """What a seed is for in the scores of groups: tokens of the pairs, random groups, thirds of the documents,
@@ -56,6 +58,12 @@ def affordable(groups: Int[np.ndarray, " n"], tokens: int, seed: int) -> Int[np.
         rng = np.random.default_rng(derived(seed, PAIRS))
         inside = np.sort(rng.choice(inside, size=tokens, replace=False))
     return inside
+
+
+def of_all(score: PairScore, groups: Int[np.ndarray, " n"], chosen: int) -> PairScore:
+    """Return a score of some of the tokens with the noise of all, and how many were not drawn."""
+    noise = int((groups == NOISE).sum())
+    return replace(score, noise=noise, beyond=len(groups) - noise - chosen)
 
 
 def documents_and_words(

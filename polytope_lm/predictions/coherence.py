@@ -18,7 +18,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.pairs import PairScore, inside_groups
 from polytope_lm.models.embedding import mean_pooled
 from polytope_lm.models.loading import Model, load
-from polytope_lm.predictions.chosen import NULLS, affordable, documents_and_words, rows_of
+from polytope_lm.predictions.chosen import NULLS, affordable, documents_and_words, of_all, rows_of
 from polytope_lm.predictions.seeds import derived
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ def context_coherence(
     near = context_likeness(codes, at[some], encoder, characters)
     documents, words = documents_and_words(codes, at[some])
     nulls = derived(seed, NULLS)
-    return inside_groups(
+    found = inside_groups(
         near, groups[some], better="higher", apart=documents, token=words, draws=draws, seed=nulls
     )
+    return of_all(found, groups, len(some))

@@ -21,7 +21,7 @@ from polytope_lm.codes.again import at_hand, read_again
 from polytope_lm.inference.divergence import js_divergences
 from polytope_lm.inference.pairs import PairScore, inside_groups
 from polytope_lm.models.next_token import check_logits, logits_at
-from polytope_lm.predictions.chosen import NULLS, affordable, documents_and_words, rows_of
+from polytope_lm.predictions.chosen import NULLS, affordable, documents_and_words, of_all, rows_of
 from polytope_lm.predictions.seeds import derived
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def next_token_agreement(
     near = next_token_divergences(codes, at[some], model)
     documents, words = documents_and_words(codes, at[some])
     nulls = derived(seed, NULLS)
-    return inside_groups(
+    found = inside_groups(
         near, groups[some], better="lower", apart=documents, token=words, draws=draws, seed=nulls
     )
+    return of_all(found, groups, len(some))

@@ -7,7 +7,7 @@ Interrupted, it goes on where it stopped; with all runs there, it only prints th
 
 Worlds: `code 0.04` and `code 0.02` (power), `direction`, `null equal`, `null zipf` (false positives), and
 `smollm2 4`, `smollm2 15`, `smollm2 26`: SmolLM2's codes at these layers, labels exchanged between documents.
-Their text is the built-in sample's unless `--corpus FILE --label NAME` say otherwise.
+Their text is the beginnings of the built-in sample's documents unless `--corpus FILE --label NAME` say otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import mean
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from polytope_lm.codes.codes import Codes
+    from polytope_lm.documents.document import Document
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 K, DRAWS, HALVES, EFFECT = 50, 3, 200, 0.01
@@ -60,7 +62,7 @@ WORLDS: dict[str, Callable[[int], Codes]] = {
 }
 REAL = ("smollm2 4", "smollm2 15", "smollm2 26")
 ALL = (*WORLDS, *REAL)
-TOKENS = 2000
+TOKENS, CHARACTERS = 2000, 1200
 
 
 def planted_run(world: str, seed: int) -> dict[str, Any]:
@@ -101,15 +103,23 @@ def capture(out: Path, corpus: str | None) -> None:
     import polytope_lm as plm  # noqa: PLC0415
 
     layers = [int(world.split()[1]) for world in REAL]
-    source = plm.documents() if corpus is None else plm.documents(corpus)
+    source = plm.documents("sample" if corpus is None else corpus)
     plm.capture(
         plm.load("smollm2-135m"),
-        source,
+        [beginning(document) for document in source],
         layers=layers,
         to=out / "smollm2",
         keep=("u", "h"),
         tokens="random:40",
     )
+
+
+def beginning(document: Document) -> Document:
+    """Return a document's first `CHARACTERS`, so that no document is most of the sample."""
+    spans = tuple(
+        replace(span, end=min(span.end, CHARACTERS)) for span in document.spans if span.start < CHARACTERS
+    )
+    return replace(document, text=document.text[:CHARACTERS], spans=spans)
 
 
 def one_run(job: tuple[str, int, str, str]) -> dict[str, Any]:
@@ -140,14 +150,19 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def missing_jobs(path: Path, wanted: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return the runs that are not in the file yet."""
+    done = {(line["world"], line["seed"]) for line in read_lines(path)}
+    return [each for each in wanted if each not in done]
+
+
 def run_all(options: Namespace) -> list[dict[str, Any]]:
     """Do the runs that are not there yet and return all that were asked for."""
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "runs.jsonl"
-    done = {(line["world"], line["seed"]) for line in read_lines(path)}
     wanted = [(world, seed) for world in options.worlds for seed in range(options.runs)]
-    jobs = [(world, seed, str(out), options.label) for world, seed in wanted if (world, seed) not in done]
+    jobs = [(world, seed, str(out), options.label) for world, seed in missing_jobs(path, wanted)]
     if any(world in REAL for world, *_ in jobs):
         capture(out, options.corpus)
     # A file that was cut off in mid-line gets a line end, so that the next run does not continue it.
@@ -157,7 +172,7 @@ def run_all(options: Namespace) -> list[dict[str, Any]]:
     context = multiprocessing.get_context("spawn")
     with path.open("a", encoding="utf-8") as file, context.Pool(options.jobs) as pool:
         file.write("\n" if cut else "")
-        for line in pool.imap_unordered(one_run, jobs, chunksize=10):
+        for line in pool.imap_unordered(one_run, jobs, chunksize=5):
             file.write(json.dumps(line) + "\n")
             file.flush()
     asked = set(wanted)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.loading import load, wrap
     from polytope_lm.paths.directions import direction_path, random_path
     from polytope_lm.paths.path import path
+    from polytope_lm.paths.slices import slice  # noqa: A004 - `plm.slice`
     from polytope_lm.predictions.calibration import calibrate
     from polytope_lm.representations import representation
 
@@ -30,6 +31,7 @@ _HOMES = {
     "CodeStore": "polytope_lm.codes.store",
     "open_store": "polytope_lm.codes.store",
     "path": "polytope_lm.paths.path",
+    "slice": "polytope_lm.paths.slices",
     "direction_path": "polytope_lm.paths.directions",
     "random_path": "polytope_lm.paths.directions",
     "calibrate": "polytope_lm.predictions.calibration",
@@ -52,6 +54,7 @@ __all__ = [
     "predictions",
     "random_path",
     "representation",
+    "slice",
     "worlds",
     "wrap",
 ]

@@ -13,6 +13,8 @@ from polytope_lm.cli.again import ModelHere, Needed, model_of
 from polytope_lm.cli.terminal import emit, progress, say, show_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from polytope_lm.codes.store import CodeStore
     from polytope_lm.predictions.overview import CodeOverview
     from polytope_lm.predictions.results import ClustersResult, Estimate, Settings
@@ -28,6 +30,22 @@ Clusters = Annotated[
 Tokens = Annotated[int, typer.Option(min=2, help="Compare so many tokens at most.")]
 Resamples = Annotated[int, typer.Option(min=2, help="Halves of the documents behind each interval.")]
 Smallest = Annotated[float, typer.Option(min=0, help="The smallest difference of interest.")]
+Extra = Annotated[
+    str, typer.Option(metavar="all/NAME,...", help="Other representations and controls to show besides.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...",
+        help="Controls: the model with its weights permuted, untrained. Both with --extra all.",
+    ),
+]
+Multiverse = Annotated[
+    bool, typer.Option("--multiverse", help="Sweep k, seeds and clusterers too, into multiverse.json.")
+]
+Groups = Annotated[
+    bool, typer.Option("--groups", help="Score the clusters in every other way, into groups.json.")
+]
 
 
 @app.callback()
@@ -39,31 +57,39 @@ def _group() -> None:
 def clusters(  # noqa: PLR0913
     store: o.StorePath, *, label: Label, out: o.Out, layers: o.Layers = "all", k: Clusters = None,
     tokens: Tokens = 6000, seed: o.Seed = 0, resamples: Resamples = 200,
-    smallest_effect: Smallest = 0.01, model: ModelHere = None, trust_remote_code: o.Trust = False,
-    json: o.Json = False,
+    smallest_effect: Smallest = 0.01, extra: Extra = "", weights: Weights = None,
+    multiverse: Multiverse = False, groups: Groups = False, model: ModelHere = None,
+    trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Prediction 1: do clusters of codes mean more than clusters of directions.
 
     A store captured without --keep u,h has its model run again. Writes result.json, tokens.parquet,
-    overview.json and report.html.
+    overview.json and report.html. What --extra, --weights, --multiverse and --groups add is shown and is
+    never part of the verdict.
 
     \b
     Example:
       polytope-lm test clusters store --label upos --layers 2 --out results
     """  # noqa: D301
     chosen = o.parse_layers(layers)
+    asked = None if weights is None else o.parse_names(weights)
     from polytope_lm.codes.store import open_store  # noqa: PLC0415
     from polytope_lm.predictions import clusters as compare  # noqa: PLC0415
     from polytope_lm.predictions import overview  # noqa: PLC0415
 
     opened = _with_directions(open_store(store), model, trust=trust_remote_code)
+    opened = _with_weights(opened, asked, extra, model, trust=trust_remote_code)
     with progress("comparing") as told:
         wanted = None if isinstance(chosen, str) else chosen
         result = compare(
             opened, wanted, label, k=k, tokens=tokens, seed=seed, resamples=resamples,
-            smallest_effect=smallest_effect, progress=told,
+            smallest_effect=smallest_effect, extra=_names(extra), weights=asked, progress=told,
         )  # fmt: skip
-    result = replace(result, command=_command(store, out, layers, result.settings, model))
+    besides = {
+        "extra": extra or None, "weights": weights, "multiverse": multiverse, "groups": groups, "model": model
+    }  # fmt: skip
+    result = replace(result, command=_command(store, out, layers, result.settings, besides))
+    _more(opened, result, out, multiverse=multiverse, groups=groups)
     page = write_results(out, result, overview(opened))
     if json:
         emit({**result.to_dict(), "report": str(page)})
@@ -83,16 +109,77 @@ def _with_directions(store: "CodeStore", name: str | None, *, trust: bool) -> "C
     return with_model(store, model_of(store, name, needed, trust=trust))
 
 
-def _command(store: Path, out: Path, layers: str, settings: "Settings", model: str | None) -> str:
+def _with_weights(
+    store: "CodeStore", asked: tuple[str, ...] | None, extra: str, name: str | None, *, trust: bool
+) -> "CodeStore":
+    """Return a store that has its model at hand where controls of the weights may be wanted.
+
+    Those that `--extra all` brings along are left out where the model is gone, and the result says so.
+    """
+    if store.model is not None or not (asked or (asked is None and extra == "all")):
+        return store
+    from polytope_lm.codes.capture import with_model  # noqa: PLC0415
+    from polytope_lm.errors import PolytopeError  # noqa: PLC0415
+
+    needed = Needed("for its weights permuted or untrained", "give --model, or leave out --weights")
+    try:
+        return with_model(store, model_of(store, name, needed, trust=trust))
+    except PolytopeError:
+        if asked or name is not None:
+            raise
+        return store
+
+
+def _names(text: str) -> tuple[str, ...] | str:
+    """Read `all` or names divided by commas, which some names have inside: the longest known name counts."""
+    if text.strip() == "all":
+        return "all"
+    from polytope_lm.predictions.nulls import NULLS  # noqa: PLC0415
+    from polytope_lm.representations import registered  # noqa: PLC0415
+
+    known = {*NULLS, *(each.name for each in registered())}
+    parts, names = [part.strip() for part in text.split(",") if part.strip()], []
+    while parts:
+        ends = range(len(parts), 0, -1)
+        end = next((end for end in ends if ", ".join(parts[:end]) in known), 1)
+        names.append(", ".join(parts[:end]))
+        del parts[:end]
+    return tuple(names)
+
+
+def _more(store: "CodeStore", result: "ClustersResult", out: Path, *, multiverse: bool, groups: bool) -> None:
+    """Write what else was asked for beside the result: multiverse.json, groups.json (one a layer)."""
+    layers, settings = [layer.layer for layer in result.layers], result.settings
+    if multiverse:
+        from polytope_lm.predictions import multiverse as sweep  # noqa: PLC0415
+
+        with progress("sweeping") as told:
+            sweep(
+                store, layers, labels=settings.label, tokens=settings.max_tokens, progress=told,
+                sample_seeds=range(settings.seed, settings.seed + 3),
+            ).save(out)  # fmt: skip
+    if groups:
+        from polytope_lm.predictions import groups as score  # noqa: PLC0415
+
+        for layer in layers:
+            with progress(f"scoring groups of layer {layer}") as told:
+                found = score(store, result, layer, seed=settings.seed, progress=told)
+            found.save(out if len(layers) == 1 else out / f"layer-{layer:02d}")
+
+
+def _command(
+    store: Path, out: Path, layers: str, settings: "Settings", besides: "Mapping[str, object]"
+) -> str:
     """Return the command that reproduces a comparison, every choice spelled out."""
     options: dict[str, object] = {
         "label": settings.label, "layers": layers, "k": settings.k, "tokens": settings.max_tokens,
         "seed": settings.seed, "resamples": settings.resamples,
         "smallest-effect": settings.smallest_effect, "out": out,
     }  # fmt: skip
-    if model is not None:
-        options["model"] = model
     words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    for name, value in besides.items():
+        if value is not None and value is not False:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return shlex.join(["polytope-lm", "test", "clusters", str(store), *words])
 
 

@@ -155,7 +155,7 @@ class AlignmentResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; `from_dict` is its inverse."""
-        return {"format": FORMAT, **asdict(self), "verdict": self.verdict}
+        return {"format": FORMAT, "prediction": "alignment", **asdict(self), "verdict": self.verdict}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AlignmentResult:

@@ -121,10 +121,10 @@ def measure_pair(
 
     """
     free = lock or threading.Lock()
-    with free:
+    with free:  # a norm may be run to read its gain, so the geometry too
         path = make_path(model, *pair.prompts, layer=layer, kind=kind)
         run = _Run(path, free, with_u=planes is not None)
-    own = path.crossings()
+        own, apart = path.crossings(), _distances(path)
     followed = follow(run.at, evaluations=EVALUATIONS, signs=len(run.later))
     ends = [((h[0] > 0) != (h[-1] > 0)).sum() for h in followed.values[: len(run.later)]]
     inside, hamming = float(len(own)), float(own.layers[0].hamming)
@@ -136,7 +136,7 @@ def measure_pair(
         HAMMING_IN: hamming, HAMMING_DOWN: down_hamming, LENGTH: float(path.length),
         MISSED: float(sum(followed.missed_at_most(number) for number in range(len(run.later)))),
     }  # fmt: skip
-    row |= _distances(path) | run.output(followed)
+    row |= apart | run.output(followed)
     return row | (_plane_counts(planes, run, followed) if planes is not None else {})
 
 

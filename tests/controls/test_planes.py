@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from polytope_lm.controls.planes import rate_matched_planes
@@ -24,7 +26,7 @@ def test_crossings_are_sign_changes_along_the_path() -> None:
     h = path.astype(np.float32) @ planes.normals[3].T - planes.thresholds[3]
     for draw in range(2):
         mine = h[:, draw * 11 : (draw + 1) * 11] > 0
-        assert crossed[draw] == sum((a != b).sum() for a, b in zip(mine, mine[1:], strict=False))
+        assert crossed[draw] == sum((a != b).sum() for a, b in pairwise(mine))
         assert apart[draw] == (mine[0] != mine[-1]).sum()
     assert (crossed >= apart).all()
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from polytope_lm.models.sites import Site
-    from polytope_lm.predictions.overview import CodeOverview
+    from polytope_lm.predictions.boundary_results import BoundariesResult
     from polytope_lm.predictions.results import ClustersResult
+    from polytope_lm.report.results import Results
     from polytope_lm.report.strips import PairView
 
 Rows = tuple[tuple[str, str], ...]
@@ -68,64 +69,47 @@ class PageFacts:
         return {name: getattr(self, name) for name in names}
 
 
-def gather(
-    clusters: ClustersResult | None, pairs: Sequence[PairView], overview: CodeOverview | None
-) -> PageFacts:
+def gather(results: Results, pairs: Sequence[PairView]) -> PageFacts:
     """Collect what the page says in words from whatever results there are."""
-    provenance = _provenance(clusters, pairs, overview)
-    sites = _sites(clusters, pairs, overview)
-    command = clusters.command if clusters is not None else ""
+    clusters = results.clusters
+    sites = _sites(results, pairs)
+    every = (clusters, results.boundaries, results.alignment, results.multiverse, *results.groups)
     return PageFacts(
-        model=str(provenance.get("model", "model not recorded")),
+        model=str(results.provenance.get("model", "model not recorded")),
         version=version("polytope-lm"),
-        command=command,
-        facts=_footer(clusters, overview, provenance, sites),
-        outcomes=() if clusters is None else _outcomes(clusters),
+        command=next((one.command for one in every if one is not None), ""),
+        facts=_footer(results, sites),
+        outcomes=_outcomes(clusters or results.boundaries),
         legend=() if clusters is None else _legend(clusters),
         shared=None if clusters is None else _shared(clusters),
         hues=() if clusters is None else _hues(clusters),
         sites=tuple(sites),
-        tables=tuple(_tables(clusters, provenance)),
+        tables=tuple(_tables(clusters, results.provenance)),
     )
 
 
-def _provenance(
-    clusters: ClustersResult | None, pairs: Sequence[PairView], overview: CodeOverview | None
-) -> Mapping[str, Any]:
-    if clusters is not None:
-        return clusters.provenance
-    if overview is not None:
-        return overview.provenance
-    return pairs[0].provenance
-
-
-def _sites(
-    clusters: ClustersResult | None, pairs: Sequence[PairView], overview: CodeOverview | None
-) -> list[Site]:
-    every: list[Site] = []
-    if clusters is not None:
-        every += [layer.site for layer in clusters.layers]
-    if overview is not None:
-        every += [layer.site for layer in overview.layers]
-    for pair in pairs:
-        every += pair.sites
+def _sites(results: Results, pairs: Sequence[PairView]) -> list[Site]:
+    every: list[Site] = [site for pair in pairs for site in pair.sites]
+    for one in (results.clusters, results.overview, results.boundaries, results.alignment):
+        if one is not None:
+            every += [layer.site for layer in one.layers]
     return sorted(dict.fromkeys(every), key=lambda site: (site.layer, site.kind))
 
 
-def _footer(
-    clusters: ClustersResult | None,
-    overview: CodeOverview | None,
-    provenance: Mapping[str, Any],
-    sites: Sequence[Site],
-) -> Rows:
+def _footer(results: Results, sites: Sequence[Site]) -> Rows:
+    clusters, overview, provenance = results.clusters, results.overview, results.provenance
     rows = [("model", _short(provenance.get("model", "not recorded")))]
     compared = sites if clusters is None else [layer.site for layer in clusters.layers]
-    rows.append(("layers", ranges(site.layer for site in compared)))
+    if compared:
+        rows.append(("layers", ranges(site.layer for site in compared)))
     if clusters is not None:
         sample = clusters.sample
         rows.append(("n", f"{sample.tokens:,} tokens, {sample.documents:,} documents"))
         rows.append(("label", clusters.settings.label))
         rows.append(("seed", str(clusters.settings.seed)))
+    elif results.boundaries is not None:
+        rows.append(("n", f"{results.boundaries.layers[0].pairs:,} pairs"))
+        rows.append(("seed", str(results.boundaries.settings.seed)))
     elif overview is not None and overview.layers:
         rows.append(("n", f"{overview.layers[0].tokens:,} tokens, {overview.documents:,} documents"))
     if "dtype" in provenance:
@@ -133,10 +117,12 @@ def _footer(
     return tuple(rows)
 
 
-def _outcomes(clusters: ClustersResult) -> Rows:
-    rows = []
+def _outcomes(tested: ClustersResult | BoundariesResult | None) -> Rows:
+    rows: list[tuple[str, str]] = []
+    if tested is None:
+        return ()
     for outcome in OUTCOMES:
-        layers = [layer.layer for layer in clusters.layers if layer.verdict.outcome == outcome]
+        layers = [layer.layer for layer in tested.layers if layer.verdict.outcome == outcome]
         if layers:
             rows.append((outcome, f"layer{'s' * (len(layers) > 1)} {ranges(layers)}"))
     return tuple(rows)

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.crossings import Crossings
+from polytope_lm.predictions.alignment_results import AlignmentResult
+from polytope_lm.predictions.boundary_results import BoundariesResult
+from polytope_lm.predictions.group_results import GroupScores
 from polytope_lm.predictions.overview import CodeOverview
 from polytope_lm.predictions.results import ClustersResult
+from polytope_lm.predictions.specifications import Multiverse
 from polytope_lm.report.page import write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+_FILES = (  # in this order
+    "result.json",
+    "overview.json",
+    "multiverse.json",
+    "groups.json",
+    "layer-*/groups.json",
+    "crossings*.json",
+)
+_SEVERAL = ("groups", "crossings")
 
 
 def from_directories(
@@ -21,8 +35,9 @@ def from_directories(
 ) -> Path:
     """Write one page from saved results.
 
-    A directory may hold `result.json` (with `tokens.parquet` beside it), `overview.json` and any number of
-    `crossings*.json`. One page has one comparison of clusters and one overview; crossings add up.
+    A directory may hold `result.json` (of clusters, with `tokens.parquet` beside it, of boundaries or of
+    alignment), `overview.json`, `multiverse.json`, `groups.json` (or one in each `layer-*/`), and any number
+    of `crossings*.json`. One page has one of each kind, but that crossings and scores of groups add up.
 
     Args:
         directories: where results are.
@@ -34,41 +49,63 @@ def from_directories(
 
     Raises:
         PolytopeError: a directory is missing or has no result, a file is not what its name says, or two
-            directories both have a comparison.
+            directories have results of one kind.
 
     """
-    clusters: ClustersResult | None = None
-    overview: CodeOverview | None = None
-    crossings: list[Crossings] = []
+    found: dict[str, Any] = {}
     for folder in (Path(directory) for directory in directories):
-        found = _results_in(folder)
-        if "result.json" in found:
-            if clusters is not None:
-                msg = f"{str(folder)!r} holds a second clusters result; write a page for each"
-                raise PolytopeError(msg)
-            clusters = ClustersResult.load(folder)
-        if "overview.json" in found:
-            overview = _overview(folder / "overview.json")
-        crossings += [Crossings.load(folder / name) for name in found if name.startswith("crossings")]
-    if clusters is None and overview is None and not crossings:
+        for kind, one in _read(folder):
+            if kind in _SEVERAL:
+                found[kind] = (*found.get(kind, ()), one)
+            elif kind in found:
+                raise PolytopeError(f"{str(folder)!r} holds a second {kind} result; write a page for each")
+            else:
+                found[kind] = one
+    if not found:
         msg = "no directories given; name at least one that holds results, such as polytope-lm report DIR"
         raise PolytopeError(msg)
-    return write(path, clusters=clusters, crossings=crossings, overview=overview, title=title)
+    return write(path, **found, title=title)
+
+
+def _read(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Yield every result in a directory with its kind."""
+    names = _results_in(folder)
+    for name in names:
+        file = folder / name
+        if name == "result.json":
+            yield _tested(folder)
+        elif name == "overview.json":
+            yield "overview", _overview(file)
+        elif name == "multiverse.json":
+            yield "multiverse", Multiverse.load(folder)
+        elif file.name == "groups.json":
+            yield "groups", GroupScores.load(file.parent)
+        else:
+            yield "crossings", Crossings.load(file)
+
+
+def _tested(folder: Path) -> tuple[str, Any]:
+    """Read `result.json`, whichever prediction it is of."""
+    try:
+        kind = json.loads((folder / "result.json").read_text(encoding="utf-8"))["prediction"]
+    except (ValueError, KeyError, TypeError):
+        kind = "clusters"  # whose own error says what is wrong
+    if kind == "boundaries":
+        return kind, BoundariesResult.load(folder)
+    if kind == "alignment":
+        return kind, AlignmentResult.load(folder / "result.json")
+    return "clusters", ClustersResult.load(folder)
 
 
 def _results_in(folder: Path) -> list[str]:
     if not folder.is_dir():
         msg = f"{str(folder)!r} is not a directory; give one that `polytope-lm test` or `demo` has written"
         raise PolytopeError(msg)
-    names = sorted(
-        file.name
-        for pattern in ("crossings*.json", "overview.json", "result.json")
-        for file in folder.glob(pattern)
-    )
+    names = [str(file.relative_to(folder)) for pattern in _FILES for file in sorted(folder.glob(pattern))]
     if not names:
         msg = (
-            f"no result in {str(folder)!r} (no result.json, overview.json or crossings*.json); write one "
-            "with `polytope-lm test clusters ... --out DIR`"
+            f"no result in {str(folder)!r} (none of {', '.join(_FILES)}); write one with `polytope-lm test "
+            "clusters ... --out DIR`"
         )
         raise PolytopeError(msg)
     return names

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import hashlib
 import os
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,20 @@ from markupsafe import Markup
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.results import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
-from polytope_lm.report import browser, facts, figures, strips
+from polytope_lm.report import browser, drawn, facts, figures, strips
 from polytope_lm.report.inert import bdi, visible
+from polytope_lm.report.results import Results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polytope_lm.paths.crossings import Crossings
+    from polytope_lm.predictions.alignment_results import AlignmentResult
+    from polytope_lm.predictions.boundary_results import BoundariesResult
+    from polytope_lm.predictions.group_results import GroupScores
     from polytope_lm.predictions.overview import CodeOverview
     from polytope_lm.predictions.results import ClustersResult, Difference, Estimate, LayerComparison
+    from polytope_lm.predictions.specifications import Multiverse
 
 _SCRIPTS = ("core", "figures", "tables", "tabs", "search", "clusters", "map", "crossings", "start")
 _HEADLINE_CELLS = ((AMI, BEST_COSINE), (AMI, SIMHASH), (AGREEMENT, BEST_COSINE), (AGREEMENT, SIMHASH))
@@ -40,6 +46,10 @@ def write(
     clusters: ClustersResult | None = None,
     crossings: Sequence[Crossings] = (),
     overview: CodeOverview | None = None,
+    multiverse: Multiverse | None = None,
+    groups: Sequence[GroupScores] = (),
+    boundaries: BoundariesResult | None = None,
+    alignment: AlignmentResult | None = None,
     title: str | None = None,
 ) -> Path:
     """Write the results as one self-contained page. Any part may be missing; its tab is then missing too.
@@ -49,6 +59,10 @@ def write(
         clusters: prediction 1 put to the test.
         crossings: boundaries crossed between prompts, one a pair; the first one is on the first screen.
         overview: firing rates and ambiguous bits of each layer.
+        multiverse: every choice that could have been made otherwise.
+        groups: further scores of the clusters, one a layer.
+        boundaries: prediction 2 put to the test.
+        alignment: whether boundaries are dense where the output changes.
         title: stands in the page's head; the model's name by default.
 
     Returns:
@@ -58,22 +72,19 @@ def write(
         PolytopeError: there is nothing to show, or the place cannot be written to.
 
     """
-    if clusters is None and not crossings and overview is None:
-        msg = f"nothing to write to {str(path)!r}: give clusters=, crossings= or overview="
+    results = Results(clusters, tuple(crossings), overview, multiverse, tuple(groups), boundaries, alignment)
+    if not results:
+        msg = f"nothing to write to {str(path)!r}: give a result, such as clusters= or crossings="
         raise PolytopeError(msg)
-    html = _render(clusters, strips.pair_views(crossings), overview, title)
-    return _write_whole(Path(path), html)
+    return _write_whole(Path(path), _render(results, title))
 
 
-def _render(
-    clusters: ClustersResult | None,
-    pairs: Sequence[strips.PairView],
-    overview: CodeOverview | None,
-    title: str | None,
-) -> str:
+def _render(results: Results, title: str | None) -> str:
     scripts = [_inline(_plotly()), *(_inline(_static(f"{name}.js")) for name in _SCRIPTS)]
-    data = _data(clusters, pairs, overview)
-    page = facts.gather(clusters, pairs, overview)
+    pairs = strips.pair_views(results.crossings)
+    data = _data(results, pairs)
+    page = facts.gather(results, pairs)
+    browsable = bool(data["layers"])
     return (
         _environment()
         .get_template("page.html.j2")
@@ -84,50 +95,71 @@ def _render(
             css=_inline(_static("report.css")),
             scripts=scripts,
             data=data,
-            tabs=_tabs(clusters, pairs, overview, browsable=bool(data["layers"])),
-            clusters=clusters,
+            tabs=_tabs(results, browsable=browsable),
             pairs=pairs,
             methods=strips.later_methods(pairs),
-            overview=overview,
-            browsable=bool(data["layers"]),
+            browsable=browsable,
             scores=SCORES,
             headline_cells=_HEADLINE_CELLS,
+            heights={name: drawn.height(figure, 420) for name, figure in data["figures"].items()},
+            **{each.name: getattr(results, each.name) for each in fields(results)},
             **page.for_template(),
         )
     )
 
 
-def _data(
-    clusters: ClustersResult | None, pairs: Sequence[strips.PairView], overview: CodeOverview | None
-) -> dict[str, Any]:
-    drawn: dict[str, figures.Figure] = {}
-    if clusters is not None:
-        drawn["differences"] = figures.differences_figure(clusters)
-        drawn |= {f"scores-{row}": figures.scores_figure(layer) for row, layer in enumerate(clusters.layers)}
-    if overview is not None:
-        drawn["rates"] = figures.rates_figure(overview)
-    if pairs:
-        drawn["strip"] = (
-            strips.layers_figure(pairs[0], 0) if clusters is None else strips.first_figure(pairs[0])
-        )
-        drawn |= {f"pair-{index}": strips.layers_figure(pair, index) for index, pair in enumerate(pairs)}
+def _data(results: Results, pairs: Sequence[strips.PairView]) -> dict[str, Any]:
+    clusters = results.clusters
     return {
         "tokens": None if clusters is None else browser.tokens_data(clusters),
         "layers": [] if clusters is None else browser.layers_data(clusters),
         "crossings": [pair.packed for pair in pairs],
-        "figures": drawn,
+        "figures": {**_own_figures(results, pairs), **_results_figures(results)},
     }
 
 
-def _tabs(
-    clusters: ClustersResult | None, pairs: Sequence[Any], overview: CodeOverview | None, *, browsable: bool
-) -> list[dict[str, str]]:
+def _own_figures(results: Results, pairs: Sequence[strips.PairView]) -> dict[str, figures.Figure]:
+    found: dict[str, figures.Figure] = {}
+    if results.clusters is not None:
+        found["differences"] = figures.differences_figure(results.clusters)
+        layers = enumerate(results.clusters.layers)
+        found |= {f"scores-{row}": figures.scores_figure(layer) for row, layer in layers}
+    if results.overview is not None:
+        found["rates"] = figures.rates_figure(results.overview)
+    if pairs:
+        alone = results.clusters is None and results.boundaries is None
+        found["strip"] = strips.layers_figure(pairs[0], 0) if alone else strips.first_figure(pairs[0])
+        found |= {f"pair-{index}": strips.layers_figure(pair, index) for index, pair in enumerate(pairs)}
+    return found
+
+
+def _results_figures(results: Results) -> dict[str, figures.Figure]:
+    """Return the figures that results draw of themselves."""
+    found: dict[str, figures.Figure] = {}
+    if results.multiverse is not None:
+        for name, reference in (("cosine", BEST_COSINE), ("simhash", SIMHASH)):
+            # Codes that could be compared with one reference only have one curve.
+            with contextlib.suppress(PolytopeError):
+                found[f"multiverse-{name}"] = drawn.in_style(results.multiverse.plot(reference=reference))
+    if results.boundaries is not None:
+        found["boundaries"] = drawn.in_style(results.boundaries.plot())
+    if results.alignment is not None:
+        found["alignment"] = drawn.in_style(results.alignment.plot())
+    return found
+
+
+def _tabs(results: Results, *, browsable: bool) -> list[dict[str, str]]:
+    clusters, boundaries, pairs = results.clusters, results.boundaries, results.crossings
+    tested = clusters is not None or boundaries is not None
     wanted = (
-        ("overview", "Verdict" if clusters is not None else "Overview", clusters is not None or bool(pairs)),
+        ("overview", "Verdict" if tested else "Overview", tested or bool(pairs)),
         ("controls", "Controls", clusters is not None),
         ("clusters", "Clusters", browsable),
         ("map", "Map", browsable and browser.has_map(clusters)),
-        ("codes", "Codes", overview is not None),
+        ("groups", "More scores", bool(results.groups)),
+        ("multiverse", "Other choices", results.multiverse is not None),
+        ("codes", "Codes", results.overview is not None),
+        ("boundaries", "Boundaries", boundaries is not None or results.alignment is not None),
         ("crossings", "Crossings", bool(pairs)),
         ("about", "How to read it", True),
     )

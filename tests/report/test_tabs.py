@@ -1,0 +1,240 @@
+"""Tabs of the other results: every choice, more scores of groups, boundaries, alignment."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from polytope_lm import report
+from polytope_lm.inference.effects import Effect
+from polytope_lm.inference.intervals import Estimate
+from polytope_lm.inference.nulls import AgainstNull
+from polytope_lm.inference.verdict import Cell, decide
+from polytope_lm.models.sites import Premises, Site
+from polytope_lm.pairs import Problem
+from polytope_lm.predictions.alignment_results import (
+    OTHER_PAIRS,
+    PRIMARY,
+    SCORE,
+    SPEED,
+    AlignedProfile,
+    AlignmentResult,
+    LayerAlignment,
+)
+from polytope_lm.predictions.boundary_results import (
+    Balance,
+    BoundariesResult,
+    BoundarySettings,
+    LayerBoundaries,
+    Shuffled,
+    WeightsControl,
+)
+from polytope_lm.predictions.group_results import (
+    GroupScore,
+    GroupScores,
+    GroupSettings,
+    Lead,
+    RepresentationScores,
+)
+from polytope_lm.predictions.results import SIMHASH
+from polytope_lm.predictions.specifications import Cell as Specification
+from polytope_lm.predictions.specifications import Draw, LeftOut, Multiverse, with_leads
+from polytope_lm.representations.cosine import COSINES
+
+NASTY = "<img src=x onerror='window.hurt = 1'>"
+
+
+def near(value: float, sd: float = 0.01) -> Estimate:
+    return Estimate(value, sd, value - 1.96 * sd, value + 1.96 * sd)
+
+
+def site(layer: int) -> Site:
+    return Site(
+        layer,
+        "gate",
+        f"blocks.{layer}.mlp.hook_gate",
+        96,
+        32,
+        Premises("gated", "silu", biased=False, norm="RMSNorm"),
+    )
+
+
+@pytest.fixture(scope="module")
+def multiverse() -> Multiverse:
+    rng = np.random.default_rng(0)
+    names = {"code": "claim", **dict.fromkeys(COSINES, "reference"), SIMHASH: "control"}
+    cells = [
+        Specification(
+            layer, f"L{layer:02d}.gate", label, clusterer, k, seed, name, role, 900,
+            (Draw(float(rng.uniform(0.1, 0.3)), 0.4 if k is None else 0.0, 20, 0.1),),
+        )
+        for layer in (0, 4)
+        for label in ("upos", NASTY)
+        for clusterer, k in (("k-medoids", 15), ("k-medoids", 30), ("hdbscan", None))
+        for seed in (0, 1)
+        for name, role in names.items()
+    ]  # fmt: skip
+    left_out = (LeftOut("layer 0, seed 1, hdbscan", f"{NASTY} is no label"),)
+    return Multiverse(
+        with_leads(cells), left_out, {}, {"model": "m"}, {}, "plm.predictions.multiverse(codes)"
+    )
+
+
+@pytest.fixture(scope="module")
+def groups() -> GroupScores:
+    null = AgainstNull(0.4, 0.2, 0.05, 4.0, 0.005, 199)
+    scores = (
+        GroupScore("label purity", 0.4, "higher", "share", 880, 20, near(0.4), null, null, NASTY),
+        GroupScore("next-token divergence", 0.31, "lower", "bits", 500, 400, None, null),
+    )
+    each = tuple(
+        RepresentationScores(name, 12, 90, 20, scores, {"stability": "too few documents"})
+        for name in ("code", "centred cosine of h")
+    )
+    settings = GroupSettings("upos", "token_id", 500, 200, 199, 200, 5, 0, "minilm-l6", "40 characters")
+    leads = (Lead("code", "label purity", "centred cosine of h", near(-0.02)),)
+    return GroupScores(
+        settings, "L04.gate", 900, 60, each, leads, {"1-NN accuracy": "no"}, {"model": "m"}, {}, "again"
+    )
+
+
+@pytest.fixture(scope="module")
+def boundaries() -> BoundariesResult:
+    def effect(name: str, how: str, value: float) -> Effect:
+        return Effect(name, how, near(value), near(value), 240)
+
+    def layer(index: int) -> LayerBoundaries:
+        effects = tuple(
+            effect(name, how, value)
+            for name, how, value in (
+                ("crossings", "raw", 0.8),
+                ("cosine distance in h", "raw", 0.79),
+                ("flip-backs", "raw", 0.6),
+                ("flip-backs", "matched", 0.52),
+                ("flip-backs", "regressed", 0.51),
+            )
+        )
+        cells = (Cell("covariates", "AUC", near(0.01)), Cell("hyperplanes", "AUC", near(0.0)))
+        verdict = decide(
+            cells,
+            place=f"Layer {index}",
+            documents=24,
+            smallest_effect=0.02,
+            premises="gated; silu",
+            premises_met=False,
+        )
+        control = WeightsControl(
+            "untrained", effect("flip-backs", "regressed", 0.5), near(0.01), effect("crossings", "raw", 0.7)
+        )
+        left_out = {"path length": "equal to another"}
+        return LayerBoundaries(
+            site(index), 240, 120, 24, "groups", effects, ("endpoint Hamming",), left_out,
+            {"crossings": 340.0, "path length": None}, 0.993, Balance(0.9, 0.1, 0.05), near(0.001),
+            effect("flip-backs", "regressed", 0.5), (0.5, 0.51), (control,),
+            Shuffled(200, 0.5, 0.46, 0.54, 0.05, 0.01, 0.4), 3, cells, verdict,
+        )  # fmt: skip
+
+    settings = BoundarySettings("built-in", "gate", "resid_mid", "line", 0, 200, 0.02, 2, ("untrained",), 200)
+    return BoundariesResult(settings, (layer(0), layer(4)), (Problem(7, NASTY),), {"model": "m"}, {}, "again")
+
+
+@pytest.fixture(scope="module")
+def alignment() -> AlignmentResult:
+    def layer(model: str) -> LayerAlignment:
+        profiles = (
+            AlignedProfile(PRIMARY, near(0.7), near(0.66), near(0.04), near(-0.02)),
+            AlignedProfile(SPEED, near(0.75), near(0.68), near(0.07), None),
+        )
+        return LayerAlignment(model, site(4), 220, 20, 0, profiles, near(3.0), 0.6, 1.4, 0.001, 0.01)
+
+    verdict = decide(
+        [Cell(OTHER_PAIRS, SCORE, near(0.04))],
+        place="Layer 4",
+        documents=220,
+        smallest_effect=0.02,
+        premises="gated",
+        premises_met=False,
+    )
+    return AlignmentResult(
+        {"smallest_effect": 0.02},
+        (layer("m"),),
+        (layer(f"m {NASTY}"),),
+        (near(0.03),),
+        (verdict,),
+        {},
+        "again",
+    )
+
+
+@pytest.fixture(scope="module")
+def page_of_all(
+    tmp_path_factory, clusters_result, crossings_result, multiverse, groups, boundaries, alignment
+):
+    path = tmp_path_factory.mktemp("all") / "report.html"
+    return report.write(
+        path, clusters=clusters_result(tokens=120), crossings=[crossings_result()], multiverse=multiverse,
+        groups=[groups, replace(groups, site="L05.gate")], boundaries=boundaries, alignment=alignment,
+    )  # fmt: skip
+
+
+def test_every_number_is_on_the_page(page_of_all, multiverse, groups, boundaries, alignment):
+    html = page_of_all.read_text(encoding="utf-8")
+    assert NASTY not in html
+    for cell in multiverse.cells:
+        assert f'<td class="num">{cell.ami:.3f}</td>' in html
+    for score in groups.representations[0].scores:
+        assert f">{score.value:.3f}<" in html
+    assert html.count("too few documents") == 4
+    for effect in boundaries.layers[0].effects:
+        assert f">{effect.by_group.low:.3f}<" in html
+    assert "∞" in html
+    assert "path length</bdi> left out: <bdi" in html
+    assert f"{alignment.layers[0].profiles[0].beyond_pairs.value:+.3f}" in html
+    tabs = re.findall(r'id="tab-(\w+)"', html)
+    assert [name for name in tabs if name in {"groups", "multiverse", "boundaries"}] == [
+        "groups",
+        "multiverse",
+        "boundaries",
+    ]
+
+
+@pytest.mark.browser
+def test_figures_are_drawn_in_the_page_s_colours(page_of_all, visit, multiverse):
+    page = visit(page_of_all, "#multiverse").page
+    for name in ("cosine", "simhash"):
+        page.wait_for_selector(f'[data-figure="multiverse-{name}"] svg .point')
+    first = page.locator('[data-figure="multiverse-cosine"] .xy .point')
+    assert first.count() == len(multiverse.leads())
+    page.click("#tab-boundaries")
+    page.wait_for_selector('[data-figure="boundaries"] svg .point')
+    assert page.locator('[data-figure="boundaries"] svg .point').count() == 2 * 6
+    ink = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--code').trim()")
+    colours = page.evaluate(
+        "document.querySelector('[data-figure=boundaries]').data.map(t => t.marker.color)"
+    )
+    assert ink in colours
+    page.wait_for_selector('[data-figure="alignment"] svg .point')
+    assert page.locator('[data-figure="alignment"] svg .point').count() == 4
+
+
+@pytest.mark.browser
+def test_boundaries_alone_have_a_first_screen(tmp_path, visit, boundaries, crossings_result):
+    path = report.write(tmp_path / "b.html", boundaries=boundaries, crossings=[crossings_result()])
+    page = visit(path).page
+    assert page.locator(".verdict h1").inner_text() == boundaries.verdict
+    page.wait_for_selector('#panel-overview [data-figure="boundaries"] svg .point')
+    sizes = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
+    assert sizes == [800, 1280]
+
+
+def test_saved_results_come_back_on_one_page(tmp_path, multiverse, groups, boundaries, alignment):
+    boundaries.save(tmp_path / "b")
+    alignment.save(tmp_path / "a/result.json")
+    multiverse.save(tmp_path / "m")
+    groups.save(tmp_path / "m/layer-04")
+    path = report.from_directories([tmp_path / each for each in "bam"], tmp_path / "r.html")
+    tabs = re.findall(r'id="tab-(\w+)"', path.read_text(encoding="utf-8"))
+    assert tabs == ["overview", "groups", "multiverse", "boundaries", "about"]

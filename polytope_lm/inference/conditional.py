@@ -17,6 +17,7 @@ group (and of two documents, where these are given), the share with the same lab
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -178,8 +179,8 @@ def _adjusted(
 def _sizes(column: Int[np.ndarray, " n"], t: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " k"]]:
     """Return the sizes of the column's classes within each token identity."""
     cells, sizes = np.unique(t * (int(column.max()) + 1) + column, return_counts=True)
-    owner = cells // (int(column.max()) + 1)
-    return np.split(sizes, np.searchsorted(owner, np.arange(1, int(t.max()) + 1)))
+    starts = np.searchsorted(cells // (int(column.max()) + 1), np.arange(int(t.max()) + 2))
+    return [sizes[a:b] for a, b in pairwise(starts)]
 
 
 def _agreement(

@@ -8,12 +8,12 @@ read by the nearest other use of the same word. Beside it stands the share that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, no_type_check
 
+import numba
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.inference.neighbours import strict_neighbours
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -66,30 +66,55 @@ def nearest_label(
         raise PolytopeError(
             f"distances of shape {distance.shape} do not fit {n} labels; give one row and column a token"
         )
-    barred = np.full((n, 1), -1, dtype=np.int32) if excluded is None else excluded
+    if not np.isfinite(distance).all():
+        row = int(np.argwhere(~np.isfinite(distance))[0, 0])
+        raise PolytopeError(f"a distance of token {row} is not finite; look for NaN in the rows")
+    barred = np.full((n, 1), -1, dtype=np.int32) if excluded is None else excluded.astype(np.int32)
     stratum = np.zeros(n, dtype=np.int64) if within is None else np.unique(within, return_inverse=True)[1]
-    near, guess = np.full(n, -1), np.full(n, -1)
     order = np.argsort(stratum, kind="stable")
-    for rows in np.split(order, np.cumsum(np.bincount(stratum))[:-1]):
-        part = np.ascontiguousarray(distance[np.ix_(rows, rows)], dtype=np.float32)
-        local = strict_neighbours(part, barred[rows], 1)[:, 0]
-        near[rows] = np.where(local >= 0, rows[local], -1)
-        guess[rows] = _most_frequent(labels[rows], barred[rows])
+    ends = np.cumsum(np.bincount(stratum))
+    label = np.unique(labels, return_inverse=True)[1].astype(np.int32)
+    near, guess = _read(distance, label, barred, order, ends[stratum])
     found = near >= 0
     correct = found & (labels[near] == labels)
-    by_majority = float((guess == labels)[found].mean()) if found.any() else None
+    by_majority = float((guess == label)[found].mean()) if found.any() else None
     accuracy = float(correct[found].mean()) if found.any() else None
     return NearestLabel(accuracy, by_majority, int(found.sum()), int((~found).sum()), correct, found)
 
 
-def _most_frequent(labels: Int[np.ndarray, " m"], barred: Int[np.ndarray, "m g"]) -> Int[np.ndarray, " m"]:
-    """Return, for each token, the most frequent label of the tokens that it may be compared with."""
-    names, label = np.unique(labels, return_inverse=True)
-    one_hot = np.eye(len(names), dtype=np.int32)[label]
-    out = np.empty(len(labels), dtype=np.int64)
-    for i in range(len(labels)):
-        shared = ((barred == barred[i]) & (barred[i] >= 0)).any(axis=1)
-        shared[i] = True
-        counts = one_hot[~shared].sum(axis=0)
-        out[i] = names[counts.argmax()] if counts.any() else -1
-    return out
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _read(
+    distance: Float[np.ndarray, "n n"],
+    label: Int[np.ndarray, " n"],
+    barred: Int[np.ndarray, "n g"],
+    order: Int[np.ndarray, " n"],
+    end: Int[np.ndarray, " n"],
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Return each token's nearest allowed token, and the most frequent label of all that are allowed.
+
+    `order` has the tokens of one stratum side by side, each in ascending order; `end` says where a token's
+    stratum ends in it.
+    """
+    n = len(label)
+    near = np.full(n, -1, dtype=np.int64)
+    guess = np.full(n, -1, dtype=np.int64)
+    counts = np.zeros(label.max() + 1, dtype=np.int64)
+    first = 0
+    while first < n:
+        last = end[order[first]]
+        for i in order[first:last]:
+            counts[:] = 0
+            for j in order[first:last]:
+                shared = i == j
+                for g in range(barred.shape[1]):
+                    shared = shared or (barred[i, g] >= 0 and barred[i, g] == barred[j, g])
+                if shared:
+                    continue
+                counts[label[j]] += 1
+                if near[i] < 0 or distance[i, j] < distance[i, near[i]]:
+                    near[i] = j
+            if near[i] >= 0:
+                guess[i] = counts.argmax()
+        first = last
+    return near, guess

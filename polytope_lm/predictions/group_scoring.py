@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.intruders import Match
 
 NEIGHBOURS = 10
+INFORMATION = (names.AMI, names.CONDITIONAL)
+"""Mutual informations, adjusted: their halves are read as such (see `inference.intervals`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +86,14 @@ class Scored:
 
 
 def interval(
-    shared: Shared, value: float, halves: Float[np.ndarray, " draws"] | None
+    shared: Shared, score: GroupScore, halves: Float[np.ndarray, " draws"] | None
 ) -> tuple[Estimate | None, str]:
     """Return the interval from halves; where a half has no score, none and why."""
     if halves is None:
         return None, ""
+    documents, mutual = len(np.unique(shared.documents)), score.name in INFORMATION
     try:
-        return estimate(value, halves, len(np.unique(shared.documents))), ""
+        return estimate(score.value, halves, documents, second_order=mutual), ""
     except PolytopeError as error:
         return None, f"no interval: {error}"
 
@@ -292,6 +295,6 @@ def position_scores(
 
 def _scored(shared: Shared, score: GroupScore, halves: Float[np.ndarray, " draws"] | None) -> Scored:
     """Give a score its interval, or say why it has none."""
-    found, why = interval(shared, score.value, halves)
+    found, why = interval(shared, score, halves)
     note = "; ".join(part for part in (score.note, why) if part)
     return Scored(replace(score, interval=found, note=note), halves if found is not None else None)

@@ -355,7 +355,10 @@ def _leads(shared: Shared, found: Mapping[str, Mapping[str, Scored]]) -> tuple[L
             values = [sign * each.score.value for each in theirs]
             halves = np.max([sign * np.asarray(each.halves) for each in theirs], axis=0)
             ahead = sign * np.asarray(mine.halves) - halves
-            lead = estimate(sign * mine.score.value - max(values), ahead, int(shared.documents.max()) + 1)
+            # A difference of entropies given groups is one of mutual informations: H(label) cancels.
+            mutual = score in (*group_scoring.INFORMATION, names.ENTROPY)
+            value, documents = sign * mine.score.value - max(values), int(shared.documents.max()) + 1
+            lead = estimate(value, ahead, documents, second_order=mutual)
             out.append(Lead(name, score, cosines[int(np.argmax(values))], lead))
     return tuple(out)
 

@@ -7,7 +7,7 @@ Interrupted, it goes on where it stopped; with all runs there, it only prints th
 
 Worlds: `code 0.04` and `code 0.02` (power), `direction`, `null equal`, `null zipf` (false positives), and
 `smollm2 4`, `smollm2 15`, `smollm2 26`: SmolLM2's codes at these layers, labels exchanged between documents.
-Their text is the beginnings of the built-in sample's documents unless `--corpus FILE --label NAME` say otherwise.
+Their text is the beginnings of the built-in sample's documents; `--corpus FILE --label NAME` says otherwise.
 """
 
 from __future__ import annotations

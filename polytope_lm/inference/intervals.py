@@ -13,8 +13,9 @@ Draws come in pairs of complements, S and the documents that S leaves out, S'. W
 - mutual information also counts pairs of documents that agree (*second order*, with variance Q): where labels
   have nothing to do with clusters, it is nothing else (L = 0: a degenerate U-statistic). On a half the pairs
   count four times as much, so that `var(h) = L + 2 Q` and `var(m) = Q`, and the plain spread over halves,
-  `L + 3 Q`, is sqrt(3) too wide: it excluded 0 in 0 of 260 null worlds. `L = var(h) - 2 var(m)`, not below
-  0, plus `Q = var(m)` is the variance of the whole.
+  `L + 3 Q`, is sqrt(3) too wide: it excluded 0 in 0 of 260 null worlds. The variance of the whole, `L + Q`,
+  is `var(h) - var(m)`. Of 100 pairs that estimate is noisy, so never less than `var(m) / 2` is taken: a floor
+  at L = 0, `var(m)`, would make the mean of the stated spreads 13 % too wide in null worlds, this one 3 %.
 
 The interval is `point on all documents +/- 1.96 sd`: a percentile interval of the halves would be centred on
 the statistic of *half* the documents, which for AMI and for neighbours is another number.
@@ -102,6 +103,6 @@ def estimate(
     across = float(np.var((pairs[:, 0] - pairs[:, 1]) / 2, ddof=1))
     if second_order:
         shared = float(np.var(pairs.mean(axis=1), ddof=1))
-        across = max(across - 2 * shared, 0.0) + shared
+        across = max(across - shared, shared / 2)
     sd = float(np.sqrt(across))
     return Estimate(value=float(value), sd=sd, low=float(value - Z * sd), high=float(value + Z * sd))

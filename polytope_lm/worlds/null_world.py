@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from polytope_lm.codes.codes import Codes
 
 REGIONS = 50
-LABELS = 4
+LABELS = 2
 STRENGTH = 1.0
 """Standard deviation of the centres, where the noise has 1."""
 
@@ -51,7 +51,7 @@ def null_world(
         documents: how many, of (nearly) equal lengths.
         width: N, the number of random hyperplanes.
         d_model: D, the width of `u`.
-        correlation: intraclass correlation within documents, of regions and, apart from them, of labels.
+        correlation: intraclass correlation of the labels within documents; regions have none.
         seed: of everything.
 
     Returns:
@@ -63,7 +63,7 @@ def null_world(
     """
     rng = np.random.default_rng(seed)
     document = documents_of(tokens, documents)
-    region = correlated(rng, document, shares(REGIONS, sizes), correlation)
+    region = rng.choice(REGIONS, tokens, p=shares(REGIONS, sizes))
     label = correlated(rng, document, shares(LABELS, "equal"), correlation)
     centres = STRENGTH * rng.normal(size=(REGIONS, d_model))
     u = centres[region] + rng.normal(size=(tokens, d_model))

@@ -1,8 +1,8 @@
 """What the worlds of tokens share: documents whose tokens are alike, words without meaning, codes in memory.
 
-Document correlation. A token takes its document's own region (label) with probability `sqrt(c)`, and a region
-(label) of its own else, both from the same distribution. Two tokens of one document then both have the
-document's with probability c: the intraclass correlation of every region's (label's) indicator is c.
+Document correlation. A token takes its document's own label with probability `sqrt(c)`, and a label of its
+own else, both from the same distribution. Two tokens of one document then both have the document's with
+probability c: the intraclass correlation of every label's indicator is c.
 """
 
 from __future__ import annotations
@@ -60,8 +60,17 @@ def correlated(
     document: Int[np.ndarray, " n"],
     share: Float[np.ndarray, " count"],
     correlation: float,
+    shown: float = 1.0,
 ) -> Int[np.ndarray, " n"]:
-    """Draw a region (or label) for each token, with that intraclass correlation within documents.
+    """Draw a label for each token, with that intraclass correlation within documents.
+
+    Args:
+        rng: of everything.
+        document: document of each token.
+        share: how likely each label is.
+        correlation: the intraclass correlation.
+        shown: the share of tokens that will keep these labels; the others know nothing of documents, so
+            these get a correlation of `correlation / shown^2`.
 
     Raises:
         PolytopeError: a correlation outside [0, 1].
@@ -70,7 +79,7 @@ def correlated(
     if not 0 <= correlation <= 1:
         raise PolytopeError(f"document correlation = {correlation}; it goes from 0 to 1")
     home = rng.choice(len(share), int(document.max()) + 1, p=share)
-    own = rng.random(len(document)) < np.sqrt(correlation)
+    own = rng.random(len(document)) < np.sqrt(correlation) / shown
     drawn: Int[np.ndarray, " n"] = rng.choice(len(share), len(document), p=share)
     return np.where(own, home[document], drawn)
 

@@ -117,35 +117,40 @@ def share_prefix(model: Model, input_ids: Int[Tensor, " S"], *, layer: int, posi
     if position == 0 or model.lens is not None or _supported.get(model.hf) is False:
         return None
     ids = input_ids[: position + 1].to(model.device)
-    state = getattr(model.trunk(ids[None, :-1], use_cache=True), "past_key_values", None)
+    entry, end, state = _clean(model, ids[None], layer, use_cache=True)
     layers = getattr(state, "layers", [])
     kinds = {type(part) for part in layers}
     if len(layers) != model.n_layers or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
         _supported[model.hf] = False
         return None
-    cache = _Lent(layers)
-    entry, end = _clean(model, ids[None, -1:], layer, past_key_values=cache, use_cache=True)
+    cache = _Lent(_before_last(model, ids, layers))
     prefix = Prefix(model, int(layer), int(ids[-1]), cache, entry)
     if model.hf not in _supported:
-        _supported[model.hf] = _agrees(prefix, ids, end)
+        _supported[model.hf] = _agrees(prefix, end)
     return prefix if _supported[model.hf] else None
 
 
-def _agrees(prefix: Prefix, ids: Tensor, end: Tensor) -> bool:
+def _before_last(model: Model, ids: Tensor, layers: list[Any]) -> list[Any]:
+    """Take the last token's keys and values away; windows have dropped others for it: run them without."""
+    if any(type(part) is DynamicSlidingWindowLayer for part in layers):
+        state = model.trunk(ids[None, :-1], use_cache=True).past_key_values
+        return list(state.layers)
+    for part in layers:
+        part.keys, part.values = part.keys[:, :, :-1], part.values[:, :, :-1]
+    return layers
+
+
+def _agrees(prefix: Prefix, plain: Tensor) -> bool:
     """Compare the last block's output of the shared runs with a plain forward's."""
-    model = prefix.model
-    _, plain = _clean(model, ids[None], prefix.layer, use_cache=False)
     with prefix.entered(2) as (rows, more):
-        _, shared = _clean(model, rows, model.n_layers - 1, **more)
+        _, shared, _ = _clean(prefix.model, rows, prefix.model.n_layers - 1, **more)
     scale = float(plain.abs().max())
-    return all(
-        value.shape[1:] == plain.shape[1:] and float((value - plain).abs().max()) <= _TOLERANCE * scale
-        for value in (end, shared)
-    )
+    same = shared.shape[1:] == plain.shape[1:]
+    return same and float((shared - plain).abs().max()) <= _TOLERANCE * scale
 
 
-def _clean(model: Model, ids: Tensor, layer: int, **more: Any) -> tuple[Tensor, Tensor]:
-    """Run the trunk; return a block's input and the last one's output at the last position, `[B, 1, D]`."""
+def _clean(model: Model, ids: Tensor, layer: int, **more: Any) -> tuple[Tensor, Tensor, Any]:
+    """Run the trunk; return a block's input, the last one's output, `[B, 1, D]` at the end, and the state."""
     read: dict[Any, Tensor] = {}
 
     def last(value: Tensor) -> Tensor:
@@ -160,7 +165,7 @@ def _clean(model: Model, ids: Tensor, layer: int, **more: Any) -> tuple[Tensor, 
     handle = model.block(model.n_layers - 1).module.register_forward_hook(end)
     try:
         with tapped(model, [(int(layer), "resid_pre")], keep):
-            model.trunk(ids, **more)
+            state = getattr(model.trunk(ids, **more), "past_key_values", None)
     finally:
         handle.remove()
-    return read[int(layer), "resid_pre"], read["end"]
+    return read[int(layer), "resid_pre"], read["end"], state

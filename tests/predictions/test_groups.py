@@ -69,9 +69,8 @@ def test_every_number_is_that_of_the_same_clusters(world) -> None:
         for name in COSINES
     ]
     lead = next(x for x in found.leads if x.score == names.AMI)
-    assert lead.estimate.sd == pytest.approx(
-        estimate(0.0, np.array(by_half) - np.max(cosines, axis=0), 45).sd
-    )
+    ahead = np.array(by_half) - np.max(cosines, axis=0)
+    assert lead.estimate.sd == pytest.approx(estimate(0.0, ahead, 45, second_order=True).sd)
 
 
 def test_what_can_run_runs_and_the_rest_has_its_reason(world) -> None:

@@ -84,18 +84,17 @@ class Space:
 
     @property
     def between(self) -> Between:
-        """A function of two lists of tokens: the distances between them, float32, in blocks of any size."""
-        return self.once("between", lambda: in_blocks(self.rows, self.name))
+        """A function of two lists of tokens: the distances between them, float32, in blocks of any size.
+
+        Bits are compared anew, floats taken from all distances where these fit: clusterers share them.
+        """
+        if self.rows.metric == "Hamming" or len(self) > EXACT:
+            return self.once("between", lambda: in_blocks(self.rows, self.name))
+        return lambda a, b: self.distance[np.ix_(a, b)]
 
     def nearest(self, k: int) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
         """Return each token's k nearest others and the distances to them."""
-        return self.once(f"nearest {k}", lambda: nearest_rows(self.rows, k, self.name, self._strips()))
-
-    def _strips(self) -> Between | None:
-        """Return the distances that clusterers share, where they fit; bits need none."""
-        if self.rows.metric == "Hamming" or len(self) > EXACT:
-            return None
-        return lambda a, _all: self.distance[a]
+        return self.once(f"nearest {k}", lambda: nearest_rows(self.rows, k, self.name, self.between))
 
 
 @dataclass(frozen=True)
@@ -228,7 +227,7 @@ def density(
         raise PolytopeError(msg)
     width = min(max(neighbours, min_cluster_size), len(space) - 1)
     indices, distances = space.nearest(width)
-    labels = hdbscan(indices, distances, min_cluster_size=min_cluster_size)
+    labels = hdbscan(indices, distances, space.between, min_cluster_size=min_cluster_size)
     settings = {"min_cluster_size": min_cluster_size, "min_samples": min_cluster_size, "neighbours": width}
     return Partition(labels, HDBSCAN, settings)
 

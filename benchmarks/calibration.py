@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
+import sys
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -215,6 +217,8 @@ def main() -> None:
     options = parser.parse_args()
     machine = describe()
     start = perf_counter()
+    # Ended from outside, it ends its workers, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     lines = run_all(options)
     figures = [
         figure

@@ -39,7 +39,6 @@ def specification_curve(result: Multiverse, representation: str, reference: str)
     rows = _rows(cells)
     heights = [_ABOVE, _ROW * max(len(rows), 1)]
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.04, row_heights=heights)
-    figure.add_hline(y=0, line_color="#555555", line_width=1, row=1, col=1)
     for number, clusterer in enumerate(dict.fromkeys(sorted(cell.clusterer for cell in cells))):
         chosen = [(x, cell) for x, cell in enumerate(cells) if cell.clusterer == clusterer]
         marker = {"color": _COLOURS[number % len(_COLOURS)], "size": 6}
@@ -75,10 +74,17 @@ def specification_curve(result: Multiverse, representation: str, reference: str)
 def _laid_out(
     figure: go.Figure, cells: Sequence[Cell], rows: Sequence[tuple[int, object]], title: str
 ) -> go.Figure:
+    figure.add_hline(y=0, line_color="#555555", line_width=1, row=1, col=1)
     texts = [f"{CHOICES[which]}: {_plain(value)}" for which, value in rows]
     figure.update_yaxes(title_text=title, row=1, col=1)
     figure.update_yaxes(
-        tickvals=list(range(len(rows))), ticktext=texts, autorange="reversed", showgrid=False, row=2, col=1
+        tickvals=list(range(len(rows))),
+        ticktext=texts,
+        autorange="reversed",
+        showgrid=False,
+        zeroline=False,
+        row=2,
+        col=1,
     )
     figure.update_xaxes(showticklabels=False, zeroline=False, showgrid=False)
     figure.update_xaxes(title_text=f"{len(cells)} specifications, by lead; no verdict", row=2, col=1)

@@ -16,24 +16,35 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.boundaries import boundaries
     from polytope_lm.predictions.clusterers import clusterer, partition
     from polytope_lm.predictions.clusters import clusters
+    from polytope_lm.predictions.coherence import context_coherence
     from polytope_lm.predictions.groups import groups
+    from polytope_lm.predictions.intruders import intruder_detection, intruder_items
     from polytope_lm.predictions.multiverse import multiverse
     from polytope_lm.predictions.neurons import neuron, rank_neurons
+    from polytope_lm.predictions.next_token import next_token_agreement
     from polytope_lm.predictions.overview import overview
+    from polytope_lm.predictions.positions import position_check
     from polytope_lm.predictions.senses import senses
+    from polytope_lm.predictions.stability import stability
 
 _HOMES = {
     "alignment": "alignment",
     "boundaries": "boundaries",
     "clusterer": "clusterers",
     "clusters": "clusters",
+    "context_coherence": "coherence",
     "groups": "groups",
+    "intruder_detection": "intruders",
+    "intruder_items": "intruders",
     "multiverse": "multiverse",
     "neuron": "neurons",
+    "next_token_agreement": "next_token",
     "overview": "overview",
     "partition": "clusterers",
+    "position_check": "positions",
     "rank_neurons": "neurons",
     "senses": "senses",
+    "stability": "stability",
 }
 
 __all__ = [
@@ -41,13 +52,19 @@ __all__ = [
     "boundaries",
     "clusterer",
     "clusters",
+    "context_coherence",
     "groups",
+    "intruder_detection",
+    "intruder_items",
     "multiverse",
     "neuron",
+    "next_token_agreement",
     "overview",
     "partition",
+    "position_check",
     "rank_neurons",
     "senses",
+    "stability",
 ]
 
 

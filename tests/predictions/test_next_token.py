@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 from small import SENTENCES
+from transformers import BertConfig, BertModel
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
@@ -66,6 +67,14 @@ def test_an_encoder_and_ids_that_do_not_fit_are_refused(codes, model) -> None:
         next_token_agreement(codes, np.zeros(3, int))
     with pytest.raises(PolytopeError, match="rows from 0 to 99999"):
         next_token_agreement(codes, np.zeros(2, int), rows=np.array([0, 99999]))
+    config = BertConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=400
+    )
+    encoder = plm.wrap(BertModel(config).eval(), model.tokenizer, name="small-bert")
+    read = plm.encode(encoder, SENTENCES, layers=[0])
+    with pytest.raises(PolytopeError, match="small-bert is an encoder, which reads both ways") as error:
+        next_token_agreement(read, np.zeros(len(read), int))
+    assert "\n" not in str(error.value)
     trunk = plm.wrap(model.hf.transformer, model.tokenizer, name="trunk")
     codes = plm.encode(trunk, SENTENCES, layers=[0])
     with pytest.raises(PolytopeError, match="has no next-token distribution"):

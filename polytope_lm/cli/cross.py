@@ -1,7 +1,8 @@
 """`polytope-lm cross`: every boundary crossed along one path between two prompts."""
 
+from math import isfinite
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,12 +11,26 @@ from polytope_lm.cli.terminal import columns, emit, say, show_table
 
 if TYPE_CHECKING:
     from polytope_lm.paths.crossings import Crossings, OutputChange
+    from polytope_lm.paths.path import Path
+    from polytope_lm.paths.profile import Profile
 
 PromptA = Annotated[str, typer.Argument(metavar="PROMPT_A", help="The text at t = 0; its context is kept.")]
 PromptB = Annotated[str, typer.Argument(metavar="PROMPT_B", help="The text at t = 1.")]
-Layer = Annotated[int, typer.Option(help="The block whose MLP's input is moved.")]
-At = Annotated[str, typer.Option(help="resid_mid: what the MLP's norm reads; mlp_in: what the MLP reads.")]
-Shape = Annotated[str, typer.Option(help="line.")]
+Layer = Annotated[
+    int | None, typer.Option(help="The block whose MLP's input is moved; left out with --at embed.")
+]
+At = Annotated[
+    str,
+    typer.Option(
+        help="resid_mid: what the MLP's norm reads; mlp_in: what the MLP reads; embed: what block 0 reads."
+    ),
+]
+Shape = Annotated[
+    str, typer.Option(help="line, or arc: from direction to direction, the length going evenly.")
+]
+Downstream = Annotated[
+    bool, typer.Option("--downstream/--own-layer", help="Follow later layers and the output, too.")
+]
 Steps = Annotated[
     int | None,
     typer.Option(
@@ -33,9 +48,9 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def cross(  # noqa: PLR0913
-    model: o.ModelName, prompt_a: PromptA, prompt_b: PromptB, *, layer: Layer, at: At = "resid_mid",
-    shape: Shape = "line", steps: Steps = None, kind: o.Kind = None, position: Position = -1,
-    out: OutOrNone = None,
+    model: o.ModelName, prompt_a: PromptA, prompt_b: PromptB, *, layer: Layer = None, at: At = "resid_mid",
+    shape: Shape = "line", downstream: Downstream = True, steps: Steps = None, kind: o.Kind = None,
+    position: Position = -1, out: OutOrNone = None,
     device: o.Device = "cpu", dtype: o.Dtype = "float32", revision: o.Revision = None,
     trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
@@ -46,28 +61,26 @@ def cross(  # noqa: PLR0913
     \b
     Example:
       polytope-lm cross tiny-gpt2 "We sat on the river bank" "We owe money to the bank" --layer 1
+      polytope-lm cross tiny-gpt2 "a river bank" "the money bank" --layer 1 --shape arc --own-layer
     """  # noqa: D301
     from polytope_lm.models.loading import load  # noqa: PLC0415
+    from polytope_lm.paths.along import profile  # noqa: PLC0415
     from polytope_lm.paths.path import path  # noqa: PLC0415
 
+    if layer is None and at != "embed":
+        raise typer.BadParameter("needed, unless --at is embed", param_hint="--layer")
     loaded = load(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
-    line = path(
-        loaded,
-        prompt_a,
-        prompt_b,
-        at=cast("Any", at),
-        layer=layer,
-        kind=kind,
-        shape=cast("Any", shape),
-        position=position,
-    )
-    found = line.crossings(downstream=loaded.causal, steps=steps)
+    line = path(loaded, prompt_a, prompt_b, at=at, layer=layer, kind=kind, shape=shape, position=position)
+    followed = downstream and loaded.causal
+    found = line.crossings(downstream=followed, steps=steps)
     page = _save(found, out) if out is not None else None
     if json:
         emit(found.to_dict())
         return
-    _show(found)
-    if not loaded.causal:
+    _show(line, found)
+    if followed:
+        _show_output(found.output_change, profile(line))
+    if downstream and not loaded.causal:
         say("later layers are not followed: this model reads both ways")
     if page is not None:
         say(f"written: {page.resolve().as_uri()}")
@@ -81,32 +94,42 @@ def _save(found: "Crossings", out: FilePath) -> FilePath:
     return write(out / "report.html", crossings=[found])
 
 
-def _show(found: "Crossings") -> None:
+def _show(line: "Path", found: "Crossings") -> None:
     say(f"A: {found.prompts[0]}")
     say(f"B: {found.prompts[1]}")
     own = found.site
-    say(f"{found.shape} in {found.space} of layer {own.layer}, length {found.length:.4g}; {own.premises}")
+    where = "between embeddings" if line.at == "embed" else f"in {found.space} of layer {own.layer}"
+    say(f"{found.shape} {where}, length {found.length:.4g}; {own.premises}")
     say(f"from the token [{found.tokens[0]}] to the token [{found.tokens[1]}]")
-    width = columns()
-    strip_width = _STRIP[1] if width is None else min(_STRIP[1], max(_STRIP[0], width - 78))
-    returns = found.returns
+    width = _strip_width()
     rows = []
     for part in found.layers:
         here = found.layer == part.layer
-        n, on, back = int(here.sum()), int(found.on[here].sum()), int((here & returns).sum())
-        strip = found.strip(strip_width, part.layer)
+        n, on, back = int(here.sum()), int(found.on[here].sum()), found.flip_backs(part.layer)
+        strip = found.strip(width, part.layer)
         rows.append((part.layer, n, on, n - on, part.hamming, back, part.method, part.missed, f"|{strip}|"))
-    numbers = ("layer", "crossings", "on", "off", "differ", "return")
+    numbers = ("layer", "crossings", "on", "off", "differ", "flip back")
     show_table((*numbers, "found by", "missed", "t from 0 to 1"), rows, right=numbers)
-    say("differ: bits in which the ends differ; return: crossings of neurons that cross more than once")
-    if found.output_change is not None:
-        _show_change(found.output_change)
+    say("differ: bits in which the ends differ; flip back: crossings that the ends' codes don't tell")
 
 
-def _show_change(change: "OutputChange") -> None:
-    tallest = max(float(change.js.max()), 1e-12)
-    bars = "".join(_BARS[round(float(js) / tallest * (len(_BARS) - 1))] for js in change.js)
-    numbers = f"at most {change.js.max():.3f}, sum {change.length:.3f}"
-    say(f"output change (Jensen-Shannon distance of each step; {numbers}): |{bars}|")
-    stretches = [token for i, token in enumerate(change.top) if i == 0 or token != change.top[i - 1]]
-    say("likeliest next token along the path: " + " -> ".join(repr(token) for token in stretches))
+def _strip_width() -> int:
+    """Return as many columns as the terminal leaves beside the table."""
+    width = columns()
+    return _STRIP[1] if width is None else min(_STRIP[1], max(_STRIP[0], width - 81))
+
+
+def _show_output(change: "OutputChange | None", profile: "Profile") -> None:
+    """Tell where the output changes: distances and likeliest tokens, then how sharply the residual moves."""
+    if change is not None:
+        tallest = max(float(change.js.max()), 1e-12)
+        bars = "".join(_BARS[round(float(js) / tallest * (len(_BARS) - 1))] for js in change.js)
+        numbers = f"at most {change.js.max():.3f}, sum {change.length:.3f}"
+        say(f"output change (Jensen-Shannon distance of each step; {numbers}): |{bars}|")
+        turns = [i for i in range(1, len(change.top)) if change.top[i] != change.top[i - 1]]
+        then = "".join(f" -> {change.top[i]!r} at t = {change.t[i]:.2f}" for i in turns)
+        say(f"likeliest next token ({len(turns)} changes): {change.top[0]!r}{then}")
+    if isfinite(profile.sharpness):  # not on a path of length zero
+        scale = f"(1: even; {profile.steps}: one jump)"
+        where = f"largest change in the step from t = {profile.sharpest / profile.steps:.2f}"
+        say(f"sharpness of the output's way: {profile.sharpness:.2f} {scale}, {where}")

@@ -169,6 +169,22 @@ def test_cross_gives_all_crossings_and_a_page(tmp_path: Path) -> None:
     assert "closed form" in shown
     assert "grid of 9 steps" in shown
     assert re.search(r"\|[ ▁▂▃▄▅▆▇█]{60}\|", shown)
+    assert re.search(r"likeliest next token \(\d+ changes\): '", shown)
+    assert re.search(r"sharpness of the output's way: \d+\.\d+ \(1: even; 33: one jump\)", shown)
+
+
+def test_cross_draws_arcs_and_lines_between_embeddings() -> None:
+    prompts = ("We sat on the bank", "We owe the shop")
+    arc = run("cross", MODEL, *prompts, "--layer", 1, "--shape", "arc", "--own-layer").out
+    assert "arc in resid_mid of layer 1" in arc
+    assert "sharpness" not in arc
+    assert len(re.findall(r"\|[ ▁▂▃▄▅▆▇█]{60}\|", arc)) == 1
+    shown = run("cross", MODEL, *prompts, "--at", "embed").out
+    assert "line between embeddings" in shown
+    assert "flip back" in shown
+    same = run("cross", MODEL, prompts[0], prompts[0], "--layer", 1).out
+    assert "length 0" in same
+    assert "sharpness" not in same
 
 
 def test_test_clusters_then_report(store: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ used up. The crossings are the sign changes of the latter. Where they are hardes
 round; later places are denser there, and the interpolants' variable is stretched there (see `stretch`).
 
 Behind ReLUs `h_i` has kinks, and interpolants converge slowly: crossings are found, but at 40
-evaluations most are not placed within 1e-4.
+evaluations half of them are not placed within 1e-4.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -155,13 +157,28 @@ def test_a_reversed_path_has_the_same_crossings_mirrored(tiny):
     """Downstream the contexts differ, so the ends are exchanged in one context."""
     path = plm.path(tiny, A, B, layer=1)
     there = path.crossings(downstream=True)
-    from dataclasses import replace
-
     back = replace(path, a=path.b, b=path.a).crossings(downstream=True)
     one, other = (np.lexsort((t, c.neuron, c.layer)) for t, c in ((there.t, there), (1 - back.t, back)))
     np.testing.assert_array_equal(there.neuron[one], back.neuron[other])
     np.testing.assert_array_equal(there.on[one], ~back.on[other])
     assert (np.abs(there.t[one] - (1 - back.t)[other]) < 1e-4).mean() > 0.99
+
+
+@pytest.mark.parametrize("at", ["resid_mid", "mlp_in", "embed"])
+def test_splitting_a_path_gives_the_sum(tiny, at):
+    path = plm.path(tiny, A, B, at=at, layer=None if at == "embed" else 1)
+    middle = path.points(np.array([0.37]))[0]
+    whole, *parts = (
+        part.crossings(downstream=True) for part in (path, replace(path, b=middle), replace(path, a=middle))
+    )
+    for layer in (part.layer for part in whole.layers):
+        here, first, second = (c.layer == layer for c in (whole, *parts))
+        t = np.concatenate([parts[0].t[first] * 0.37, 0.37 + 0.63 * parts[1].t[second]])
+        neuron = np.concatenate([parts[0].neuron[first], parts[1].neuron[second]])
+        order, theirs = np.lexsort((whole.t[here], whole.neuron[here])), np.lexsort((t, neuron))
+        np.testing.assert_array_equal(whole.neuron[here][order], neuron[theirs])
+        np.testing.assert_allclose(whole.t[here][order], t[theirs], atol=2e-4)
+    assert len(whole) > 50
 
 
 def test_at_most_forty_evaluations_and_no_full_forwards(tiny, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,30 @@ def test_counts_and_returns():
 
 def test_one_neurons_crossings_in_two_layers_are_not_a_return():
     assert not crossings(((0.1, 1, 3, True), (0.2, 2, 3, True))).returns.any()
+
+
+def test_flips_back_are_kept_apart_from_what_the_ends_tell():
+    rows = [(t, 1, 3, t != 0.2) for t in (0.1, 0.2, 0.3)] + [
+        (0.1, 1, 4, True),
+        (0.4, 2, 3, True),
+        (0.5, 2, 3, False),
+    ]
+    found = crossings(rows)
+    assert (found.flip_backs(1), found.flip_backs(2), found.flip_backs()) == (2, 2, 4)
+    assert crossings(()).flip_backs() == 0
+    apart = replace(found, position=np.array([0, 1, 2, 0, 5, 5], np.int32))
+    assert apart.flip_backs() == 2  # a neuron at another token is another one
+    assert apart.returns.tolist() == [False] * 4 + [True] * 2
+    again = Crossings.from_dict(json.loads(json.dumps(apart.to_dict())))
+    np.testing.assert_array_equal(again.position, apart.position)
+    assert apart.to_frame()["position"].tolist() == [0, 1, 2, 0, 5, 5]
+
+
+def test_files_written_before_there_were_contexts_are_read():
+    data = crossings().to_dict()
+    del data["context"], data["position"]
+    again = Crossings.from_dict(data)
+    assert (again.context, again.position) == ("a", None)
 
 
 @given(st.integers(1, 200))

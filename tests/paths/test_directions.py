@@ -84,16 +84,19 @@ def test_codes_that_keep_activations_are_a_sample(model):
     ("make", "match"),
     [
         (
-            lambda m, _: plm.direction_path(m, A, np.ones(5), length=1, layer=0),
+            lambda m, _: plm.direction_path(m, A, np.ones(5), length=1.0, layer=0),
             r"shape \(5,\), but resid_mid",
         ),
         (
-            lambda m, _: plm.direction_path(m, A, np.zeros(24), length=1, layer=0),
+            lambda m, _: plm.direction_path(m, A, np.zeros(24), length=1.0, layer=0),
             "direction has the length 0",
         ),
-        (lambda m, _: plm.direction_path(m, A, np.full(24, np.nan), length=1, layer=0), "has the length nan"),
+        (
+            lambda m, _: plm.direction_path(m, A, np.full(24, np.nan), length=1.0, layer=0),
+            "has the length nan",
+        ),
         (lambda m, _: plm.direction_path(m, A, np.ones(24), length=np.inf, layer=0), "length=inf"),
-        (lambda m, _: plm.direction_path(m, A, np.ones(24), length=1, layer=9), "no layer 9"),
+        (lambda m, _: plm.direction_path(m, A, np.ones(24), length=1.0, layer=9), "no layer 9"),
         (lambda m, s: plm.random_path(m, A, s[:1], layer=0), r"sample has shape \(1, 24\).*at least 2"),
         (lambda m, s: plm.random_path(m, A, s[:, :5], layer=0), r"shape \(300, 5\), expected \[n, 24\]"),
         (lambda m, s: plm.random_path(m, A, np.where(s == s[7], np.nan, s), layer=0), r"sample\[7\] has NaN"),

@@ -267,10 +267,12 @@ def _ids(codes: TokenCodes, table: pd.DataFrame, name: str) -> Int[np.ndarray, "
     if name != "token_id" and name not in label_names(codes):
         there = ", ".join(repr(each) for each in label_names(codes)) or "none"
         raise PolytopeError(f"no label {name!r}; these codes have {there}")
-    # A token without the label is like no other token.
     ids = pd.factorize(table[name], sort=True)[0].astype(np.int64)
-    lone = ids < 0
-    ids[lone] = ids.max(initial=-1) + 1 + np.arange(int(lone.sum()))
+    if (ids < 0).any():
+        raise PolytopeError(
+            f"{int((ids < 0).sum())} of {len(ids)} tokens have no label {name!r}; choose one that all "
+            "compared tokens have"
+        )
     return ids
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,5 +169,8 @@ def test_another_result_and_ids_that_do_not_fit_are_refused(world) -> None:
         groups(other, result, encoder=_stub, **FAST)
     with pytest.raises(PolytopeError, match="grouping 'mine' has 3 ids; give one id for each of 400 tokens"):
         groups(codes, {"mine": np.zeros(3, int)}, label="upos", encoder=_stub, **FAST)
+    bare = codes.tokens.assign(topic=["a"] * 100 + [None] * 300)
+    with pytest.raises(PolytopeError, match=r"\d+ of \d+ tokens have no label 'topic'"):
+        groups(replace(codes, table=bare), result, label="topic", encoder=_stub, **FAST)
     with pytest.raises(PolytopeError, match="label=None: name the label"):
         groups(codes, {"mine": np.zeros(400, int)}, encoder=_stub, **FAST)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from polytope_lm.paths.crossings import Crossings, OutputChange
 
 _BINS = 66  # two for each of the usual 33 steps
+_TOKENS = ("#DDEEFF", "#FFE9CC", "#E2F2DC")  # neighbours differ
 
 
 def plain(text: str) -> str:
@@ -21,21 +22,25 @@ def plain(text: str) -> str:
 
 
 def crossings_figure(crossings: Crossings) -> go.Figure:
-    """Draw one heat strip a layer along t, under the change of the next-token distribution.
+    """Draw a heat strip a layer along t, under the output's change and above the likeliest next token.
 
     Args:
         crossings: one path's crossings.
 
     """
     change = crossings.output_change
-    rows = 1 if change is None else 2
-    heights = None if change is None else [0.35, 0.65]
-    figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=0.06)
+    strips = 24 * len(crossings.layers) + 60
+    heights = [strips] if change is None else [120, strips, 40]
+    figure = make_subplots(
+        rows=len(heights), cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=20 / sum(heights)
+    )
+    middle = 1 if change is None else 2
     if change is not None:
         figure.add_trace(_change_trace(change), row=1, col=1)
         figure.update_yaxes(title_text="output change (JS)", rangemode="tozero", row=1, col=1)
+        _add_next_tokens(figure, change, row=3)
     edges = np.linspace(0, 1, _BINS + 1)
-    strips = go.Heatmap(
+    heat = go.Heatmap(
         x=(edges[:-1] + edges[1:]) / 2,
         y=[f"layer {part.layer}" for part in crossings.layers],
         z=crossings.histogram(_BINS),
@@ -43,13 +48,12 @@ def crossings_figure(crossings: Crossings) -> go.Figure:
         colorbar={"title": "crossings"},
         hovertemplate="%{y}, t = %{x:.2f}: %{z} crossings<extra></extra>",
     )
-    figure.add_trace(strips, row=rows, col=1)
-    figure.update_yaxes(autorange="reversed", type="category", row=rows, col=1)
-    figure.update_xaxes(title_text="t", range=[0, 1], row=rows, col=1)
+    figure.add_trace(heat, row=middle, col=1)
+    figure.update_yaxes(autorange="reversed", type="category", row=middle, col=1)
+    figure.update_xaxes(range=[0, 1])
+    figure.update_xaxes(title_text="t", row=len(heights), col=1)
     title = f"{plain(crossings.prompts[0])} → {plain(crossings.prompts[1])}"
-    figure.update_layout(
-        title={"text": title, "font": {"size": 14}}, height=220 + 24 * len(crossings.layers) + 120 * rows
-    )
+    figure.update_layout(title={"text": title, "font": {"size": 14}}, height=sum(heights) + 190, bargap=0)
     return figure
 
 
@@ -65,6 +69,32 @@ def _change_trace(change: OutputChange) -> go.Bar:
         hovertemplate="%{hovertext}, %{y:.3f}<extra></extra>",
         showlegend=False,
     )
+
+
+def _add_next_tokens(figure: go.Figure, change: OutputChange, row: int) -> None:
+    """Write the likeliest next token into the stretch of the path where it is that, changing at midpoints."""
+    turns = [i for i in range(1, len(change.top)) if change.top[i] != change.top[i - 1]]
+    firsts = [0, *turns]
+    bounds = [0.0, *((change.t[i - 1] + change.t[i]) / 2 for i in turns), 1.0]
+    names = [plain(repr(change.top[i])) for i in firsts]
+    ends = [*turns, len(change.top)]
+    most = [float(change.top_probability[a:b].max()) for a, b in zip(firsts, ends, strict=True)]
+    figure.add_bar(
+        x=(np.array(bounds[:-1]) + bounds[1:]) / 2,
+        y=[1] * len(names),
+        width=np.diff(bounds),
+        marker={"color": [_TOKENS[i % len(_TOKENS)] for i in range(len(names))]},
+        text=names,
+        textposition="inside",
+        insidetextanchor="middle",
+        textangle=0,
+        customdata=most,
+        hovertemplate="next token %{text}, probability up to %{customdata:.2f}<extra></extra>",
+        showlegend=False,
+        row=row,
+        col=1,
+    )
+    figure.update_yaxes(range=[0, 1], showticklabels=False, title_text="next", row=row, col=1)
 
 
 def crossings_table(crossings: Crossings) -> str:

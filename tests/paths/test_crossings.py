@@ -142,7 +142,20 @@ def test_plot_draws_a_strip_a_layer_under_the_outputs_change(change):
     assert list(heat.y) == ["layer 1", "layer 2"]
     assert np.array(heat.z).sum(axis=1).tolist() == [3, 1]
     bars = [trace for trace in figure.data if trace.type == "bar"]
-    assert len(bars) == change
+    assert len(bars) == 2 * change
+
+
+def test_plot_writes_the_next_token_below_where_it_is_the_likeliest():
+    t = np.linspace(0, 1, 5)
+    turning = OutputChange(
+        t, np.full(4, 0.1), ("<i>", "<i>", "b", "b", "c"), np.array([0.2, 0.4, 0.9, 0.5, 0.3])
+    )
+    figure = replace(crossings(), output_change=turning).plot()
+    below = [trace for trace in figure.data if trace.type == "bar"][1]
+    assert list(below.text) == ["&#x27;&lt;i&gt;&#x27;", "&#x27;b&#x27;", "&#x27;c&#x27;"]
+    np.testing.assert_allclose(below.width, [0.375, 0.5, 0.125])
+    np.testing.assert_allclose(below.x, [0.1875, 0.625, 0.9375])
+    np.testing.assert_allclose(below.customdata, [0.4, 0.9, 0.3])
     if change:
         np.testing.assert_allclose(bars[0].y, [0.1, 0.2])
         np.testing.assert_allclose(bars[0].x, [0.25, 0.75])

@@ -4,7 +4,7 @@ import json as jsons
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -78,7 +78,7 @@ def clusters(  # noqa: PLR0913
     from polytope_lm.predictions import overview  # noqa: PLC0415
 
     opened = _with_directions(open_store(store), model, trust=trust_remote_code)
-    opened = _with_weights(opened, asked, extra, model, trust=trust_remote_code)
+    opened = _with_weights(opened, asked, model, trust=trust_remote_code, helps=groups or extra == "all")
     with progress("comparing") as told:
         wanted = None if isinstance(chosen, str) else chosen
         result = compare(
@@ -89,8 +89,9 @@ def clusters(  # noqa: PLR0913
         "extra": extra or None, "weights": weights, "multiverse": multiverse, "groups": groups, "model": model
     }  # fmt: skip
     result = replace(result, command=_command(store, out, layers, result.settings, besides))
-    _more(opened, result, out, multiverse=multiverse, groups=groups)
-    page = write_results(out, result, overview(opened))
+    page = write_results(
+        out, result, overview(opened), _more(opened, result, out, multiverse=multiverse, groups=groups)
+    )
     if json:
         emit({**result.to_dict(), "report": str(page)})
         return
@@ -110,13 +111,13 @@ def _with_directions(store: "CodeStore", name: str | None, *, trust: bool) -> "C
 
 
 def _with_weights(
-    store: "CodeStore", asked: tuple[str, ...] | None, extra: str, name: str | None, *, trust: bool
+    store: "CodeStore", asked: tuple[str, ...] | None, name: str | None, *, trust: bool, helps: bool
 ) -> "CodeStore":
-    """Return a store that has its model at hand where controls of the weights may be wanted.
+    """Return a store that has its model at hand where controls of the weights are asked for, or it helps.
 
-    Those that `--extra all` brings along are left out where the model is gone, and the result says so.
+    What it would only have helped with is left out where the model is gone, and the result says so.
     """
-    if store.model is not None or not (asked or (asked is None and extra == "all")):
+    if store.model is not None or not (asked or helps):
         return store
     from polytope_lm.codes.capture import with_model  # noqa: PLC0415
     from polytope_lm.errors import PolytopeError  # noqa: PLC0415
@@ -147,24 +148,31 @@ def _names(text: str) -> tuple[str, ...] | str:
     return tuple(names)
 
 
-def _more(store: "CodeStore", result: "ClustersResult", out: Path, *, multiverse: bool, groups: bool) -> None:
-    """Write what else was asked for beside the result: multiverse.json, groups.json (one a layer)."""
+def _more(
+    store: "CodeStore", result: "ClustersResult", out: Path, *, multiverse: bool, groups: bool
+) -> "dict[str, Any]":
+    """Write what else was asked for: multiverse.json, groups.json (one a layer); return it for the page."""
     layers, settings = [layer.layer for layer in result.layers], result.settings
+    found: dict[str, Any] = {}
     if multiverse:
         from polytope_lm.predictions import multiverse as sweep  # noqa: PLC0415
 
+        seeds = range(settings.seed, settings.seed + 3)
         with progress("sweeping") as told:
-            sweep(
-                store, layers, labels=settings.label, tokens=settings.max_tokens, progress=told,
-                sample_seeds=range(settings.seed, settings.seed + 3),
-            ).save(out)  # fmt: skip
+            found["multiverse"] = sweep(
+                store, layers, labels=settings.label, tokens=settings.max_tokens, sample_seeds=seeds,
+                progress=told,
+            )  # fmt: skip
+        found["multiverse"].save(out)
     if groups:
         from polytope_lm.predictions import groups as score  # noqa: PLC0415
 
+        found["groups"] = []
         for layer in layers:
             with progress(f"scoring groups of layer {layer}") as told:
-                found = score(store, result, layer, seed=settings.seed, progress=told)
-            found.save(out if len(layers) == 1 else out / f"layer-{layer:02d}")
+                found["groups"].append(score(store, result, layer, seed=settings.seed, progress=told))
+            found["groups"][-1].save(out if len(layers) == 1 else out / f"layer-{layer:02d}")
+    return found
 
 
 def _command(
@@ -183,13 +191,23 @@ def _command(
     return shlex.join(["polytope-lm", "test", "clusters", str(store), *words])
 
 
-def write_results(out: Path, result: "ClustersResult", seen: "CodeOverview") -> Path:
-    """Write a comparison, what its codes look like, and their page; return the page."""
+def write_results(
+    out: Path, result: "ClustersResult", seen: "CodeOverview", more: "Mapping[str, Any] | None" = None
+) -> Path:
+    """Write a comparison, what its codes look like, and their page; return the page.
+
+    Args:
+        out: directory.
+        result: the comparison.
+        seen: what its codes look like.
+        more: results that the page shows besides, by the names of `report.write`.
+
+    """
     from polytope_lm.report import write  # noqa: PLC0415
 
     result.save(out)
     save_overview(out, seen)
-    return write(out / "report.html", clusters=result, overview=seen)
+    return write(out / "report.html", clusters=result, overview=seen, **(more or {}))
 
 
 def save_overview(out: Path, seen: "CodeOverview") -> None:

@@ -163,7 +163,8 @@ def run_all(options: Namespace) -> list[dict[str, Any]]:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "runs.jsonl"
-    wanted = [(world, seed) for world in options.worlds for seed in range(options.runs)]
+    # Worlds take turns, so that an interrupted calibration has as many runs of each.
+    wanted = [(world, seed) for seed in range(options.runs) for world in options.worlds]
     jobs = [(world, seed, str(out), options.label) for world, seed in missing_jobs(path, wanted)]
     if any(world in REAL for world, *_ in jobs):
         capture(out, options.corpus)

@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from time import perf_counter, process_time
@@ -90,9 +90,9 @@ def real_run(world: str, seed: int, out: str, label: str) -> dict[str, Any]:
     return _line(world, seed, trial(bench, labels, EFFECT, seed), {})
 
 
-@lru_cache(maxsize=1)
+@cache
 def _bench(world: str, out: str, label: str) -> Bench:
-    """Find the clusters and neighbours of one layer; kept while a process stays with it."""
+    """Find the clusters and neighbours of one layer; kept, as worlds take turns."""
     import polytope_lm as plm  # noqa: PLC0415 -- planted worlds need no model
 
     store = plm.open_store(Path(out) / "smollm2")

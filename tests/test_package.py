@@ -50,17 +50,22 @@ def test_torch_is_pinned_once() -> None:
     assert re.findall(r"^torch==[\d.]+$", pins, re.MULTILINE) == ["torch==2.13.0"]
 
 
-def test_the_notebook_runs(tmp_path: Path) -> None:
+NOTEBOOKS = ("quickstart", "boundaries")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_notebook_runs(tmp_path: Path, name: str) -> None:
     jupytext = pytest.importorskip("jupytext", reason="needs the extra docs")
     nbclient = pytest.importorskip("nbclient", reason="needs the extra docs")
-    notebook = jupytext.read(ROOT / "notebooks" / "quickstart.py")
+    notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert all(cell.outputs for cell in notebook.cells if cell.cell_type == "code")
 
 
-def test_the_notebooks_two_forms_agree() -> None:
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_notebooks_two_forms_agree(name: str) -> None:
     jupytext = pytest.importorskip("jupytext", reason="needs the extra docs")
-    text, paired = (jupytext.read(ROOT / "notebooks" / f"quickstart.{ext}") for ext in ("py", "ipynb"))
+    text, paired = (jupytext.read(ROOT / "notebooks" / f"{name}.{ext}") for ext in ("py", "ipynb"))
     assert [c.source for c in text.cells] == [c.source for c in paired.cells]
 
 

@@ -143,6 +143,9 @@ def test_plot_draws_a_strip_a_layer_under_the_outputs_change(change):
     assert np.array(heat.z).sum(axis=1).tolist() == [3, 1]
     bars = [trace for trace in figure.data if trace.type == "bar"]
     assert len(bars) == 2 * change
+    if change:
+        np.testing.assert_allclose(bars[0].y, [0.1, 0.2])
+        np.testing.assert_allclose(bars[0].x, [0.25, 0.75])
 
 
 def test_plot_writes_the_next_token_below_where_it_is_the_likeliest():
@@ -156,9 +159,6 @@ def test_plot_writes_the_next_token_below_where_it_is_the_likeliest():
     np.testing.assert_allclose(below.width, [0.375, 0.5, 0.125])
     np.testing.assert_allclose(below.x, [0.1875, 0.625, 0.9375])
     np.testing.assert_allclose(below.customdata, [0.4, 0.9, 0.3])
-    if change:
-        np.testing.assert_allclose(bars[0].y, [0.1, 0.2])
-        np.testing.assert_allclose(bars[0].x, [0.25, 0.75])
 
 
 def test_words_name_the_method():

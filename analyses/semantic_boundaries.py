@@ -76,6 +76,8 @@ def run(
             index=False
         )
     )
+    for layer in result.layers:
+        print("\n".join(boundary_tables.notes(layer)))
     print(f"{name}, {label}: {result.verdict}\n", flush=True)
     return result
 

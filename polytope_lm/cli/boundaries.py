@@ -72,19 +72,15 @@ def boundaries(  # noqa: PLR0913
 
 
 def show_effects(result: "BoundariesResult") -> None:
-    """Print each layer's effects before and after adjusting, and the controls."""
-    from polytope_lm.predictions.boundary_tables import HEADS, overview_rows  # noqa: PLC0415
+    """Print each layer's effects before and after adjusting, variance inflation, and the controls."""
+    from polytope_lm.predictions.boundary_tables import HEADS, notes, overview_rows  # noqa: PLC0415
 
     show_table(HEADS, overview_rows(result))
     say(f"{_HOW} {result.layers[0].unit}")
     say()
-    rows = [
-        (layer.layer, control.name, control.effect.by_group, control.ahead)
-        for layer in result.layers
-        for control in layer.controls
-    ]
-    if rows:
-        show_table(("layer", "weights", "beyond covariates", "model - this"), rows)
+    for layer in result.layers:
+        for text in notes(layer):
+            say(text)
         say()
 
 

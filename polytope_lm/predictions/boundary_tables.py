@@ -79,6 +79,37 @@ def overview_rows(result: BoundariesResult) -> list[tuple[str, ...]]:
     return rows
 
 
+def notes(layer: LayerBoundaries) -> list[str]:
+    """Return what a reader needs beside the table: variance inflation, curvature, and each control."""
+    factors = ", ".join(
+        f"{name} {'infinite' if value is None else format(value, '.1f')}"
+        for name, value in layer.inflation.items()
+    )
+    same = "" if layer.correlation is None else f"; crossings ~ endpoint Hamming r = {layer.correlation:.3f}"
+    sizes = layer.balance
+    found = [f"variance inflation: {factors}{same}"]
+    found.append(
+        f"largest difference of a covariate, sd: {sizes.raw:.2f} raw, {sizes.matched:.2f} matched, "
+        f"{sizes.weighted:.2f} weighted"
+    )
+    found.append(f"beyond covariates and LMN curvature: {layer.beyond_curvature.by_group}")
+    found.append(f"added to the covariates' own AUC: {layer.gain}")
+    if layer.planes:
+        draws = ", ".join(f"{value:.3f}" for value in layer.planes)
+        found.append(f"rate-matched hyperplanes, beyond covariates: {draws}")
+    found += [
+        f"weights {each.name}, beyond covariates: {each.effect.by_group}; the model is ahead by {each.ahead}"
+        for each in layer.controls
+    ]
+    if layer.shuffled is not None:
+        s = layer.shuffled
+        found.append(
+            f"labels permuted {s.permutations} times: {s.mean:.3f} [{s.low:.3f}, {s.high:.3f}], "
+            f"{s.excluded:.0%} of intervals exclude 0.5; p of the real labels {s.p:.3f}"
+        )
+    return [f"layer {layer.layer}, {text}" for text in found]
+
+
 def to_html(result: BoundariesResult) -> str:
     """Return the verdict and a table for a notebook, everything escaped."""
     head = "".join(f"<th>{escape(name)}</th>" for name in HEADS)
@@ -86,11 +117,12 @@ def to_html(result: BoundariesResult) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
         for row in overview_rows(result)
     )
+    more = "".join(f"<li>{escape(text)}</li>" for layer in result.layers for text in notes(layer))
     left_out = ""
     if result.problems:
         first = escape(str(result.problems[0]))
         left_out = f"<p>{len(result.problems)} pairs left out; {first}</p>"
     return (
         f"<p><b>{escape(result.verdict)}</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-        f"</table><p>AUC of different against same meaning, 95 % intervals.</p>{left_out}"
+        f"</table><p>AUC of different against same meaning, 95 % intervals.</p><ul>{more}</ul>{left_out}"
     )

@@ -39,6 +39,7 @@ def test_it_writes_a_result_and_prints_the_verdict(few: Path, tmp_path: Path) ->
     result = BoundariesResult.load(tmp_path)
     assert result.verdict in ran.out
     assert "beyond covariates" in ran.out
+    assert "variance inflation: crossings " in ran.out
     assert ran.err == "left out: line 25: 'same' is missing; give true or false\n"
     assert [problem.line for problem in result.problems] == [25]
     assert result.command == (

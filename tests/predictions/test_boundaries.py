@@ -140,7 +140,15 @@ def test_it_shows_itself(result) -> None:
     assert {"flip-backs beyond curvature", "flip-backs, permuted"} <= set(frame["effect"])
     assert len(result.plot().data) == 7
     assert result.verdict in repr(result)
-    assert "<table>" in result._repr_html_()
+    page = result._repr_html_()
+    assert "<table>" in page
+    for part in (
+        "variance inflation: crossings",
+        "weights untrained",
+        "labels permuted 4 times",
+        "curvature",
+    ):
+        assert page.count(part) == 2
 
 
 def test_it_is_the_same_again_and_goes_on_where_it_was_cut(model, tmp_path) -> None:

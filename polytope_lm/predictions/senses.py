@@ -133,11 +133,10 @@ def senses(
             progress(number, len(layers), f"layer {index}")
         compared.append(_layer(codes, index, words, chosen, seed, smallest_effect))
     verdicts = over_layers([each.verdict for each in compared])
-    both = len(summaries) >= MIN_WORDS
+    drawn = "words and sentences" if len(summaries) >= MIN_WORDS else "sentences"
     settings = SenseSettings(
-        label, word_label, seed, resamples, smallest_effect, "words and sentences" if both else "sentences",
-        _reading(codes, words),
-    )  # fmt: skip
+        label, word_label, seed, resamples, smallest_effect, drawn, _reading(codes, words)
+    )
     return SensesResult(
         settings=settings,
         words=summaries,

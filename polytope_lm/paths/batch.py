@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import read
@@ -119,16 +120,44 @@ def crossings_of_pairs(  # noqa: PLR0913
     job = _Job(model, space, site, form, position, options)
     _check(job, pairs, workers)
     texts = [_texts(pair) for pair in pairs]
-    settings = _settings(job, texts)
-    head = profiles.header(site, settings, len(pairs))
     lines = [int(getattr(pair, "line", None) or number + 1) for number, pair in enumerate(pairs)]
+    with _cores_shared(workers):
+        head = profiles.header(site, _settings(job, texts), len(pairs))
+        entries = _run(job, texts, lines, head, to, workers, progress)
+    return PairProfiles.from_dict({**head, "lines": entries})
+
+
+def _run(
+    job: _Job,
+    texts: list[tuple[Any, Any]],
+    lines: Sequence[int],
+    head: Mapping[str, Any],
+    to: str | FilePath | None,
+    workers: int,
+    progress: Callable[[int, int, str], None] | None,
+) -> list[dict[str, Any]]:
+    """Go on from what is kept; return every pair's line."""
+    words = cost(job.model, len(texts), job.site.layer, job.options)
     with _file(to, head) as (entries, keep):
-        told = _Told(progress, len(entries), len(pairs), cost(model, len(pairs), job.site.layer, options))
+        told = _Told(progress, len(entries), len(texts), words)
         for number, outcome in _outcomes(job, texts, len(entries), workers):
             entries.append(profiles.entry(number, lines[number], outcome))
             keep(entries[-1])
             told.one_more()
-    return PairProfiles.from_dict({**head, "lines": entries})
+    return entries
+
+
+@contextmanager
+def _cores_shared(workers: int) -> Iterator[None]:
+    """Give each worker its share of the threads: two teams on the same cores wait for each other."""
+    before = torch.get_num_threads()
+    share = max(1, before // workers)
+    torch.set_num_threads(share)
+    try:
+        with threadpool_limits(share, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cost(model: Model, pairs: int, layer: int, options: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.results import ClustersResult
 
 WIDTHS = (576, 1536)
-LABELS, DOCUMENTS, WORDS = 17, 300, 2500
+LABELS, DOCUMENTS = 17, 300
 _MUST_SECONDS, _MUST_MB = 300, 4000
 
 
@@ -62,7 +62,7 @@ def planted(tokens: int, seed: int) -> Codes:
 
 def _table(rng: np.random.Generator, document: np.ndarray, meaning: np.ndarray) -> pd.DataFrame:
     position = np.arange(len(document)) - np.searchsorted(document, document)
-    word = rng.integers(0, WORDS // 300, len(document)) * 300 + meaning
+    word = meaning // 2 * 2 + rng.integers(0, 2, len(document))  # a word has two meanings
     return pd.DataFrame(
         {
             "document": document,
@@ -91,7 +91,8 @@ def figures(result: ClustersResult, wall: float, cpu: float, options: argparse.N
     """Time and memory beside what they must be, and each step's time."""
     found = result.layers[0]
     what = f"{len(found.representations)} representations and controls, {result.sample.tokens:,} tokens"
-    missing = f"; left out: {', '.join(found.left_out)}" if found.left_out else ""
+    reasons = " / ".join(sorted(set(found.left_out.values())))
+    missing = f"; {len(found.left_out)} left out: {reasons}" if reasons else ""
     draws = sum(each.draws for each in registered() if each.name not in found.left_out)
     note = f"k = {found.k}, {options.resamples} halves, {draws} draws in all{missing}"
     steps = [Figure(f"  {step}", seconds, "s") for step, seconds in result.timings.items()]

@@ -25,6 +25,7 @@ CHECKED = [
     "controls",
 ]
 CHECKED += [f"paths.{name}" for name in ("crossings", "downstream", "line", "output", "path")]
+CHECKED += [f"paths.{name}" for name in ("along", "batch", "profile", "slices")]
 CHECKED += [f"paths.{name}" for name in ("arc", "curves", "directions", "marching", "stretch")]
 # Shapes in the signatures are checked while the tests run.
 install_import_hook([f"polytope_lm.{name}" for name in CHECKED], "beartype.beartype")

@@ -163,7 +163,7 @@ def test_pictures_show_text_as_text(model):
         ({"at": "embed", "layer": 0}, "at='embed' has no boundaries of its own"),
         ({"at": "nowhere"}, "at='nowhere' is not a space"),
         ({"layer": 9}, "no layer 9"),
-        ({"zoom": 0}, "zoom=0"),
+        ({"zoom": 0.0}, "zoom=0.0"),
         ({"grid": 1}, "grid=1"),
         ({"most": 3}, "and at most 3 are drawn: give zoom=0."),
         ({"position": 40}, "position=40 is outside prompt A"),

@@ -79,6 +79,14 @@ def test_items_are_what_they_say(codes, match) -> None:
     assert abs(sum(item.group for item in items.items) - 20) <= 1
 
 
+def test_an_outsider_comes_from_a_document_of_its_own(codes) -> None:
+    """Each of six documents has tokens of both groups, so that chance alone would often take one of four."""
+    few = np.flatnonzero(codes.tokens["document"] < 6)
+    items = intruder_items(codes, np.arange(len(few)) % 2, rows=few, items=20)
+    documents = codes.tokens["document"].to_numpy()
+    assert all(len(set(documents[list(item.rows)])) == SHOWN for item in items.items)
+
+
 def test_a_judge_that_sees_the_groups_finds_all_and_one_of_random_groups_one_in_five(codes) -> None:
     found = intruder_detection(codes, _topic(codes), encoder=_animals, items=60)
     assert found.accuracy == 1

@@ -63,8 +63,9 @@ def test_closed_form_finds_what_a_dense_grid_finds(norm, biased, at, seed):
 @pytest.mark.parametrize("at", ["resid_mid", "mlp_in"])
 def test_ends_of_equal_length_flip_back_at_most_once(at):
     rng = np.random.default_rng(3)
-    site = geometry("RMSNorm", biased=True, n=1000, spread=2.0, eps=0.0)
+    site = geometry("RMSNorm", biased=True, n=1000, spread=5.0, eps=0.0)
     a, b = rng.normal(size=(2, 12))
+    b -= a  # a wide angle
     b *= np.linalg.norm(a) / np.linalg.norm(b)
     found = check_grid(site, a, b, at, steps=8000)
     times = np.bincount(found.neuron)

@@ -11,7 +11,7 @@ in the graph, so core distances are exact. The graph is in several parts as soon
 than a token has neighbours. Joined at infinite distance, each part would be one long-lived cluster with all
 the background that hangs on it, and nothing would be noise: so the parts are joined by their true shortest
 edges. Inside a part, an edge between two tokens of which neither is the other's neighbour is missing; planted
-clusters have the same labels with all neighbours as with 30.
+clusters keep their labels with 20 neighbours (AMI above .99 with those that all neighbours give).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from polytope_lm.inference.partitions import Between
 
 MIN_CLUSTER_SIZE = 10
-NEIGHBOURS = 30
+NEIGHBOURS = 20
 
-_AT_ONCE = 2**19
+_AT_ONCE = 2**17
 """Distances between parts that are held at one time."""
 
 
@@ -68,7 +68,7 @@ def hdbscan(
     n = len(indices)
     there = indices >= 0
     ends = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
-    graph = csr_matrix((distances[there].astype(np.float64), indices[there], ends), shape=(n, n))
+    graph = csr_matrix((distances[there].astype(np.float32), indices[there], ends), shape=(n, n))
     parts, part = connected_components(graph, directed=False)
     if parts > 1:
         core = np.zeros(n, np.float32) if min_samples < 2 else distances[:, min_samples - 2]
@@ -104,7 +104,7 @@ def _bridges(
     order = np.argsort(part, kind="stable")
     starts = np.searchsorted(part[order], np.arange(part.max() + 2))
     least = np.full((len(part), part.max() + 1), np.inf, np.float32)
-    size = max(8, _AT_ONCE // len(part))
+    size = max(32, _AT_ONCE // len(part))
     for first in range(0, starts[-2], size):
         rows = order[first : first + size]
         next_part = part[rows[0]] + 1

@@ -72,18 +72,18 @@ def test_with_every_neighbour_it_is_scikit_learns_hdbscan() -> None:
     assert len(set(peer)) > 2
 
 
-@pytest.mark.parametrize("k", [10, 15, 30])
+@pytest.mark.parametrize("k", [10, 15, 20])
 def test_clusters_with_more_tokens_than_neighbours_keep_their_background_out(k: int) -> None:
     """The graph is in parts. Joined at infinite distance, no token would be noise."""
     bits, label = _planted(1200, 3072, background=0.05, zipf=True)
     packed = hamming.pack(bits)
     near = hamming.nearest(packed, packed, k, exclude_self=True)
     graph = csr_matrix((np.ones(1200 * k), near.indices.ravel(), np.arange(0, 1200 * k + 1, k)), (1200, 1200))
-    assert k == 30 or connected_components(graph)[0] > 1
+    assert connected_components(graph)[0] > 1
     found = hdbscan(near.indices, near.distances, _bits(packed))
     everyone = hamming.nearest(packed, packed, 1199, exclude_self=True)
     whole = hdbscan(everyone.indices, everyone.distances, _bits(packed))
-    assert adjusted_mutual_info_score(found, whole) > (0.999 if k == 30 else 0.97)
+    assert adjusted_mutual_info_score(found, whole) > (0.99 if k == 20 else 0.97)
     assert adjusted_mutual_info_score(found, label) > 0.97
     assert (found < 0).mean() == pytest.approx((label < 0).mean(), abs=0.02)
 
@@ -100,7 +100,7 @@ def test_parts_are_joined_by_their_shortest_edges() -> None:
     reach = np.maximum(np.maximum(distance, core), core[:, None])
     least = np.array([[reach[np.ix_(part == i, part == j)].min() for j in range(5)] for i in range(5)])
     expected = minimum_spanning_tree(np.triu(least, 1)).sum()
-    for at_once in (1, 90 * 11, 2**19):
+    for at_once in (1, 90 * 40, 2**17):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(density, "_AT_ONCE", at_once)
             a, b, d = density._bridges(part, core, _of(distance))

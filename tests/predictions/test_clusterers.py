@@ -95,7 +95,7 @@ def test_a_user_adds_a_clusterer_in_a_few_lines() -> None:
 def test_codes_are_clustered_by_name(world) -> None:
     codes = world("code")
     found = partition(codes, clusterer="hdbscan", representation="cosine of h, centred")
-    assert found.settings == {"min_cluster_size": 10, "min_samples": 10, "neighbours": 30}
+    assert found.settings == {"min_cluster_size": 10, "min_samples": 10, "neighbours": 20}
     assert len(found) == len(codes)
     some = plm.predictions.partition(codes, k=9, rows=np.arange(100, 400), seed=2)
     assert (len(some), some.clusters, some.noise) == (300, 9, 0)

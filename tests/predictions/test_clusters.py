@@ -90,8 +90,8 @@ def test_the_better_cosine_is_taken_inside_each_half() -> None:
     found = compare(site, 2, {name: _measured(name, each) for name, each in halves.items()}, 40, 0.01)
     inside = halves["code"] - np.maximum(halves[COSINES[0]], halves[COSINES[1]])
     sd = found.difference("code", BEST_COSINE, AMI).estimate.sd
-    assert sd == estimate(0, inside[:, 0], 40, second_order=True).sd
-    one = estimate(0, (halves["code"] - halves[COSINES[0]])[:, 0], 40, second_order=True).sd
+    assert sd == estimate(0.0, inside[:, 0], 40, second_order=True).sd
+    one = estimate(0.0, (halves["code"] - halves[COSINES[0]])[:, 0], 40, second_order=True).sd
     assert sd < 0.97 * one
 
 

@@ -53,7 +53,7 @@ steps, steps.argmax_changes, steps.density(per="u")
 # The plane through three prompts cuts layer 1 into polygons, found exactly. Colours: the likeliest next token.
 
 # %%
-plm.slice(model, a, b, c, layer=1, grid=21).plot()
+plm.paths.slice(model, a, b, c, layer=1, grid=21).plot()
 
 # %% [markdown]
 # Are boundaries dense where the output changes? Against other pairs' peaks and against the speed at which the output

@@ -22,7 +22,7 @@ FILES = [
 ARRAY = "shards/00001/L01.pre.npy"
 
 
-def everything(path: Path) -> plm.CodeStore:
+def everything(path: Path) -> plm.codes.store.CodeStore:
     """Read all that a store has."""
     found = plm.open_store(path)
     found.packed(1)

@@ -141,7 +141,7 @@ _FLOATS = ("points", "lines", "vertices", "grid")
 _INTS = ("neurons", "top")
 
 
-def slice(  # noqa: A001, PLR0913 - `plm.slice`
+def slice(  # noqa: A001, PLR0913 - `plm.paths.slice`
     model: Model,
     prompt_a: str,
     prompt_b: str,

@@ -39,13 +39,13 @@ def test_bits_are_side_by_side_at_any_widths(widths: list[int], tokens: int, see
 
 
 @pytest.fixture(scope="module")
-def two(gated: plm.models.loading.Model) -> plm.Codes:
+def two(gated: plm.models.loading.Model) -> plm.codes.codes.Codes:
     """Two layers of 51 neurons, so that bits do not fill bytes."""
     texts = ["He sat on the bank of the river.", "She owes the bank a lot of money.", "A wet bank is wet."]
     return plm.encode(gated, texts, layers=[0, 1], keep=("u", "h", "x", "up", "post"))
 
 
-def test_bits_and_activations_are_the_layers_side_by_side(two: plm.Codes) -> None:
+def test_bits_and_activations_are_the_layers_side_by_side(two: plm.codes.codes.Codes) -> None:
     joined = two.joined([1, 0])
     assert isinstance(joined, JoinedCodes)
     assert [site.key for site in joined.sites] == ["L00+01.gate"]
@@ -59,7 +59,7 @@ def test_bits_and_activations_are_the_layers_side_by_side(two: plm.Codes) -> Non
     np.testing.assert_array_equal(joined.hamming(range(9), range(9)), sum(layers))
 
 
-def test_joined_codes_are_codes_like_any_other(two: plm.Codes) -> None:
+def test_joined_codes_are_codes_like_any_other(two: plm.codes.codes.Codes) -> None:
     joined = two.joined()
     assert len(joined) == len(two)
     assert joined.kept == two.kept
@@ -88,7 +88,7 @@ def test_a_store_joins_its_shards(gated: plm.models.loading.Model, tmp_path: Pat
         plm.open_store(store.path).joined().activations("x")
 
 
-def test_every_representation_takes_them(two: plm.Codes) -> None:
+def test_every_representation_takes_them(two: plm.codes.codes.Codes) -> None:
     arrays = LayerArrays(two.joined(), 1, np.arange(len(two)))
     soft = get("soft code").rows(arrays).values
     each = [get("soft code").rows(LayerArrays(two, layer, np.arange(len(two)))).values for layer in (0, 1)]
@@ -171,7 +171,7 @@ def test_a_joined_site_names_its_layers() -> None:
     assert "parts" not in _site(4).to_dict()
 
 
-def test_what_can_not_be_joined_is_refused(two: plm.Codes) -> None:
+def test_what_can_not_be_joined_is_refused(two: plm.codes.codes.Codes) -> None:
     with pytest.raises(PolytopeError, match="no layers to join"):
         two.joined([])
     with pytest.raises(PolytopeError, match=r"layers \[0, 0\] can't be joined: give one or more, each once"):

@@ -7,7 +7,7 @@ import pytest
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
-from polytope_lm.paths import directions
+from polytope_lm.paths import direction_path, directions, random_path
 
 A = "He sat on the bank"
 
@@ -21,7 +21,7 @@ def sample():
 @pytest.mark.parametrize("at", ["resid_mid", "mlp_in"])
 def test_a_direction_is_gone_along_for_a_length(model, at):
     v = np.random.default_rng(0).normal(size=24)
-    path = plm.direction_path(model, A, v, length=3.0, at=at, layer=1)
+    path = direction_path(model, A, v, length=3.0, at=at, layer=1)
     begin = plm.path(model, A, A, at=at, layer=1)
     np.testing.assert_array_equal(path.a, begin.a)
     np.testing.assert_allclose(path.b - path.a, 3 * v / np.linalg.norm(v), atol=1e-12)
@@ -30,7 +30,7 @@ def test_a_direction_is_gone_along_for_a_length(model, at):
     found = path.crossings(downstream=True)
     assert found.prompts == (A, "[along a direction]")
     assert len(found) > 0
-    opposite = plm.direction_path(model, A, v, length=-3.0, at=at, layer=1)
+    opposite = direction_path(model, A, v, length=-3.0, at=at, layer=1)
     np.testing.assert_allclose(opposite.b - opposite.a, path.a - path.b)
 
 
@@ -47,25 +47,25 @@ def test_draws_have_the_samples_mean_and_covariance(sample):
 
 def test_a_mixture_knows_nothing_of_the_prompt_and_a_difference_ends_at_a_draw(model, sample):
     more = {"layer": 1, "seed": 3}
-    mixture = plm.random_path(model, A, sample, **more)
-    other = plm.random_path(model, "A river", sample, **more)
+    mixture = random_path(model, A, sample, **more)
+    other = random_path(model, "A river", sample, **more)
     np.testing.assert_allclose(mixture.b - mixture.a, other.b - other.a, atol=1e-9)
     rng = np.random.default_rng(3)
     first, second = directions._draw(sample, rng), directions._draw(sample, rng)
     np.testing.assert_allclose(mixture.b - mixture.a, first - second, atol=1e-9)
-    difference = plm.random_path(model, A, sample, control="difference", **more)
+    difference = random_path(model, A, sample, control="difference", **more)
     np.testing.assert_allclose(difference.b, first, atol=1e-9)
     assert mixture.prompts == (A, "[random mixture, seed 3]")
 
 
 def test_seeds_choose_and_lengths_bind(model, sample):
-    one, same, other = (plm.random_path(model, A, sample, layer=0, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (random_path(model, A, sample, layer=0, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.b, same.b)
     assert not np.allclose(one.b, other.b)
-    short = plm.random_path(model, A, sample, layer=0, seed=1, length=0.5)
+    short = random_path(model, A, sample, layer=0, seed=1, length=0.5)
     assert short.length == pytest.approx(0.5)
     np.testing.assert_allclose((short.b - short.a) / 0.5, (one.b - one.a) / one.length, atol=1e-9)
-    arc = plm.random_path(model, A, sample, layer=0, seed=1, shape="arc")
+    arc = random_path(model, A, sample, layer=0, seed=1, shape="arc")
     assert arc.length > one.length
     assert len(arc.crossings(downstream=True, steps=5).layers) == 3
 
@@ -74,36 +74,45 @@ def test_codes_that_keep_activations_are_a_sample(model):
     codes = plm.encode(model, [A, "The ducks on the pond were not impressed."], layers=[1], keep=["x", "u"])
     for at, name in (("resid_mid", "x"), ("mlp_in", "u")):
         rows = codes.activations(name, 1)
-        one, other = (plm.random_path(model, A, s, at=at, layer=1) for s in (codes, rows))
+        one, other = (random_path(model, A, s, at=at, layer=1) for s in (codes, rows))
         np.testing.assert_array_equal(one.b, other.b)
     with pytest.raises(PolytopeError, match="activations 'x' were not kept"):
-        plm.random_path(model, A, plm.encode(model, [A], layers=[1]), layer=1)
+        random_path(model, A, plm.encode(model, [A], layers=[1]), layer=1)
 
 
 @pytest.mark.parametrize(
     ("make", "match"),
     [
         (
-            lambda m, _: plm.direction_path(m, A, np.ones(5), length=1.0, layer=0),
+            lambda m, _: direction_path(m, A, np.ones(5), length=1.0, layer=0),
             r"shape \(5,\), but resid_mid",
         ),
         (
-            lambda m, _: plm.direction_path(m, A, np.zeros(24), length=1.0, layer=0),
+            lambda m, _: direction_path(m, A, np.zeros(24), length=1.0, layer=0),
             "direction has the length 0",
         ),
         (
-            lambda m, _: plm.direction_path(m, A, np.full(24, np.nan), length=1.0, layer=0),
+            lambda m, _: direction_path(m, A, np.full(24, np.nan), length=1.0, layer=0),
             "has the length nan",
         ),
-        (lambda m, _: plm.direction_path(m, A, np.ones(24), length=np.inf, layer=0), "length=inf"),
-        (lambda m, _: plm.direction_path(m, A, np.ones(24), length=1.0, layer=9), "no layer 9"),
-        (lambda m, s: plm.random_path(m, A, s[:1], layer=0), r"sample has shape \(1, 24\).*at least 2"),
-        (lambda m, s: plm.random_path(m, A, s[:, :5], layer=0), r"shape \(300, 5\), expected \[n, 24\]"),
-        (lambda m, s: plm.random_path(m, A, np.where(s == s[7], np.nan, s), layer=0), r"sample\[7\] has NaN"),
-        (lambda m, s: plm.random_path(m, A, s, layer=0, control="isotropic"), "control='isotropic'.*mixture"),
-        (lambda m, s: plm.random_path(m, A, s, layer=0, length=0.0), r"length=0\.0: give a positive"),
-        (lambda m, s: plm.random_path(m, A, s, at="embed", shape="arc"), "shape='arc' with at='embed'"),
-        (lambda m, s: plm.random_path(m, "", s, layer=0), "prompt A is empty"),
+        (lambda m, _: direction_path(m, A, np.ones(24), length=np.inf, layer=0), "length=inf"),
+        (lambda m, _: direction_path(m, A, np.ones(24), length=1.0, layer=9), "no layer 9"),
+        (lambda m, s: random_path(m, A, s[:1], layer=0), r"sample has shape \(1, 24\).*at least 2"),
+        (
+            lambda m, s: random_path(m, A, s[:, :5], layer=0),
+            r"shape \(300, 5\), expected \[n, 24\]",
+        ),
+        (
+            lambda m, s: random_path(m, A, np.where(s == s[7], np.nan, s), layer=0),
+            r"sample\[7\] has NaN",
+        ),
+        (
+            lambda m, s: random_path(m, A, s, layer=0, control="isotropic"),
+            "control='isotropic'.*mixture",
+        ),
+        (lambda m, s: random_path(m, A, s, layer=0, length=0.0), r"length=0\.0: give a positive"),
+        (lambda m, s: random_path(m, A, s, at="embed", shape="arc"), "shape='arc' with at='embed'"),
+        (lambda m, s: random_path(m, "", s, layer=0), "prompt A is empty"),
     ],
 )
 def test_bad_input_is_one_clear_line(model, sample, make, match):

@@ -18,7 +18,7 @@ PROMPTS = ("He sat on the bank", "She owes a lot of money", "A river bank is wet
 @pytest.fixture(scope="module", params=["model", "gated"])
 def cut(request):
     model = request.getfixturevalue(request.param)
-    return model, plm.slice(model, *PROMPTS, layer=1, grid=5)
+    return model, plm.paths.slice(model, *PROMPTS, layer=1, grid=5)
 
 
 def inputs(model, piece):
@@ -121,8 +121,8 @@ def test_colours_are_what_the_model_says_there(cut):
 
 
 def test_a_window_is_drawn_closer(model):
-    whole = plm.slice(model, *PROMPTS, layer=0, grid=0)
-    close = plm.slice(model, *PROMPTS, layer=0, zoom=0.5, grid=0)
+    whole = plm.paths.slice(model, *PROMPTS, layer=0, grid=0)
+    close = plm.paths.slice(model, *PROMPTS, layer=0, zoom=0.5, grid=0)
     assert close.corners[1] - close.corners[0] == pytest.approx((whole.corners[1] - whole.corners[0]) / 2)
     assert set(close.neurons) <= set(whole.neurons)
     assert len(close) < len(whole)
@@ -134,7 +134,7 @@ def test_an_encoder_has_regions_without_colours(tokenizer):
         hidden_size=24, intermediate_size=44, num_hidden_layers=2, num_attention_heads=2, vocab_size=400
     )
     bert = plm.wrap(randomised(tf.BertModel(config)), tokenizer, name="small-bert")
-    piece = plm.slice(bert, *PROMPTS, layer=0)
+    piece = plm.paths.slice(bert, *PROMPTS, layer=0)
     assert len(piece) > 1
     assert piece.top.size == 0
     assert len(piece.plot().data) == 2
@@ -149,7 +149,7 @@ def test_a_slice_comes_back_from_its_data(cut):
 
 
 def test_pictures_show_text_as_text(model):
-    piece = plm.slice(model, "<b>bank</b>", PROMPTS[1], PROMPTS[2], layer=0, grid=3)
+    piece = plm.paths.slice(model, "<b>bank</b>", PROMPTS[1], PROMPTS[2], layer=0, grid=3)
     shown = piece.plot().to_json()
     assert "<b>" not in shown
     assert "\\u003cb" not in shown
@@ -175,5 +175,5 @@ def test_pictures_show_text_as_text(model):
 def test_mistakes_are_told_in_one_line(model, change, message):
     asked = dict(zip(("prompt_a", "prompt_b", "prompt_c"), PROMPTS, strict=True)) | {"layer": 1}
     with pytest.raises(PolytopeError, match=message) as error:
-        plm.slice(model, **(asked | change))
+        plm.paths.slice(model, **(asked | change))
     assert "\n" not in str(error.value)

@@ -11,7 +11,7 @@ from polytope_lm.predictions.coherence import context_coherence, context_likenes
 
 
 @pytest.fixture(scope="module")
-def codes(model) -> plm.Codes:
+def codes(model) -> plm.codes.codes.Codes:
     return plm.encode(model, [*SENTENCES, " ".join(SENTENCES)], layers=[0], tokens="word-final")
 
 

@@ -27,7 +27,7 @@ ANIMALS, TOOLS = ("cat", "dog", "hen", "pig"), ("saw", "axe", "nail", "drill")
 
 
 @pytest.fixture(scope="module")
-def codes(model) -> plm.Codes:
+def codes(model) -> plm.codes.codes.Codes:
     """Sixty documents about animals or tools, with filler words of different frequency."""
     rng = np.random.default_rng(0)
     texts = []

@@ -16,7 +16,7 @@ from polytope_lm.predictions.next_token import (
 
 
 @pytest.fixture(scope="module")
-def codes(model) -> plm.Codes:
+def codes(model) -> plm.codes.codes.Codes:
     return plm.encode(model, SENTENCES * 3, layers=[0])
 
 

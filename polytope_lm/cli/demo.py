@@ -188,7 +188,7 @@ def _compare(
     store: "CodeStore", out: Path, stages: Stages, command: str
 ) -> "tuple[ClustersResult, ClustersResult]":
     """Score the same codes against both labels; the first result is the one that is decided."""
-    from polytope_lm.predictions import clusters  # noqa: PLC0415
+    from polytope_lm.predictions import clusters, with_maps  # noqa: PLC0415
 
     results: list[Any] = []
     doing = f"clusters by code against clusters by direction, k = {CLUSTERS}, labels {LABEL} and {BESIDE}"
@@ -196,6 +196,8 @@ def _compare(
         for label, tokens in LABELS.items():
             with progress(f"compare, {label}") as told:
                 result = clusters(store, None, label, k=CLUSTERS, tokens=tokens, seed=SEED, progress=told)
+                if label == LABEL:
+                    result = with_maps(store, result, result.layers[len(result.layers) // 2].layer)
             result = replace(result, command=command)
             result.save(out if label == LABEL else out / label)
             results.append(result)

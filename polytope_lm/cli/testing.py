@@ -47,6 +47,8 @@ Groups = Annotated[
     bool, typer.Option("--groups", help="Score the clusters in every other way, into groups.json.")
 ]
 
+Maps = Annotated[bool, typer.Option("--maps", help="Draw maps of the tokens, by code and by direction.")]
+
 
 @app.callback()
 def _group() -> None:
@@ -58,14 +60,14 @@ def clusters(  # noqa: PLR0913
     store: o.StorePath, *, label: Label, out: o.Out, layers: o.Layers = "all", k: Clusters = None,
     tokens: Tokens = 6000, seed: o.Seed = 0, resamples: Resamples = 200,
     smallest_effect: Smallest = 0.01, extra: Extra = "", weights: Weights = None,
-    multiverse: Multiverse = False, groups: Groups = False, model: ModelHere = None,
+    multiverse: Multiverse = False, groups: Groups = False, maps: Maps = False, model: ModelHere = None,
     trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Prediction 1: do clusters of codes mean more than clusters of directions.
 
     A store captured without --keep u,h has its model run again. Writes result.json, tokens.parquet,
-    overview.json and report.html. What --extra, --weights, --multiverse and --groups add is shown and is
-    never part of the verdict.
+    overview.json and report.html. What --extra, --weights, --multiverse, --groups and --maps add is shown and
+    is never part of the verdict.
 
     \b
     Example:
@@ -86,9 +88,15 @@ def clusters(  # noqa: PLR0913
             smallest_effect=smallest_effect, extra=_names(extra), weights=asked, progress=told,
         )  # fmt: skip
     besides = {
-        "extra": extra or None, "weights": weights, "multiverse": multiverse, "groups": groups, "model": model
+        "extra": extra or None, "weights": weights, "multiverse": multiverse, "groups": groups,
+        "maps": maps, "model": model,
     }  # fmt: skip
     result = replace(result, command=_command(store, out, layers, result.settings, besides))
+    if maps:
+        from polytope_lm.predictions import with_maps  # noqa: PLC0415
+
+        with progress("drawing maps") as told:
+            result = with_maps(opened, result, progress=told)
     page = write_results(
         out, result, overview(opened), _more(opened, result, out, multiverse=multiverse, groups=groups)
     )

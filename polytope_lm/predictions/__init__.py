@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.positions import position_check
     from polytope_lm.predictions.senses import senses
     from polytope_lm.predictions.stability import stability
+    from polytope_lm.predictions.token_maps import with_maps
 
 _HOMES = {
     "alignment": "alignment",
@@ -45,6 +46,7 @@ _HOMES = {
     "rank_neurons": "neurons",
     "senses": "senses",
     "stability": "stability",
+    "with_maps": "token_maps",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "rank_neurons",
     "senses",
     "stability",
+    "with_maps",
 ]
 
 

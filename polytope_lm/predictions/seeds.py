@@ -10,9 +10,9 @@ import numpy as np
 
 from polytope_lm.errors import PolytopeError
 
-TOKENS, HALVES, PICKS, MEDOIDS, REPRESENTATION, PERMUTED_LABELS, TIES, WEIGHTS = range(8)
+TOKENS, HALVES, PICKS, MEDOIDS, REPRESENTATION, PERMUTED_LABELS, TIES, WEIGHTS, MAP = range(9)
 """What a seed is for: which tokens, which halves, which draw a half sees, first medoids, random controls,
-labels permuted, neighbours drawn at random, weights permuted or drawn anew."""
+labels permuted, neighbours drawn at random, weights permuted or drawn anew, places on a map."""
 
 
 def derived(seed: int, purpose: int, number: int = 0) -> int:

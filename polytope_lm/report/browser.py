@@ -102,12 +102,13 @@ def _layer_data(table: pd.DataFrame, layer: LayerComparison) -> dict[str, Any]:
     }
 
 
-def has_map(result: ClustersResult | None) -> bool:
-    """Tell whether the tokens have places on a map, in any layer."""
+def mapped(result: ClustersResult | None) -> list[int]:
+    """Return the places, in the result's order, of the layers whose tokens have maps."""
     if result is None or result.tokens is None:
-        return False
-    keys = (layer.site.key for layer in result.layers)
-    return any(f"{key}/map/{side}" in result.tokens for key in keys for side in SIDES)
+        return []
+    there = result.tokens.columns
+    keys = [layer.site.key for layer in result.layers]
+    return [place for place, key in enumerate(keys) if all(f"{key}/map/{side}" in there for side in SIDES)]
 
 
 def _map_data(table: pd.DataFrame, key: str, side: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
    canvas: 20,000 marks of SVG would make the page wait. */
 
 function tokenMaps() {
-  const state = { layer: 0, colour: "label", row: null, picked: [] };
+  const state = { layer: DATA.layers.findIndex((layer) => layer.maps.length), colour: "label", row: null, picked: [] };
   const choosers = { layer: byId("map-layer"), colour: byId("map-colour") };
   const list = byId("map-tokens");
   const places = DATA.layers.map((layer) => lazily(() => layer.maps.map((one) => unpack(one.places))));
@@ -46,7 +46,7 @@ function tokenMaps() {
     const pen = side.canvas.getContext("2d");
     const colours = hues();
     const group = groups();
-    const size = (TOKENS.token.length > 4000 ? 2 : 3) * devicePixelRatio;
+    const size = (TOKENS.token.length > 4000 ? 2.5 : 4) * devicePixelRatio;
     const picked = new Set(state.picked);
     pen.globalAlpha = picked.size ? 0.18 : 0.75;
     const byColour = [...Array(9)].map(() => []);
@@ -187,7 +187,7 @@ function tokenMaps() {
 
   onVisit("map", ([layer, row]) => {
     const position = DATA.layers.findIndex((item) => String(item.layer) === layer);
-    if (position >= 0) state.layer = position;
+    if (position >= 0 && DATA.layers[position].maps.length) state.layer = position;
     choosers.layer.value = String(state.layer);
     colours();
     state.row = /^\d+$/.test(row || "") && Number(row) < TOKENS.token.length ? Number(row) : state.row;

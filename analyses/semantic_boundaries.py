@@ -8,8 +8,9 @@ Each model is tested beside its weight-permuted and untrained twins, on the same
 directory of CoarseWSD words (`bank/test.data.txt` beside `bank/test.gold.txt`); its sentences are read twice,
 so that a causal model knows the whole sentence at the target, and no text of it is kept.
 
-For each model and set of pairs `OUT/SET/result.json` has every number, `OUT/SET/pairs.parquet` one row a
-pair, and `OUT/summary.csv` a row a layer. Finished pairs are kept in `OUT/SET/pairs`: run again, it goes on.
+For each model and set of pairs `OUT/SET/result.json` has every number, `OUT/SET/report.html` shows them,
+`OUT/SET/pairs.parquet` has one row a pair, and `OUT/summary.csv` a row a layer. Finished pairs are kept in
+`OUT/SET/pairs`: run again, it goes on.
 How long a run takes is told first, from one pair in each layer.
 """
 
@@ -26,8 +27,10 @@ import pandas as pd
 
 import polytope_lm as plm
 from polytope_lm import pairs as pair_sets
+from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions import boundary_tables
 from polytope_lm.predictions.boundary_paths import measure_pair
+from polytope_lm.report import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,8 +45,15 @@ LAYERS = {"tiny-gpt2": (0, 1, 2), "tiny-relu": (0, 1, 2), "smollm2-135m": (4, 15
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the analysis and print its verdicts."""
-    options = _options(argv)
+    """Run the analysis and print its verdicts; a mistake ends it in one line."""
+    try:
+        _run_all(_options(argv))
+    except PolytopeError as error:
+        raise SystemExit(f"error: {error}") from error
+    return 0
+
+
+def _run_all(options: argparse.Namespace) -> None:
     models = [options.model] if options.model else list(MODELS)
     rows = []
     for name in models:
@@ -54,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows += summary(name, label, result)
             pd.DataFrame(rows).to_csv(options.out / "summary.csv", index=False)
     print(pd.DataFrame(rows).to_string(index=False))
-    return 0
 
 
 def run(
@@ -71,6 +80,7 @@ def run(
     )  # fmt: skip
     result = replace(result, command=_command(name, options))
     result.save(folder)
+    write(folder / "report.html", boundaries=result)
     print(
         pd.DataFrame(boundary_tables.overview_rows(result), columns=boundary_tables.HEADS).to_string(
             index=False

@@ -11,8 +11,8 @@ stream of several layers, in the first prompt's context; the same in the untrain
 
     python -m analyses.stable_regions --out DIR [--model NAME ...] [--layers 0,9] [--pairs FILE.jsonl]
 
-DIR/MODEL/result.json, DIR/MODEL/profiles/*.jsonl (a run that was stopped goes on from there), DIR/result.json
-with all verdicts. Scores are kept, texts are not. Causal models only.
+DIR/MODEL/result.json and report.html, DIR/MODEL/profiles/*.jsonl (a run that was stopped goes on from there),
+DIR/result.json with all verdicts. Scores are kept, texts are not. Causal models only.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from polytope_lm import pairs as pair_sets
 from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.batch import crossings_of_pairs
 from polytope_lm.predictions.alignment import alignment
+from polytope_lm.report import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,6 +112,7 @@ def run_model(name: str, options: Options) -> AlignmentResult:
     )  # fmt: skip
     result = replace(result, command=options.command)
     result.save(out / "result.json")
+    write(out / "report.html", alignment=result)
     return result
 
 

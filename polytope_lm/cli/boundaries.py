@@ -39,7 +39,8 @@ def boundaries(  # noqa: PLR0913
 ) -> None:  # fmt: skip
     """Prediction 2: do paths cross more boundaries where meaning changes, beyond what distance explains.
 
-    Writes result.json and pairs.parquet; finished pairs are kept in OUT/pairs: run again, it goes on.
+    Writes result.json, pairs.parquet and report.html; finished pairs are kept in OUT/pairs: run again, it
+    goes on.
 
     \b
     Example:
@@ -49,6 +50,7 @@ def boundaries(  # noqa: PLR0913
     names = () if controls.strip() == "none" else o.parse_names(controls)
     from polytope_lm.models.loading import load  # noqa: PLC0415
     from polytope_lm.predictions.boundaries import boundaries as test  # noqa: PLC0415
+    from polytope_lm.report import write  # noqa: PLC0415
 
     loaded = load(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     with progress("crossing") as told:
@@ -58,9 +60,10 @@ def boundaries(  # noqa: PLR0913
         )  # fmt: skip
     tested = ",".join(str(layer.layer) for layer in result.layers)
     result = replace(result, command=_command(model, pairs, out, tested, result.settings))
-    path = result.save(out)
+    result.save(out)
+    page = write(out / "report.html", boundaries=result)
     if json:
-        emit(result.to_dict())
+        emit({**result.to_dict(), "report": str(page)})
         return
     for problem in result.problems[:_SHOWN]:
         complain(f"left out: {problem}")
@@ -68,7 +71,7 @@ def boundaries(  # noqa: PLR0913
         complain(f"left out: {len(result.problems) - _SHOWN} more pairs; result.json has all")
     show_effects(result)
     say(result.verdict, style="bold")
-    say(f"written: {path.resolve().as_uri()}")
+    say(f"written: {page.resolve().as_uri()}")
 
 
 def show_effects(result: "BoundariesResult") -> None:

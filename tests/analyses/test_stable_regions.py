@@ -18,6 +18,8 @@ def test_a_run_is_written_told_and_gone_on_with(tmp_path, capsys):
     assert "tiny-relu: layers 2, 24 pairs, untrained too: about 0 min" in told
     assert "No verdict: 24 pairs, and at least 200 are needed for one." in told
     kept = json.loads((tmp_path / "result.json").read_text())
+    page = (tmp_path / "tiny-relu" / "report.html").read_text(encoding="utf-8")
+    assert "No verdict: 24 pairs" in page
     assert kept["command"].startswith("python -m analyses.stable_regions --model tiny-relu")
     rows = kept["models"][0]["rows"]
     assert [(row["model"], row["layer"]) for row in rows] == [

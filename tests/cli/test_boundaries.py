@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,10 @@ def test_it_writes_a_result_and_prints_the_verdict(few: Path, tmp_path: Path) ->
     data = json.loads(again.out)
     assert data["verdict"] == result.verdict
     assert data["layers"][0]["pairs"] == 24
+    assert data["report"] == str(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'id="tab-boundaries"' in page
+    assert f"{result.layers[0].verdict.sentence}" in html.unescape(page)
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

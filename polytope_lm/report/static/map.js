@@ -3,7 +3,7 @@
    canvas: 20,000 marks of SVG would make the page wait. */
 
 function tokenMaps() {
-  const state = { layer: DATA.layers.findIndex((layer) => layer.maps.length), colour: "label", row: null, picked: [] };
+  const state = { layer: DATA.layers.findIndex((layer) => layer.maps.length), colour: "label", row: null, picked: [], picks: 0 };
   const choosers = { layer: byId("map-layer"), colour: byId("map-colour") };
   const list = byId("map-tokens");
   const places = DATA.layers.map((layer) => lazily(() => layer.maps.map((one) => unpack(one.places))));
@@ -32,53 +32,74 @@ function tokenMaps() {
     return clusters.map((cluster) => (cluster < 0 ? 8 : rank.get(cluster) % 8));
   }
 
-  function at(side, row) {
+  /** Every token's place in the canvas's pixels, computed once for each size and layer. */
+  function located(side) {
     const { width, height } = side.canvas;
-    const half = Math.min(width, height) / 2 - MARGIN * devicePixelRatio;
-    const [x, y] = places[state.layer]()[side.index].row(row);
-    return [width / 2 + (x / 1000) * half, height / 2 - (y / 1000) * half];
+    const key = `${state.layer} ${width} ${height}`;
+    if (side.key !== key) {
+      const half = Math.min(width, height) / 2 - MARGIN * devicePixelRatio;
+      const [x, y] = [width / 2, height / 2];
+      side.at = Float32Array.from(places[state.layer]()[side.index], (value, index) =>
+        index % 2 ? y - (value / 1000) * half : x + (value / 1000) * half,
+      );
+      side.key = key;
+    }
+    return side.at;
+  }
+
+  function dots(pen, at, rows, colour, size) {
+    pen.fillStyle = colour;
+    for (const row of rows) pen.fillRect(at[2 * row] - size / 2, at[2 * row + 1] - size / 2, size, size);
+  }
+
+  /** All tokens, those that are picked in front; kept until they look otherwise. */
+  function backdrop(side, colours) {
+    const { width, height } = side.canvas;
+    const looks = [state.layer, state.colour, width, height, state.picks, colours.ink].join(" ");
+    if (side.looks === looks) return side.backdrop;
+    const kept = new OffscreenCanvas(width, height);
+    const pen = kept.getContext("2d");
+    const [at, group, picked] = [located(side), groups(), new Set(state.picked)];
+    const size = (TOKENS.token.length > 4000 ? 2.5 : 4) * devicePixelRatio;
+    const byColour = [...Array(9)].map(() => []);
+    for (let row = 0; row < TOKENS.token.length; row += 1) if (!picked.has(row)) byColour[Math.min(group[row], 8)].push(row);
+    pen.globalAlpha = picked.size ? 0.18 : 0.75;
+    for (let hue = 8; hue >= 0; hue -= 1) dots(pen, at, byColour[hue], colours.of[hue] || colours.rest, size);
+    pen.globalAlpha = 1;
+    for (const row of state.picked) dots(pen, at, [row], colours.of[group[row]] || colours.rest, 1.6 * size);
+    [side.looks, side.backdrop] = [looks, kept];
+    return kept;
+  }
+
+  function neighbours(side, pen, colours) {
+    const at = located(side);
+    const place = (row) => [at[2 * row], at[2 * row + 1]];
+    const key = DATA.layers[state.layer].maps[side.index].key;
+    pen.strokeStyle = colours.ink;
+    pen.lineWidth = devicePixelRatio;
+    pen.globalAlpha = 0.45;
+    for (const row of near[state.layer]()[key].row(state.row)) {
+      if (row < 0) continue;
+      pen.beginPath();
+      pen.moveTo(...place(state.row));
+      pen.lineTo(...place(row));
+      pen.stroke();
+    }
+    pen.globalAlpha = 1;
+    pen.beginPath();
+    pen.arc(...place(state.row), 6 * devicePixelRatio, 0, 2 * Math.PI);
+    pen.stroke();
   }
 
   function paint(side) {
     const box = side.canvas.getBoundingClientRect();
-    side.canvas.width = Math.round(box.width * devicePixelRatio);
-    side.canvas.height = Math.round(box.height * devicePixelRatio);
+    const [width, height] = [box.width, box.height].map((length) => Math.round(length * devicePixelRatio));
+    if (side.canvas.width !== width || side.canvas.height !== height) Object.assign(side.canvas, { width, height });
     const pen = side.canvas.getContext("2d");
     const colours = hues();
-    const group = groups();
-    const size = (TOKENS.token.length > 4000 ? 2.5 : 4) * devicePixelRatio;
-    const picked = new Set(state.picked);
-    pen.globalAlpha = picked.size ? 0.18 : 0.75;
-    const byColour = [...Array(9)].map(() => []);
-    for (let row = 0; row < TOKENS.token.length; row += 1) if (!picked.has(row)) byColour[Math.min(group[row], 8)].push(row);
-    const dots = (rows, colour, width) => {
-      pen.fillStyle = colour;
-      for (const row of rows) {
-        const [x, y] = at(side, row);
-        pen.fillRect(x - width / 2, y - width / 2, width, width);
-      }
-    };
-    for (let hue = 8; hue >= 0; hue -= 1) dots(byColour[hue], colours.of[hue] || colours.rest, size);
-    pen.globalAlpha = 1;
-    for (const row of state.picked) dots([row], colours.of[group[row]] || colours.rest, 1.6 * size);
-    if (state.row !== null) {
-      const key = DATA.layers[state.layer].maps[side.index].key;
-      const own = at(side, state.row);
-      pen.strokeStyle = colours.ink;
-      pen.lineWidth = devicePixelRatio;
-      for (const row of (near[state.layer]()[key] || { row: () => [] }).row(state.row)) {
-        if (row < 0) continue;
-        pen.globalAlpha = 0.45;
-        pen.beginPath();
-        pen.moveTo(...own);
-        pen.lineTo(...at(side, row));
-        pen.stroke();
-      }
-      pen.globalAlpha = 1;
-      pen.beginPath();
-      pen.arc(...own, 6 * devicePixelRatio, 0, 2 * Math.PI);
-      pen.stroke();
-    }
+    pen.clearRect(0, 0, width, height);
+    pen.drawImage(backdrop(side, colours), 0, 0);
+    if (state.row !== null) neighbours(side, pen, colours);
     if (side.from && side.to) {
       pen.fillStyle = colours.band;
       pen.fillRect(side.from[0], side.from[1], side.to[0] - side.from[0], side.to[1] - side.from[1]);
@@ -88,11 +109,11 @@ function tokenMaps() {
   const paintAll = () => sides.forEach(paint);
 
   function nearest(side, [x, y]) {
+    const at = located(side);
     let best = null;
     let least = (REACH * devicePixelRatio) ** 2;
     for (let row = 0; row < TOKENS.token.length; row += 1) {
-      const [a, b] = at(side, row);
-      const away = (a - x) ** 2 + (b - y) ** 2;
+      const away = (at[2 * row] - x) ** 2 + (at[2 * row + 1] - y) ** 2;
       if (away < least) [best, least] = [row, away];
     }
     return best;
@@ -117,6 +138,11 @@ function tokenMaps() {
     );
   }
 
+  function pick(rows) {
+    state.picked = rows;
+    state.picks += 1;
+  }
+
   function choose(row) {
     state.row = row;
     if (row !== null) address("map", DATA.layers[state.layer].layer, row);
@@ -127,11 +153,13 @@ function tokenMaps() {
   function frame(side) {
     const [left, right] = [side.from[0], side.to[0]].sort((x, y) => x - y);
     const [top, bottom] = [side.from[1], side.to[1]].sort((x, y) => x - y);
-    state.picked = [];
+    const at = located(side);
+    const inside = [];
     for (let row = 0; row < TOKENS.token.length; row += 1) {
-      const [x, y] = at(side, row);
-      if (x >= left && x <= right && y >= top && y <= bottom) state.picked.push(row);
+      const [x, y] = [at[2 * row], at[2 * row + 1]];
+      if (x >= left && x <= right && y >= top && y <= bottom) inside.push(row);
     }
+    pick(inside);
     choose(null);
   }
 
@@ -160,7 +188,7 @@ function tokenMaps() {
         side.to = to;
         frame(side);
       } else {
-        state.picked = [];
+        if (state.picked.length) pick([]);
         choose(nearest(side, to));
       }
       side.from = side.to = null;

@@ -128,7 +128,8 @@ def _show_output(change: "OutputChange | None", profile: "Profile") -> None:
         say(f"output change (Jensen-Shannon distance of each step; {numbers}): |{bars}|")
         turns = [i for i in range(1, len(change.top)) if change.top[i] != change.top[i - 1]]
         then = "".join(f" -> {change.top[i]!r} at t = {change.t[i]:.2f}" for i in turns)
-        say(f"likeliest next token ({len(turns)} changes): {change.top[0]!r}{then}")
+        changes = f"{len(turns)} change{'s' * (len(turns) != 1)}"
+        say(f"likeliest next token ({changes}): {change.top[0]!r}{then}")
     if isfinite(profile.sharpness):  # not on a path of length zero
         scale = f"(1: even; {profile.steps}: one jump)"
         where = f"largest change in the step from t = {profile.sharpest / profile.steps:.2f}"

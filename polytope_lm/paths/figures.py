@@ -17,8 +17,12 @@ _TOKENS = ("#DDEEFF", "#FFE9CC", "#E2F2DC")  # neighbours differ
 
 
 def plain(text: str) -> str:
-    """Return text that neither a browser nor plotly's markup acts upon; controls are spelled out."""
-    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+    """Return text that neither a browser nor plotly's markup acts upon; controls are spelled out.
+
+    Quotes stay, so it is no attribute's value: plotly would show `&quot;` as it is.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escape(shown, quote=False)
 
 
 def crossings_figure(crossings: Crossings) -> go.Figure:

@@ -41,6 +41,7 @@ def slice_figure(piece: Slice) -> go.Figure:
         mode="markers+text",
         text=list("ABC"),
         textposition="top center",
+        textfont={"color": "black", "size": 14},
         hovertext=[f"{plain(a)} [{plain(b)}]" for a, b in zip(piece.prompts, piece.tokens, strict=True)],
         hoverinfo="text",
         marker={"color": "black", "size": 9},
@@ -75,7 +76,7 @@ def _add_tokens(figure: go.Figure, piece: Slice) -> None:
         zmax=len(colours) - 0.5,
         colorscale=steps,
         showscale=False,
-        text=[[plain(piece.words[int(token)]) for token in row] for row in piece.top],
+        text=[[plain(repr(piece.words[int(token)])) for token in row] for row in piece.top],
         hovertemplate="next token: %{text}<extra></extra>",
     )
     for i, colour in enumerate(colours):

@@ -16,7 +16,9 @@ context, on a grid of places.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,6 +138,28 @@ class Slice:
         fields["words"] = {int(token): word for token, word in data["words"].items()}
         return cls(site=Site.from_dict(data["site"]), model=data["model"], **fields)
 
+    def save(self, path: str | Path) -> Path:
+        """Write the slice as one JSON file and return its path; `slice*.json` is shown by a report."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n", encoding="utf-8")
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> Slice:
+        """Read what `save` has written.
+
+        Raises:
+            PolytopeError: no such file, or it holds something else.
+
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            msg = f"{str(path)!r} is not a saved Slice ({what}); write it with .save()"
+            raise PolytopeError(msg) from error
+
 
 _FLOATS = ("points", "lines", "vertices", "grid")
 _INTS = ("neurons", "top")
@@ -175,18 +199,12 @@ def slice(  # noqa: A001, PLR0913 - `plm.paths.slice`
             more boundaries in the window than `most`, or a zoom or grid that makes no window.
 
     """
-    if at == "resid_mid":
-        raise PolytopeError(
-            "at='resid_mid': before the norm boundaries are curved, and a slice has lines: give at='mlp_in'"
-        )
-    space, site = place(model, at, layer, kind)
-    if space != "mlp_in":
-        raise PolytopeError(f"at={at!r} has no boundaries of its own: give at='mlp_in'")
+    site = _flat_site(model, at, layer, kind)
     if not zoom > 0 or grid < 0 or grid == 1:
         raise PolytopeError(f"zoom={zoom}, grid={grid}: give a zoom above 0, and a grid of 2 or more, or 0")
     prompts = (prompt_a, prompt_b, prompt_c)
     ends = [end(model, prompt, name, position) for prompt, name in zip(prompts, "ABC", strict=True)]
-    found = [activations(model, one.ids, site.layer, space)[one.position] for one in ends]
+    found = [activations(model, one.ids, site.layer, "mlp_in")[one.position] for one in ends]
     origin, axes, points = _plane(*found)
     corners = _window(points, zoom)
     flat = _Lines(model.geometry(site), origin, axes)
@@ -202,6 +220,18 @@ def slice(  # noqa: A001, PLR0913 - `plm.paths.slice`
         words={int(token): str(model.tokenizer.decode([int(token)])) for token in np.unique(top)},
         model=model.name,
     )  # fmt: skip
+
+
+def _flat_site(model: Model, at: str, layer: int, kind: str | None) -> Site:
+    """Return the site whose boundaries are flat in this space."""
+    if at == "resid_mid":
+        raise PolytopeError(
+            "at='resid_mid': before the norm boundaries are curved, and a slice has lines: give at='mlp_in'"
+        )
+    space, site = place(model, at, layer, kind)
+    if space != "mlp_in":
+        raise PolytopeError(f"at={at!r} has no boundaries of its own: give at='mlp_in'")
+    return site
 
 
 class _Lines:

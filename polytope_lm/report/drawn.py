@@ -43,6 +43,16 @@ def in_style(figure: go.Figure) -> dict[str, Any]:
     return {"data": _coloured(found["data"]), "layout": _coloured(layout)}
 
 
+def map_in_style(figure: go.Figure) -> dict[str, Any]:
+    """Return a figure of coloured areas: white paper in the dark too, and the reader can zoom."""
+    found = in_style(figure)
+    found["layout"] |= {"plot_bgcolor": "white", "margin": {"l": 60, "r": 20, "t": 10, "b": 50}}
+    found["layout"].pop("title", None)  # the page says it in words
+    for name in ("xaxis", "yaxis"):
+        found["layout"][name] |= {"fixedrange": False, "showgrid": False}
+    return found
+
+
 def height(figure: dict[str, Any], otherwise: int) -> int:
     """Return the height that a figure asks for, in pixels."""
     return int(figure["layout"].get("height", otherwise))

@@ -90,6 +90,7 @@ def gather(results: Results, pairs: Sequence[PairView]) -> PageFacts:
 
 def _sites(results: Results, pairs: Sequence[PairView]) -> list[Site]:
     every: list[Site] = [site for pair in pairs for site in pair.sites]
+    every += [one.site for one in results.slices]
     for one in (results.clusters, results.overview, results.boundaries, results.alignment):
         if one is not None:
             every += [layer.site for layer in one.layers]

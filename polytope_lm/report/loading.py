@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.crossings import Crossings
+from polytope_lm.paths.slices import Slice
 from polytope_lm.predictions.alignment_results import AlignmentResult
 from polytope_lm.predictions.boundary_results import BoundariesResult
 from polytope_lm.predictions.group_results import GroupScores
@@ -26,8 +27,9 @@ _FILES = (  # in this order
     "groups.json",
     "layer-*/groups.json",
     "crossings*.json",
+    "slice*.json",
 )
-_SEVERAL = ("groups", "crossings")
+_SEVERAL = ("groups", "crossings", "slices")
 
 
 def from_directories(
@@ -37,7 +39,8 @@ def from_directories(
 
     A directory may hold `result.json` (of clusters, with `tokens.parquet` beside it, of boundaries or of
     alignment), `overview.json`, `multiverse.json`, `groups.json` (or one in each `layer-*/`), and any number
-    of `crossings*.json`. One page has one of each kind, but that crossings and scores of groups add up.
+    of `crossings*.json` and `slice*.json`. One page has one of each kind, but that crossings, slices and
+    scores of groups add up.
 
     Args:
         directories: where results are.
@@ -80,6 +83,8 @@ def _read(folder: Path) -> Iterator[tuple[str, Any]]:
             yield "multiverse", Multiverse.load(folder)
         elif file.name == "groups.json":
             yield "groups", GroupScores.load(file.parent)
+        elif name.startswith("slice"):
+            yield "slices", Slice.load(file)
         else:
             yield "crossings", Crossings.load(file)
 

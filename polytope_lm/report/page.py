@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polytope_lm.paths.crossings import Crossings
+    from polytope_lm.paths.slices import Slice
     from polytope_lm.predictions.alignment_results import AlignmentResult
     from polytope_lm.predictions.boundary_results import BoundariesResult
     from polytope_lm.predictions.group_results import GroupScores
@@ -40,7 +41,7 @@ _HEADLINE_CELLS = ((AMI, BEST_COSINE), (AMI, SIMHASH), (AGREEMENT, BEST_COSINE),
 _BARS_SHOWN = 120
 
 
-def write(
+def write(  # noqa: PLR0913 - one argument for each kind of result
     path: str | Path,
     *,
     clusters: ClustersResult | None = None,
@@ -50,6 +51,7 @@ def write(
     groups: Sequence[GroupScores] = (),
     boundaries: BoundariesResult | None = None,
     alignment: AlignmentResult | None = None,
+    slices: Sequence[Slice] = (),
     title: str | None = None,
 ) -> Path:
     """Write the results as one self-contained page. Any part may be missing; its tab is then missing too.
@@ -63,6 +65,7 @@ def write(
         groups: further scores of the clusters, one a layer.
         boundaries: prediction 2 put to the test.
         alignment: whether boundaries are dense where the output changes.
+        slices: planes through three prompts' activations, cut by one layer's boundaries.
         title: stands in the page's head; the model's name by default.
 
     Returns:
@@ -72,7 +75,10 @@ def write(
         PolytopeError: there is nothing to show, or the place cannot be written to.
 
     """
-    results = Results(clusters, tuple(crossings), overview, multiverse, tuple(groups), boundaries, alignment)
+    several = tuple(crossings), tuple(groups), tuple(slices)
+    results = Results(
+        clusters, several[0], overview, multiverse, several[1], boundaries, alignment, several[2]
+    )
     if not results:
         msg = f"nothing to write to {str(path)!r}: give a result, such as clusters= or crossings="
         raise PolytopeError(msg)
@@ -146,6 +152,7 @@ def _results_figures(results: Results) -> dict[str, figures.Figure]:
         found["boundaries"] = drawn.in_style(results.boundaries.plot())
     if results.alignment is not None:
         found["alignment"] = drawn.in_style(results.alignment.plot())
+    found |= {f"slice-{index}": drawn.map_in_style(one.plot()) for index, one in enumerate(results.slices)}
     return found
 
 
@@ -162,6 +169,7 @@ def _tabs(results: Results, *, browsable: bool) -> list[dict[str, str]]:
         ("codes", "Codes", results.overview is not None),
         ("boundaries", "Boundaries", boundaries is not None or results.alignment is not None),
         ("crossings", "Crossings", bool(pairs)),
+        ("slices", "Slices", bool(results.slices)),
         ("about", "How to read it", True),
     )
     return [{"name": name, "title": title} for name, title, there in wanted if there]

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from polytope_lm.paths.crossings import Crossings
+    from polytope_lm.paths.slices import Slice
     from polytope_lm.predictions.alignment_results import AlignmentResult
     from polytope_lm.predictions.boundary_results import BoundariesResult
     from polytope_lm.predictions.group_results import GroupScores
@@ -29,6 +30,7 @@ class Results:
         groups: further scores of the clusters, one a layer.
         boundaries: prediction 2 put to the test.
         alignment: whether boundaries are dense where the output changes.
+        slices: planes through three prompts' activations.
 
     """
 
@@ -39,6 +41,7 @@ class Results:
     groups: tuple[GroupScores, ...] = ()
     boundaries: BoundariesResult | None = None
     alignment: AlignmentResult | None = None
+    slices: tuple[Slice, ...] = ()
 
     def __bool__(self) -> bool:
         return any(getattr(self, each.name) for each in fields(self))
@@ -57,4 +60,6 @@ class Results:
         for one in every:
             if one is not None:
                 return one.provenance
-        return {} if self.alignment is None else {"model": self.alignment.layers[0].model}
+        if self.alignment is not None:
+            return {"model": self.alignment.layers[0].model}
+        return {"model": self.slices[0].model} if self.slices else {}

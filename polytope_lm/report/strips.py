@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polytope_lm.report.browser import pack
 from polytope_lm.report.figures import Figure, axis, layout
+from polytope_lm.report.inert import plotly_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +22,10 @@ _ROW, _ROW_OF_MANY = 34, 22
 """Height of one layer's strip in pixels: of up to 12 layers, and of more."""
 _TOP = 120
 """Height of the output's change above the strips, in pixels."""
+_SHADES = ("var(--band)", "var(--change-soft)")
+"""Neighbouring stretches of the path differ."""
+_NEXT = 34
+"""Height of the likeliest next token below them, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class PairView:
     def height(self) -> int:
         """Height in pixels of the figure with all layers."""
         row = _ROW if len(self.rows) <= 12 else _ROW_OF_MANY
-        return _TOP * bool(self.change) + row * len(self.rows) + 70
+        return (_TOP + _NEXT) * bool(self.change) + row * len(self.rows) + 70
 
 
 def _shortened(text: str, room: int = 60) -> str:
@@ -98,7 +104,12 @@ def first_figure(pair: PairView) -> Figure:
 
 def layers_figure(pair: PairView, index: int) -> Figure:
     """Draw a strip for every layer under the output's change."""
-    return _figure(pair, index, [row.layer for row in pair.rows], top=_TOP / pair.height, left=102, bottom=44)
+    figure = _figure(
+        pair, index, [row.layer for row in pair.rows], top=_TOP / pair.height, left=102, bottom=44
+    )
+    if pair.next_tokens:
+        _add_next_tokens(figure, pair.next_tokens, _NEXT / pair.height)
+    return figure
 
 
 def _figure(
@@ -128,6 +139,38 @@ def _figure(
         "layout": layout(**axes, margin={"l": left, "r": 10, "t": 6, "b": bottom}),
         "strips": {"pair": index, "layers": list(layers), "yaxis": "y"},
     }
+
+
+def _add_next_tokens(figure: Figure, runs: Sequence[NextToken], share: float) -> None:
+    """Write the likeliest next token below the strips, changing midway between two places."""
+    turns = [(one.end + two.start) / 2 for one, two in pairwise(runs)]
+    starts, ends = [0.0, *turns], [*turns, 1.0]
+    texts = [plotly_text(repr(run.token)) for run in runs]
+    figure["data"].append({
+        "type": "bar",
+        "orientation": "h",
+        "base": starts,
+        "x": [end - start for start, end in zip(starts, ends, strict=True)],
+        "y": [0] * len(runs),
+        "width": 1,
+        "yaxis": "y3",
+        "marker": {"color": [_SHADES[i % 2] for i in range(len(runs))]},
+        "text": texts,
+        "textposition": "inside",
+        "insidetextanchor": "middle",
+        "textangle": 0,
+        "customdata": [[run.start, run.end, run.most] for run in runs],
+        "hovertemplate": "likeliest next token %{text}, t = %{customdata[0]:.2f} to %{customdata[1]:.2f}, "
+        "p up to %{customdata[2]:.2f}<extra></extra>",
+    })  # fmt: skip
+    layout = figure["layout"]
+    low, high = layout["yaxis"]["domain"]
+    layout["yaxis"]["domain"] = [low + share, high]
+    layout["xaxis"]["anchor"] = "y3"
+    layout["yaxis3"] = axis(
+        domain=[0, 0.8 * share], range=[-0.5, 0.5], showgrid=False, tickvals=[0], ticktext=["next token"]
+    )
+    layout |= {"barmode": "overlay", "uniformtext": {"minsize": 11, "mode": "hide"}}  # where there is room
 
 
 def _beside(text: str, y: float) -> Figure:

@@ -155,7 +155,7 @@ def test_plot_writes_the_next_token_below_where_it_is_the_likeliest():
     )
     figure = replace(crossings(), output_change=turning).plot()
     below = [trace for trace in figure.data if trace.type == "bar"][1]
-    assert list(below.text) == ["&#x27;&lt;i&gt;&#x27;", "&#x27;b&#x27;", "&#x27;c&#x27;"]
+    assert list(below.text) == ["'&lt;i&gt;'", "'b'", "'c'"]
     np.testing.assert_allclose(below.width, [0.375, 0.5, 0.125])
     np.testing.assert_allclose(below.x, [0.1875, 0.625, 0.9375])
     np.testing.assert_allclose(below.customdata, [0.4, 0.9, 0.3])

@@ -65,7 +65,7 @@ def test_figures_are_drawn(
     page.locator("details.layer summary").nth(1).click()
     assert drawn(page, "scores-1") == 15
     page.click("#tab-crossings")
-    assert drawn(page, "pair-0") == 1 + 2 * 8
+    assert drawn(page, "pair-0") == 1 + 2 * 8 + 2  # the change, two combs a layer, two stretches of one token
 
 
 def test_a_strip_has_a_tick_for_every_crossing(

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from polytope_lm import report
+from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.effects import Effect
 from polytope_lm.inference.intervals import Estimate
 from polytope_lm.inference.nulls import AgainstNull
 from polytope_lm.inference.verdict import Cell, decide
 from polytope_lm.models.sites import Premises, Site
 from polytope_lm.pairs import Problem
+from polytope_lm.paths.slices import Slice
 from polytope_lm.predictions.alignment_results import (
     OTHER_PAIRS,
     PRIMARY,
@@ -238,3 +240,62 @@ def test_saved_results_come_back_on_one_page(tmp_path, multiverse, groups, bound
     path = report.from_directories([tmp_path / each for each in "bam"], tmp_path / "r.html")
     tabs = re.findall(r'id="tab-(\w+)"', path.read_text(encoding="utf-8"))
     assert tabs == ["overview", "groups", "multiverse", "boundaries", "about"]
+
+
+@pytest.fixture(scope="module")
+def piece() -> Slice:
+    """Three boundaries in a square, whose words are markup."""
+    return Slice(
+        prompts=("a", NASTY, "c"), tokens=("a", "<b>t</b>", "c"), site=site(4),
+        corners=(-1.0, 1.0, -1.0, 1.0),
+        points=np.array([[-0.5, -0.5], [0.5, -0.5], [0.0, 0.5]]), neurons=np.array([3, 5, 9]),
+        lines=np.array([[[-1.0, x], [1.0, x]] for x in (-0.4, 0.1, 0.6)]),
+        vertices=np.array([[x, y] for y in (-1.0, -0.4, 0.1, 0.6, 1.0) for x in (-1.0, 1.0)]),
+        regions=tuple((2 * i, 2 * i + 1, 2 * i + 3, 2 * i + 2) for i in range(4)),
+        grid=np.stack([np.linspace(-1, 1, 3)] * 2, axis=1), top=np.array([[1, 1, 2], [1, 2, 2], [1, 1, 2]]),
+        words={1: NASTY, 2: "#000000"}, model="m",
+    )  # fmt: skip
+
+
+def test_a_saved_slice_comes_back_on_a_page(tmp_path, piece):
+    file = piece.save(tmp_path / "s/slice-river.json")
+    assert Slice.load(file).to_dict() == piece.to_dict()
+    page = report.from_directories([tmp_path / "s"], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert re.findall(r'id="tab-(\w+)"', page) == ["slices", "about"]
+    assert "4 regions by 3 boundaries of 96" in page
+    assert NASTY not in page
+    assert "<b>t</b>" not in page
+    file.write_text('{"prompts": []}')
+    with pytest.raises(PolytopeError, match=r"slice-river.json' is not a saved Slice .KeyError"):
+        Slice.load(file)
+
+
+@pytest.mark.browser
+def test_slices_are_drawn_and_tell_the_next_token_as_text(tmp_path, visit, piece):
+    page = visit(report.write(tmp_path / "s.html", slices=[piece, piece])).page
+    for index in (0, 1):
+        page.wait_for_selector(f'[data-figure="slice-{index}"] svg .heatmaplayer image')
+    shown = page.locator('[data-figure="slice-0"] svg .legendtext').all_text_contents()
+    assert shown == [f"{NASTY!r}", "'#000000'", "boundaries"]
+    assert page.locator('[data-figure="slice-0"] svg .gtitle').count() == 0
+    texts = page.evaluate("document.querySelector('[data-figure=slice-0]').data[0].text.flat()")
+    assert "'#000000'" in texts
+    assert page.locator("main img").count() == 0
+
+
+@pytest.mark.browser
+def test_next_tokens_stand_below_the_strips(tmp_path, visit, crossings_result):
+    pair = crossings_result(prompts=("one", "two"))
+    change = replace(pair.output_change, top=(" and",) * 20 + (NASTY,) * 14)
+    page = visit(report.write(tmp_path / "c.html", crossings=[replace(pair, output_change=change)])).page
+    page.click("#tab-crossings")
+    page.wait_for_selector('[data-figure="pair-0"] svg .bars .point')
+    written = page.locator('[data-figure="pair-0"] svg .bartext').all_text_contents()
+    assert written == ["' and'", repr(NASTY)]
+    bars = page.locator('[data-figure="pair-0"] svg .bars .point')
+    edge, turn = (box["x"] + box["width"] for box in (bars.nth(1).bounding_box(), bars.nth(0).bounding_box()))
+    width = edge - bars.nth(0).bounding_box()["x"]
+    middle = (change.t[19] + change.t[20]) / 2
+    assert 1 - (edge - turn) / width == pytest.approx(middle, abs=0.01)
+    strips = page.locator('[data-figure="pair-0"] svg .js-line').last.bounding_box()
+    assert bars.nth(0).bounding_box()["y"] >= strips["y"] + strips["height"]

@@ -132,7 +132,7 @@ class Model:
         """
         if not isinstance(layer, (int, np.integer)) or not 0 <= layer < self.n_layers:
             raise PolytopeError(
-                f"{self.name}: no layer {layer}; it has {self.n_layers}, from 0 to {self.n_layers - 1}"
+                f"{self.name}: no layer {layer!r}; it has {self.n_layers}, from 0 to {self.n_layers - 1}"
             )
         return self.blocks[layer]
 

@@ -73,8 +73,20 @@ def test_a_page_and_its_function_share_a_name_and_the_function_has_it():
     code = (
         "import polytope_lm.predictions.clusters, polytope_lm.predictions.overview, polytope_lm as plm; "
         "from polytope_lm.predictions import clusters; "
-        "print(all(callable(getattr(plm.predictions, name)) for name in plm.predictions.__all__), "
+        "names = [name for name in plm.predictions.__all__ if name != 'intruder_files']; "
+        "print(all(callable(getattr(plm.predictions, name)) for name in names), "
+        "callable(plm.predictions.intruder_files.write_items), "
         "clusters is plm.predictions.clusters, dir(plm.predictions) == plm.predictions.__all__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True"] * 3
+    assert done.stdout.split() == ["True"] * 4
+
+
+def test_controls_are_representations_whichever_page_is_opened_first():
+    for page in ("clusterers", "neurons", "groups", "multiverse", "senses"):
+        code = (
+            f"import polytope_lm.predictions.{page}; from polytope_lm.representations import registered; "
+            "print([each.draws for each in registered() if each.name == 'SimHash, rate-matched'])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["[5]"], page

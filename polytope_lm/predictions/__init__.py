@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polytope_lm.predictions import intruder_files as intruder_files
     from polytope_lm.predictions.alignment import alignment
     from polytope_lm.predictions.boundaries import boundaries
     from polytope_lm.predictions.clusterers import clusterer, partition
@@ -48,6 +49,8 @@ _HOMES = {
     "stability": "stability",
     "with_maps": "token_maps",
 }
+_PAGES = ("intruder_files",)
+"""Pages that are used as such."""
 
 __all__ = [
     "alignment",
@@ -57,6 +60,7 @@ __all__ = [
     "context_coherence",
     "groups",
     "intruder_detection",
+    "intruder_files",
     "intruder_items",
     "multiverse",
     "neuron",
@@ -85,6 +89,8 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     """Import a page when its function is first used."""
+    if name in _PAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

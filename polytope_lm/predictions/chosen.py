@@ -12,6 +12,7 @@ from polytope_lm.inference.nulls import NOISE
 from polytope_lm.predictions.seeds import derived
 
 if TYPE_CHECKING:
+    import pandas as pd
     from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
@@ -42,6 +43,27 @@ def rows_of(
             "give rows of these codes"
         )
     return found
+
+
+def rows_of_table(codes: TokenCodes, table: pd.DataFrame) -> Int[np.ndarray, " n"]:
+    """Return the rows in the codes that a result's table of tokens speaks of.
+
+    Raises:
+        PolytopeError: the codes have other tokens in these rows.
+
+    """
+    rows = table["row"].to_numpy().astype(np.int64)
+    same = len(rows) > 0 and int(rows.max()) < len(codes)
+    if same:
+        here = codes.tokens.iloc[rows]
+        ids = [str(codes.ids[int(each)]) for each in here["document"]]
+        same = ids == table["document"].tolist()
+        same = same and bool((here["position"].to_numpy() == table["position"].to_numpy()).all())
+    if not same:
+        raise PolytopeError(
+            f"this result's {len(rows)} tokens are not in these codes; give the codes that it was made from"
+        )
+    return rows
 
 
 def affordable(groups: Int[np.ndarray, " n"], tokens: int, seed: int) -> Int[np.ndarray, " m"]:

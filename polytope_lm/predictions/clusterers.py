@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+import polytope_lm.controls  # noqa: F401 -- registers the controls, which can be clustered too
 from polytope_lm.errors import PolytopeError
 from polytope_lm.inference import linkage
 from polytope_lm.inference.clustered import Partition

@@ -11,6 +11,7 @@ import pandas as pd
 from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.partitions import k_medoids
 from polytope_lm.predictions.browser import CONTEXT_CHARACTERS
+from polytope_lm.predictions.chosen import rows_of_table
 from polytope_lm.predictions.neuron_results import NeuronSettings
 from polytope_lm.predictions.sampling import choose, clusters_for, label_names
 from polytope_lm.predictions.seeds import MEDOIDS, REPRESENTATION, derived
@@ -134,19 +135,7 @@ def _taken(
     if column not in table.columns:
         there = [name for name in table.columns if "/cluster/" in name]
         raise PolytopeError(f"this result has no {column!r}; it has {', '.join(there)}")
-    rows = table["row"].to_numpy()
-    same = len(codes) > int(rows.max())
-    if same:
-        here = codes.tokens.iloc[rows]
-        ids = [str(codes.ids[int(each)]) for each in here["document"]]
-        same = ids == table["document"].tolist() and bool(
-            (here["position"].to_numpy() == table["position"].to_numpy()).all()
-        )
-    if not same:
-        raise PolytopeError(
-            f"this result's {len(rows)} tokens are not in these codes; give the codes that it was made from"
-        )
-    return rows, table[column].to_numpy()
+    return rows_of_table(codes, table), table[column].to_numpy()
 
 
 def neurons_read_at(codes: TokenCodes) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.planar import planar
+from polytope_lm.predictions.chosen import rows_of_table
 from polytope_lm.predictions.names import AGREEMENT
 from polytope_lm.predictions.seeds import MAP, derived
 from polytope_lm.representations import code
@@ -42,14 +43,15 @@ def with_maps(
         progress: told `(done, total, what)` before each map.
 
     Raises:
-        PolytopeError: the table of tokens is gone, a layer that was not compared, or fewer than 4 tokens.
+        PolytopeError: a result of other codes, or without its table of tokens, a layer that was not compared,
+            or fewer than 4 tokens.
 
     """
     if result.tokens is None:
         raise PolytopeError("this result has lost its table of tokens (tokens.parquet), so there is no map")
     wanted = [each.layer for each in result.layers] if layers is None else layers
     compared = [result.layer(each) for each in ([wanted] if isinstance(wanted, int) else wanted)]
-    rows, seed = result.tokens["row"].to_numpy(), result.settings.seed
+    rows, seed = rows_of_table(codes, result.tokens), result.settings.seed
     columns: dict[str, object] = {}
     for number, layer in enumerate(compared):
         arrays = LayerArrays(codes, layer.layer, rows)

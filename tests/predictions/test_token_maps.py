@@ -45,3 +45,5 @@ def test_maps_need_the_tokens(world, result):
         plm.predictions.with_maps(world, replace(result, tokens=None))
     with pytest.raises(plm.PolytopeError, match="layer 3 is not in this result"):
         plm.predictions.with_maps(world, result, 3)
+    with pytest.raises(plm.PolytopeError, match="tokens are not in these codes; give the codes that"):
+        plm.predictions.with_maps(world.select(np.arange(100)), result)

@@ -70,16 +70,10 @@ def profile(
             `downstream`, too few evaluations or too many, NaN along the path.
 
     """
-    if path.sequences is not None or path.everywhere:
-        raise PolytopeError("a profile is of one position in A's context: leave positions and context out")
-    if steps < 1:
-        raise PolytopeError(f"steps={steps}: a profile needs at least 1 step ({STEPS} is the default)")
+    _check(path, steps, downstream=downstream)
     t = np.linspace(0, 1, steps + 1)
-    found, more = [], {}
-    if path.at != "embed":
-        found.append(own or in_layer([path])[0])
-    elif not downstream:
-        raise PolytopeError("at='embed' has no closed form in any layer: give downstream=True")
+    found = [] if path.at == "embed" else [own or in_layer([path])[0]]
+    more: dict[str, Any] = {}
     lock = lock or nullcontext()
     with lock:
         lengths = _lengths(path, t)
@@ -88,6 +82,20 @@ def profile(
         followed = follow(run.at, evaluations=evaluations, signs=len(run.layers))
         found += [_later(followed, number) for number in range(len(run.layers))]
         more = run.output(followed, t)
+    return _counted(path, found, t, lengths=lengths, **more)
+
+
+def _check(path: Path, steps: int, *, downstream: bool) -> None:
+    if path.sequences is not None or path.everywhere:
+        raise PolytopeError("a profile is of one position in A's context: leave positions and context out")
+    if steps < 1:
+        raise PolytopeError(f"steps={steps}: a profile needs at least 1 step ({STEPS} is the default)")
+    if path.at == "embed" and not downstream:
+        raise PolytopeError("at='embed' has no closed form in any layer: give downstream=True")
+
+
+def _counted(path: Path, found: Sequence[Found], t: np.ndarray, **more: Any) -> Profile:
+    """Count each layer's crossings, in the steps between `t` and in all; `more` of the profile is known."""
     first = path.site.layer
     return Profile(
         layer=first,
@@ -99,7 +107,6 @@ def profile(
         hamming=np.array([part.hamming for part in found]),
         returning=np.array([_returning(part.neuron) for part in found]),
         missed=np.array([part.missed for part in found]),
-        lengths=lengths,
         **more,
     )
 

@@ -112,30 +112,12 @@ def planted_codes(
         h: the pre-activations.
 
     """
-    words = rng.integers(0, WORDS, len(document))
-    count = int(document.max()) + 1
-    # From 1: there is no attention sink here to leave out.
-    position = 1 + np.arange(len(document)) - np.searchsorted(document, document)
-    table = pd.DataFrame(
-        {
-            "document": document,
-            "position": position,
-            "start": 5 * position,
-            "end": 5 * position + 4,
-            "token_id": words,
-            "token": [f"w{word:03d}" for word in words],
-        }
-    )
+    table = _token_table(rng, document)
     for column, ids in columns.items():
         table[column] = pd.Series([f"{column} {i}" for i in ids], dtype="object")
-    site = Site(
-        0,
-        "pre",
-        "blocks.0.mlp.hook_pre",
-        h.shape[1],
-        u.shape[1],
-        Premises("piecewise affine", "relu", True, "none"),
-    )
+    premises = Premises("piecewise affine", "relu", True, "none")
+    site = Site(0, "pre", "blocks.0.mlp.hook_pre", h.shape[1], u.shape[1], premises)
+    count = int(document.max()) + 1
     texts = [f"{i:04d} " + " ".join(table["token"].to_numpy()[document == i]) for i in range(count)]
     return Codes(
         sites=(site,),
@@ -146,4 +128,21 @@ def planted_codes(
         kept=("u", "h"),
         provenance={"model": f"planted: {name}"},
         kept_arrays={f"{site.key}.u": u.astype(np.float32), f"{site.key}.h": h.astype(np.float32)},
+    )
+
+
+def _token_table(rng: np.random.Generator, document: Int[np.ndarray, " n"]) -> pd.DataFrame:
+    """Return what a capture says of each token; words are drawn, each four characters and a space."""
+    words = rng.integers(0, WORDS, len(document))
+    # From 1: there is no attention sink here to leave out.
+    position = 1 + np.arange(len(document)) - np.searchsorted(document, document)
+    return pd.DataFrame(
+        {
+            "document": document,
+            "position": position,
+            "start": 5 * position,
+            "end": 5 * position + 4,
+            "token_id": words,
+            "token": [f"w{word:03d}" for word in words],
+        }
     )

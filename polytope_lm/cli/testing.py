@@ -1,6 +1,5 @@
 """`polytope-lm test`: predictions of the polytope lens, put to the test."""
 
-import json as jsons
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -93,10 +92,7 @@ def clusters(  # noqa: PLR0913
     }  # fmt: skip
     result = replace(result, command=_command(store, out, layers, result.settings, besides))
     if maps:
-        from polytope_lm.predictions import with_maps  # noqa: PLC0415
-
-        with progress("drawing maps") as told:
-            result = with_maps(opened, result, progress=told)
+        result = _with_maps(opened, result)
     page = write_results(
         out, result, overview(opened), _more(opened, result, out, multiverse=multiverse, groups=groups)
     )
@@ -137,6 +133,13 @@ def _with_weights(
         if asked or name is not None:
             raise
         return store
+
+
+def _with_maps(store: "CodeStore", result: "ClustersResult") -> "ClustersResult":
+    from polytope_lm.predictions import with_maps  # noqa: PLC0415
+
+    with progress("drawing maps") as told:
+        return with_maps(store, result, progress=told)
 
 
 def _names(text: str) -> tuple[str, ...] | str:
@@ -220,8 +223,9 @@ def write_results(
 
 def save_overview(out: Path, seen: "CodeOverview") -> None:
     """Write what codes look like, where `polytope-lm report` finds it."""
-    text = jsons.dumps(seen.to_dict(), indent=1, sort_keys=True, allow_nan=False)
-    (out / "overview.json").write_text(text + "\n", encoding="utf-8")
+    from polytope_lm.predictions import saved  # noqa: PLC0415
+
+    saved.write(out / "overview.json", seen.to_dict())
 
 
 def show_scores(result: "ClustersResult") -> None:

@@ -55,11 +55,7 @@ class Plan:
         around = specials(model.tokenizer, windowing.bos)
         firsts = {model.tokenizer.bos_token_id, model.tokenizer.cls_token_id} - {None}
         return {
-            "model": model.name,
-            "revision": model.revision,
-            "family": model.family,
-            "dtype": str(model.dtype)[6:],
-            "attention": model.attention,
+            **model.provenance,
             "device": model.device.type,
             "threads": torch.get_num_threads(),
             "sites": [site.to_dict() for site in self.sites],

@@ -94,6 +94,17 @@ class Model:
         return type(self.hf).__name__
 
     @property
+    def provenance(self) -> dict[str, str]:
+        """What tells the model from others in a result: name, revision, family, dtype, attention."""
+        return {
+            "model": self.name,
+            "revision": self.revision,
+            "family": self.family,
+            "dtype": str(self.dtype)[6:],
+            "attention": self.attention,
+        }
+
+    @property
     def n_layers(self) -> int:
         """Number of transformer blocks."""
         return len(self.blocks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
@@ -152,8 +152,8 @@ class Path:
             prompts=self.prompts, tokens=self.tokens, site=self.site, at=self.at, space=self.space,
             scope=self.scope, shape=self.shape, length=self.length, t=t, layer=layer.astype(np.int16),
             neuron=neuron.astype(np.int32), on=on, layers=tuple(layers), output_change=change,
-            provenance=_provenance(self.model), context=self.context,
-            position=token.astype(np.int32) if self.everywhere else None,
+            provenance={**self.model.provenance, "version": importlib.metadata.version("polytope-lm")},
+            context=self.context, position=token.astype(np.int32) if self.everywhere else None,
         )  # fmt: skip
 
     def _in_layer(self) -> tuple[list[LayerMethod], list[Part]]:
@@ -232,14 +232,3 @@ def _check_equal(a: np.ndarray, b: np.ndarray, what: str) -> None:
     if len(a) != len(b):
         msg = f"{what} needs prompts of equal length, but A has {len(a)} tokens and B has {len(b)}"
         raise PolytopeError(msg)
-
-
-def _provenance(model: Model) -> dict[str, Any]:
-    return {
-        "model": model.name,
-        "revision": model.revision,
-        "family": model.family,
-        "dtype": str(model.dtype)[6:],
-        "attention": model.attention,
-        "version": importlib.metadata.version("polytope-lm"),
-    }

@@ -22,8 +22,6 @@ percentile bootstrap over groups of pairs. Holm over layers.
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +30,7 @@ import numpy as np
 from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.peaks import Draws, cross_pair, group_weights, percentiles, raw
 from polytope_lm.inference.verdict import Cell, decide, over_layers
+from polytope_lm.models.next_token import check_logits
 from polytope_lm.paths.adaptive import EVALUATIONS
 from polytope_lm.paths.batch import crossings_of_pairs
 from polytope_lm.paths.profile import STEPS
@@ -45,6 +44,7 @@ from polytope_lm.predictions.alignment_results import (
     AlignmentResult,
     LayerAlignment,
 )
+from polytope_lm.predictions.saved import versions
 from polytope_lm.predictions.seeds import HALVES, derived
 
 if TYPE_CHECKING:
@@ -111,18 +111,11 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
             groups to resample.
 
     """
-    if not model.has_logits:
-        raise PolytopeError(
-            f"{model.name} has no next-token distribution: use a causal model with an LM head"
-        )
+    check_logits(model)
     pairs = list(pairs)
     asked = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
     options = {"at": at, "kind": kind, "shape": shape, "evaluations": evaluations, "steps": steps}
-    runs = [(model, "")]
-    if untrained:
-        from polytope_lm.controls.weights import untrained as as_it_began  # noqa: PLC0415 - it is big
-
-        runs.append((as_it_began(model, seed), ".untrained"))
+    runs = _models(model, seed, untrained=untrained)
     found = []
     for number, (one, suffix) in enumerate(run for run in runs for _ in asked):
         layer = asked[number % len(asked)]
@@ -137,6 +130,15 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
         found[: len(asked)], groups, twins=found[len(asked) :], smallest_effect=smallest_effect,
         resamples=resamples, seed=seed, command=f"{call}, at={at!r}, shape={shape!r}, seed={seed})",
     )  # fmt: skip
+
+
+def _models(model: Model, seed: int, *, untrained: bool) -> list[tuple[Model, str]]:
+    """Return the models whose paths are followed, each with what its files' names end in."""
+    if not untrained:
+        return [(model, "")]
+    from polytope_lm.controls.weights import untrained as as_it_began  # noqa: PLC0415 - it is big
+
+    return [(model, ""), (as_it_began(model, seed), ".untrained")]
 
 
 def align(
@@ -164,12 +166,7 @@ def align(
         PolytopeError: sets that do not fit, or too few pairs or groups to resample.
 
     """
-    sets = [*profiles, *twins]
-    if not profiles or any(len(one) != len(groups) for one in sets) or len(twins) not in {0, len(profiles)}:
-        raise PolytopeError(
-            f"{len(profiles)} sets of profiles, {len(twins)} of a twin and {len(groups)} groups do not fit: "
-            "give one set a layer, of the same pairs, and a group for each pair"
-        )
+    sets = _fitting(profiles, twins, groups)
     settings = {
         "smallest_effect": smallest_effect, "resamples": resamples, "seed": seed, "profiles": len(groups),
         "runs": [{"layer": one.site.layer, **one.settings} for one in sets],
@@ -192,10 +189,22 @@ def align(
         twins=tuple(theirs),
         leads=tuple(leads),
         verdicts=_verdicts(layers, smallest_effect),
-        versions={name: version(name) for name in ("polytope-lm", "numpy", "scipy", "torch", "transformers")}
-        | {"python": platform.python_version()},
+        versions=versions("numpy", "scipy", "torch", "transformers"),
         command=command,
     )
+
+
+def _fitting(
+    profiles: Sequence[PairProfiles], twins: Sequence[PairProfiles], groups: Sequence[Any]
+) -> list[PairProfiles]:
+    """Return all sets of profiles, checked to be of the same pairs."""
+    sets = [*profiles, *twins]
+    if not profiles or any(len(one) != len(groups) for one in sets) or len(twins) not in {0, len(profiles)}:
+        raise PolytopeError(
+            f"{len(profiles)} sets of profiles, {len(twins)} of a twin and {len(groups)} groups do not fit: "
+            "give one set a layer, of the same pairs, and a group for each pair"
+        )
+    return sets
 
 
 def _usable(profiles: PairProfiles) -> list[int]:

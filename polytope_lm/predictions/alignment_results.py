@@ -165,9 +165,7 @@ class AlignmentResult:
             layers=tuple(_layer(one) for one in data["layers"]),
             twins=tuple(_layer(one) for one in data["twins"]),
             leads=tuple(Estimate(**one) for one in data["leads"]),
-            verdicts=tuple(
-                Verdict(**{**one, "deciding": Estimate(**one["deciding"])}) for one in data["verdicts"]
-            ),
+            verdicts=tuple(Verdict.from_dict(one) for one in data["verdicts"]),
             versions=data["versions"],
             command=data["command"],
         )
@@ -194,11 +192,6 @@ class AlignmentResult:
             what = f"{type(error).__name__}: {error}"
             msg = f"{str(path)!r} is not a saved AlignmentResult ({what}); write it with .save()"
             raise PolytopeError(msg) from error
-
-
-def _estimate(value: Any) -> Any:
-    """Return the estimate that a mapping holds; anything else as it is."""
-    return Estimate(**value) if isinstance(value, dict) else value
 
 
 def _layer(data: Mapping[str, Any]) -> LayerAlignment:

@@ -30,10 +30,8 @@ pairs, and labels permuted within groups.
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +49,7 @@ from polytope_lm.predictions.boundary_judging import MIN_PAIRS, PLANES, WEIGHTS,
 from polytope_lm.predictions.boundary_paths import planes_of
 from polytope_lm.predictions.boundary_results import BoundariesResult, BoundarySettings
 from polytope_lm.predictions.boundary_runs import measure_pairs
+from polytope_lm.predictions.saved import versions
 from polytope_lm.predictions.seeds import derived
 
 if TYPE_CHECKING:
@@ -121,8 +120,8 @@ def boundaries(  # noqa: PLR0913 -- each is a choice that moves a number
         settings=settings,
         layers=tuple(replace(layer, verdict=new) for layer, new in zip(judged, verdicts, strict=True)),
         problems=tuple(sorted((*found.problems, *bad), key=lambda problem: problem.line)),
-        provenance=_provenance(model),
-        versions=_versions(),
+        provenance=model.provenance,
+        versions=versions("numpy", "scipy", "scikit-learn", "torch", "transformers"),
         command=_command(found, sites, settings),
         numbers=_numbers(measured, used),
         timings=job.timings,
@@ -259,21 +258,6 @@ def _numbers(measured: dict[str, Rows], used: Sequence[Pair]) -> pd.DataFrame:
         for pair in used
     ]
     return pd.DataFrame(rows)
-
-
-def _provenance(model: Model) -> dict[str, str | bool]:
-    return {
-        "model": model.name,
-        "revision": model.revision,
-        "family": model.family,
-        "dtype": str(model.dtype)[6:],
-        "attention": model.attention,
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("polytope-lm", "numpy", "scipy", "scikit-learn", "torch", "transformers")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _command(found: Pairs, sites: tuple[Site, ...], settings: BoundarySettings) -> str:

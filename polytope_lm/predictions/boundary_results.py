@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from polytope_lm.inference.verdict import Cell, Verdict
 from polytope_lm.models.sites import Site
 from polytope_lm.pairs import Problem
 from polytope_lm.predictions import boundary_tables as tables
+from polytope_lm.predictions import saved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -277,13 +277,9 @@ class BoundariesResult:
             The path of `result.json`.
 
         """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "result.json"
-        text = json.dumps(self.to_dict(), sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        path = saved.write(Path(directory) / "result.json", self.to_dict())
         if self.numbers is not None:
-            self.numbers.to_parquet(folder / "pairs.parquet", index=False)
+            self.numbers.to_parquet(path.with_name("pairs.parquet"), index=False)
         return path
 
     @classmethod
@@ -295,21 +291,8 @@ class BoundariesResult:
 
         """
         path = Path(directory) / "result.json"
-        if not path.is_file():
-            raise PolytopeError(
-                f"no result.json in {str(directory)!r}; write one with BoundariesResult.save or `polytope-lm "
-                "test boundaries`"
-            )
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            data = None
-        kind = (data.get("prediction"), data.get("format")) if isinstance(data, dict) else None
-        if kind != ("boundaries", FORMAT):
-            raise PolytopeError(
-                f"{str(path)!r} is not a boundaries result of format {FORMAT}; run `polytope-lm test "
-                "boundaries` again"
-            )
+        marks = {"prediction": "boundaries", "format": FORMAT}
+        data = saved.read(path, marks, "a boundaries result", "run `polytope-lm test boundaries`")
         table = path.with_name("pairs.parquet")
         return cls.from_dict(data, pd.read_parquet(table) if table.is_file() else None)
 
@@ -336,11 +319,6 @@ def _control(data: Mapping[str, Any]) -> WeightsControl:
     )
 
 
-def _verdict(data: Mapping[str, Any]) -> Verdict:
-    fields = {name: value for name, value in data.items() if name != "sentence"}
-    return Verdict(**{**fields, "deciding": Estimate(**data["deciding"])})
-
-
 def _layer(data: Mapping[str, Any]) -> LayerBoundaries:
     shuffled = data["shuffled"]
     made = {
@@ -356,6 +334,6 @@ def _layer(data: Mapping[str, Any]) -> LayerBoundaries:
         "cells": tuple(
             Cell(**{**each, "difference": Estimate(**each["difference"])}) for each in data["cells"]
         ),
-        "verdict": _verdict(data["verdict"]),
+        "verdict": Verdict.from_dict(data["verdict"]),
     }
     return LayerBoundaries(**{**data, **made})

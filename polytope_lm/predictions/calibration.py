@@ -32,9 +32,10 @@ from polytope_lm.inference.rates import Rate
 from polytope_lm.predictions.calibration_results import CalibrationResult, CellRate, LayerCalibration
 from polytope_lm.predictions.comparison import compare
 from polytope_lm.predictions.names import AGREEMENT, AMI, REFERENCES
-from polytope_lm.predictions.sampling import check_neighbours, choose, clusters_for
+from polytope_lm.predictions.sampling import check_neighbours, choose, clusters_for, layers_of
 from polytope_lm.predictions.scoring import Task, laid_out, scored
 from polytope_lm.predictions.seeds import HALVES, PERMUTED_LABELS, PICKS, derived
+from polytope_lm.predictions.telling import teller
 from polytope_lm.representations import code
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.cosine import COSINES
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.inference.intervals import Estimate
+    from polytope_lm.models.sites import Site
     from polytope_lm.predictions.results import LayerComparison
     from polytope_lm.predictions.sampling import Sample
     from polytope_lm.predictions.scoring import Layout
@@ -124,26 +126,14 @@ def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
         PolytopeError: no run, an unknown exchange, or what `plm.predictions.clusters` refuses.
 
     """
-    if runs < 1:
-        raise PolytopeError(f"runs = {runs} gives no rate; at least 1 is needed, 200 is the default")
-    if exchange not in get_args(Exchange):
-        there = " or ".join(repr(each) for each in get_args(Exchange))
-        raise PolytopeError(f"no exchange of labels {exchange!r}; choose {there}")
+    _check(runs, exchange)
     sample = choose(codes, label, tokens=tokens, seed=seed)
     check_neighbours(codes, sample, label, NEIGHBOURS)
-    layers = codes.layers if layer is None else (layer,) if isinstance(layer, int) else tuple(layer)
-    task = make_task(sample, k, seed, resamples)
-    found = []
-    for number, index in enumerate(layers):
-        trials = []
+    layers, task = layers_of(codes, layer), make_task(sample, k, seed, resamples)
+    found, tell = [], teller(progress, len(layers) * runs)
+    for index in layers:
         bench = set_up(codes, index, task, representations(draws))
-        for run in range(runs):
-            if progress is not None:
-                progress(number * runs + run, len(layers) * runs, f"layer {index}: labels exchanged")
-            labels = exchanged(sample, exchange, derived(seed, PERMUTED_LABELS, run))
-            trials.append(trial(bench, labels, smallest_effect, derived(seed, HALVES, run + 1)))
-        rates = {name: rate_of(trials, name) for name in ("supported", "refuted")}
-        found.append(LayerCalibration(index, codes.site(index).key, **rates, cells=cell_rates(trials)))
+        found.append(_rated(codes.site(index), _trials(bench, exchange, runs, smallest_effect, tell)))
     return CalibrationResult(
         label=label,
         exchange=exchange,
@@ -159,6 +149,14 @@ def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
         layers=tuple(found),
         provenance=dict(codes.provenance),
     )
+
+
+def _check(runs: int, exchange: str) -> None:
+    if runs < 1:
+        raise PolytopeError(f"runs = {runs} gives no rate; at least 1 is needed, 200 is the default")
+    if exchange not in get_args(Exchange):
+        there = " or ".join(repr(each) for each in get_args(Exchange))
+        raise PolytopeError(f"no exchange of labels {exchange!r}; choose {there}")
 
 
 def representations(draws: int) -> tuple[Representation, ...]:
@@ -202,6 +200,18 @@ def set_up(codes: TokenCodes, layer: int, task: Task, chosen: Sequence[Represent
     return Bench(arrays, task, {each.name: laid_out(each, arrays, task, _no_clock) for each in chosen})
 
 
+def _trials(
+    bench: Bench, exchange: Exchange, runs: int, smallest_effect: float, tell: Callable[[str], None]
+) -> list[Trial]:
+    """Put prediction 1 to the test with the labels exchanged in `runs` ways."""
+    sample, seed, found = bench.task.sample, bench.task.seed, []
+    for run in range(runs):
+        tell(f"layer {bench.arrays.site.layer}: labels exchanged")
+        labels = exchanged(sample, exchange, derived(seed, PERMUTED_LABELS, run))
+        found.append(trial(bench, labels, smallest_effect, derived(seed, HALVES, run + 1)))
+    return found
+
+
 def trial(bench: Bench, labels: Int[np.ndarray, " n"], smallest_effect: float, seed: int) -> Trial:
     """Put prediction 1 to the test with these labels and with halves of their own.
 
@@ -239,6 +249,11 @@ def exchanged(sample: Sample, exchange: Exchange, seed: int) -> Int[np.ndarray, 
 def rate_of(trials: Sequence[Trial], outcome: str) -> Rate:
     """Return how often the verdict was this one."""
     return Rate.of(sum(each.outcome == outcome for each in trials), len(trials))
+
+
+def _rated(site: Site, trials: Sequence[Trial]) -> LayerCalibration:
+    rates = {name: rate_of(trials, name) for name in ("supported", "refuted")}
+    return LayerCalibration(site.layer, site.key, **rates, cells=cell_rates(trials))
 
 
 def cell_rates(trials: Sequence[Trial]) -> tuple[CellRate, ...]:

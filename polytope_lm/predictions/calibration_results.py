@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.rates import Rate
+from polytope_lm.predictions import saved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -181,12 +180,7 @@ class CalibrationResult:
 
     def save(self, directory: str | Path) -> Path:
         """Write `calibration.json`, the same bytes for the same seed, and return its path."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE
-        text = json.dumps(self.to_dict(), sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
-        return path
+        return saved.write(Path(directory) / FILE, self.to_dict())
 
     @classmethod
     def load(cls, directory: str | Path) -> CalibrationResult:
@@ -196,16 +190,9 @@ class CalibrationResult:
             PolytopeError: no such file there, or one of another kind or format.
 
         """
-        path = Path(directory) / FILE
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            known = (data["result"], data["format"]) == ("calibration", FORMAT)
-        except (OSError, ValueError, KeyError, TypeError):
-            known = False
-        if not known:
-            raise PolytopeError(
-                f"{str(path)!r} is no calibration of format {FORMAT}; run plm.calibrate again"
-            )
+        marks = {"result": "calibration", "format": FORMAT}
+        cure = "run plm.calibrate and save what it returns"
+        data = saved.read(Path(directory) / FILE, marks, "a calibration", cure)
         return cls.from_dict(data)
 
 

@@ -22,9 +22,7 @@ before the run; everything else that is shown beside is not a verdict.
 
 from __future__ import annotations
 
-import platform
 from dataclasses import replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +34,8 @@ from polytope_lm.predictions.comparison import compare, with_holm
 from polytope_lm.predictions.layers import BUILT_IN, LayerScores, beside_code
 from polytope_lm.predictions.menu import chosen_menu
 from polytope_lm.predictions.results import ClustersResult, LayerComparison, Settings
-from polytope_lm.predictions.sampling import check_neighbours, choose, clusters_for
+from polytope_lm.predictions.sampling import check_neighbours, choose, clusters_for, layers_of
+from polytope_lm.predictions.saved import versions
 from polytope_lm.predictions.scoring import Task
 from polytope_lm.predictions.seeds import HALVES, PICKS, derived
 from polytope_lm.representations.arrays import LayerArrays
@@ -207,7 +206,7 @@ class _LabelRun:
             sample=self.task.sample.summary,
             layers=with_holm(self.layers),
             provenance=provenance,
-            versions=library_versions(),
+            versions=versions("numpy", "scipy", "numba", "kmedoids"),
             command=_command(layers, self.settings, asked),
             tokens=self.table,
             timings=timings,
@@ -237,22 +236,6 @@ def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
     return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
 
 
-def layers_of(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Return the layers that were asked for.
-
-    Raises:
-        PolytopeError: one of them was not captured.
-
-    """
-    wanted = codes.layers if layer is None else (layer,) if isinstance(layer, int) else tuple(layer)
-    for index in wanted:
-        if index not in codes.layers:
-            there = ", ".join(str(i) for i in codes.layers)
-            msg = f"layer {index} is not in these codes; captured layers: {there}"
-            raise PolytopeError(msg)
-    return tuple(wanted)
-
-
 def _check_kept(codes: TokenCodes) -> None:
     """Say before any work which capture option is missing."""
     missing = [name for name in ("u", "h") if not codes.can_give(name)]
@@ -270,12 +253,6 @@ def _clock(timings: dict[str, float], layer: int) -> Callable[[str, float], None
         timings[key] = timings.get(key, 0.0) + seconds
 
     return add
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of what computes a result."""
-    packages = ("polytope-lm", "numpy", "scipy", "numba", "kmedoids")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _asked(name: str, value: Sequence[str] | str, *, always: bool = False) -> str:

@@ -5,7 +5,6 @@ Plain numbers, never texts: `groups.json` can be kept and shown where the corpus
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
@@ -16,6 +15,7 @@ import pandas as pd
 from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.intervals import Estimate
 from polytope_lm.inference.nulls import AgainstNull
+from polytope_lm.predictions import saved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -260,12 +260,7 @@ class GroupScores:
 
     def save(self, directory: str | Path) -> Path:
         """Write `groups.json`, the same bytes for the same seed; return its path."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE
-        text = json.dumps(self.to_dict(), sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
-        return path
+        return saved.write(Path(directory) / FILE, self.to_dict())
 
     @classmethod
     def load(cls, directory: str | Path) -> GroupScores:
@@ -275,18 +270,9 @@ class GroupScores:
             PolytopeError: no `groups.json` there, or one of another kind or format.
 
         """
-        path = Path(directory) / FILE
-        if not path.is_file():
-            raise PolytopeError(f"no {FILE} in {str(directory)!r}; write one with GroupScores.save")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            data = None
-        if not isinstance(data, dict) or (data.get("scores"), data.get("format")) != ("groups", FORMAT):
-            raise PolytopeError(
-                f"{str(path)!r} does not hold scores of groups of format {FORMAT}; run "
-                "plm.predictions.groups again"
-            )
+        marks = {"scores": "groups", "format": FORMAT}
+        cure = "run plm.predictions.groups and save what it returns"
+        data = saved.read(Path(directory) / FILE, marks, "a file of scores of groups", cure)
         return cls.from_dict(data)
 
     def __repr__(self) -> str:

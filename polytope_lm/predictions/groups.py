@@ -12,9 +12,8 @@ whose activations were not kept) is listed with its reason.
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -36,7 +35,9 @@ from polytope_lm.predictions.intruders import judge_name
 from polytope_lm.predictions.next_token import next_token_divergences
 from polytope_lm.predictions.results import ClustersResult
 from polytope_lm.predictions.sampling import choose, label_names
+from polytope_lm.predictions.saved import versions
 from polytope_lm.predictions.seeds import HALVES, REPRESENTATION, derived
+from polytope_lm.predictions.telling import teller
 from polytope_lm.representations import code
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.cosine import COSINES
@@ -50,11 +51,14 @@ if TYPE_CHECKING:
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.models.loading import Model
+    from polytope_lm.models.sites import Site
     from polytope_lm.predictions.coherence import Embed
 
 DEFAULT = (code.NAME, *COSINES)
 SAMPLE = 6000
 _INTERVALS = "intervals"
+
+T = TypeVar("T")
 
 
 def groups(  # noqa: PLR0913 -- each is a choice that moves a number
@@ -105,25 +109,34 @@ def groups(  # noqa: PLR0913 -- each is a choice that moves a number
     settings = GroupSettings(
         label, identity, tokens, items, draws, resamples, repeats, seed, "", coherence.RULE
     )
-    tell = _teller(progress, 2 + len(clusterings))
+    tell = teller(progress, 2 + len(clusterings))
     shared, left_out = _shared(codes, rows, clusterings, settings, (model, encoder, tell))
-    k = result.settings.k if isinstance(result, ClustersResult) else None
+    own = result.settings if isinstance(result, ClustersResult) else None
+    how = (None, seed, left_out) if own is None else (own.k, own.seed, left_out)
     arrays, found = LayerArrays(codes, layer, rows), {}
     for name, ids in clusterings.items():
         tell(name)
-        start = result.settings.seed if isinstance(result, ClustersResult) else seed
-        found[name] = _one(shared, arrays, name, ids, (k, start, left_out))
+        found[name] = _one(shared, arrays, name, ids, how)
+    return _result(shared, arrays.site, found, left_out)
+
+
+def _result(
+    shared: Shared,
+    site: Site,
+    found: Mapping[str, tuple[RepresentationScores, dict[str, Scored]]],
+    left_out: Mapping[str, str],
+) -> GroupScores:
     return GroupScores(
         settings=shared.settings,
-        site=arrays.site.key,
-        tokens=len(rows),
+        site=site.key,
+        tokens=len(shared.rows),
         documents=int(shared.documents.max()) + 1,
         representations=tuple(scores for scores, _ in found.values()),
         leads=_leads(shared, {name: scored for name, (_, scored) in found.items()}),
         left_out=left_out,
-        provenance=dict(codes.provenance),
-        versions=_versions(),
-        command=_command(layer, tuple(clusterings), shared.settings),
+        provenance=dict(shared.codes.provenance),
+        versions=versions("numpy", "scipy", "scikit-learn", "numba", "kmedoids", "torch", "transformers"),
+        command=_command(site.layer, tuple(found), shared.settings),
     )
 
 
@@ -215,30 +228,23 @@ def _shared(
 ) -> tuple[Shared, dict[str, str]]:
     """Prepare what all groupings share: labels, halves, next tokens and contexts; and what can not be had."""
     model, encoder, tell = tools
-    table, left_out = codes.tokens.iloc[rows], {}
+    table = codes.tokens.iloc[rows]
+    left_out: dict[str, str] = {}
     documents = pd.factorize(table["document"])[0].astype(np.int64)
     pairs = affordable(_grouped(clusterings), settings.pair_tokens, settings.seed)
-    inside = divergences = likeness = embed = None
-    try:
-        draws = half_samples(
-            int(documents.max()) + 1, settings.resamples, seed=derived(settings.seed, HALVES)
-        )
-        inside = draws[:, documents]
-    except PolytopeError as error:
-        left_out[_INTERVALS] = str(error)
-    tell("next tokens")
-    try:
-        divergences = next_token_divergences(codes, rows[pairs], model)
-    except PolytopeError as error:
-        left_out[names.NEXT_TOKEN] = str(error)
-    tell("contexts")
-    try:
+
+    def contexts() -> tuple[Embed, Float[np.ndarray, "m m"]]:
         embed = coherence.encoder_of(codes, encoder)
-        likeness = coherence.context_likeness(codes, rows[pairs], embed)
-    except PolytopeError as error:
-        embed = None
-        left_out |= dict.fromkeys((names.COHERENCE, names.INTRUDER, names.INTRUDER_TOKEN), str(error))
-    judge = judge_name(encoder) if embed is not None else ""
+        return embed, coherence.context_likeness(codes, rows[pairs], embed)
+
+    count, start = int(documents.max()) + 1, derived(settings.seed, HALVES)
+    halves = _tried(lambda: half_samples(count, settings.resamples, seed=start), (_INTERVALS,), left_out)
+    tell("next tokens")
+    next_tokens = (names.NEXT_TOKEN,)
+    divergences = _tried(lambda: next_token_divergences(codes, rows[pairs], model), next_tokens, left_out)
+    tell("contexts")
+    by_context = (names.COHERENCE, names.INTRUDER, names.INTRUDER_TOKEN)
+    embed, likeness = _tried(contexts, by_context, left_out) or (None, None)
     return Shared(
         codes=codes,
         rows=rows,
@@ -246,13 +252,22 @@ def _shared(
         token=_ids(codes, table, settings.identity),
         documents=documents,
         positions=table["position"].to_numpy().astype(np.int64),
-        inside=inside,
-        settings=GroupSettings(**{**vars(settings), "encoder": judge}),
+        inside=None if halves is None else halves[:, documents],
+        settings=replace(settings, encoder=judge_name(encoder) if embed is not None else ""),
         pairs=pairs,
         divergences=divergences,
         likeness=likeness,
         embed=embed,
     ), left_out
+
+
+def _tried(run: Callable[[], T], promised: Sequence[str], left_out: dict[str, str]) -> T | None:
+    """Return what a step gives; None, and the reason beside all that it promised, where it can not."""
+    try:
+        return run()
+    except PolytopeError as error:
+        left_out |= dict.fromkeys(promised, str(error))
+        return None
 
 
 def _grouped(clusterings: Mapping[str, Int[np.ndarray, " n"]]) -> Int[np.ndarray, " n"]:
@@ -289,18 +304,10 @@ def _one(
     sizes = np.unique(ids[there], return_counts=True)[1]
     by_distance = (names.NEAREST, names.NEAREST_WITHIN, names.STABILITY, names.SAME_POSITION)
     left_out: dict[str, str] = {}
-    distance: Float[np.ndarray, "n n"] | None = None
-    try:
-        distance = _distance(arrays, name, seed)
-    except PolytopeError as error:
-        left_out |= dict.fromkeys(by_distance, str(error))
+    distance = _tried(lambda: _distance(arrays, name, seed), by_distance, left_out)
     found: dict[str, Scored] = {}
     for promised, run in _steps(shared, ids, distance, k or len(sizes)):
-        try:
-            found |= {each.score.name: each for each in run()}
-        except PolytopeError as error:
-            left_out |= dict.fromkeys(promised, str(error))
-            continue
+        found |= {each.score.name: each for each in _tried(run, promised, left_out) or ()}
         absent = "nothing to compare: token identity decides it, or no two tokens share one"
         left_out |= {s: absent for s in promised if s not in found and s not in known and s not in left_out}
     scores = tuple(found[each].score for each in names.ORDER if each in found)
@@ -363,21 +370,6 @@ def _leads(shared: Shared, found: Mapping[str, Mapping[str, Scored]]) -> tuple[L
             lead = estimate(value, ahead, documents, second_order=mutual)
             out.append(Lead(name, score, cosines[int(np.argmax(values))], lead))
     return tuple(out)
-
-
-def _teller(progress: Callable[[int, int, str], None] | None, total: int) -> Callable[[str], None]:
-    done = iter(range(total))
-
-    def tell(what: str) -> None:
-        if progress is not None:
-            progress(next(done), total, what)
-
-    return tell
-
-
-def _versions() -> dict[str, str]:
-    packages = ("polytope-lm", "numpy", "scipy", "scikit-learn", "numba", "kmedoids", "torch", "transformers")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _command(layer: int, wanted: tuple[str, ...], settings: GroupSettings) -> str:

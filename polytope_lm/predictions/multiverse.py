@@ -14,10 +14,8 @@ set of tokens, representation and draw, and shared by all clusterers, k and labe
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +24,8 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusterers import Clusterer, Space, clusterers, get_clusterer
 from polytope_lm.predictions.layers import BUILT_IN
 from polytope_lm.predictions.names import SIMHASH
-from polytope_lm.predictions.sampling import choose, clusters_for, label_names
+from polytope_lm.predictions.sampling import choose, clusters_for, label_names, layers_of
+from polytope_lm.predictions.saved import versions
 from polytope_lm.predictions.seeds import MEDOIDS, REPRESENTATION, derived
 from polytope_lm.predictions.specifications import Cell, Draw, LeftOut, Multiverse, with_leads
 from polytope_lm.representations.arrays import LayerArrays
@@ -112,7 +111,7 @@ def multiverse(
 
     """
     names = (labels,) if isinstance(labels, str) else tuple(dict.fromkeys(labels))
-    wanted = _layers(codes, layers)
+    wanted = tuple(dict.fromkeys(layers_of(codes, layers)))
     sweep = _sweep(ks, clusterers, representations)
     sets = _token_sets(codes, names, tuple(dict.fromkeys(sample_seeds)), tokens, sweep)
     _check_ks(sweep, sets)
@@ -136,14 +135,13 @@ def multiverse(
 
 
 def _result(codes: TokenCodes, sweep: _Sweep, settings: Mapping[str, Any]) -> Multiverse:
-    packages = ("polytope-lm", "numpy", "scipy", "numba", "kmedoids", "fast-hdbscan")
     asked = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     return Multiverse(
         cells=with_leads(sweep.cells),
         left_out=tuple(sweep.left_out),
         settings=settings,
         provenance=dict(codes.provenance),
-        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        versions=versions("numpy", "scipy", "numba", "kmedoids", "fast-hdbscan"),
         command=f"plm.predictions.multiverse(codes, {asked})",
         timings=sweep.timings,
     )
@@ -163,13 +161,6 @@ def _sweep(ks: Sequence[int] | None, names: Sequence[str], representations: Sequ
         clusterers=tuple(get_clusterer(name) for name in dict.fromkeys(names or built_in)),
         representations=tuple(get(name) for name in wanted),
     )
-
-
-def _layers(codes: TokenCodes, layers: int | Sequence[int] | None) -> tuple[int, ...]:
-    wanted = codes.layers if layers is None else (layers,) if isinstance(layers, int) else tuple(layers)
-    for layer in wanted:
-        codes.site(layer)
-    return tuple(dict.fromkeys(wanted))
 
 
 def _token_sets(

@@ -193,11 +193,6 @@ def plain(layer: LayerComparison) -> dict[str, Any]:
     return data
 
 
-def _verdict(data: Mapping[str, Any]) -> Verdict:
-    fields = {name: value for name, value in data.items() if name != "sentence"}
-    return Verdict(**{**fields, "deciding": Estimate(**data["deciding"])})
-
-
 def layer_from(data: Mapping[str, Any]) -> LayerComparison:
     """Rebuild one layer from `plain`'s data."""
     return LayerComparison(
@@ -208,7 +203,7 @@ def layer_from(data: Mapping[str, Any]) -> LayerComparison:
             Difference(**{**d, "estimate": Estimate(**d["estimate"])}) for d in data["differences"]
         ),
         best_cosine=data["best_cosine"],
-        verdict=_verdict(data["verdict"]),
+        verdict=Verdict.from_dict(data["verdict"]),
         left_out=data.get("left_out", {}),
     )
 

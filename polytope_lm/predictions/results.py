@@ -6,7 +6,6 @@ the numbers, in `ClustersResult.tokens`, so that `result.json` never holds a cor
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.intervals import Estimate
 from polytope_lm.inference.neighbours import Hubs
 from polytope_lm.inference.verdict import Outcome, Verdict
-from polytope_lm.predictions import records, sentences, tables
+from polytope_lm.predictions import records, saved, sentences, tables
 from polytope_lm.predictions.figures import differences_figure
 from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, REFERENCES, SCORES, SIMHASH
 from polytope_lm.predictions.records import Difference, LayerComparison, RepresentationResult, Score, Settings
@@ -162,13 +161,9 @@ class ClustersResult:
             The path of `result.json`.
 
         """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "result.json"
-        text = json.dumps(self.to_dict(), sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        path = saved.write(Path(directory) / "result.json", self.to_dict())
         if self.tokens is not None:
-            self.tokens.to_parquet(folder / "tokens.parquet", index=False)
+            self.tokens.to_parquet(path.with_name("tokens.parquet"), index=False)
         return path
 
     @classmethod
@@ -180,21 +175,7 @@ class ClustersResult:
 
         """
         path = Path(directory) / "result.json"
-        if not path.is_file():
-            msg = (
-                f"no result.json in {str(directory)!r}; write one with ClustersResult.save or `polytope-lm "
-                "test clusters`"
-            )
-            raise PolytopeError(msg)
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            data = None
-        if not isinstance(data, dict) or (data.get("prediction"), data.get("format")) != ("clusters", FORMAT):
-            msg = (
-                f"{str(path)!r} is not a clusters result of format {FORMAT}; run `polytope-lm test clusters` "
-                "again"
-            )
-            raise PolytopeError(msg)
+        marks = {"prediction": "clusters", "format": FORMAT}
+        data = saved.read(path, marks, "a clusters result", "run `polytope-lm test clusters`")
         table = path.with_name("tokens.parquet")
         return cls.from_dict(data, pd.read_parquet(table) if table.is_file() else None)

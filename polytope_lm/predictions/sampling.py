@@ -87,6 +87,22 @@ class Sample:
     summary: SampleSummary
 
 
+def layers_of(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Return the layers that were asked for.
+
+    Raises:
+        PolytopeError: one of them was not captured.
+
+    """
+    wanted = codes.layers if layer is None else (layer,) if isinstance(layer, int) else tuple(layer)
+    for index in wanted:
+        if index not in codes.layers:
+            there = ", ".join(str(i) for i in codes.layers)
+            msg = f"layer {index} is not in these codes; captured layers: {there}"
+            raise PolytopeError(msg)
+    return tuple(wanted)
+
+
 def label_names(codes: TokenCodes) -> list[str]:
     """Return the labels that these codes have."""
     return [str(name) for name in codes.tokens.columns if name not in NOT_LABELS]

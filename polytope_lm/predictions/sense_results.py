@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
@@ -15,6 +14,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.intervals import Estimate
 from polytope_lm.inference.verdict import Verdict
 from polytope_lm.models.sites import Site
+from polytope_lm.predictions import saved
 from polytope_lm.predictions.names import BEST_COSINE, SIMHASH
 from polytope_lm.predictions.records import Difference, named
 
@@ -253,12 +253,7 @@ class SensesResult:
 
     def save(self, directory: str | Path) -> Path:
         """Write `senses.json`, the same bytes for the same seed; return its path."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
-        path = folder / "senses.json"
-        path.write_text(text + "\n", encoding="utf-8")
-        return path
+        return saved.write(Path(directory) / "senses.json", self.to_dict())
 
     @classmethod
     def load(cls, directory: str | Path) -> SensesResult:
@@ -268,15 +263,9 @@ class SensesResult:
             PolytopeError: no `senses.json` there, or one of another kind or format.
 
         """
-        path = Path(directory) / "senses.json"
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            data = None
-        if not isinstance(data, dict) or (data.get("prediction"), data.get("format")) != ("senses", FORMAT):
-            raise PolytopeError(
-                f"{str(path)!r} is not a senses result of format {FORMAT}; write it with SensesResult.save"
-            )
+        marks = {"prediction": "senses", "format": FORMAT}
+        cure = "run plm.predictions.senses and save what it returns"
+        data = saved.read(Path(directory) / "senses.json", marks, "a senses result", cure)
         return cls.from_dict(data)
 
 
@@ -288,7 +277,7 @@ def _layer(data: Mapping[str, Any]) -> LayerSenses:
     differences = tuple(
         Difference(**{**each, "estimate": Estimate(**each["estimate"])}) for each in data["differences"]
     )
-    verdict = Verdict(**{**data["verdict"], "deciding": Estimate(**data["verdict"]["deciding"])})
+    verdict = Verdict.from_dict(data["verdict"])
     return LayerSenses(
         Site.from_dict(data["site"]), scores, differences, data["best_cosine"], verdict, data["left_out"]
     )

@@ -31,11 +31,11 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.auc import percentile_estimate
 from polytope_lm.inference.nearest import nearest_label
 from polytope_lm.inference.verdict import Cell, decide, one_sided_p, over_layers
-from polytope_lm.predictions.clusters import layers_of, library_versions
 from polytope_lm.predictions.layers import BUILT_IN
 from polytope_lm.predictions.names import BEST_COSINE, SIMHASH
 from polytope_lm.predictions.records import Difference
-from polytope_lm.predictions.sampling import label_names, repeated_documents
+from polytope_lm.predictions.sampling import label_names, layers_of, repeated_documents
+from polytope_lm.predictions.saved import versions
 from polytope_lm.predictions.seeds import REPRESENTATION, derived
 from polytope_lm.predictions.sense_results import (
     ACCURACY,
@@ -143,7 +143,7 @@ def senses(
         words_left_out=left_out,
         layers=tuple(replace(each, verdict=v) for each, v in zip(compared, verdicts, strict=True)),
         provenance=dict(codes.provenance),
-        versions=library_versions(),
+        versions=versions("numpy", "scipy", "numba", "kmedoids"),
         command=(
             f"plm.predictions.senses(codes, layer={list(layers)}, label={label!r}, word={word!r}, "
             f"seed={seed}, resamples={resamples}, smallest_effect={smallest_effect}, extra={extra!r})"
@@ -168,11 +168,10 @@ def _compared(
         there = ", ".join(map(repr, label_names(codes))) or "none"
         raise PolytopeError(f"no label {label!r}; these codes have {there}")
     fresh = ~np.isin(table["document"].to_numpy(), list(repeated_documents(codes.texts)))
-    rows = np.flatnonzero(fresh & table[label].notna().to_numpy())
+    column = "token" if word == "surface" else word
+    rows = np.flatnonzero(fresh & table[[label, column]].notna().all(axis=1).to_numpy())
     chosen = table.iloc[rows]
-    named = (
-        chosen["token" if word == "surface" else word].astype(str).str.strip().str.casefold().to_numpy(object)
-    )
+    named = chosen[column].astype(str).str.strip().str.casefold().to_numpy(object)
     values = chosen[label].astype(str).to_numpy(object)
     summaries, left_out, places = _by_word(named, values, chosen["document"].to_numpy())
     if not places:

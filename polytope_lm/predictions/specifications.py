@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions import saved
 from polytope_lm.predictions.names import BEST_COSINE, REFERENCES, SIMHASH
 from polytope_lm.representations import code
 from polytope_lm.representations.cosine import COSINES
@@ -237,12 +237,7 @@ class Multiverse:
 
     def save(self, directory: str | Path) -> Path:
         """Write `multiverse.json`, the same bytes for the same choices (`timings` apart); return its path."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE
-        text = json.dumps(self.to_dict(), sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
-        return path
+        return saved.write(Path(directory) / FILE, self.to_dict())
 
     @classmethod
     def load(cls, directory: str | Path) -> Multiverse:
@@ -252,18 +247,9 @@ class Multiverse:
             PolytopeError: no `multiverse.json` there, or one of another kind or format.
 
         """
-        path = Path(directory) / FILE
-        if not path.is_file():
-            msg = f"no {FILE} in {str(directory)!r}; write one with Multiverse.save"
-            raise PolytopeError(msg)
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            data = None
-        named = isinstance(data, dict) and (data.get("prediction"), data.get("format"))
-        if not isinstance(data, dict) or named != ("multiverse", FORMAT):
-            msg = f"{str(path)!r} is not a multiverse of format {FORMAT}; compute it again"
-            raise PolytopeError(msg)
+        marks = {"prediction": "multiverse", "format": FORMAT}
+        cure = "run plm.predictions.multiverse and save what it returns"
+        data = saved.read(Path(directory) / FILE, marks, "a multiverse", cure)
         return cls.from_dict(data)
 
     def _lines(self) -> list[str]:

@@ -169,7 +169,7 @@ def test_all_noise_is_said(world) -> None:
         ({"representations": ["codes"]}, "no representation 'codes'"),
         ({"ks": (6, 5000)}, "k = 5000 clusters of 270 tokens"),
         ({"ks": (1,)}, "k = 1 clusters of"),
-        ({"layers": 3}, "no codes of layer 3 here; there are L04.pre"),
+        ({"layers": 3}, "layer 3 is not in these codes; captured layers: 4"),
         ({"sample_seeds": ()}, "nothing to cluster"),
         ({"sample_seeds": (-1,)}, "seed = -1 is negative"),
     ],

@@ -18,7 +18,6 @@ A, B = "He sat on the bank", "She owes a lot of money"
     ("arguments", "match"),
     [
         ({"layer": 3}, "no layer 3; it has 3, from 0 to 2"),
-        ({"layer": "1"}, "no layer '1'; it has 3, from 0 to 2"),
         ({"layer": 0, "kind": "gate"}, "no code kind 'gate'"),
         ({}, "at='resid_mid' needs a layer: layer=0 to layer=2"),
         ({"layer": 0, "at": "post"}, "at='post'.*available: resid_mid, mlp_in, embed"),

@@ -166,6 +166,14 @@ def test_mistakes_are_one_line() -> None:
         senses(one, **FAST)
 
 
+def test_tokens_that_no_word_is_known_of_are_left_out() -> None:
+    codes = _world("nothing", words=3, each=8)
+    codes.tokens.loc[codes.tokens["token_id"] == 1, "word"] = None
+    result = senses(codes, **FAST)
+    assert set(result.words) == {"word0", "word2"}
+    assert not result.words_left_out
+
+
 def test_a_sentence_given_twice_is_read_in_its_second_copy(model) -> None:
     document = Document("a", "the bank is wet", {"source": "x"}, (Span(4, 8, {"sense": "river"}),))
     double = twice(document)

@@ -30,7 +30,9 @@ def effects_figure(result: BoundariesResult) -> go.Figure:
     """
     figure = go.Figure()
     effect = result.settings.smallest_effect
-    figure.add_vrect(x0=0.5 - effect, x1=0.5 + effect, fillcolor="#BBBBBB", opacity=0.35, line_width=0)
+    figure.add_vrect(
+        x0=0.5 - effect, x1=0.5 + effect, fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below"
+    )
     figure.add_vline(x=0.5, line_color="#555555", line_width=1)
     series = [
         (f"{name}, {how}", colour, symbol, [_find(layer.effects, name, how) for layer in result.layers])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BoundaryWorld:
     """A constructed network and pairs of points.
 
@@ -48,6 +48,12 @@ class BoundaryWorld:
     a: Float[np.ndarray, "P D"]
     b: Float[np.ndarray, "P D"]
     different: Bool[np.ndarray, " P"]
+
+    def __repr__(self) -> str:
+        return (
+            f"BoundaryWorld: {len(self.a):,} pairs, {int(self.different.sum()):,} different; "
+            f"{len(self.geometry.bias):,} neurons, boundaries {self.ratio:.3g} times as dense at the zone"
+        )
 
     def output(self, u: Float[np.ndarray, "n D"]) -> Float[np.ndarray, " n"]:
         """Run the network."""

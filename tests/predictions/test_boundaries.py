@@ -138,7 +138,9 @@ def test_it_shows_itself(result) -> None:
     frame = result.to_frame()
     assert {"raw", "matched", "regressed"} <= set(frame["adjustment"])
     assert {"flip-backs beyond curvature", "flip-backs, permuted"} <= set(frame["effect"])
-    assert len(result.plot().data) == 7
+    figure = result.plot()
+    assert len(figure.data) == 7
+    assert [shape.layer for shape in figure.layout.shapes if shape.type == "rect"] == ["below"]
     assert result.verdict in repr(result)
     page = result._repr_html_()
     assert "<table>" in page

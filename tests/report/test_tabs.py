@@ -106,7 +106,7 @@ def groups() -> GroupScores:
 @pytest.fixture(scope="module")
 def boundaries() -> BoundariesResult:
     def effect(name: str, how: str, value: float) -> Effect:
-        return Effect(name, how, near(value), near(value), 240)
+        return Effect(name, how, near(value), near(value, 0.007), 240)
 
     def layer(index: int) -> LayerBoundaries:
         effects = tuple(
@@ -192,6 +192,7 @@ def test_every_number_is_on_the_page(page_of_all, multiverse, groups, boundaries
     assert html.count("too few documents") == 4
     for effect in boundaries.layers[0].effects:
         assert f">{effect.by_group.low:.3f}<" in html
+        assert f">{effect.by_pair.low:.3f}<" in html
     assert "∞" in html
     assert "path length</bdi> left out: <bdi" in html
     assert f"{alignment.layers[0].profiles[0].beyond_pairs.value:+.3f}" in html

@@ -25,6 +25,12 @@ def test_density_peaks_where_the_network_was_built_to() -> None:
     assert found.counts[world.different].mean() > 2 * found.counts[~world.different].mean()
 
 
+def test_a_world_says_what_it_is_in_a_line() -> None:
+    said = repr(boundary_world(seed=0))
+    assert said.startswith("BoundaryWorld: 200 pairs, 100 different; 120 neurons, boundaries ")
+    assert said.endswith(" times as dense at the zone")
+
+
 def test_an_even_network_has_no_peak() -> None:
     world = boundary_world(near=20, far=140, seed=1)
     _, seen = _peak(world)

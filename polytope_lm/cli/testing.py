@@ -163,6 +163,7 @@ def _more(
     store: "CodeStore", result: "ClustersResult", out: Path, *, multiverse: bool, groups: bool
 ) -> "dict[str, Any]":
     """Write what else was asked for: multiverse.json, groups.json (one a layer); return it for the page."""
+    result.save(out)  # before what may take hours
     layers, settings = [layer.layer for layer in result.layers], result.settings
     found: dict[str, Any] = {}
     if multiverse:

@@ -23,7 +23,7 @@ from polytope_lm.inference.intervals import estimate, half_samples
 from polytope_lm.inference.nulls import NOISE, counted
 from polytope_lm.predictions import coherence, group_scoring
 from polytope_lm.predictions import group_results as names
-from polytope_lm.predictions.chosen import affordable
+from polytope_lm.predictions.chosen import affordable, rows_of_table
 from polytope_lm.predictions.group_results import (
     GroupScores,
     GroupSettings,
@@ -204,19 +204,8 @@ def _table(codes: TokenCodes, result: ClustersResult) -> pd.DataFrame:
         raise PolytopeError(
             "this result was loaded without tokens.parquet; put the file back beside result.json"
         )
-    table = result.tokens
-    rows = table["row"].to_numpy()
-    same = len(rows) > 0 and int(rows.max()) < len(codes)
-    if same:
-        here = codes.tokens.iloc[rows]
-        ids = np.array([str(codes.ids[int(each)]) for each in here["document"]])
-        same = bool((ids == table["document"].to_numpy()).all())
-        same = same and bool((here["position"].to_numpy() == table["position"].to_numpy()).all())
-    if not same:
-        raise PolytopeError(
-            f"this result's {len(rows)} tokens are not in these codes; give the codes that it was made from"
-        )
-    return table
+    rows_of_table(codes, result.tokens)
+    return result.tokens
 
 
 def _shared(
@@ -229,6 +218,7 @@ def _shared(
     """Prepare what all groupings share: labels, halves, next tokens and contexts; and what can not be had."""
     model, encoder, tell = tools
     table = codes.tokens.iloc[rows]
+    labels, token = _ids(codes, table, settings.label), _ids(codes, table, settings.identity)
     left_out: dict[str, str] = {}
     documents = pd.factorize(table["document"])[0].astype(np.int64)
     pairs = affordable(_grouped(clusterings), settings.pair_tokens, settings.seed)
@@ -248,8 +238,8 @@ def _shared(
     return Shared(
         codes=codes,
         rows=rows,
-        labels=_ids(codes, table, settings.label),
-        token=_ids(codes, table, settings.identity),
+        labels=labels,
+        token=token,
         documents=documents,
         positions=table["position"].to_numpy().astype(np.int64),
         inside=None if halves is None else halves[:, documents],

@@ -156,9 +156,13 @@ def test_with_the_model_at_hand_next_tokens_are_scored(model) -> None:
 def test_mistakes_are_one_line(world, options, said) -> None:
     codes = world("direction", n=400, documents=20)
     result = clusters(codes, 4, k=6, resamples=10)
+    asked = []
     with pytest.raises(PolytopeError, match=said) as error:
-        groups(codes, result, encoder=_stub, **{**FAST, **options})
+        groups(
+            codes, result, encoder=lambda texts: asked.append(texts) or _stub(texts), **{**FAST, **options}
+        )
     assert "\n" not in str(error.value)
+    assert not asked  # nothing slow is done before
 
 
 def test_another_result_and_ids_that_do_not_fit_are_refused(world) -> None:

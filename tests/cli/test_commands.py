@@ -34,7 +34,7 @@ def test_help_is_as_wide_as_the_terminal() -> None:
         shown = command_line("demo", "--help", env=os.environ | {"COLUMNS": str(columns)}).stdout.splitlines()
         widths[columns] = max(len(line) for line in shown if "    polytope-lm " not in line)
     assert re.search(
-        r"^  clusters +Prediction 1: codes against directions\.$", run("test", "--help").out, re.M
+        r"^  clusters +Prediction 1: codes against directions\.$", run("test", "--help").out, re.MULTILINE
     )
     assert widths[60] <= 60
     assert 100 < widths[150] <= 150

@@ -180,6 +180,8 @@ def show(results: Sequence[AlignmentResult]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for result in results:
         print(f"\n{result.layers[0].model}: {result.verdict}")
+        for problem in result.problems:
+            print(f"  left out: {problem}")
 
 
 def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:

@@ -22,6 +22,7 @@ percentile bootstrap over groups of pairs. Holm over layers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.peaks import Draws, cross_pair, group_weights, percentiles, raw
 from polytope_lm.inference.verdict import Cell, decide, over_layers
 from polytope_lm.models.next_token import check_logits
+from polytope_lm.pairs import Problem
 from polytope_lm.paths.adaptive import EVALUATIONS
 from polytope_lm.paths.batch import crossings_of_pairs
 from polytope_lm.paths.profile import STEPS
@@ -112,6 +114,7 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
 
     """
     check_logits(model)
+    unread = getattr(pairs, "problems", ())
     pairs = list(pairs)
     asked = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
     options = {"at": at, "kind": kind, "shape": shape, "evaluations": evaluations, "steps": steps}
@@ -126,10 +129,11 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
         )
     groups = [getattr(pair, "group", number) for number, pair in enumerate(pairs)]
     call = f"plm.predictions.alignment(plm.load({model.name!r}), pairs, {asked}"
-    return align(
+    result = align(
         found[: len(asked)], groups, twins=found[len(asked) :], smallest_effect=smallest_effect,
         resamples=resamples, seed=seed, command=f"{call}, at={at!r}, shape={shape!r}, seed={seed})",
     )  # fmt: skip
+    return replace(result, problems=tuple(sorted({*unread, *result.problems}, key=lambda one: one.line)))
 
 
 def _models(model: Model, seed: int, *, untrained: bool) -> list[tuple[Model, str]]:
@@ -191,6 +195,9 @@ def align(
         verdicts=_verdicts(layers, smallest_effect),
         versions=versions("numpy", "scipy", "torch", "transformers"),
         command=command,
+        problems=tuple(
+            {bad.line: Problem(bad.line, bad.message) for one in sets for bad in one.bad}.values()
+        ),
     )
 
 

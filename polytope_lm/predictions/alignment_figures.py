@@ -43,7 +43,7 @@ def alignment_figure(result: AlignmentResult) -> go.Figure:
             "autorange": "reversed",
         },
         height=200 + 70 * len(result.layers),
-        legend={"orientation": "h", "y": 1.15},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
         title=escape(result.layers[0].model),
     )
     return figure

@@ -12,6 +12,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.inference.intervals import Estimate
 from polytope_lm.inference.verdict import Verdict
 from polytope_lm.models.sites import Site
+from polytope_lm.pairs import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 FORMAT = 1
+_SHOWN = 5  # problems that a notebook spells out
 LEAST_PAIRS = 200
 PRIMARY = "crossings of all layers, per step"
 SPEED = "the residual's own speed"
@@ -102,6 +104,7 @@ class AlignmentResult:
         verdicts: of each layer, from the primary profile alone; empty below 200 pairs.
         versions: of the libraries that computed it.
         command: what reproduces it.
+        problems: pairs that could not be used, by line, and why.
 
     """
 
@@ -112,6 +115,7 @@ class AlignmentResult:
     verdicts: tuple[Verdict, ...]
     versions: Mapping[str, str]
     command: str
+    problems: tuple[Problem, ...] = ()
 
     def __repr__(self) -> str:
         return f"AlignmentResult: {self.verdict}"
@@ -151,7 +155,8 @@ class AlignmentResult:
 
     def _repr_html_(self) -> str:
         table: str = self.to_frame().to_html(index=False, float_format="{:.3f}".format, na_rep="")
-        return f"<p>{escape(self.verdict)}</p>{table}"
+        left_out = "".join(f"<p>Left out: {escape(str(problem))}</p>" for problem in self.problems[:_SHOWN])
+        return f"<p>{escape(self.verdict)}</p>{table}{left_out}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; `from_dict` is its inverse."""
@@ -168,6 +173,7 @@ class AlignmentResult:
             verdicts=tuple(Verdict.from_dict(one) for one in data["verdicts"]),
             versions=data["versions"],
             command=data["command"],
+            problems=tuple(Problem(**one) for one in data.get("problems", ())),
         )
 
     def save(self, path: str | Path) -> Path:

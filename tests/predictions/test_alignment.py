@@ -10,9 +10,10 @@ from scipy.stats import percentileofscore
 from small import SENTENCES
 
 import polytope_lm as plm
+from polytope_lm import report
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Premises, Site
-from polytope_lm.pairs import Pair
+from polytope_lm.pairs import Pair, read, write
 from polytope_lm.paths.profile import Profile
 from polytope_lm.paths.profiles import PairProfiles
 from polytope_lm.predictions.alignment import align, alignment
@@ -185,6 +186,22 @@ def test_a_model_from_end_to_end(model, small_pairs, tmp_path):
     again = alignment(model, small_pairs, [0, 1], **kept)  # from the files alone
     assert again == result
     assert alignment(model, small_pairs, 1, untrained=False, resamples=50).layers[0] == result.layers[1]
+
+
+def test_bad_pairs_are_reported_by_line_and_the_rest_runs(model, small_pairs, tmp_path):
+    file = write(small_pairs, tmp_path / "pairs.jsonl")
+    long = write([Pair("bank " * 99, "river", "g", same=True)], tmp_path / "long.jsonl").read_text()
+    file.write_text(f"{file.read_text()}{{}}\n{long}{long.replace('river', '')}")
+    result = alignment(model, read(file), [0, 1], resamples=50)
+    first = len(small_pairs) + 1
+    assert [problem.line for problem in result.problems] == [first, first + 1, first + 2]
+    assert "the context 64" in result.problems[1].message
+    assert [layer.pairs for layer in result.layers] == [len(small_pairs)] * 2
+    assert AlignmentResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    assert f"Left out: line {first}: " in result._repr_html_()
+    page = report.write(tmp_path / "r.html", alignment=result).read_text(encoding="utf-8")
+    assert "3 pairs left out: <bdi>line" in page
+    assert f'<td class="num">{result.layers[0].sharpness.value:.2f}</td>' in page
 
 
 def test_results_are_kept_and_shown(model, small_pairs, tmp_path):

@@ -84,3 +84,15 @@ def test_everything_besides_is_written_beside_the_result(store: Path, tmp_path: 
     there = {path.name for path in tmp_path.iterdir()}
     assert {"result.json", "multiverse.json", "groups.json", "report.html"} <= there
     assert "--multiverse --groups --model" in json.loads(shown.out)["command"]
+
+
+def test_a_sweep_that_fails_does_not_take_the_comparison_with_it(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from polytope_lm import predictions
+    from polytope_lm.predictions.results import ClustersResult
+
+    monkeypatch.setattr(predictions, "multiverse", _gone)
+    shown = run("test", "clusters", store, *CHOICES, "--multiverse", "--out", tmp_path)
+    assert shown.code == 1
+    assert ClustersResult.load(tmp_path).settings.label == "topic"

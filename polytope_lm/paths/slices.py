@@ -22,13 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.interventions import run_patched
 from polytope_lm.models.sites import Site
 from polytope_lm.paths.crossings import shortened
-from polytope_lm.paths.ends import activations, end, place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -199,6 +196,8 @@ def slice(  # noqa: A001, PLR0913 - `plm.paths.slice`
             more boundaries in the window than `most`, or a zoom or grid that makes no window.
 
     """
+    from polytope_lm.paths.ends import activations, end  # noqa: PLC0415 - it imports torch
+
     site = _flat_site(model, at, layer, kind)
     if not zoom > 0 or grid < 0 or grid == 1:
         raise PolytopeError(f"zoom={zoom}, grid={grid}: give a zoom above 0, and a grid of 2 or more, or 0")
@@ -228,6 +227,8 @@ def _flat_site(model: Model, at: str, layer: int, kind: str | None) -> Site:
         raise PolytopeError(
             "at='resid_mid': before the norm boundaries are curved, and a slice has lines: give at='mlp_in'"
         )
+    from polytope_lm.paths.ends import place  # noqa: PLC0415 - it imports torch
+
     space, site = place(model, at, layer, kind)
     if space != "mlp_in":
         raise PolytopeError(f"at={at!r} has no boundaries of its own: give at='mlp_in'")
@@ -320,6 +321,9 @@ def _next_tokens(
     model: Model, start: End, site: Site, origin: np.ndarray, axes: np.ndarray, sides: np.ndarray
 ) -> np.ndarray:
     """Return the likeliest next token on the grid, rows along y; empty without logits or grid."""
+    import torch  # noqa: PLC0415 - saved slices are read without it
+
+    from polytope_lm.models.interventions import run_patched  # noqa: PLC0415
     from polytope_lm.models.prefix import share_prefix  # noqa: PLC0415 - it imports transformers
 
     if not model.has_logits or not len(sides):

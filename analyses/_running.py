@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +27,28 @@ MODELS = ("smollm2-135m", "minilm-l6", "tiny-gpt2", "tiny-relu")
 """What an analysis runs on unless it is told: gated, an encoder, GELU, ReLU with biases (the premises)."""
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+PLACES = {"--data": "DATA", "--out": "DIR", "--pairs": "PAIRS.jsonl"}
+"""Options that name a place of one machine, and what stands for it in a result that is kept."""
+
+
+def command_typed(analysis: str, typed: Sequence[str]) -> str:
+    """Return the command as it was typed, without the machine's own directories.
+
+    Args:
+        analysis: the module's name, such as `word_senses`.
+        typed: its arguments.
+
+    """
+    words = list(typed)
+    for i, word in enumerate(words):
+        name, given, _ = word.partition("=")
+        if name in PLACES and given:
+            words[i] = f"{name}={PLACES[name]}"
+        elif i and words[i - 1] in PLACES:
+            words[i] = PLACES[words[i - 1]]
+    return shlex.join(["python", "-m", f"analyses.{analysis}", *words])
 
 
 def folder_name(model: str) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 import shutil
 import sys
 import time
@@ -29,6 +28,7 @@ import polytope_lm as plm
 from analyses._corpora import news, treebank
 from analyses._running import (
     MODELS,
+    command_typed,
     folder_name,
     in_processes,
     parse_layers,
@@ -265,7 +265,7 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
     typed = sys.argv[1:] if argv is None else list(argv)
     options = Options(
         given.data, given.out, given.tokens, given.resamples, given.seed, parse_layers(given.layers),
-        given.processes, tuple(given.extra), shlex.join(["python", "-m", "analyses.monosemanticity", *typed]),
+        given.processes, tuple(given.extra), command_typed("monosemanticity", typed),
     )  # fmt: skip
     return tuple(given.model or MODELS), options
 

@@ -18,7 +18,6 @@ DIR/result.json with all verdicts. Scores are kept, texts are not. Causal models
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import polytope_lm as plm
-from analyses._running import MODELS, folder_name, parse_layers, write_json
+from analyses._running import MODELS, command_typed, folder_name, parse_layers, write_json
 from polytope_lm import pairs as pair_sets
 from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.batch import crossings_of_pairs
@@ -202,7 +201,7 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
         pairs = replace(pairs, pairs=pairs.pairs[: given.max_pairs])
     layers = None if given.layers is None else parse_layers(given.layers) or tuple(range(1000))
     typed = sys.argv[1:] if argv is None else list(argv)
-    command = shlex.join(["python", "-m", "analyses.stable_regions", *typed])
+    command = command_typed("stable_regions", typed)
     options = Options(given.out, layers, pairs, given.resamples, given.seed, not given.no_untrained, command)
     return tuple(given.model or CAUSAL), options
 

@@ -14,7 +14,6 @@ Scores are kept, texts are not.
 from __future__ import annotations
 
 import argparse
-import shlex
 import shutil
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import polytope_lm as plm
 from analyses._corpora import ambiguous_words
-from analyses._running import MODELS, folder_name, parse_layers, write_json
+from analyses._running import MODELS, command_typed, folder_name, parse_layers, write_json
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.sense_results import CHANCE, SensesResult
 from polytope_lm.predictions.senses import senses
@@ -175,7 +174,7 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
     typed = sys.argv[1:] if argv is None else list(argv)
     options = Options(
         given.data, given.out, given.sentences, given.resamples, given.seed, parse_layers(given.layers),
-        tuple(given.extra), shlex.join(["python", "-m", "analyses.word_senses", *typed]),
+        tuple(given.extra), command_typed("word_senses", typed),
     )  # fmt: skip
     return tuple(given.model or MODELS), options
 

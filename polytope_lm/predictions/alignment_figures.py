@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from polytope_lm.predictions.alignment_results import PRIMARY, SPEED
+from polytope_lm.predictions.figures import intervals, layer_axis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +37,7 @@ def alignment_figure(result: AlignmentResult) -> go.Figure:
         _dots(figure, name, layers, symbol, suffix, (number - (len(marks) - 1) / 2) * 0.8 / (len(marks) + 1))
     figure.update_layout(
         xaxis_title="percentile at the output's sharpest change, beyond other pairs' peaks",
-        yaxis={
-            "title": "layer",
-            "tickvals": list(range(len(result.layers))),
-            "ticktext": [str(layer.layer) for layer in result.layers],
-            "autorange": "reversed",
-        },
+        yaxis=layer_axis([layer.layer for layer in result.layers]),
         height=200 + 70 * len(result.layers),
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
         title=escape(result.layers[0].model),
@@ -57,12 +53,7 @@ def _dots(
     figure.add_scatter(
         x=[one.value for one in found],
         y=[row + offset for row in range(len(found))],
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [one.high - one.value for one in found],
-            "arrayminus": [one.value - one.low for one in found],
-        },
+        error_x=intervals(found),
         mode="markers",
         name=name + suffix,
         marker={"symbol": symbol, "color": _COLOURS[name], "size": 10},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from polytope_lm.predictions.figures import intervals
+from polytope_lm.predictions.figures import intervals, layer_axis
 
 if TYPE_CHECKING:
     from polytope_lm.inference.effects import Effect
@@ -55,12 +55,7 @@ def effects_figure(result: BoundariesResult) -> go.Figure:
         )  # fmt: skip
     figure.update_layout(
         xaxis_title="AUC of different against same meaning",
-        yaxis={
-            "title": "layer",
-            "tickvals": list(range(len(result.layers))),
-            "ticktext": [str(layer.layer) for layer in result.layers],
-            "autorange": "reversed",
-        },
+        yaxis=layer_axis([layer.layer for layer in result.layers]),
         template="plotly_white",
         legend={"orientation": "h", "y": 1.12},
         margin={"l": 60, "r": 20, "t": 50, "b": 50},

@@ -54,17 +54,22 @@ def differences_figure(result: ClustersResult, score: str) -> go.Figure:
         )
     figure.update_layout(
         xaxis_title=f"{score}: difference from the better cosine of h",
-        yaxis={
-            "title": "layer",
-            "tickvals": list(range(len(result.layers))),
-            "ticktext": [str(layer.layer) for layer in result.layers],
-            "autorange": "reversed",
-        },
+        yaxis=layer_axis([layer.layer for layer in result.layers]),
         template="plotly_white",
         legend={"orientation": "h", "y": 1.08},
         margin={"l": 60, "r": 20, "t": 50, "b": 50},
     )
     return figure
+
+
+def layer_axis(layers: Sequence[int]) -> dict[str, object]:
+    """Return plotly's y axis on which rows are layers, the first on top."""
+    return {
+        "title": "layer",
+        "tickvals": list(range(len(layers))),
+        "ticktext": [str(layer) for layer in layers],
+        "autorange": "reversed",
+    }
 
 
 def intervals(found: Sequence[Estimate]) -> dict[str, object]:

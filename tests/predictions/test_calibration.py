@@ -82,8 +82,8 @@ def test_real_codes_with_exchanged_labels_are_hardly_ever_supported(real_codes) 
     assert (layer.supported.runs, result.runs) == (200, 200)
     assert layer.supported.events <= 9
     for cell in layer.cells:
-        # With 700 tokens of 78 documents the spread of neighbour agreement is stated an eighth too small: up
-        # to 14 % of its intervals exclude 0, of AMI's 4 to 8 %. Twice too narrow ones exclude it in a third.
+        # On these codes neighbour agreement's intervals are stated too narrow: with 700 to 2,500 tokens 10 to
+        # 14 % of them exclude 0, of AMI's 4 to 8 %. Twice too narrow ones exclude it in a third.
         assert cell.excludes_zero.events <= (0.18 if cell.score == AGREEMENT else 0.12) * 200
 
 

@@ -36,11 +36,10 @@ from analyses._running import (
     words_drawn,
     write_json,
 )
-from polytope_lm.codes.store import open_store
+from polytope_lm.codes.store.reader import open_store
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters import clusters_by_label
-from polytope_lm.predictions.joining import joined
-from polytope_lm.predictions.results import AGREEMENT, AMI, BEST_COSINE, SIMHASH, ClustersResult
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE, SIMHASH, ClustersResult
+from polytope_lm.predictions.clusters.test import clusters_by_label, joined
 from polytope_lm.report import write
 
 if TYPE_CHECKING:

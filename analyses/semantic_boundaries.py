@@ -28,8 +28,8 @@ import pandas as pd
 import polytope_lm as plm
 from polytope_lm import pairs as pair_sets
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions import boundary_tables
-from polytope_lm.predictions.boundary_paths import measure_pair
+from polytope_lm.predictions.boundaries import result as boundary_tables
+from polytope_lm.predictions.boundaries.measure import measure_pair
 from polytope_lm.report import write
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from polytope_lm.models.loading import Model
     from polytope_lm.pairs import Pairs
-    from polytope_lm.predictions.boundary_results import BoundariesResult
+    from polytope_lm.predictions.boundaries.result import BoundariesResult
 
 MODELS = ("tiny-gpt2", "tiny-relu", "smollm2-135m")
 LAYERS = {"tiny-gpt2": (0, 1, 2), "tiny-relu": (0, 1, 2), "smollm2-135m": (4, 15, 25)}

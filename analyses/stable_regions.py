@@ -30,8 +30,8 @@ import polytope_lm as plm
 from analyses._running import MODELS, command_typed, folder_name, parse_layers, write_json
 from polytope_lm import pairs as pair_sets
 from polytope_lm.errors import PolytopeError
-from polytope_lm.paths.batch import crossings_of_pairs
-from polytope_lm.predictions.alignment import alignment
+from polytope_lm.paths.many import crossings_of_pairs
+from polytope_lm.predictions.alignment.test import alignment
 from polytope_lm.report import write
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from polytope_lm.models.loading import Model
     from polytope_lm.pairs import Pairs
-    from polytope_lm.predictions.alignment_results import AlignmentResult, LayerAlignment
+    from polytope_lm.predictions.alignment.result import AlignmentResult, LayerAlignment
 
 CAUSAL = tuple(name for name in MODELS if name != "minilm-l6")
 LAYERS = 4

@@ -25,8 +25,8 @@ import polytope_lm as plm
 from analyses._corpora import ambiguous_words
 from analyses._running import MODELS, command_typed, folder_name, parse_layers, write_json
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.sense_results import CHANCE, SensesResult
-from polytope_lm.predictions.senses import senses
+from polytope_lm.predictions.senses.result import CHANCE, SensesResult
+from polytope_lm.predictions.senses.test import senses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -24,17 +24,15 @@ from scipy.stats import binomtest
 
 from benchmarks._machine import Figure, arguments, describe, report
 from polytope_lm.errors import PolytopeError
-from polytope_lm.inference.auc import auc
-from polytope_lm.inference.effects import Adjuster, beyond_half
-from polytope_lm.paths.line import in_layer_crossings
-from polytope_lm.worlds.boundary_world import boundary_world, peak
-from polytope_lm.worlds.distance_world import FLIP_BACKS, distance_world
-from polytope_lm.worlds.flipback_world import flipback_world
+from polytope_lm.paths.solve.line import in_layer_crossings
+from polytope_lm.statistics.confounders import Adjuster, beyond_half
+from polytope_lm.statistics.estimate import auc
+from polytope_lm.worlds.pair_worlds import FLIP_BACKS, boundary_world, distance_world, flipback_world, peak
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from polytope_lm.inference.pair_table import PairTable
+    from polytope_lm.statistics.confounders import PairTable
 
 SMALLEST_EFFECT = 0.02
 RESAMPLES = 400
@@ -124,8 +122,8 @@ def rate_figures(name: str, found: Rates, *, must: float, at_most: bool) -> Iter
 def saved_tables(folder: Path) -> Iterator[tuple[str, PairTable]]:
     """Read one table a layer of the real weights from a saved test."""
     # Only where asked for: they bring the models' libraries.
-    from polytope_lm.predictions.boundary_judging import from_numbers  # noqa: PLC0415
-    from polytope_lm.predictions.boundary_results import BoundariesResult  # noqa: PLC0415
+    from polytope_lm.predictions.boundaries.judging import from_numbers  # noqa: PLC0415
+    from polytope_lm.predictions.boundaries.result import BoundariesResult  # noqa: PLC0415
 
     result = BoundariesResult.load(folder)
     if result.numbers is None:

@@ -25,8 +25,7 @@ from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._machine import Figure, arguments, describe, report
-from polytope_lm.inference.rates import Rate
-from polytope_lm.predictions.calibration import (
+from polytope_lm.predictions.calibration.test import (
     CELLS,
     Bench,
     Trial,
@@ -37,21 +36,23 @@ from polytope_lm.predictions.calibration import (
     trial,
     trial_of,
 )
-from polytope_lm.predictions.comparison import compare
+from polytope_lm.predictions.clusters.sampling import choose
+from polytope_lm.predictions.clusters.scoring import compare, measure
 from polytope_lm.predictions.names import AGREEMENT, AMI
-from polytope_lm.predictions.sampling import choose
-from polytope_lm.predictions.scoring import measure
-from polytope_lm.representations import code
+from polytope_lm.representations import binary as code
 from polytope_lm.representations.arrays import LayerArrays
-from polytope_lm.representations.cosine import COSINES
-from polytope_lm.worlds import code_world, direction_world, null_world
+from polytope_lm.representations.directions import COSINES
+from polytope_lm.statistics.nulls import Rate
+from polytope_lm.worlds import token_worlds as code_world
+from polytope_lm.worlds import token_worlds as direction_world
+from polytope_lm.worlds import token_worlds as null_world
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterable
 
     from polytope_lm.codes.codes import Codes
-    from polytope_lm.documents.document import Document
+    from polytope_lm.documents.collection import Document
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 K, DRAWS, HALVES, EFFECT = 50, 3, 200, 0.01
@@ -78,7 +79,7 @@ def planted_run(world: str, seed: int) -> dict[str, Any]:
     scores = {
         f"{score}: {name}": float(found.representation(name).score(score).estimate.value)
         for score in (AMI, AGREEMENT)
-        for name in (code.NAME, *COSINES)
+        for name in (code.CODE, *COSINES)
     }
     return _line(world, seed, trial_of(found), scores)
 

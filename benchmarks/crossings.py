@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks._machine import Figure, Machine, arguments, describe, interleaved, median_ratio, report
 from polytope_lm.models.sites import Geometry
-from polytope_lm.paths.line import LineCrossings, in_layer_crossings
+from polytope_lm.paths.solve.line import LineCrossings, in_layer_crossings
 
 if TYPE_CHECKING:
     from argparse import Namespace

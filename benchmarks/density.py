@@ -29,7 +29,7 @@ import numpy as np
 from sklearn.metrics import adjusted_mutual_info_score
 
 from benchmarks._machine import Figure, arguments, describe, peak_memory, report
-from polytope_lm.codes import hamming
+from polytope_lm.codes.hamming import hamming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,9 +86,9 @@ class Run:
 
 def ours(packed: np.ndarray) -> np.ndarray:
     """Return the clusters by the package's own settings."""
-    from polytope_lm.inference.density import NEIGHBOURS, hdbscan  # noqa: PLC0415
     from polytope_lm.representations.distances import in_blocks  # noqa: PLC0415
     from polytope_lm.representations.registry import Rows  # noqa: PLC0415
+    from polytope_lm.statistics.clustering import NEIGHBOURS, hdbscan  # noqa: PLC0415
 
     near = hamming.nearest(packed, packed, NEIGHBOURS, exclude_self=True)
     between = in_blocks(Rows(packed, "Hamming"))
@@ -99,7 +99,7 @@ def peer(bits: np.ndarray) -> np.ndarray:
     """Return scikit-learn's clusters with the same settings."""
     from sklearn.cluster import HDBSCAN  # noqa: PLC0415
 
-    from polytope_lm.inference.density import MIN_CLUSTER_SIZE as SIZE  # noqa: PLC0415
+    from polytope_lm.statistics.clustering import MIN_CLUSTER_SIZE as SIZE  # noqa: PLC0415
 
     model = HDBSCAN(metric="hamming", min_cluster_size=SIZE, min_samples=SIZE, copy=False)
     return np.asarray(model.fit(bits).labels_)

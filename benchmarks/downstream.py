@@ -22,7 +22,7 @@ import numpy as np
 
 import polytope_lm as plm
 from benchmarks._machine import Figure, arguments, describe, report
-from polytope_lm.paths.downstream import Runs
+from polytope_lm.paths.trace import Runs
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks._machine import Figure, arguments, describe, peak_memory, report
-from polytope_lm.codes import hamming
-from polytope_lm.codes.approximate import approximate_neighbours
+from polytope_lm.codes.hamming import hamming
+from polytope_lm.codes.hamming.approximate import approximate_neighbours
 
 if TYPE_CHECKING:
     import argparse

@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 
 from benchmarks._machine import Figure, arguments, describe, interleaved, median_ratio, report
-from polytope_lm.codes import hamming, kernels
+from polytope_lm.codes.hamming import hamming, kernels
 
 _L1_WORDS = 2048  # 16 KB
 _PASSES = 20_000

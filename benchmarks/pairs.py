@@ -14,8 +14,8 @@ from pathlib import Path
 
 import polytope_lm as plm
 from benchmarks._machine import Figure, arguments, describe, report
-from polytope_lm.pairs import builtin
-from polytope_lm.paths.batch import crossings_of_pairs
+from polytope_lm.pairs import pairs as builtin
+from polytope_lm.paths.many import crossings_of_pairs
 
 MANY = 1000
 

@@ -18,7 +18,7 @@ import torch
 
 import polytope_lm as plm
 from benchmarks._machine import Figure, arguments, describe, interleaved, median_ratio, report
-from polytope_lm.paths.downstream import Runs
+from polytope_lm.paths.trace import Runs
 
 if TYPE_CHECKING:
     from polytope_lm.paths.path import Path

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-    from polytope_lm.predictions.results import ClustersResult
+    from polytope_lm.predictions.clusters.result import ClustersResult
 
 FEW = 2000
 REPEATS = 5

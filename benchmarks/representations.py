@@ -17,17 +17,17 @@ import numpy as np
 import pandas as pd
 
 from benchmarks._machine import Figure, arguments, describe, peak_memory, report
-from polytope_lm.codes import hamming
 from polytope_lm.codes.codes import Codes
+from polytope_lm.codes.hamming import hamming
 from polytope_lm.models.sites import Premises, Site
-from polytope_lm.predictions.clusters import clusters
+from polytope_lm.predictions.clusters.test import clusters
 from polytope_lm.representations.registry import registered
 
 if TYPE_CHECKING:
     import argparse
 
     from polytope_lm.codes.codes import TokenCodes
-    from polytope_lm.predictions.results import ClustersResult
+    from polytope_lm.predictions.clusters.result import ClustersResult
 
 WIDTHS = (576, 1536)
 LABELS, DOCUMENTS = 17, 300
@@ -120,7 +120,7 @@ def main() -> None:
     if options.store is None:
         codes: TokenCodes = planted(options.tokens, options.seed)
     else:
-        from polytope_lm.codes.store import open_store  # noqa: PLC0415 -- only for captured codes
+        from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415 -- only for captured codes
 
         codes = open_store(options.store)
     report(figures(*measure(codes, options), options), options.json, machine)

@@ -44,7 +44,7 @@ crossings
 # The same path in equal steps: is there a stable region? A sharpness of 1 is a straight line.
 
 # %%
-from polytope_lm.paths.along import profile
+from polytope_lm.paths.trace import profile
 
 steps = profile(path, lens=True)
 steps, steps.argmax_changes, steps.density(per="u")
@@ -60,7 +60,7 @@ plm.paths.slice(model, a, b, c, layer=1, grid=21).plot()
 # moves anyway, beside the model as it began. A verdict needs at least 200 pairs: here are 40, so there is none.
 
 # %%
-from polytope_lm.pairs import builtin
+from polytope_lm.pairs import pairs as builtin
 
 result = plm.predictions.alignment(model, list(builtin())[:40], layers=1)
 result

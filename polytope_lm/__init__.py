@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from polytope_lm import paths as paths
     from polytope_lm import predictions, worlds
     from polytope_lm.codes.capture import capture, encode
-    from polytope_lm.codes.store import open_store
+    from polytope_lm.codes.store.reader import open_store
     from polytope_lm.documents import documents
     from polytope_lm.errors import PolytopeError
     from polytope_lm.models.loading import load, wrap
     from polytope_lm.paths.path import path
-    from polytope_lm.predictions.calibration import calibrate
+    from polytope_lm.predictions.calibration.test import calibrate
     from polytope_lm.representations import representation
 
 __version__ = "0.1.0"
@@ -27,9 +27,9 @@ _HOMES = {
     "documents": "polytope_lm.documents",
     "encode": "polytope_lm.codes.capture",
     "capture": "polytope_lm.codes.capture",
-    "open_store": "polytope_lm.codes.store",
+    "open_store": "polytope_lm.codes.store.reader",
     "path": "polytope_lm.paths.path",
-    "calibrate": "polytope_lm.predictions.calibration",
+    "calibrate": "polytope_lm.predictions.calibration.test",
     "representation": "polytope_lm.representations",
     "PolytopeError": "polytope_lm.errors",
 }

@@ -14,21 +14,8 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-CHECKED = [
-    "codes.codes",
-    "codes.code",
-    "codes.nearest",
-    "codes.hamming",
-    "codes.soft",
-    "inference",
-    "representations",
-    "controls",
-]
-CHECKED += [f"paths.{name}" for name in ("crossings", "downstream", "line", "output", "path")]
-CHECKED += [f"paths.{name}" for name in ("along", "batch", "profile", "slices")]
-CHECKED += [f"paths.{name}" for name in ("arc", "curves", "directions", "marching", "stretch")]
 # Shapes in the signatures are checked while the tests run.
-install_import_hook([f"polytope_lm.{name}" for name in CHECKED], "beartype.beartype")
+install_import_hook("polytope_lm", "beartype.beartype")
 
 from typing import TYPE_CHECKING
 

@@ -7,9 +7,7 @@ from functools import cache
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from polytope_lm.tokens import (
-    windows,
-)
+from polytope_lm.tokens import windows
 
 CORPUS = ["a a a a a the cat sat on the mat and don't the cats sit there hello world"] * 4
 END = "<|endoftext|>"

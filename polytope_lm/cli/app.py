@@ -13,7 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 import polytope_lm
-from polytope_lm.cli import boundaries, capture, cross, demo, models, report, stores, testing
+from polytope_lm.cli import commands as capture
+from polytope_lm.cli import commands as models
+from polytope_lm.cli import commands as report
+from polytope_lm.cli import cross, demo, stores, testing
+from polytope_lm.cli import testing as boundaries
 from polytope_lm.cli.terminal import complain, shown
 from polytope_lm.errors import PolytopeError
 

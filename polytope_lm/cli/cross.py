@@ -64,8 +64,8 @@ def cross(  # noqa: PLR0913
       polytope-lm cross tiny-gpt2 "a river bank" "the money bank" --layer 1 --shape arc --own-layer
     """  # noqa: D301
     from polytope_lm.models.loading import load  # noqa: PLC0415
-    from polytope_lm.paths.along import profile  # noqa: PLC0415
     from polytope_lm.paths.path import path  # noqa: PLC0415
+    from polytope_lm.paths.trace import profile  # noqa: PLC0415
 
     if layer is None and at != "embed":
         raise typer.BadParameter("needed, unless --at is embed", param_hint="--layer")

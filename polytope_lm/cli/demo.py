@@ -12,11 +12,11 @@ from polytope_lm.cli.terminal import Stages, complain, emit, progress, say
 from polytope_lm.cli.testing import save_overview
 
 if TYPE_CHECKING:
-    from polytope_lm.codes.store import CodeStore
+    from polytope_lm.codes.store.reader import CodeStore
     from polytope_lm.documents import Document, Documents
     from polytope_lm.models.loading import Model
     from polytope_lm.paths.crossings import Crossings
-    from polytope_lm.predictions.results import ClustersResult
+    from polytope_lm.predictions.clusters.result import ClustersResult
 
 DemoOut = Annotated[Path, typer.Option("--out", help="Directory for the store, the results and report.html.")]
 DemoModel = Annotated[

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from polytope_lm.cli.again import ModelHere, Needed, model_of
-from polytope_lm.cli.options import Json, StorePath, Trust
+from polytope_lm.cli.options import Json, ModelHere, Needed, StorePath, Trust, model_of
 from polytope_lm.cli.terminal import columns, complain, counted, emit, in_context, say, show_table, size
 
 if TYPE_CHECKING:
     from polytope_lm.codes.code import Code
     from polytope_lm.codes.nearest import Nearest
-    from polytope_lm.codes.store import CodeStore
+    from polytope_lm.codes.store.reader import CodeStore
     from polytope_lm.predictions.overview import LayerOverview
 
 Verify = Annotated[bool, typer.Option("--verify", help="Check every file against its checksum.")]
@@ -48,7 +47,7 @@ def info(store: StorePath, *, verify: Verify = False, json: Json = False) -> Non
     Example:
       polytope-lm info store --verify
     """  # noqa: D301
-    from polytope_lm.codes.store import open_store  # noqa: PLC0415
+    from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415
 
     opened = open_store(store)
     if verify:
@@ -89,8 +88,8 @@ def _facts(store: "CodeStore") -> dict[str, Any]:
     empty: dict[str, Any] = {"tokens": 0, "documents": 0, "first_position": 0, "labels": {}, "sites": []}
     if not len(store.shards):
         return facts | empty
+    from polytope_lm.predictions.clusters.sampling import label_names  # noqa: PLC0415
     from polytope_lm.predictions.overview import overview  # noqa: PLC0415
-    from polytope_lm.predictions.sampling import label_names  # noqa: PLC0415
 
     seen = overview(store)
     counts = {name: store.tokens[name].value_counts().to_dict() for name in label_names(store)}
@@ -174,7 +173,7 @@ def nearest(
       polytope-lm nearest store "He sat on the bank" --layer 2
       polytope-lm nearest store 17 --layer 2 -k 5
     """  # noqa: D301
-    from polytope_lm.codes.store import open_store  # noqa: PLC0415
+    from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415
 
     opened = open_store(store)
     is_row = query.isascii() and query.isdigit()

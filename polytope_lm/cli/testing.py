@@ -1,4 +1,7 @@
-"""`polytope-lm test`: predictions of the polytope lens, put to the test."""
+"""`polytope-lm test`: predictions of the polytope lens, put to the test.
+
+`polytope-lm test boundaries`: do polytope boundaries follow meaning.
+"""
 
 import shlex
 from dataclasses import replace
@@ -8,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polytope_lm.cli import options as o
-from polytope_lm.cli.again import ModelHere, Needed, model_of
-from polytope_lm.cli.terminal import emit, progress, say, show_table
+from polytope_lm.cli.options import ModelHere, Needed, model_of
+from polytope_lm.cli.terminal import complain, emit, progress, say, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from polytope_lm.codes.store import CodeStore
+    from polytope_lm.codes.store.reader import CodeStore
+    from polytope_lm.predictions.boundaries.result import BoundariesResult, BoundarySettings
+    from polytope_lm.predictions.clusters.result import ClustersResult, Estimate, Settings
     from polytope_lm.predictions.overview import CodeOverview
-    from polytope_lm.predictions.results import ClustersResult, Estimate, Settings
 
 app = typer.Typer(
     help="Put a prediction of the polytope lens to the test.", no_args_is_help=True, rich_markup_mode=None
@@ -74,7 +78,7 @@ def clusters(  # noqa: PLR0913
     """  # noqa: D301
     chosen = o.parse_layers(layers)
     asked = None if weights is None else o.parse_names(weights)
-    from polytope_lm.codes.store import open_store  # noqa: PLC0415
+    from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415
     from polytope_lm.predictions import clusters as compare  # noqa: PLC0415
     from polytope_lm.predictions import overview  # noqa: PLC0415
 
@@ -146,7 +150,7 @@ def _names(text: str) -> tuple[str, ...] | str:
     """Read `all` or names divided by commas, which some names have inside: the longest known name counts."""
     if text.strip() == "all":
         return "all"
-    from polytope_lm.predictions.nulls import NULLS  # noqa: PLC0415
+    from polytope_lm.predictions.clusters.layers import NULLS  # noqa: PLC0415
     from polytope_lm.representations import registered  # noqa: PLC0415
 
     known = {*NULLS, *(each.name for each in registered())}
@@ -224,14 +228,14 @@ def write_results(
 
 def save_overview(out: Path, seen: "CodeOverview") -> None:
     """Write what codes look like, where `polytope-lm report` finds it."""
-    from polytope_lm.predictions import saved  # noqa: PLC0415
+    from polytope_lm import result as saved  # noqa: PLC0415
 
     saved.write(out / "overview.json", seen.to_dict())
 
 
 def show_scores(result: "ClustersResult") -> None:
     """Print each layer's scores, and how far the code is ahead of both references."""
-    from polytope_lm.predictions.results import REFERENCES, SCORES  # noqa: PLC0415
+    from polytope_lm.predictions.clusters.result import REFERENCES, SCORES  # noqa: PLC0415
 
     for layer in result.layers:
         site = layer.site
@@ -250,3 +254,90 @@ def show_scores(result: "ClustersResult") -> None:
 
 def _signed(estimate: "Estimate") -> str:
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+PairsFile = Annotated[
+    str, typer.Argument(metavar="PAIRS", help="A JSON-lines file of prompt pairs, or builtin.")
+]
+Layers = Annotated[
+    str, typer.Option(help="Layers, such as 4,15, or all; by default a quarter, a half, three quarters.")
+]
+Controls = Annotated[
+    str, typer.Option(help="Other weights to measure beside: permuted, untrained, both (by default) or none.")
+]
+Draws = Annotated[int, typer.Option(min=0, help="Draws of rate-matched hyperplanes.")]
+Shuffles = Annotated[int, typer.Option(min=0, help="Label permutations within groups.")]
+PairResamples = Annotated[int, typer.Option(min=2, help="Bootstrap resamples behind each interval.")]
+SmallestAuc = Annotated[float, typer.Option(min=0, help="The smallest difference of interest, in AUC.")]
+_SHOWN = 5  # problems that are spelled out
+_HOW = "AUC of different against same meaning; 95 % intervals over resampled"
+
+
+def boundaries(  # noqa: PLR0913
+    model: o.ModelName, pairs: PairsFile, *, out: o.Out, layers: Layers = "", kind: o.Kind = None,
+    controls: Controls = "permuted,untrained", draws: Draws = 5, shuffles: Shuffles = 100,
+    seed: o.Seed = 0, resamples: PairResamples = 1000, smallest_effect: SmallestAuc = 0.02,
+    device: o.Device = "cpu", dtype: o.Dtype = "float32", revision: o.Revision = None,
+    trust_remote_code: o.Trust = False, json: o.Json = False,
+) -> None:  # fmt: skip
+    """Prediction 2: do paths cross more boundaries where meaning changes, beyond what distance explains.
+
+    Writes result.json, pairs.parquet and report.html; finished pairs are kept in OUT/pairs: run again, it
+    goes on.
+
+    \b
+    Example:
+      polytope-lm test boundaries tiny-gpt2 builtin --layers 1 --out results
+    """  # noqa: D301
+    chosen = o.parse_layers(layers) if layers else None
+    names = () if controls.strip() == "none" else o.parse_names(controls)
+    from polytope_lm.models.loading import load  # noqa: PLC0415
+    from polytope_lm.predictions.boundaries.test import boundaries as test  # noqa: PLC0415
+    from polytope_lm.report import write  # noqa: PLC0415
+
+    loaded = load(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
+    with progress("crossing") as told:
+        result = test(
+            loaded, pairs, chosen, kind=kind, seed=seed, resamples=resamples, smallest_effect=smallest_effect,
+            draws=draws, controls=names, shuffles=shuffles, keep=out / "pairs", progress=told,
+        )  # fmt: skip
+    tested = ",".join(str(layer.layer) for layer in result.layers)
+    result = replace(result, command=_command_boundaries(model, pairs, out, tested, result.settings))
+    result.save(out)
+    page = write(out / "report.html", boundaries=result)
+    if json:
+        emit({**result.to_dict(), "report": str(page)})
+        return
+    for problem in result.problems[:_SHOWN]:
+        complain(f"left out: {problem}")
+    if len(result.problems) > _SHOWN:
+        complain(f"left out: {len(result.problems) - _SHOWN} more pairs; result.json has all")
+    show_effects(result)
+    say(result.verdict, style="bold")
+    say(f"written: {page.resolve().as_uri()}")
+
+
+def show_effects(result: "BoundariesResult") -> None:
+    """Print each layer's effects before and after adjusting, variance inflation, and the controls."""
+    from polytope_lm.predictions.boundaries.result import HEADS, notes, overview_rows  # noqa: PLC0415
+
+    show_table(HEADS, overview_rows(result))
+    say(f"{_HOW} {result.layers[0].unit}")
+    say()
+    for layer in result.layers:
+        for text in notes(layer):
+            say(text)
+        say()
+
+
+def _command_boundaries(model: str, pairs: str, out: Path, layers: str, settings: "BoundarySettings") -> str:
+    """Return the command that reproduces a test, every choice spelled out."""
+    options: dict[str, object] = {
+        "layers": layers, "kind": settings.kind, "controls": ",".join(settings.controls) or "none",
+        "draws": settings.draws, "shuffles": settings.shuffles, "seed": settings.seed,
+        "resamples": settings.resamples, "smallest-effect": settings.smallest_effect, "out": out,
+    }  # fmt: skip
+    if settings.kind == "pre":
+        del options["kind"]
+    words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    return shlex.join(["polytope-lm", "test", "boundaries", model, pairs, *words])

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polytope_lm.codes import layout, tables
 from polytope_lm.codes.codes import Codes
-from polytope_lm.codes.cost import check_sampled, estimate, warn_sampled
+from polytope_lm.codes.cost import check_sampled, estimate, on_terminal, reporter, warn_sampled
 from polytope_lm.codes.forward import chunks, fill, in_memory, specs
 from polytope_lm.codes.plan import Plan, make_plan
-from polytope_lm.codes.progress import on_terminal, reporter
-from polytope_lm.codes.store import CodeStore
-from polytope_lm.codes.writer import StoreWriter
+from polytope_lm.codes.store import layout, tables
+from polytope_lm.codes.store.reader import CodeStore
+from polytope_lm.codes.store.writer import StoreWriter
 from polytope_lm.documents import Document, Documents
 from polytope_lm.documents import documents as read_documents
 from polytope_lm.errors import PolytopeError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polytope_lm.codes.hamming import unpack
+from polytope_lm.codes.hamming.hamming import unpack
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:

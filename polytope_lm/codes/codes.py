@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polytope_lm.codes import hamming
 from polytope_lm.codes.code import Code, Differences, as_array, visible_frame
+from polytope_lm.codes.hamming import hamming
 from polytope_lm.codes.indexing import chosen_rows, chosen_sites, is_integer, prompt_rows, token_rows
-from polytope_lm.codes.layout import KEEPABLE
-from polytope_lm.codes.widths import width_of
+from polytope_lm.codes.store.layout import KEEPABLE
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import width_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jaxtyping import Bool, Float, Int32, Int64, UInt8
 
-    from polytope_lm.codes.hamming import Neighbours
+    from polytope_lm.codes.hamming.hamming import Neighbours
     from polytope_lm.codes.nearest import Nearest
     from polytope_lm.codes.separating import Separating
     from polytope_lm.models.loading import Model
@@ -266,7 +266,7 @@ class TokenCodes(ABC):
         packed = self.packed(layer)
         if len(packed) <= EXACT_TOKENS:
             return hamming.nearest(packed, packed, k, exclude_self=True)
-        from polytope_lm.codes.approximate import approximate_neighbours  # noqa: PLC0415 - seldom needed
+        from polytope_lm.codes.hamming.approximate import approximate_neighbours  # noqa: PLC0415 - seldom needed
 
         found = approximate_neighbours(packed, k, seed=0)
         print(f"neighbours of {len(packed):,} tokens are approximate: {found.recall}", file=sys.stderr)

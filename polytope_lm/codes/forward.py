@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polytope_lm.codes.layout import KEEPABLE
-from polytope_lm.codes.widths import width_of
+from polytope_lm.codes.store.layout import KEEPABLE
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.custom import known_point, read_bridge
 from polytope_lm.models.hooks import Reader, Tap, read
 from polytope_lm.models.packing import NotFiniteError, pack
+from polytope_lm.models.sites import width_of
 from polytope_lm.tokens import Batch, Window, batches
 
 if TYPE_CHECKING:

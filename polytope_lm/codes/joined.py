@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytope_lm.codes.codes import TokenCodes
-from polytope_lm.codes.hamming import pack, unpack
+from polytope_lm.codes.hamming.hamming import pack, unpack
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import join
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from polytope_lm.codes import hamming
 from polytope_lm.codes.code import Code, visible_frame
+from polytope_lm.codes.hamming import hamming
 from polytope_lm.codes.indexing import is_integer
 from polytope_lm.errors import PolytopeError
 

@@ -35,8 +35,8 @@ import pandas as pd
 from scipy.special import gammaln
 from scipy.stats import binom, false_discovery_control
 
-from polytope_lm.codes import hamming
 from polytope_lm.codes.code import visible
+from polytope_lm.codes.hamming import hamming
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ import inspect
 import sys
 from types import ModuleType
 
-from polytope_lm.documents.collection import Documents, Tally
-from polytope_lm.documents.document import Document, Span
+from polytope_lm.documents.collection import Document, Documents, Span, Tally
 from polytope_lm.documents.source import Source, documents
 
 __all__ = ["Document", "Documents", "Source", "Span", "Tally", "documents"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polytope_lm.documents.document import Document
+from polytope_lm.documents.collection import Document
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import httpx
 
-from polytope_lm.documents.tables import Columns, row_document
+from polytope_lm.documents.rows import Columns, row_document
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from polytope_lm.documents.document import Document
+    from polytope_lm.documents.collection import Document
 
 _PATTERN = re.compile(r"(?P<name>[^:#]+)(?::(?P<config>[^:#]+))?(?:#(?P<split>[^:#]+))?")
 # Builders that parse tables of text and nothing else: no scripts, no archives, no media decoders.

@@ -12,7 +12,7 @@ import re
 from pydoc_data.topics import topics
 from typing import TYPE_CHECKING
 
-from polytope_lm.documents.document import Document, Span
+from polytope_lm.documents.collection import Document, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

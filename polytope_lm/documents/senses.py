@@ -10,7 +10,7 @@ import json
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from polytope_lm.documents.document import Document, Span
+from polytope_lm.documents.collection import Document, Span
 from polytope_lm.documents.files import File, lines
 from polytope_lm.errors import PolytopeError
 

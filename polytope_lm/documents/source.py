@@ -10,9 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from polytope_lm.documents import files, tables
-from polytope_lm.documents.collection import Documents
-from polytope_lm.documents.document import RESERVED, Document
+from polytope_lm.documents import files
+from polytope_lm.documents import rows as tables
+from polytope_lm.documents.collection import RESERVED, Document, Documents
 from polytope_lm.documents.files import File
 from polytope_lm.errors import PolytopeError
 

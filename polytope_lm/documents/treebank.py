@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import conllu
 from conllu.exceptions import ParseException
 
-from polytope_lm.documents.document import Document, Span
+from polytope_lm.documents.collection import Document, Span
 from polytope_lm.documents.files import File, lines
 from polytope_lm.errors import PolytopeError
 

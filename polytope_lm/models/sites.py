@@ -4,20 +4,24 @@ For one transformer block, `x` in R^D is the residual stream that the MLP's norm
 MLP's input, and `h = W u + b` in R^N the pre-activations. The code is `z = 1[h > 0]` (Balestriero & Baraniuk,
 "A Spline Theory of Deep Networks", ICML 2018; Black et al., "Interpreting Neural Networks through the
 Polytope Lens", 2022).
+
+How wide a site's arrays are.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
+
+import numpy as np
 
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from jaxtyping import Float
 
 Linearity = Literal["piecewise affine", "smooth", "gated", "unknown"]
@@ -259,3 +263,22 @@ class Geometry:
     shift: Float[np.ndarray, " D"]
     eps: float
     norm: NormKind
+
+
+def width_of(site: Site, name: str | None = None) -> int:
+    """Return the number of columns: bytes of a packed code (None), or of an activation."""
+    if name is None:
+        return site.n_bytes
+    if len(site.components) > 1:
+        return sum(width_of(part, name) for part in site.components)
+    if name in {"x", "u"}:
+        return site.d_model
+    return site.width if name == "h" else site.width // len(site.kind.split("+"))
+
+
+def columns_of(site: Site | None, name: str) -> list[slice]:
+    """Return each layer's columns of an activation of joined sites; all columns, of one site or None."""
+    if site is None or len(site.components) == 1:
+        return [slice(None)]
+    ends = np.cumsum([0, *(width_of(part, name) for part in site.components)])
+    return [slice(int(start), int(stop)) for start, stop in pairwise(ends)]

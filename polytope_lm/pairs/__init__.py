@@ -12,8 +12,6 @@ after it, since what comes later is not read by a causal model and would end the
 from __future__ import annotations
 
 from polytope_lm.pairs.builders import from_documents, from_senses
-from polytope_lm.pairs.builtin import builtin
-from polytope_lm.pairs.files import parse, read, write
-from polytope_lm.pairs.pair import Pair, Pairs, Problem
+from polytope_lm.pairs.pairs import Pair, Pairs, Problem, builtin, parse, read, write
 
 __all__ = ["Pair", "Pairs", "Problem", "builtin", "from_documents", "from_senses", "parse", "read", "write"]

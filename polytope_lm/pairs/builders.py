@@ -13,7 +13,7 @@ import numpy as np
 
 from polytope_lm.documents import documents as read_documents
 from polytope_lm.errors import PolytopeError
-from polytope_lm.pairs.pair import Pair, Pairs
+from polytope_lm.pairs.pairs import Pair, Pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

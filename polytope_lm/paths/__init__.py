@@ -6,15 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polytope_lm.paths.batch import crossings_of_pairs
-    from polytope_lm.paths.directions import direction_path, random_path
-    from polytope_lm.paths.slices import slice  # noqa: A004 - `plm.paths.slice`
+    from polytope_lm.paths.many import crossings_of_pairs
+    from polytope_lm.paths.rays import direction_path, random_path
 
 _HOMES = {
-    "crossings_of_pairs": "batch",
-    "direction_path": "directions",
-    "random_path": "directions",
-    "slice": "slices",
+    "crossings_of_pairs": "polytope_lm.paths.many",
+    "direction_path": "polytope_lm.paths.rays",
+    "random_path": "polytope_lm.paths.rays",
+    "slice": "polytope_lm.geometry.slices",
 }
 
 __all__ = ["crossings_of_pairs", "direction_path", "random_path", "slice"]
@@ -25,4 +24,4 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float
 
-    from polytope_lm.paths.adaptive import Followed
+    from polytope_lm.paths.solve.chebyshev import Followed
 
 
 def probabilities(logits: Float[np.ndarray, "rows V"]) -> Float[np.ndarray, "rows V"]:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.paths import curves
-from polytope_lm.paths.adaptive import EVALUATIONS
-from polytope_lm.paths.arc import arc_crossings
 from polytope_lm.paths.crossings import Crossings, LayerMethod, shortened
-from polytope_lm.paths.curves import Shape
-from polytope_lm.paths.downstream import Part, Runs
 from polytope_lm.paths.ends import activations, chosen, end, place
-from polytope_lm.paths.line import in_layer_crossings
+from polytope_lm.paths.solve import curves
+from polytope_lm.paths.solve.arc import arc_crossings
+from polytope_lm.paths.solve.chebyshev import EVALUATIONS
+from polytope_lm.paths.solve.curves import Shape
+from polytope_lm.paths.solve.line import in_layer_crossings
+from polytope_lm.paths.trace import Part, Runs
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

@@ -12,45 +12,42 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polytope_lm.predictions import intruder_files as intruder_files
-    from polytope_lm.predictions.alignment import alignment
-    from polytope_lm.predictions.boundaries import boundaries
-    from polytope_lm.predictions.clusterers import clusterer, partition
-    from polytope_lm.predictions.clusters import clusters
-    from polytope_lm.predictions.coherence import context_coherence
-    from polytope_lm.predictions.groups import groups
-    from polytope_lm.predictions.intruders import intruder_detection, intruder_items
-    from polytope_lm.predictions.multiverse import multiverse
-    from polytope_lm.predictions.neurons import neuron, rank_neurons
-    from polytope_lm.predictions.next_token import next_token_agreement
+    from polytope_lm.predictions.alignment.test import alignment
+    from polytope_lm.predictions.boundaries.test import boundaries
+    from polytope_lm.predictions.clusters.browsing import with_maps
+    from polytope_lm.predictions.clusters.clusterers import clusterer, partition
+    from polytope_lm.predictions.clusters.multiverse import multiverse
+    from polytope_lm.predictions.clusters.test import clusters
+    from polytope_lm.predictions.groups import intruders as intruder_files
+    from polytope_lm.predictions.groups.coherence import context_coherence, next_token_agreement
+    from polytope_lm.predictions.groups.intruders import intruder_detection, intruder_items
+    from polytope_lm.predictions.groups.stability import position_check, stability
+    from polytope_lm.predictions.groups.test import groups
+    from polytope_lm.predictions.neurons.test import neuron, rank_neurons
     from polytope_lm.predictions.overview import overview
-    from polytope_lm.predictions.positions import position_check
-    from polytope_lm.predictions.senses import senses
-    from polytope_lm.predictions.stability import stability
-    from polytope_lm.predictions.token_maps import with_maps
+    from polytope_lm.predictions.senses.test import senses
 
 _HOMES = {
-    "alignment": "alignment",
-    "boundaries": "boundaries",
-    "clusterer": "clusterers",
-    "clusters": "clusters",
-    "context_coherence": "coherence",
-    "groups": "groups",
-    "intruder_detection": "intruders",
-    "intruder_items": "intruders",
-    "multiverse": "multiverse",
-    "neuron": "neurons",
-    "next_token_agreement": "next_token",
-    "overview": "overview",
-    "partition": "clusterers",
-    "position_check": "positions",
-    "rank_neurons": "neurons",
-    "senses": "senses",
-    "stability": "stability",
-    "with_maps": "token_maps",
+    "alignment": "polytope_lm.predictions.alignment.test",
+    "boundaries": "polytope_lm.predictions.boundaries.test",
+    "clusterer": "polytope_lm.predictions.clusters.clusterers",
+    "clusters": "polytope_lm.predictions.clusters.test",
+    "context_coherence": "polytope_lm.predictions.groups.coherence",
+    "groups": "polytope_lm.predictions.groups.test",
+    "intruder_detection": "polytope_lm.predictions.groups.intruders",
+    "intruder_items": "polytope_lm.predictions.groups.intruders",
+    "multiverse": "polytope_lm.predictions.clusters.multiverse",
+    "neuron": "polytope_lm.predictions.neurons.test",
+    "next_token_agreement": "polytope_lm.predictions.groups.coherence",
+    "partition": "polytope_lm.predictions.clusters.clusterers",
+    "position_check": "polytope_lm.predictions.groups.stability",
+    "rank_neurons": "polytope_lm.predictions.neurons.test",
+    "senses": "polytope_lm.predictions.senses.test",
+    "stability": "polytope_lm.predictions.groups.stability",
+    "with_maps": "polytope_lm.predictions.clusters.browsing",
+    "overview": "polytope_lm.predictions.overview",
+    "intruder_files": "polytope_lm.predictions.groups.intruders",
 }
-_PAGES = ("intruder_files",)
-"""Pages that are used as such."""
 
 __all__ = [
     "alignment",
@@ -76,12 +73,11 @@ __all__ = [
 
 
 class _Package(ModuleType):
-    """A package in which a page and the function that it is about share a name: the function has it."""
+    """A package in which a folder and the function that it is about share a name: the function has it."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _HOMES and isinstance(value, ModuleType):  # what importing a page does to its package
-            value = getattr(value, name)
-        super().__setattr__(name, value)
+        if name not in _HOMES or not isinstance(value, ModuleType):  # what importing a folder does
+            super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Package
@@ -89,12 +85,11 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     """Import a page when its function is first used."""
-    if name in _PAGES:
-        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    page = importlib.import_module(_HOMES[name])
+    return page if name == "intruder_files" else getattr(page, name)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polytope_lm.controls import simhash
+from polytope_lm.representations import controls as simhash
 
 AMI = "AMI"
 AGREEMENT = "strict neighbour agreement"
@@ -13,6 +13,6 @@ SECOND_ORDER = (AMI, AMI_TOKEN)
 """Scores that count pairs of documents, see `inference.intervals`."""
 
 BEST_COSINE = "better cosine of h"
-SIMHASH = simhash.NAME
+SIMHASH = simhash.SIMHASH
 REFERENCES = (BEST_COSINE, SIMHASH)
 """Comparators of the verdict: the better of raw and centred cosine of `h`; the mean of the SimHash draws."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polytope_lm.models.sites import Site
-from polytope_lm.predictions.sampling import first_positions
+from polytope_lm.predictions.clusters.sampling import first_positions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from polytope_lm.report.loading import from_directories
+from polytope_lm.report.contents import from_directories
 from polytope_lm.report.page import write
 
 __all__ = ["from_directories", "write"]

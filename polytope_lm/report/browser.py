@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from polytope_lm.predictions.results import AMI
+from polytope_lm.predictions.clusters.result import AMI
 from polytope_lm.report.inert import visible
 
 if TYPE_CHECKING:
-    from polytope_lm.predictions.results import ClustersResult, LayerComparison
+    from polytope_lm.predictions.clusters.result import ClustersResult, LayerComparison
 
 CONTEXT = 48
 """Characters of context kept on each side of a token."""

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from polytope_lm.predictions.sentences import ranges
+from polytope_lm.predictions.clusters.result import ranges
 from polytope_lm.report import browser, figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from polytope_lm.models.sites import Site
-    from polytope_lm.predictions.boundary_results import BoundariesResult
-    from polytope_lm.predictions.results import ClustersResult
-    from polytope_lm.report.results import Results
+    from polytope_lm.predictions.boundaries.result import BoundariesResult
+    from polytope_lm.predictions.clusters.result import ClustersResult
+    from polytope_lm.report.contents import Results
     from polytope_lm.report.strips import PairView
 
 Rows = tuple[tuple[str, str], ...]

@@ -19,22 +19,23 @@ import jinja2
 from markupsafe import Markup
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.results import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
-from polytope_lm.report import browser, drawn, facts, figures, strips
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
+from polytope_lm.report import browser, facts, figures, strips
+from polytope_lm.report import figures as drawn
+from polytope_lm.report.contents import Results
 from polytope_lm.report.inert import bdi, visible
-from polytope_lm.report.results import Results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from polytope_lm.geometry.slices import Slice
     from polytope_lm.paths.crossings import Crossings
-    from polytope_lm.paths.slices import Slice
-    from polytope_lm.predictions.alignment_results import AlignmentResult
-    from polytope_lm.predictions.boundary_results import BoundariesResult
-    from polytope_lm.predictions.group_results import GroupScores
+    from polytope_lm.predictions.alignment.result import AlignmentResult
+    from polytope_lm.predictions.boundaries.result import BoundariesResult
+    from polytope_lm.predictions.clusters.result import ClustersResult, Difference, Estimate, LayerComparison
+    from polytope_lm.predictions.clusters.specifications import Multiverse
+    from polytope_lm.predictions.groups.result import GroupScores
     from polytope_lm.predictions.overview import CodeOverview
-    from polytope_lm.predictions.results import ClustersResult, Difference, Estimate, LayerComparison
-    from polytope_lm.predictions.specifications import Multiverse
 
 _SCRIPTS = ("core", "figures", "tables", "tabs", "search", "clusters", "map", "crossings", "start")
 _HEADLINE_CELLS = ((AMI, BEST_COSINE), (AMI, SIMHASH), (AGREEMENT, BEST_COSINE), (AGREEMENT, SIMHASH))

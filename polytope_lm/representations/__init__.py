@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from polytope_lm.representations import (
-    branches,
-    code,
-    cosine,
-    directions,
-    factors,
-    margins,
-    neurons,
-    softened,
-    standardised,
-    thresholded,
-)
+from polytope_lm.representations import binary, controls, directions, softened
 from polytope_lm.representations.registry import Representation, Rows, get, registered, representation
 
 __all__ = [
     "Representation",
     "Rows",
-    "branches",
-    "code",
-    "cosine",
+    "binary",
+    "controls",
     "directions",
-    "factors",
     "get",
-    "margins",
-    "neurons",
     "registered",
     "representation",
     "softened",
-    "standardised",
-    "thresholded",
 ]

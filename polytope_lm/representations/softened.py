@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytope_lm.codes.soft import probability
-from polytope_lm.codes.widths import columns_of
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import columns_of
 from polytope_lm.representations.registry import Rows, representation
 
 if TYPE_CHECKING:

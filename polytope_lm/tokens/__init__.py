@@ -19,10 +19,9 @@ Rules, all by character offset:
 from __future__ import annotations
 
 from polytope_lm.tokens.alignment import align, last_of_each
-from polytope_lm.tokens.batching import Batch, batches
 from polytope_lm.tokens.rules import SampleRule, parse_rule
 from polytope_lm.tokens.tokenising import Specials, Tokenised, Tokenizer, specials, tokenise
-from polytope_lm.tokens.windowing import Window, Windowed, Windowing, windows
+from polytope_lm.tokens.windowing import Batch, Window, Windowed, Windowing, batches, windows
 
 __all__ = [
     "Batch",

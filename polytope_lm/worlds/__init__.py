@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from polytope_lm.worlds.boundary_world import boundary_world
-from polytope_lm.worlds.code_world import code_world
-from polytope_lm.worlds.direction_world import direction_world
-from polytope_lm.worlds.distance_world import distance_world
-from polytope_lm.worlds.flipback_world import flipback_world
-from polytope_lm.worlds.null_world import null_world
+from polytope_lm.worlds.pair_worlds import boundary_world, distance_world, flipback_world
+from polytope_lm.worlds.token_worlds import code_world, direction_world, null_world
 
 __all__ = [
     "boundary_world",

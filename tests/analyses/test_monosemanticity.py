@@ -11,7 +11,7 @@ from small import tree
 from analyses import monosemanticity
 from analyses._corpora import treebank
 from analyses._running import folder_name, words_drawn
-from polytope_lm.predictions.results import ClustersResult
+from polytope_lm.predictions.clusters.result import ClustersResult
 
 if TYPE_CHECKING:
     from pathlib import Path

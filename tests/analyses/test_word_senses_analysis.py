@@ -9,7 +9,7 @@ import pytest
 
 from analyses import word_senses
 from analyses._corpora import ambiguous_words
-from polytope_lm.predictions.sense_results import SensesResult
+from polytope_lm.predictions.senses.result import SensesResult
 
 if TYPE_CHECKING:
     from pathlib import Path

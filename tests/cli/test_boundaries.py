@@ -10,7 +10,7 @@ import pytest
 from commands import MODEL, misused, refused, run
 
 from polytope_lm import pairs
-from polytope_lm.predictions.boundary_results import BoundariesResult
+from polytope_lm.predictions.boundaries.result import BoundariesResult
 
 if TYPE_CHECKING:
     from pathlib import Path

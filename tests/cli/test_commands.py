@@ -12,7 +12,7 @@ from commands import MODEL, command_line, refused, run
 
 from polytope_lm.cli import options
 from polytope_lm.cli.terminal import counted
-from polytope_lm.codes.store import open_store
+from polytope_lm.codes.store.reader import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from commands import MAIN, MODEL, NASTY, command_line, refused, run
 from rich.cells import cell_len
 
 from polytope_lm.cli import terminal
-from polytope_lm.codes.store import open_store
+from polytope_lm.codes.store.reader import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -55,7 +55,7 @@ def test_representations_and_weights_are_shown_and_the_verdict_stays(store: Path
 def test_weights_of_a_model_that_is_gone_are_refused_or_left_out(
     store: Path, directory: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    from polytope_lm.codes.store import open_store
+    from polytope_lm.codes.store.reader import open_store
 
     other = ("--weights", "permuted", "--model", directory)
     assert "revision" in refused("test", "clusters", store, *CHOICES, *other, "--out", tmp_path / "a")
@@ -90,7 +90,7 @@ def test_a_sweep_that_fails_does_not_take_the_comparison_with_it(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from polytope_lm import predictions
-    from polytope_lm.predictions.results import ClustersResult
+    from polytope_lm.predictions.clusters.result import ClustersResult
 
     monkeypatch.setattr(predictions, "multiverse", _gone)
     shown = run("test", "clusters", store, *CHOICES, "--multiverse", "--out", tmp_path)

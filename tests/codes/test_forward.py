@@ -12,8 +12,8 @@ from small import SENTENCES
 import polytope_lm as plm
 from polytope_lm.codes import forward
 from polytope_lm.codes.plan import make_plan
-from polytope_lm.codes.widths import width_of
 from polytope_lm.models.packing import NotFiniteError, pack, pack_on_device
+from polytope_lm.models.sites import width_of
 
 
 @given(st.integers(1, 70), st.integers(0, 5), st.integers(0, 99))

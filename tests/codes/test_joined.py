@@ -9,15 +9,12 @@ from hypothesis import strategies as st
 
 import polytope_lm as plm
 from polytope_lm.codes.joined import JoinedCodes, beside
-from polytope_lm.codes.widths import columns_of, width_of
 from polytope_lm.controls import weights
-from polytope_lm.controls.rotation import rotated
-from polytope_lm.controls.simhash import simhash_rate_matched
-from polytope_lm.controls.simhash_zero import simhash_zero_bias
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.sites import Premises, Site, join
+from polytope_lm.models.sites import Premises, Site, columns_of, join, width_of
 from polytope_lm.representations import get
 from polytope_lm.representations.arrays import LayerArrays
+from polytope_lm.representations.controls import rotated, simhash_rate_matched, simhash_zero_bias
 
 if TYPE_CHECKING:
     from pathlib import Path

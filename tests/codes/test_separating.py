@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from polytope_lm.codes import hamming
+from polytope_lm.codes.hamming import hamming
 from polytope_lm.codes.separating import fisher, separating
 from polytope_lm.errors import PolytopeError
 

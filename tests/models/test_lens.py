@@ -11,7 +11,7 @@ from small import randomised
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import read
-from polytope_lm.models.lens import next_token_logits
+from polytope_lm.models.logits import next_token_logits
 
 SMALL = {
     "hidden_size": 24, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 2,

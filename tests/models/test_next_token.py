@@ -7,7 +7,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, Gemma2Config, G
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.next_token import logits_at
+from polytope_lm.models.logits import logits_at
 
 GEMMA = Gemma2Config(
     hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,

@@ -12,7 +12,7 @@ import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models import interventions
 from polytope_lm.models.interventions import run_patched
-from polytope_lm.paths import downstream
+from polytope_lm.paths import trace as downstream
 from polytope_lm.paths.crossings import Crossings
 from polytope_lm.paths.output import js_distances
 

@@ -12,12 +12,9 @@ import pytest
 from pages import FIRST_SCREEN, Opened
 
 from polytope_lm import report
-from polytope_lm.inference.intervals import Estimate
-from polytope_lm.inference.verdict import Cell, decide, over_layers
 from polytope_lm.models.sites import Premises, Site
 from polytope_lm.paths.crossings import Crossings, LayerMethod, OutputChange
-from polytope_lm.predictions.overview import CodeOverview, LayerOverview
-from polytope_lm.predictions.results import (
+from polytope_lm.predictions.clusters.result import (
     AGREEMENT,
     AMI,
     BEST_COSINE,
@@ -33,6 +30,9 @@ from polytope_lm.predictions.results import (
     Score,
     Settings,
 )
+from polytope_lm.predictions.overview import CodeOverview, LayerOverview
+from polytope_lm.statistics.estimate import Estimate
+from polytope_lm.statistics.verdict import Cell, decide, over_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

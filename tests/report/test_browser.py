@@ -16,7 +16,7 @@ from polytope_lm.report import browser
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from polytope_lm.predictions.results import ClustersResult
+    from polytope_lm.predictions.clusters.result import ClustersResult
 
 
 def unpack(packed: dict[str, Any]) -> np.ndarray:

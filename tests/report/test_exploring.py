@@ -13,7 +13,7 @@ from polytope_lm import report
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from polytope_lm.predictions.results import ClustersResult
+    from polytope_lm.predictions.clusters.result import ClustersResult
 
 pytestmark = pytest.mark.browser
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from polytope_lm.paths.crossings import Crossings
+    from polytope_lm.predictions.clusters.result import ClustersResult
     from polytope_lm.predictions.overview import CodeOverview
-    from polytope_lm.predictions.results import ClustersResult
 
 pytestmark = pytest.mark.browser
 

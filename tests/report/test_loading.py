@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from polytope_lm.paths.crossings import Crossings
+    from polytope_lm.predictions.clusters.result import ClustersResult
     from polytope_lm.predictions.overview import CodeOverview
-    from polytope_lm.predictions.results import ClustersResult
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from polytope_lm import report
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.results import ClustersResult
+from polytope_lm.predictions.clusters.result import ClustersResult
 from polytope_lm.report import write
 from polytope_lm.report.inert import bdi
 

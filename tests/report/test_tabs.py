@@ -10,14 +10,10 @@ import pytest
 
 from polytope_lm import report
 from polytope_lm.errors import PolytopeError
-from polytope_lm.inference.effects import Effect
-from polytope_lm.inference.intervals import Estimate
-from polytope_lm.inference.nulls import AgainstNull
-from polytope_lm.inference.verdict import Cell, decide
+from polytope_lm.geometry.slices import Slice
 from polytope_lm.models.sites import Premises, Site
 from polytope_lm.pairs import Problem
-from polytope_lm.paths.slices import Slice
-from polytope_lm.predictions.alignment_results import (
+from polytope_lm.predictions.alignment.result import (
     OTHER_PAIRS,
     PRIMARY,
     SCORE,
@@ -26,7 +22,7 @@ from polytope_lm.predictions.alignment_results import (
     AlignmentResult,
     LayerAlignment,
 )
-from polytope_lm.predictions.boundary_results import (
+from polytope_lm.predictions.boundaries.result import (
     Balance,
     BoundariesResult,
     BoundarySettings,
@@ -34,17 +30,21 @@ from polytope_lm.predictions.boundary_results import (
     Shuffled,
     WeightsControl,
 )
-from polytope_lm.predictions.group_results import (
+from polytope_lm.predictions.clusters.result import SIMHASH
+from polytope_lm.predictions.clusters.specifications import Cell as Specification
+from polytope_lm.predictions.clusters.specifications import Draw, LeftOut, Multiverse, with_leads
+from polytope_lm.predictions.groups.result import (
     GroupScore,
     GroupScores,
     GroupSettings,
     Lead,
     RepresentationScores,
 )
-from polytope_lm.predictions.results import SIMHASH
-from polytope_lm.predictions.specifications import Cell as Specification
-from polytope_lm.predictions.specifications import Draw, LeftOut, Multiverse, with_leads
-from polytope_lm.representations.cosine import COSINES
+from polytope_lm.representations.directions import COSINES
+from polytope_lm.statistics.confounders import Effect
+from polytope_lm.statistics.estimate import Estimate
+from polytope_lm.statistics.nulls import AgainstNull
+from polytope_lm.statistics.verdict import Cell, decide
 
 NASTY = "<img src=x onerror='window.hurt = 1'>"
 

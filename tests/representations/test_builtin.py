@@ -5,11 +5,10 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.representations.code import code
-from polytope_lm.representations.cosine import cosine_centred, cosine_raw
+from polytope_lm.representations.binary import code, rate_standardised_code
+from polytope_lm.representations.directions import cosine_centred, cosine_raw
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import Rows
-from polytope_lm.representations.standardised import rate_standardised_code
 
 H = (np.random.default_rng(0).normal(size=(50, 37)) + 0.7).astype(np.float32)
 BITS = H > 0

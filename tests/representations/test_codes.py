@@ -12,11 +12,15 @@ from scipy.stats import norm
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Premises, Site
-from polytope_lm.representations.branches import gate_and_up_code, up_code
+from polytope_lm.representations.binary import (
+    gate_and_up_code,
+    large_margin_code,
+    margin_weighted_code,
+    median_threshold_code,
+    up_code,
+)
 from polytope_lm.representations.distances import pairwise
-from polytope_lm.representations.margins import large_margin_code, margin_weighted_code
 from polytope_lm.representations.softened import expected_hamming, soft_code
-from polytope_lm.representations.thresholded import median_threshold_code
 
 RNG = np.random.default_rng(0)
 N = 37

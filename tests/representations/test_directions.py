@@ -10,13 +10,12 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_mutual_info_score
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.inference.partitions import k_medoids
 from polytope_lm.models.sites import Premises, Site
 from polytope_lm.representations import directions
+from polytope_lm.representations.directions import k_means_directions, nmf_directions, top_neuron
 from polytope_lm.representations.distances import pairwise
-from polytope_lm.representations.factors import k_means_directions, nmf_directions
-from polytope_lm.representations.neurons import top_neuron
 from polytope_lm.representations.registry import get
+from polytope_lm.statistics.clustering import k_medoids
 
 RNG = np.random.default_rng(0)
 A, B = ((RNG.normal(size=(50, 20)) + 0.7).astype(np.float32) for _ in range(2))

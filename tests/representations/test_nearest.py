@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.representations.distances import in_blocks, pairwise
-from polytope_lm.representations.nearest import nearest_rows
+from polytope_lm.representations.distances import in_blocks, nearest_rows, pairwise
 from polytope_lm.representations.registry import Rows
 
 

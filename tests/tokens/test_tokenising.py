@@ -7,10 +7,7 @@ from vocabularies import END, byte_bpe, cut, whole_words, word_piece
 
 from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
-from polytope_lm.tokens import (
-    specials,
-    tokenise,
-)
+from polytope_lm.tokens import specials, tokenise
 
 
 def test_bos_as_the_tokenizer_does():

@@ -9,11 +9,7 @@ from vocabularies import byte_bpe, cut
 
 from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
-from polytope_lm.tokens import (
-    Windowing,
-    parse_rule,
-    tokenise,
-)
+from polytope_lm.tokens import Windowing, parse_rule, tokenise
 
 
 @settings(deadline=None, max_examples=200)

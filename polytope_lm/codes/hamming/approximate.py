@@ -1,0 +1,323 @@
+"""Approximate nearest neighbours among 10^6 packed codes and more, with a recall that is known and measured.
+
+Every pair is looked at, but of most pairs only some bits. On `m` of the `N` bits, drawn at random, two codes
+at distance `d` differ in a hypergeometric number of bits, `X ~ H(N, d, m)`, whatever the codes are. While a
+query's k-th nearest so far lies at distance `L`, a row whose drawn bits differ in more than
+`t(L) = min {t : P[H(N, L, m) <= t] >= r}` is left out; of all others the whole distance is counted. A true
+neighbour, being no farther than `L`, passes with probability `r` at least: the expected recall is `r` or
+more, for clustered codes as for any. Trees and graphs have no such bound, and inside a large cluster, where
+all distances are nearly equal, they lose the most.
+
+Queries meet the rows that share their nearest pivot first, so that `L` is small from the start. How many bits
+are drawn is decided by the cost that some queries predict, up to all of them, which is the exact search. Time
+still goes as the square of the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polytope_lm.codes.hamming import hamming
+from polytope_lm.codes.hamming.hamming import Neighbours
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jaxtyping import Float, Int, UInt8, UInt64
+
+CHUNK = 8192
+_VECTOR_BYTES = 64
+_PIVOTS, _ROWS_PER_PIVOT = 4096, 64
+_PILOT_QUERIES, _PILOT_ROWS = 128, 2048
+_NOTHING = np.iinfo(np.uint64).max
+# What a pair costs, in the time of one 64-bit word in a tile: beside its words, and counted by itself.
+_PAIR_COST, _COUNT_COST = 1.0, 230.0
+Z = 1.96
+
+
+@dataclass(frozen=True)
+class Recall:
+    """The share of true neighbours that were found, counted by distance, on some queries searched exactly.
+
+    A found neighbour counts if it is no farther than the true k-th. The 95 % interval is Wilson's with the
+    query as the unit, which is wider than the queries' own spread would make it.
+
+    Attributes:
+        value: mean over the queries.
+        low: lower bound.
+        high: upper bound.
+        queries: how many.
+        k: neighbours of each.
+
+    """
+
+    value: float
+    low: float
+    high: float
+    queries: int
+    k: int
+
+    def __str__(self) -> str:
+        bounds = f"[{self.low:.4f}, {self.high:.4f}]"
+        return f"recall@{self.k} {self.value:.4f} {bounds} on {self.queries:,} exact queries"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ApproximateNeighbours(Neighbours):
+    """The k nearest rows to each row, itself left out, all but some found; distances are exact.
+
+    Attributes:
+        recall: how many were found.
+        bits: bits compared of every pair.
+        counted: share of the pairs of which all bits were counted.
+
+    """
+
+    recall: Recall
+    bits: int
+    counted: float
+
+    def __repr__(self) -> str:
+        rows = f"{len(self.indices):,} rows, {self.bits} bits of every pair, all of {self.counted:.2%}"
+        return f"ApproximateNeighbours({rows}; {self.recall})"
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The rows in the order in which they are searched."""
+
+    names: Int[np.ndarray, " n8"]
+    words: UInt64[np.ndarray, "n8 W8"]
+    prefixes: UInt64[np.ndarray, "n8 P"]
+    table: UInt64[np.ndarray, " N2"]
+    rows: int
+
+
+def approximate_neighbours(
+    packed: UInt8[np.ndarray, "n B"],
+    k: int,
+    *,
+    seed: int,
+    expected_recall: float = 0.97,
+    recall_queries: int = 1000,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ApproximateNeighbours:
+    """Find nearly all of the k rows nearest to each row, and measure how many.
+
+    Distances are exact, ties go to the lower index among what was found, and the result is the same for every
+    number of threads. Memory beyond the result: a copy of the codes with rows filled up to 64 bytes, and 8 k
+    bytes a row. It stops within seconds when interrupted.
+
+    Args:
+        packed: packed codes `[n, B]`; may be a memory map, it is read in chunks.
+        k: neighbours of each row, at most n - 1.
+        seed: of the drawn bits, the pivots and the queries searched exactly.
+        expected_recall: least expected share found, above 0 and at most 1; 1 is the exact search.
+        recall_queries: rows whose neighbours are searched exactly to measure the recall.
+        threads: how many threads; by default `OMP_NUM_THREADS`, or every core that the process may use.
+        progress: told `(done, total)` in pairs of rows after each chunk.
+
+    Raises:
+        PolytopeError: not uint8 `[rows, bytes]`, a k, an expected recall or a number of queries out of range.
+
+    """
+    _check(packed, k, expected_recall, recall_queries)
+    rng = np.random.default_rng(seed)
+    queries = np.sort(rng.choice(len(packed), size=min(recall_queries, len(packed)), replace=False))
+    # the query itself is one of the k + 1, at distance 0
+    exact = hamming.nearest(packed[queries], packed, k + 1, threads=threads).distances[:, 1:]
+    bits = _bits_to_draw(packed, queries, exact[:, -1], expected_recall, rng)
+    if bits == 8 * packed.shape[1]:
+        found, counted = _exact(packed, k, threads, progress), 1.0
+    else:
+        index = _index(packed, bits, expected_recall, rng, threads)
+        heaps, pairs = _search(index, k, threads, progress)
+        found, counted = hamming.read_heaps(heaps), pairs / (len(packed) * (len(packed) - 1))
+    recall = _recall(found.distances[queries], exact)
+    return ApproximateNeighbours(found.indices, found.distances, recall, bits, counted)
+
+
+def _exact(
+    packed: np.ndarray, k: int, threads: int | None, progress: Callable[[int, int], None] | None
+) -> Neighbours:
+    """Search exactly, some queries at a time, so that it can be told how far it is."""
+    n, parts = len(packed), []
+    own = np.arange(n)  # each row a group of its own: it is not its own neighbour
+    for start in range(0, n, CHUNK):
+        rows = slice(start, start + CHUNK)
+        part = hamming.nearest(
+            packed[rows], packed, k, groups_queries=own[rows], groups_base=own, threads=threads
+        )
+        parts.append(part)
+        if progress is not None:
+            progress(min(start + CHUNK, n) * n, n * n)
+    return Neighbours(
+        np.concatenate([part.indices for part in parts]), np.concatenate([part.distances for part in parts])
+    )
+
+
+def _check(packed: np.ndarray, k: int, expected_recall: float, recall_queries: int) -> None:
+    hamming.check_rows(packed, "packed")
+    if not 1 <= k < len(packed):
+        most = len(packed) - 1
+        msg = f"k is {k}, but a row has {most} others; give a k from 1 to {most}, or more codes"
+        raise PolytopeError(msg)
+    if not 0 < expected_recall <= 1:
+        msg = f"expected_recall is {expected_recall}; give a share above 0 and at most 1, as 0.97"
+        raise PolytopeError(msg)
+    if recall_queries < 1:
+        msg = f"recall_queries is {recall_queries}; give 1 or more, or the recall is unknown"
+        raise PolytopeError(msg)
+
+
+def _recall(found: Int[np.ndarray, "q k"], exact: Int[np.ndarray, "q k"]) -> Recall:
+    hits = (found >= 0) & (found <= exact[:, -1:])
+    value, n = float(hits.mean()), len(found)
+    middle, scale = value + Z**2 / (2 * n), 1 + Z**2 / n
+    half = Z * np.sqrt(value * (1 - value) / n + Z**2 / (4 * n**2))
+    low, high = float((middle - half) / scale), float(min((middle + half) / scale, 1.0))
+    return Recall(value, low, high, n, found.shape[1])
+
+
+def drawn_limits(width: int, bits: int, expected_recall: float) -> UInt64[np.ndarray, " N2"]:
+    """Return, for each distance 0 to `width`, the least drawn distance that is left out: `t(L) + 1`.
+
+    `t(L)` is the smallest t with `P[H(width, L, bits) <= t] >= expected_recall`. One more entry, above all
+    distances, is for rows that have no k neighbours yet.
+    """
+    from scipy.stats import hypergeom  # noqa: PLC0415 -- slow to import
+
+    last = hypergeom.ppf(expected_recall, width, np.arange(width + 1), bits)
+    return np.append(np.maximum(last, 0) + 1, bits + 1).astype(np.uint64)
+
+
+def _bits_to_draw(
+    packed: np.ndarray,
+    queries: Int[np.ndarray, " q"],
+    farthest: Int[np.ndarray, " q"],
+    expected_recall: float,
+    rng: np.random.Generator,
+) -> int:
+    """Return the number of bits, whole words or all, with the least cost predicted on some pairs."""
+    width = 8 * int(packed.shape[1])
+    if expected_recall == 1:
+        return width
+    some = rng.choice(len(queries), size=min(_PILOT_QUERIES, len(queries)), replace=False)
+    rows = np.sort(rng.choice(len(packed), size=min(_PILOT_ROWS, len(packed)), replace=False))
+    distance = hamming.distances(packed[queries[some]], packed[rows], threads=1)
+    n_words = -(-width // 64)
+    costs: dict[int, float] = {width: n_words + _PAIR_COST}
+    for words in [w for w in (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32) if 64 * w < width]:
+        limit = _drawn_limit(farthest[some], width, 64 * words, expected_recall)
+        passing = _passing(distance, limit[:, None], width, 64 * words)
+        costs[64 * words] = words + _PAIR_COST + _COUNT_COST * float(passing.mean())
+    return int(min(costs, key=costs.__getitem__))
+
+
+def _moments(distance: np.ndarray, width: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the hypergeometric number of drawn bits that differ."""
+    share = distance / width
+    return bits * share, np.sqrt(bits * share * (1 - share) * (width - bits) / max(width - 1, 1)) + 1e-9
+
+
+def _drawn_limit(
+    distance: Int[np.ndarray, " q"], width: int, bits: int, expected_recall: float
+) -> Float[np.ndarray, " q"]:
+    from scipy.special import ndtri  # noqa: PLC0415 -- slow to import
+
+    mean, sd = _moments(distance, width, bits)
+    return np.asarray(mean + ndtri(expected_recall) * sd)
+
+
+def _passing(
+    distance: Int[np.ndarray, "q m"], limit: Float[np.ndarray, "q 1"], width: int, bits: int
+) -> Float[np.ndarray, "q m"]:
+    from scipy.special import ndtr  # noqa: PLC0415 -- slow to import
+
+    mean, sd = _moments(distance, width, bits)
+    return np.asarray(ndtr((limit + 0.5 - mean) / sd))
+
+
+def _index(
+    packed: np.ndarray, bits: int, expected_recall: float, rng: np.random.Generator, threads: int | None
+) -> _Index:
+    """Order the rows by their nearest pivots, copy them into whole vectors of words, draw the bits."""
+    from polytope_lm.codes.hamming import filtering  # noqa: PLC0415  numba takes half a second to import
+
+    n, width = len(packed), 8 * packed.shape[1]
+    pivots = np.sort(rng.choice(n, size=max(1, min(_PIVOTS, n // _ROWS_PER_PIVOT)), replace=False))
+    nearest = hamming.nearest(packed, packed[pivots], 1, threads=threads).indices[:, 0]
+    order = np.argsort(nearest, kind="stable")
+    drawn = np.sort(rng.choice(width, size=bits, replace=False))
+    rows = hamming.filled(n)
+    copy = np.zeros((rows, -(-packed.shape[1] // _VECTOR_BYTES) * _VECTOR_BYTES), np.uint8)
+    prefixes = np.zeros((rows, bits // 64), np.uint64)
+    for start in range(0, n, CHUNK):
+        chunk = np.ascontiguousarray(packed[order[start : start + CHUNK]])
+        copy[start : start + len(chunk), : packed.shape[1]] = chunk
+        filtering.drawn(chunk, drawn, prefixes[start : start + len(chunk)])
+    names = np.concatenate([order, np.full(rows - n, -1, order.dtype)])
+    return _Index(names, copy.view(np.uint64), prefixes, drawn_limits(width, bits, expected_recall), n)
+
+
+def _search(
+    index: _Index, k: int, threads: int | None, progress: Callable[[int, int], None] | None
+) -> tuple[UInt64[np.ndarray, "n k"], int]:
+    """Return the heaps in the rows' own order, and how many pairs were counted in full."""
+    rows = len(index.names)
+    heaps = np.full((rows, k), _NOTHING, np.uint64)
+    limits = np.zeros(rows, np.uint64)
+    limits[: index.rows] = index.table[-1]
+    counted: list[int] = []
+    done, total = 0, index.rows**2
+    for start, stop, part in _blocks(rows, index.rows):
+        _offer(index, (start, stop), part, limits, heaps, counted, threads)
+        done += (min(stop, index.rows) - start) * (part.stop - part.start)
+        if progress is not None:
+            progress(min(done, total), total)
+    out = np.empty((index.rows, k), np.uint64)
+    out[index.names[: index.rows]] = heaps[: index.rows]
+    return out, sum(counted)
+
+
+def _blocks(rows: int, real: int) -> Iterator[tuple[int, int, slice]]:
+    """Yield chunks of the base and the queries that meet them: first each chunk's own rows, then the rest."""
+    starts = range(0, real, CHUNK)
+    for start in starts:
+        yield start, min(start + CHUNK, real), slice(start, min(start + CHUNK, rows))
+    for start in starts:
+        stop = min(start + CHUNK, real)
+        if start > 0:
+            yield start, stop, slice(0, start)
+        if stop < real:
+            yield start, stop, slice(stop, rows)
+
+
+def _offer(
+    index: _Index,
+    chunk: tuple[int, int],
+    queries: slice,
+    limits: np.ndarray,
+    heaps: np.ndarray,
+    counted: list[int],
+    threads: int | None,
+) -> None:
+    """Offer one chunk of the base to some queries, in threads."""
+    from polytope_lm.codes.hamming import filtering, kernels  # noqa: PLC0415 - numba, when it is first needed
+
+    base = slice(*chunk)
+    panels = kernels.panels(index.prefixes[base])
+    names, words = index.names[base], index.words[base]
+
+    def task(part: slice) -> None:
+        rows: Any = slice(queries.start + part.start, queries.start + part.stop)
+        mine = (index.table, limits[rows], heaps[rows])
+        q = (index.prefixes[rows], panels, index.words[rows], words, index.names[rows], names)
+        counted.append(filtering.search(*q, *mine))
+
+    hamming.run_on_rows(task, queries.stop - queries.start, threads)

@@ -1,0 +1,350 @@
+"""Exact Hamming distances and nearest neighbours of packed codes.
+
+The Hamming distance of two codes is the number of neurons that are on in one and off in the other.
+Codes are packed eight to a byte in little bit order: bit `i` of a code is bit `i % 8` of byte `i // 8`,
+as `numpy.packbits(bitorder="little")` writes it. Bits of the last byte behind the code's width have to
+be zero, or they count.
+
+Rows are copied into 64-bit words, so a width that is no multiple of 64 costs as much as the next one.
+All results are exact and the same for every number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+    from jaxtyping import Bool, Float, Int, Int32, Int64, UInt8, UInt64
+
+_CHUNK = 4096  # rows of the base in panels at one time: at 3,072 bits they stay in the L2 cache
+_TASK = 1024  # most queries of one task
+_ROWS = 8  # what the kernels take at once
+_NOTHING = np.iinfo(np.uint64).max
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The k nearest rows of a base to each query, nearest first, ties by the lower index.
+
+    Attributes:
+        indices: rows of the base, `[n, k]`; -1 where fewer than k rows were allowed.
+        distances: Hamming distances in bits, `[n, k]`; -1 where there is no neighbour.
+
+    """
+
+    indices: Int32[np.ndarray, "n k"]
+    distances: Int32[np.ndarray, "n k"]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per query and neighbour found: `query`, `rank` (from 1), `index`, `distance`."""
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
+        n, k = self.indices.shape
+        frame = pd.DataFrame(
+            {
+                "query": np.repeat(np.arange(n), k),
+                "rank": np.tile(np.arange(1, k + 1), n),
+                "index": self.indices.ravel(),
+                "distance": self.distances.ravel(),
+            }
+        )
+        return frame[frame["index"] >= 0].reset_index(drop=True)
+
+
+def pack(bits: Bool[np.ndarray, "*rows N"]) -> UInt8[np.ndarray, "*rows B"]:
+    """Pack booleans along the last axis into ceil(N/8) bytes; the last byte is filled with zeros.
+
+    Raises:
+        PolytopeError: `bits` are not booleans.
+
+    """
+    if bits.dtype != np.bool_:
+        msg = f"pack takes booleans, not {bits.dtype}; compare first, as in pack(h > 0)"
+        raise PolytopeError(msg)
+    return np.packbits(bits, axis=-1, bitorder="little")
+
+
+def unpack(packed: UInt8[np.ndarray, "*rows B"], width: int) -> Bool[np.ndarray, "*rows N"]:
+    """Return the `width` booleans of each packed code: the inverse of `pack`.
+
+    Raises:
+        PolytopeError: `packed` is not uint8, or does not have ceil(width/8) bytes a code.
+
+    """
+    _check_width(packed, width)
+    bits: np.ndarray = np.unpackbits(packed, axis=-1, count=width, bitorder="little").view(np.bool_)
+    return bits
+
+
+def xor(a: UInt8[np.ndarray, "*rows B"], b: UInt8[np.ndarray, "*rows B"]) -> UInt8[np.ndarray, "*rows B"]:
+    """Return the bits in which codes differ, packed; leading axes broadcast.
+
+    Raises:
+        PolytopeError: not uint8, or different numbers of bytes.
+
+    """
+    for name, codes in (("a", a), ("b", b)):
+        _check_bytes(codes, name)
+    _check_same_width(a, b, ("a", "b"))
+    return np.asarray(np.bitwise_xor(a, b))
+
+
+def popcount(packed: UInt8[np.ndarray, "*rows B"]) -> Int64[np.ndarray, "*rows"]:
+    """Return the number of set bits of each packed code.
+
+    Raises:
+        PolytopeError: `packed` is not uint8.
+
+    """
+    _check_bytes(packed, "packed")
+    return np.asarray(np.bitwise_count(packed).sum(axis=-1, dtype=np.int64))
+
+
+def counts(packed: UInt8[np.ndarray, "T B"], width: int) -> Int64[np.ndarray, " N"]:
+    """Count for each neuron the codes in which it is on, int64 `[N]`.
+
+    Raises:
+        PolytopeError: not uint8 `[T, B]`, or not ceil(width/8) bytes a code.
+
+    """
+    _check_width(packed, width)
+    if packed.ndim != 2:
+        msg = f"codes to be counted have shape {packed.shape}; give [tokens, bytes] (one code: code[None])"
+        raise PolytopeError(msg)
+    total = np.zeros(width, np.int64)
+    for start in range(0, len(packed), _CHUNK):
+        total += unpack(np.asarray(packed[start : start + _CHUNK]), width).sum(axis=0, dtype=np.int64)
+    return total
+
+
+def rates(packed: UInt8[np.ndarray, "T B"], width: int) -> Float[np.ndarray, " N"]:
+    """Return each neuron's firing rate `r_i = mean_t z_ti`, float64 `[N]`, from packed codes `[T, B]`.
+
+    Raises:
+        PolytopeError: no codes, not uint8 `[T, B]`, or not ceil(width/8) bytes a code.
+
+    """
+    total = counts(packed, width)
+    if len(packed) == 0:
+        msg = f"firing rates need at least one token; the codes have shape {packed.shape}"
+        raise PolytopeError(msg)
+    return total / len(packed)
+
+
+def distances(
+    a: UInt8[np.ndarray, "n B"], b: UInt8[np.ndarray, "m B"], *, threads: int | None = None
+) -> Int32[np.ndarray, "n m"]:
+    """Return all Hamming distances in bits between the rows of `a` and the rows of `b`, int32 `[n, m]`.
+
+    Args:
+        a: packed codes.
+        b: packed codes of the same width.
+        threads: how many threads; by default `OMP_NUM_THREADS`, or every core that the process may use.
+
+    Raises:
+        PolytopeError: not uint8 `[rows, bytes]`, or different widths.
+
+    """
+    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
+
+    _check_pair(a, b, ("a", "b"))
+    words = _words(a, filled(len(a)))
+    out = np.empty((len(a), len(b)), np.int32)
+    for first in range(0, len(b), _CHUNK):
+        chunk = b[first : first + _CHUNK]
+        panels = kernels.panels(_words(chunk, len(chunk)))
+        columns = out[:, first : first + len(chunk)]
+
+        def task(rows: slice, panels: Any = panels, columns: Any = columns) -> None:
+            kernels.fill(words[rows], panels, columns[rows])
+
+        run_on_rows(task, len(words), threads)
+    return out
+
+
+def nearest(
+    queries: UInt8[np.ndarray, "n B"],
+    base: UInt8[np.ndarray, "m B"],
+    k: int,
+    *,
+    exclude_self: bool = False,
+    groups_queries: Int[np.ndarray, "n G"] | None = None,
+    groups_base: Int[np.ndarray, "m G"] | None = None,
+    threads: int | None = None,
+) -> Neighbours:
+    """Find the k rows of `base` that are nearest to each query: exact, ties by the lower index.
+
+    Groups say which pairs are no neighbours: a row of the base that shares a group with the query, in any of
+    the G groupings (document, lemma, form, ...), is left out. A negative id is no group and shares nothing.
+    Where fewer than k rows are left, index and distance are -1.
+
+    Args:
+        queries: packed codes `[n, B]`.
+        base: packed codes `[m, B]`; may be a memory map, it is read in chunks.
+        k: neighbours per query, at most m (m - 1 with `exclude_self`).
+        exclude_self: `queries` are `base`: row i is not its own neighbour.
+        groups_queries: ids below 2^31, `[n, G]`, or `[n]` for one grouping.
+        groups_base: the same groupings of the base, `[m, G]` or `[m]`.
+        threads: how many threads; by default `OMP_NUM_THREADS`, or every core that the process may use.
+
+    Raises:
+        PolytopeError: not uint8 `[rows, bytes]`, different widths, a k out of range, `exclude_self` with
+            different numbers of rows, or groups that do not fit the rows.
+
+    """
+    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
+
+    _check_pair(queries, base, ("queries", "base"))
+    _check_k(len(queries), len(base), k, exclude_self)
+    grouped_queries, grouped_base = _groups(groups_queries, groups_base, len(queries), len(base))
+    own = np.arange(len(queries)) if exclude_self else np.full(len(queries), -1)
+    words = _words(queries, filled(len(queries)))
+    heaps = np.full((len(queries), k), _NOTHING, np.uint64)
+    limits = np.zeros(len(words), np.uint64)
+    limits[: len(queries)] = _NOTHING >> np.uint64(32)
+    for first in range(0, len(base), _CHUNK):
+        chunk = base[first : first + _CHUNK]
+        panels = kernels.panels(_words(chunk, len(chunk)))
+
+        def task(rows: slice, panels: Any = panels, first: int = first) -> None:
+            mine = (own[rows], grouped_queries[rows], grouped_base, limits[rows], heaps[rows])
+            kernels.search(words[rows], panels, first, *mine)
+
+        run_on_rows(task, len(words), threads)
+    return read_heaps(heaps)
+
+
+def read_heaps(heaps: UInt64[np.ndarray, "n k"]) -> Neighbours:
+    """Sort heaps of keys, `distance * 2^32 + index`, and take them apart; all ones is no neighbour."""
+    keys = np.sort(heaps, axis=1)
+    missing = keys == _NOTHING
+    indices = (keys & np.uint64(2**32 - 1)).astype(np.int64)
+    found = (keys >> np.uint64(32)).astype(np.int64)
+    return Neighbours(
+        indices=np.where(missing, -1, indices).astype(np.int32),
+        distances=np.where(missing, -1, found).astype(np.int32),
+    )
+
+
+def run_on_rows(task: Callable[[slice], None], rows: int, threads: int | None) -> None:
+    """Run a task on slices of the rows, each a multiple of eight long, in as many threads.
+
+    Plain threads, not OpenMP's: they survive a fork and do not compete with torch's pool.
+    """
+    workers = _threads(threads)
+    size = min(_TASK, filled(-(-rows // (4 * workers))))
+    slices = [slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1))]
+    if workers == 1 or len(slices) < 2:
+        for rows_of_task in slices:
+            task(rows_of_task)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(task, slices):
+            pass
+
+
+def _threads(threads: int | None) -> int:
+    if threads is not None:
+        if threads < 1:
+            msg = f"threads is {threads}; give 1 or more, or leave it out for every core"
+            raise PolytopeError(msg)
+        return threads
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def filled(rows: int) -> int:
+    """Return the next multiple of the rows that the kernels take at once."""
+    return -(-rows // _ROWS) * _ROWS
+
+
+def _words(packed: UInt8[np.ndarray, "n B"], rows: int) -> UInt64[np.ndarray, "rows W"]:
+    """Copy codes into 64-bit words, filled up with zeros to whole words and to `rows` rows."""
+    out = np.zeros((rows, -(-packed.shape[1] // 8) * 8), np.uint8)
+    out[: len(packed), : packed.shape[1]] = packed
+    return out.view(np.uint64)
+
+
+def _groups(
+    of_queries: np.ndarray | None, of_base: np.ndarray | None, n: int, m: int
+) -> tuple[Int32[np.ndarray, "n G"], Int32[np.ndarray, "m G"]]:
+    if of_queries is None and of_base is None:
+        return np.empty((n, 0), np.int32), np.empty((m, 0), np.int32)
+    if of_queries is None or of_base is None:
+        missing = "groups_queries" if of_queries is None else "groups_base"
+        msg = f"{missing} is missing; groups of queries and base are compared, so give both"
+        raise PolytopeError(msg)
+    a, b = (g[:, None] if g.ndim == 1 else g for g in (np.asarray(of_queries), np.asarray(of_base)))
+    if a.ndim != 2 or a.shape != (n, a.shape[-1]) or b.shape != (m, a.shape[-1]):
+        msg = f"groups have shapes {a.shape} and {b.shape}; these codes need [{n}, G] and [{m}, G]"
+        raise PolytopeError(msg)
+    for name, ids in (("groups_queries", a), ("groups_base", b)):
+        if not np.issubdtype(ids.dtype, np.integer) or (ids.size and int(ids.max()) >= 2**31):
+            msg = f"{name} has type {ids.dtype}; give integer ids below 2^31 (pandas.factorize makes them)"
+            raise PolytopeError(msg)
+    # every negative id means "no group": cut to -1 it survives the narrowing
+    return np.maximum(a, -1).astype(np.int32), np.maximum(b, -1).astype(np.int32)
+
+
+def _check_bytes(packed: np.ndarray, name: str) -> None:
+    if packed.dtype != np.uint8 or packed.ndim == 0:
+        got = f"{name} has type {packed.dtype} and shape {packed.shape}"
+        msg = f"{got}; packed codes are uint8 [..., bytes]: pack booleans with hamming.pack first"
+        raise PolytopeError(msg)
+
+
+def _check_width(packed: np.ndarray, width: int) -> None:
+    _check_bytes(packed, "packed")
+    if width < 1 or packed.shape[-1] != -(-width // 8):
+        msg = f"codes of {packed.shape[-1]} bytes are not {width} bits wide; give the site's width"
+        raise PolytopeError(msg)
+
+
+def _check_same_width(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
+    if a.shape[-1] != b.shape[-1]:
+        sizes = f"{names[0]} has {a.shape[-1]} bytes a code, {names[1]} has {b.shape[-1]}"
+        msg = f"{sizes}; only codes of the same site and model can be compared"
+        raise PolytopeError(msg)
+
+
+def check_rows(codes: np.ndarray, name: str) -> None:
+    """Check that codes are packed, one a row.
+
+    Raises:
+        PolytopeError: not uint8 `[rows, bytes]`; the message calls them `name`.
+
+    """
+    _check_bytes(codes, name)
+    if codes.ndim != 2 or codes.shape[1] == 0:
+        msg = f"{name} has shape {codes.shape}; give [rows, bytes] (one code: code[None])"
+        raise PolytopeError(msg)
+
+
+def _check_pair(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
+    for name, codes in zip(names, (a, b), strict=True):
+        check_rows(codes, name)
+    _check_same_width(a, b, names)
+
+
+def _check_k(n: int, m: int, k: int, exclude_self: bool) -> None:
+    if exclude_self and n != m:
+        rows = f"{n} queries and {m} base rows"
+        msg = f"exclude_self with {rows}; it needs the base itself as queries, so leave it out"
+        raise PolytopeError(msg)
+    most = m - 1 if exclude_self else m
+    if not 1 <= k <= most:
+        others = " other" if exclude_self else ""
+        msg = f"k is {k}, but the base has {most}{others} rows; give a k from 1 to {most}, or more codes"
+        raise PolytopeError(msg)

@@ -1,0 +1,387 @@
+"""The store's files: their names, their checksums, and how they are written and read.
+
+```
+manifest.json  manifest.sha256      written once, before the first shard
+shards/00000/  NAME.npy …           packed bits of a site (uint8 [rows, ceil(N/8)]), kept activations
+               tokens.parquet       document, position, start, end, token_id, labels
+               documents.parquet    index, id, text, labels
+               shard.json           rows, first document, SHA-256 of each file: its presence commits the shard
+complete.json                       how many shards and rows there are, once all are written
+.lock                               held for moments: who may write is settled under it
+.lock.I.N                           held by the writer of part I of N, while it writes
+```
+
+Checksums find accidents, not tampering: whoever can write the files can write the sums. Names are generated
+from checked values, never read from a file; links are refused.
+
+A shard's arrays: `.npy` files, written into space that is there, mapped after they were checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+FORMAT = 1
+MANIFEST, MANIFEST_SUM, COMPLETE, SHARDS = "manifest.json", "manifest.sha256", "complete.json", "shards"
+TOKENS, DOCUMENTS, SHARD = "tokens.parquet", "documents.parquet", "shard.json"
+LOCK = ".lock"
+LOCK_NAME = re.compile(r"\.lock(\.[0-9]+\.[0-9]+)?")
+LEFTOVER_NAME = re.compile(r"\.[0-9]{5,}\.tmp|(manifest\.json|manifest\.sha256|complete\.json)\.tmp")
+KEEPABLE = ("x", "u", "h", "up", "post")
+_SUM = re.compile(r"[0-9a-f]{64}")
+
+
+def shard_name(number: int) -> str:
+    """Return the directory name of a shard."""
+    return f"{number:05d}"
+
+
+def shard_number(name: str) -> int | None:
+    """Return a shard's number from its directory's name, None for any other name."""
+    number = int(name) if name.isascii() and name.isdecimal() and len(name) < 19 else -1
+    return number if number >= 0 and shard_name(number) == name else None
+
+
+def shard_path(store: Path, number: int) -> Path:
+    """Return the directory of a shard."""
+    return store / SHARDS / shard_name(number)
+
+
+def array_names(sites: Sequence[Site], keep: Sequence[str]) -> dict[str, tuple[Site, str | None]]:
+    """Return the arrays of a shard, by name: `SITE` for packed bits, `SITE.NAME` for kept activations."""
+    return {f"{s.key}.{name}" if name else s.key: (s, name) for s in sites for name in (None, *keep)}
+
+
+def dump(data: Any) -> bytes:
+    """Serialise plain data so that equal data gives equal bytes."""
+    return (json.dumps(data, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename inside a directory durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def told(path: Path, doing: str) -> Iterator[None]:
+    """Turn the file system's refusals into one line that says what was kept.
+
+    Raises:
+        PolytopeError: the disk is full, the directory can't be written, or another failure of the file
+            system.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            reason = "the disk is full: free some space"
+        elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            reason = "the directory can't be written: choose another or change its permissions"
+        else:
+            reason = f"{error.strerror or error}"
+        raise PolytopeError(
+            f"{path}: {doing}: {reason}; whatever was written is kept, run the same command again to go on"
+        ) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file of the store.
+
+    Raises:
+        PolytopeError: the file is missing, a link, or can't be read.
+
+    """
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise PolytopeError(f"{path}: no such file in the store, or a link; restore it or capture anew")
+        return path.read_bytes()
+    except OSError as error:
+        raise PolytopeError(f"{path}: can't be read ({error.strerror})") from error
+
+
+def parse(path: Path, content: bytes) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        PolytopeError: something else.
+
+    """
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise PolytopeError(f"{path}: damaged, no JSON ({str(error)[:60]})") from error
+    if not isinstance(data, dict):
+        raise PolytopeError(f"{path}: damaged, a JSON {type(data).__name__} where an object was expected")
+    return data
+
+
+def manifest_sum(content: bytes) -> bytes:
+    """Return the content of the file beside a manifest, as `sha256sum` writes it."""
+    return f"{hashlib.sha256(content).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a store's manifest; check its sum, its version, and the types of what is used of it.
+
+    Raises:
+        PolytopeError: no store there, a damaged manifest, or one of another format version.
+
+    """
+    file = path / MANIFEST
+    if not os.path.lexists(file):
+        raise PolytopeError(
+            f"{path}: no store here (no {MANIFEST}); `polytope-lm capture MODEL SOURCE --out {path}` makes "
+            f"one"
+        )
+    content = read_bytes(file)
+    if read_bytes(path / MANIFEST_SUM) != manifest_sum(content):
+        raise PolytopeError(
+            f"{file}: damaged: it and {MANIFEST_SUM} do not match; restore both from a copy or capture anew"
+        )
+    manifest = parse(file, content)
+    if manifest.get("format") != FORMAT:
+        raise PolytopeError(
+            f"{path}: store format {manifest.get('format')!r}, this version reads {FORMAT}; update "
+            f"polytope-lm"
+        )
+    _check_manifest(file, manifest)
+    return manifest
+
+
+def manifest_sites(manifest: Mapping[str, Any]) -> tuple[Site, ...]:
+    """Return the sites of a manifest.
+
+    Raises:
+        PolytopeError: a value of the wrong type or an impossible one.
+
+    """
+    return tuple(Site.from_dict(data) for data in manifest["sites"])
+
+
+def _check_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Check what reading a store relies on; the rest of a manifest is only shown."""
+    sites, keep, size = manifest.get("sites"), manifest.get("keep"), manifest.get("shard_documents")
+    wrong = None
+    if not isinstance(sites, list) or not sites:
+        wrong = "sites is not a list of sites"
+    elif not isinstance(keep, list) or any(name not in KEEPABLE for name in keep):
+        wrong = f"keep is not a list of {', '.join(KEEPABLE)}"
+    elif manifest.get("keep_dtype") not in ("float32", "float16"):
+        wrong = "keep_dtype is neither float32 nor float16"
+    elif type(size) is not int or size < 1:
+        wrong = "shard_documents is not a number above 0"
+    else:
+        try:
+            names = array_names(manifest_sites(manifest), keep)
+        except PolytopeError as error:
+            raise PolytopeError(f"{file}: {error}") from error
+        if len(names) < len(sites) * (1 + len(keep)):
+            wrong = "two of its sites have one name"
+    if wrong:
+        raise PolytopeError(f"{file}: {wrong}: this is no store of polytope-lm's, capture anew")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a file was when its shard was committed.
+
+    Attributes:
+        bytes: its size.
+        sha256: its checksum.
+
+    """
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a shard was when it was committed.
+
+    Attributes:
+        rows: tokens in it.
+        first_document: index of its first document in the input.
+        documents: how many documents it has.
+        documents_sha256: what these were.
+        files: every other file of the shard.
+
+    """
+
+    rows: int
+    first_document: int
+    documents: int
+    documents_sha256: str
+    files: Mapping[str, FileRecord]
+
+    def to_bytes(self) -> bytes:
+        """Return the content of `shard.json`: plain data with a checksum of itself."""
+        data = asdict(self)
+        return dump({**data, "sha256": hashlib.sha256(dump(data)).hexdigest()})
+
+
+def read_record(shard: Path) -> Record:
+    """Read a shard's record.
+
+    Raises:
+        PolytopeError: missing, or not byte for byte what was written.
+
+    """
+    file = shard / SHARD
+    content = read_bytes(file)
+    data = parse(file, content)
+    cure = f"delete {shard} and run the capture again"
+    try:
+        files = {
+            str(name): FileRecord(int(f["bytes"]), str(f["sha256"])) for name, f in data["files"].items()
+        }
+        rows, first, documents = counts = [int(data[key]) for key in ("rows", "first_document", "documents")]
+        record = Record(rows, first, documents, str(data["documents_sha256"]), files)
+        whole = record.to_bytes() == content and min(counts) >= 0
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise PolytopeError(f"{file}: damaged ({type(error).__name__}: {str(error)[:60]}); {cure}") from error
+    if not whole or not all(f.bytes >= 0 and _SUM.fullmatch(f.sha256) for f in files.values()):
+        raise PolytopeError(f"{file}: damaged: it does not match its own checksum; {cure}")
+    return record
+
+
+def committed(path: Path) -> list[int]:
+    """Return the numbers of the shards that are committed, in order.
+
+    Raises:
+        PolytopeError: the directory of shards is a link or can't be read.
+
+    """
+    shards = path / SHARDS
+    try:
+        if shards.is_symlink():
+            raise PolytopeError(f"{shards}: a link, where the store has its own directory; capture anew")
+        if not shards.is_dir():
+            return []
+        found = ((shard_number(p.name), p) for p in shards.iterdir())
+        return sorted(n for n, p in found if n is not None and p.is_dir() and not p.is_symlink())
+    except OSError as error:
+        raise PolytopeError(f"{shards}: can't be read ({error.strerror})") from error
+
+
+def completion(records: Sequence[Record]) -> bytes:
+    """Return the content of `complete.json`."""
+    return dump({"shards": len(records), "rows": sum(record.rows for record in records)})
+
+
+def completed_shards(path: Path) -> int | None:
+    """Return how many shards a finished store has, None if the capture did not finish.
+
+    Raises:
+        PolytopeError: the note about it is damaged.
+
+    """
+    file = path / COMPLETE
+    if not os.path.lexists(file):
+        return None
+    shards = parse(file, read_bytes(file)).get("shards")
+    if type(shards) is not int or shards < 0:
+        raise PolytopeError(
+            f"{file}: damaged: it does not say how many shards there are; delete it and capture again"
+        )
+    return shards
+
+
+# What numpy writes before a two-dimensional array. The header is Python source: it is matched, never
+# evaluated.
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<descr>[|<][a-z]\d)', 'fortran_order': False, "
+    rb"'shape': \((?P<rows>\d{1,15}), (?P<columns>\d{1,15})\), \} *\n",
+    re.DOTALL,
+)
+_MOST = 512
+
+
+def allocate(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
+    """Map a new `.npy` file whose disk space is taken now: a full disk is an error, not a crash later."""
+    if 0 in shape:
+        np.save(path, np.empty(shape, dtype), allow_pickle=False)
+        return np.empty(shape, dtype)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
+                    raise
+    return array
+
+
+def mapped(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
+    """Map an `.npy` file after its header and size were checked; never unpickle, never follow a link.
+
+    Args:
+        path: the file.
+        shape: what it must hold.
+        dtype: its dtype.
+
+    Raises:
+        PolytopeError: missing, a link, or another array than expected.
+
+    """
+    cure = f"delete {path.parent} and run the capture again"
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise PolytopeError(f"{path}: missing, or a link; {cure}")
+        with path.open("rb") as stream:
+            header = _HEADER.match(stream.read(_MOST))
+        size = path.stat().st_size
+    except OSError as error:
+        raise PolytopeError(f"{path}: can't be read ({error.strerror})") from error
+    if header is None or header.end() != 10 + int.from_bytes(header["length"], "little"):
+        raise PolytopeError(f"{path}: damaged: it does not begin as a plain array does; {cure}")
+    found = (int(header["rows"]), int(header["columns"]))
+    expected = header.end() + shape[0] * shape[1] * dtype.itemsize
+    if found != shape or header["descr"].decode() != dtype.str or size != expected:
+        raise PolytopeError(
+            f"{path}: {header['descr'].decode()} {list(found)} in {size} bytes, expected {dtype.str} "
+            f"{list(shape)} in "
+            f"{expected}; {cure}"
+        )
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype=dtype, mode="r", offset=header.end(), shape=shape)

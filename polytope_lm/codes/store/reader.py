@@ -1,0 +1,306 @@
+"""Checking every file of a store against what was written.
+
+CodeStore: codes on disk, memory-mapped, with the interface of codes in memory.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from polytope_lm.codes.codes import TokenCodes
+from polytope_lm.codes.store import layout, tables
+from polytope_lm.codes.store import layout as arrays
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import width_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import datasets
+    import pandas as pd
+
+    from polytope_lm.models.loading import Model
+    from polytope_lm.models.sites import Site
+
+
+def problems(path: Path) -> list[str]:
+    """Check every file of a store; return one line for each thing that is wrong.
+
+    Found are a byte that differs in any file, a file or shard that is missing, truncated or grown, anything
+    that is not the store's, links, and a capture that did not finish.
+
+    Args:
+        path: the store's directory.
+
+    """
+    return list(_problems(path))
+
+
+def _problems(path: Path) -> Iterator[str]:
+    yield from _strangers(path, {layout.MANIFEST, layout.MANIFEST_SUM, layout.COMPLETE, layout.SHARDS})
+    try:
+        manifest = layout.read_manifest(path)
+        there = layout.committed(path)
+    except PolytopeError as error:
+        yield str(error)
+        return
+    names = layout.array_names(layout.manifest_sites(manifest), manifest["keep"])
+    files = {layout.TOKENS, layout.DOCUMENTS, *(f"{name}.npy" for name in names)}
+    records = {}
+    for number in there:
+        shard = layout.shard_path(path, number)
+        yield from _strangers(shard, {*files, layout.SHARD})
+        try:
+            records[number] = layout.read_record(shard)
+        except PolytopeError as error:
+            yield str(error)
+            continue
+        yield from _shard_problems(shard, files, records[number])
+        if records[number].first_document != number * manifest["shard_documents"]:
+            yield f"{shard}: holds the documents of another shard: delete it and run the capture again"
+    if (path / layout.SHARDS).is_dir():
+        yield from _strangers(path / layout.SHARDS, {layout.shard_name(n) for n in there})
+    yield from _completion_problems(path, there, records)
+
+
+def _completion_problems(path: Path, there: list[int], records: dict[int, layout.Record]) -> Iterator[str]:
+    """Look for missing shards, and compare the note about the whole with its shards."""
+    file, total = path / layout.COMPLETE, None
+    try:
+        total = layout.completed_shards(path)
+        if total is None:
+            yield f"{path}: not finished: run the capture again"
+            return
+    except PolytopeError as error:
+        yield str(error)
+    missing = set(range(max(total or 0, *(n + 1 for n in there), 0))) - set(there)
+    for number in sorted(missing):
+        yield f"{layout.shard_path(path, number)}: missing shard: run the capture again"
+    whole = total is not None and not missing and len(records) == len(there)
+    if whole and layout.read_bytes(file) != layout.completion([records[n] for n in there]):
+        yield f"{file}: does not match the shards: delete it and run the capture again"
+
+
+def _strangers(directory: Path, expected: set[str]) -> Iterator[str]:
+    """Name what does not belong into a directory, and links in the place of the store's own files."""
+    for path in sorted(directory.iterdir()):
+        if path.is_symlink():
+            yield f"{path}: a link: the store has only files of its own, remove it"
+        elif layout.LOCK_NAME.fullmatch(path.name):
+            if path.stat().st_size:
+                yield f"{path}: not empty, as a lock of the store is: remove it"
+        elif layout.LEFTOVER_NAME.fullmatch(path.name):
+            yield f"{path}: left over from an interrupted capture; run the capture again"
+        elif path.name not in expected:
+            yield f"{path}: foreign: it is not the store's, move it away"
+
+
+def _shard_problems(shard: Path, files: set[str], record: layout.Record) -> Iterator[str]:
+    """Check one shard's files against its record."""
+    cure = f"delete {shard} and run the capture again"
+    for name in sorted(files):
+        file, expected = shard / name, record.files.get(name)
+        if not file.is_file():
+            yield f"{file}: missing: {cure}"
+        elif expected is None:
+            yield f"{file}: not in the shard's record: {cure}"
+        elif file.stat().st_size != expected.bytes:
+            yield f"{file}: {file.stat().st_size} bytes, {expected.bytes} were written: {cure}"
+        elif layout.sha256(file) != expected.sha256:
+            yield f"{file}: a byte differs from what was written: {cure}"
+
+
+_log = logging.getLogger(__name__)
+_SHOWN = 8
+
+Recompute = Callable[["CodeStore", str, "Site"], Float[np.ndarray, "T W"]]
+
+
+class CodeStore(TokenCodes):
+    """A store on disk. Open it with `open_store`; `capture` writes it and returns it opened.
+
+    What is committed when it is opened is what it holds, also if a capture goes on writing.
+
+    Attributes:
+        path: its directory.
+        manifest: what determined its bytes.
+        missing: numbers of the shards that are not there though a later one is, or though the capture had
+            finished.
+
+    """
+
+    def __init__(self, path: Path, *, recompute: Recompute | None = None, model: Model | None = None) -> None:
+        self.path = path
+        self.model = model
+        self.manifest = layout.read_manifest(path)
+        self.sites = layout.manifest_sites(self.manifest)
+        self.kept = tuple(self.manifest["keep"])
+        self._records = {n: layout.read_record(layout.shard_path(path, n)) for n in layout.committed(path)}
+        self._finished = _finished(path)
+        last = max(self._finished or 0, *(n + 1 for n in self._records), 0)
+        self.missing = tuple(n for n in range(last) if n not in self._records)
+        gap = self._gap()
+        self.provenance: Mapping[str, Any] = {**self.manifest, "incomplete": gap} if gap else self.manifest
+        self._recompute = recompute
+        self._recomputed: dict[tuple[str, str], Float[np.ndarray, "T W"]] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the capture ran to its end."""
+        return layout.completed_shards(self.path) == len(self._records)
+
+    @cached_property
+    def shards(self) -> pd.DataFrame:
+        """One row a shard: number, rows, documents, bytes."""
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
+        found = [
+            (n, r.rows, r.documents, sum(f.bytes for f in r.files.values())) for n, r in self._records.items()
+        ]
+        return pd.DataFrame(found, columns=["shard", "rows", "documents", "bytes"])
+
+    @cached_property
+    def documents(self) -> pd.DataFrame:
+        """One row a document: `index` in the input, `id`, `text` and its labels."""
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
+        table = self._table(layout.DOCUMENTS)
+        names = [name.removeprefix(tables.LABEL) for name in table.schema.names]
+        return pd.DataFrame(table.rename_columns(names).to_pandas())
+
+    @cached_property
+    def ids(self) -> Sequence[str]:  # type: ignore[override]
+        """The documents' identifiers."""
+        return list(self.documents["id"])
+
+    @cached_property
+    def texts(self) -> Sequence[str]:  # type: ignore[override]
+        """The documents' texts, by the document's index."""
+        return list(self.documents["text"])
+
+    @cached_property
+    def tokens(self) -> pd.DataFrame:
+        """The token table: see `TokenCodes`. Document labels are joined to their tokens."""
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
+        table = self._table(layout.TOKENS)
+        columns = {name: table[name].to_numpy().astype(np.int64) for name in tables.NUMBERS}
+        columns["document"] = np.searchsorted(self.documents["index"].to_numpy(), columns["document"])
+        frame = pd.DataFrame(columns)
+        rows = zip(frame["document"], frame["start"], frame["end"], strict=True)
+        frame["token"] = pd.Series([self.texts[d][s:e] for d, s, e in rows], dtype="str")
+        own = sorted(name for name in table.schema.names if name.startswith(tables.LABEL))
+        labels = {name.removeprefix(tables.LABEL): table[name].to_pandas() for name in own}
+        for name in sorted(set(self.documents.columns[3:]) - set(labels)):
+            labels[name] = self.documents[name].to_numpy()[frame["document"]]
+        return frame.assign(**{name: pd.Series(values, dtype="str") for name, values in labels.items()})
+
+    def _gap(self) -> str:
+        """Say what a store that is not whole lacks; nothing for a whole one."""
+        if self.missing:
+            return f"{len(self.missing)} shard{'s' if len(self.missing) != 1 else ''} missing"
+        return "" if self._finished is not None else "the capture did not finish"
+
+    def _check_readable(self) -> None:
+        """Refuse to read a finished store that lost shards: rows and documents would move up unnoticed."""
+        if self._finished is None or not self.missing:
+            return
+        names = ", ".join(layout.shard_name(n) for n in self.missing[:_SHOWN])
+        more = ", ..." if len(self.missing) > _SHOWN else ""
+        raise PolytopeError(
+            f"{self.path}: {self._gap()} of a finished store ({names}{more}): run the capture again, it "
+            f"makes what is missing"
+        )
+
+    def counts(self) -> tuple[int, int]:
+        """Return the numbers of tokens and documents, from the shards' records."""
+        records = self._records.values()
+        return sum(r.rows for r in records), sum(r.documents for r in records)
+
+    def __repr__(self) -> str:
+        gap = self._gap()
+        return super().__repr__() + (f"; incomplete: {gap}" if gap else "")
+
+    def _repr_html_(self) -> str:
+        lost = self._finished is not None and self.missing
+        return f"<p>{html.escape(repr(self))}</p>" if lost else super()._repr_html_()
+
+    def verify(self) -> list[str]:
+        """Check every file; return one line for each thing that is wrong, so an empty list is good news."""
+        return problems(self.path)
+
+    def can_give(self, name: str) -> bool:
+        """Whether activations were kept, or the model that captured them is at hand to run again."""
+        return name in self.kept or self._recompute is not None
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return a `datasets.Dataset`: the token table, and a column of packed bytes a site."""
+        from datasets import Dataset  # noqa: PLC0415 - slow to import
+
+        table = pa.Table.from_pandas(self.tokens, preserve_index=False)
+        for site in self.sites:
+            flat = pa.array(self.packed(site.layer, site.name).reshape(-1))
+            table = table.append_column(site.key, pa.FixedSizeListArray.from_arrays(flat, site.n_bytes))
+        return Dataset(table)
+
+    def blocks(self, site: Site, name: str | None = None) -> Iterator[np.ndarray]:
+        """Yield one array shard by shard, mapped from disk."""
+        if name is not None and name not in self.kept:
+            yield self._again(name, site)
+            return
+        self._check_readable()
+        dtype = np.dtype("uint8" if name is None else self.manifest["keep_dtype"])
+        file, columns = f"{site.key}.npy" if name is None else f"{site.key}.{name}.npy", width_of(site, name)
+        for number, record in self._records.items():
+            yield arrays.mapped(layout.shard_path(self.path, number) / file, (record.rows, columns), dtype)
+
+    def _again(self, name: str, site: Site) -> Float[np.ndarray, "T W"]:
+        """Run the model again for what was not kept, and remember the last such array."""
+        if self._recompute is None:
+            raise self._not_kept(name, site)
+        if (name, site.key) not in self._recomputed:
+            self._recomputed = {(name, site.key): self._recompute(self, name, site)}
+        return self._recomputed[name, site.key]
+
+    def _table(self, name: str) -> pa.Table:
+        """Return one table over all shards."""
+        self._check_readable()
+        parts = [
+            tables.read_parquet(layout.shard_path(self.path, n), name, r) for n, r in self._records.items()
+        ]
+        return pa.concat_tables([tables.empty(name), *parts], promote_options="default")
+
+
+def _finished(path: Path) -> int | None:
+    """Return how many shards a finished store had; a damaged note is `verify`'s to tell."""
+    try:
+        return layout.completed_shards(path)
+    except PolytopeError:
+        return None
+
+
+def open_store(path: str | Path) -> CodeStore:
+    """Open a store for reading. One that is not whole is said to be so through `logging`.
+
+    Args:
+        path: its directory.
+
+    Raises:
+        PolytopeError: no store there, a damaged manifest, or another format version.
+
+    """
+    store = CodeStore(Path(path))
+    if "incomplete" in store.provenance:
+        _log.warning(
+            "%s is incomplete: %s; run the capture again", store.path, store.provenance["incomplete"]
+        )
+    return store

@@ -1,0 +1,310 @@
+"""Writing a store: one writer, whole shards, and a resume that ends in the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from polytope_lm.codes.store import layout, tables
+from polytope_lm.codes.store import layout as arrays
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from polytope_lm.documents import Document
+
+_PATIENCE = 30.0  # seconds: nobody holds the store's short lock for longer
+
+
+class StoreWriter:
+    """The only way into a store. Use it as a context manager: it holds the lock.
+
+    Args:
+        path: the store's directory; made if it is missing.
+        manifest: what determines the bytes: model, revision, dtype, rules, sites, versions.
+        part: `(i, n)`: this writer makes the shards whose number is `i - 1` modulo n.
+
+    Raises:
+        PolytopeError: another writer is at it, the directory holds something else, or its manifest differs.
+
+    """
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any], part: tuple[int, int] = (1, 1)) -> None:
+        self.path = path
+        self.manifest = dict(manifest)
+        self.part = part
+        self._lock: FileLock | None = None
+        self._finished: int | None = None
+
+    def __enter__(self) -> Self:
+        with layout.told(self.path, "making the store"):
+            self._refuse_foreign()
+            (self.path / layout.SHARDS).mkdir(parents=True, exist_ok=True)
+        with layout.told(self.path, "locking the store"), self._gate():
+            self._take_lock()
+            try:
+                self._settle_manifest()
+                self._sweep()
+                self._finished = layout.completed_shards(self.path)
+            except BaseException:
+                self._free()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A lock that can't be taken back in order is left behind, empty and free: the next writer removes it.
+        with contextlib.suppress(PolytopeError, OSError), self._gate():
+            self._sweep()
+            self._free()
+        if self._lock is not None:
+            self._lock.release()
+
+    def wants(self, number: int) -> bool:
+        """Whether a shard is this writer's and not there yet.
+
+        Raises:
+            PolytopeError: the store was finished with fewer shards: the source has grown.
+
+        """
+        if self._finished is not None and number >= self._finished:
+            raise PolytopeError(
+                f"{self.path} was finished with {self._finished} shards and the source has more documents "
+                f"now: "
+                f"give the source as it was, or another --out"
+            )
+        mine = number % self.part[1] == self.part[0] - 1
+        return mine and not layout.shard_path(self.path, number).exists()
+
+    def check(self, number: int, documents: Sequence[Document]) -> None:
+        """Make sure that a shard that is there holds these documents.
+
+        Raises:
+            PolytopeError: the source changed since.
+
+        """
+        shard = layout.shard_path(self.path, number)
+        if shard.exists() and layout.read_record(shard).documents_sha256 != tables.fingerprint(documents):
+            raise PolytopeError(
+                f"{shard} holds other documents than the source has now from {documents[0].id!r} on: "
+                f"give the source as it was, or another --out"
+            )
+
+    @contextlib.contextmanager
+    def shard(
+        self, number: int, rows: int, wanted: Mapping[str, tuple[int, str]]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Open one shard's arrays for writing; `commit` makes it part of the store.
+
+        Args:
+            number: the shard's number.
+            rows: tokens in it.
+            wanted: array name to (columns, dtype).
+
+        Yields:
+            The arrays `[rows, columns]`, memory-mapped. `commit` must follow; until then the shard does not
+            exist.
+
+        """
+        temporary = self._temporary(number)
+        with (
+            layout.told(self.path, f"writing shard {layout.shard_name(number)}"),
+            _gone_on_failure(temporary),
+        ):
+            temporary.mkdir()
+            opened = {
+                name: arrays.allocate(temporary / f"{name}.npy", (rows, columns), dtype)
+                for name, (columns, dtype) in wanted.items()
+            }
+            yield opened
+            for array in opened.values():
+                if isinstance(array, np.memmap):
+                    array.flush()
+
+    def commit(
+        self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int
+    ) -> None:
+        """Write a filled shard's tables and its record, and rename it into place.
+
+        Args:
+            number: the shard's number.
+            rows: tokens in it.
+            tokens: the token table, `rows` long.
+            documents: its documents.
+            first: index of its first document in the input.
+
+        """
+        temporary = self._temporary(number)
+        with (
+            layout.told(self.path, f"writing shard {layout.shard_name(number)}"),
+            _gone_on_failure(temporary),
+        ):
+            tables.write_parquet(tokens, temporary / layout.TOKENS)
+            tables.write_parquet(tables.document_table(documents, first), temporary / layout.DOCUMENTS)
+            written = sorted(temporary.iterdir())
+            files = {p.name: layout.FileRecord(p.stat().st_size, layout.sha256(p)) for p in written}
+            record = layout.Record(rows, first, len(documents), tables.fingerprint(documents), files)
+            for file in written:
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            layout.write(temporary / layout.SHARD, record.to_bytes())
+            temporary.rename(layout.shard_path(self.path, number))
+            layout.sync_directory(temporary.parent)
+
+    def finish(self, shards: int) -> bool:
+        """Record that all shards are there; return False while another part's are missing.
+
+        Raises:
+            PolytopeError: there are more shards than the source makes now: it has shrunk.
+
+        """
+        with layout.told(self.path, "completing the store"), self._gate():
+            there = layout.committed(self.path)
+            if there and there[-1] >= shards:
+                raise PolytopeError(
+                    f"{layout.shard_path(self.path, there[-1])} holds documents that the source does not "
+                    f"have any more: "
+                    f"give the source as it was, or another --out"
+                )
+            if len(there) < shards:
+                return False
+            content = layout.completion([layout.read_record(layout.shard_path(self.path, n)) for n in there])
+            file = self.path / layout.COMPLETE
+            if not file.is_file() or file.is_symlink() or file.read_bytes() != content:
+                layout.write(file, content)
+        return True
+
+    def _temporary(self, number: int) -> Path:
+        return self.path / layout.SHARDS / f".{layout.shard_name(number)}.tmp"
+
+    def _refuse_foreign(self) -> None:
+        """Never write among files that are not a store's."""
+        if not os.path.lexists(self.path):
+            return
+        if not self.path.is_dir():
+            raise PolytopeError(f"{self.path}: not a directory; choose another --out")
+        if os.path.lexists(self.path / layout.MANIFEST):
+            layout.read_manifest(self.path)
+            return
+        own = {layout.SHARDS, layout.MANIFEST + ".tmp", layout.MANIFEST_SUM, layout.MANIFEST_SUM + ".tmp"}
+        names = sorted(p.name for p in self.path.iterdir() if not layout.LOCK_NAME.fullmatch(p.name))
+        foreign = [name for name in names if name not in own]
+        if foreign or layout.committed(self.path):
+            what = foreign[0] if foreign else layout.SHARDS
+            raise PolytopeError(
+                f"{self.path}: holds {what!r} and is no store; choose an empty or new directory"
+            )
+
+    @contextlib.contextmanager
+    def _gate(self) -> Iterator[None]:
+        """Hold the store's short lock, under which parts are locked and common files written."""
+        gate = FileLock(self.path / layout.LOCK)
+        try:
+            gate.acquire(timeout=_PATIENCE)
+        except Timeout:
+            raise PolytopeError(
+                f"{self.path}: another process keeps its lock; end it or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            gate.release()
+
+    def _take_lock(self) -> None:
+        """Lock this writer's part; refuse while its part, or a part of another division, is being written."""
+        own = f"{layout.LOCK}.{self.part[0]}.{self.part[1]}"
+        others = [p for p in self.path.glob(f"{layout.LOCK}.*") if _of_other_division(p.name, self.part[1])]
+        for candidate in [*sorted(others), self.path / own]:
+            lock = FileLock(candidate)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                raise PolytopeError(
+                    f"{self.path}: another capture is writing this store; wait or choose another --out"
+                ) from None
+            if candidate.name == own:
+                self._lock = lock
+            else:
+                candidate.unlink(missing_ok=True)
+                lock.release()
+
+    def _free(self) -> None:
+        """Remove and release this part's lock; under the gate, so that nobody waits on a removed file."""
+        if self._lock is not None:
+            (self.path / f"{layout.LOCK}.{self.part[0]}.{self.part[1]}").unlink(missing_ok=True)
+            self._lock.release()
+
+    def _settle_manifest(self) -> None:
+        """Write the manifest, or compare with the one that is there."""
+        content = layout.dump(self.manifest)
+        file = self.path / layout.MANIFEST
+        if os.path.lexists(file):
+            there = layout.read_manifest(self.path)
+            if difference := first_difference(there, self.manifest):
+                key, old, new = difference
+                raise PolytopeError(
+                    f"{self.path} was written with {key} {_short(old)}, this run has {_short(new)}: use the "
+                    f"same, or "
+                    f"another --out"
+                )
+            return
+        layout.write(self.path / layout.MANIFEST_SUM, layout.manifest_sum(content))
+        layout.write(file, content)
+
+    def _sweep(self) -> None:
+        """Remove what dead runs left of this writer's own shards, and of common files."""
+        for leftover in (self.path / layout.SHARDS).glob(".*.tmp"):
+            number = layout.shard_number(leftover.name[1:-4])
+            if number is not None and number % self.part[1] == self.part[0] - 1:
+                shutil.rmtree(leftover)
+        for name in (layout.MANIFEST, layout.MANIFEST_SUM, layout.COMPLETE):
+            (self.path / f"{name}.tmp").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _gone_on_failure(directory: Path) -> Iterator[None]:
+    """Remove an unfinished shard whatever stopped it."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _of_other_division(name: str, parts: int) -> bool:
+    """Whether a lock belongs to a run with another division into parts."""
+    return bool(layout.LOCK_NAME.fullmatch(name)) and not name.endswith(f".{parts}")
+
+
+def first_difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Find the first place in which two pieces of plain data differ: its dotted name and both values.
+
+    Args:
+        there: what was written.
+        here: what this run has.
+        key: the place of both in what they are parts of.
+
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        pairs = [(k, there.get(k), here.get(k)) for k in sorted({*there, *here})]
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(there, here, strict=True))]
+    else:
+        return None if there == here and type(there) is type(here) else (key, there, here)
+    found = (first_difference(a, b, f"{key}.{name}".lstrip(".")) for name, a, b in pairs)
+    return next((difference for difference in found if difference), None)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = [item.get("hook") for item in value]
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

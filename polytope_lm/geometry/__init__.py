@@ -1,0 +1,1 @@
+"""What a polytope and its map are like."""

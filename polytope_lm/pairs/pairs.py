@@ -1,0 +1,275 @@
+"""What a pair of prompts is.
+
+Pairs as JSON lines: a bad line is reported with its number, and the others are read.
+
+The built-in set: 252 pairs written for this project, in 14 fields of life.
+
+Each of 126 items is one prompt with two others, one that means the same and one that doesn't; items of three
+kinds, in each field:
+
+- `swap` (5): the last word is replaced by one that keeps the meaning, or by one of about the same length that
+  changes it;
+- `paraphrase` (2): the statement in other words, or another statement made of much the same words;
+- `topic` (2): another sentence of the same field, or one of the same build about something else.
+
+An item is a group (`food/swap-3`), so same and different are balanced in each, and lengths are balanced over
+each field. What is *not* balanced, and why JS of the ends and all distances are covariates: the words that
+change a meaning are often less expected where they stand than those that keep it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two prompts and whether they mean the same.
+
+    Attributes:
+        a: the text at the path's start, whose context is kept.
+        b: the text at its end.
+        group: what this pair shares prompts or words with; whole groups are resampled.
+        same: whether the two mean the same (sense, topic, statement: what the set is about).
+        topic: a field or subject, if any.
+        target_a: the word in `a` that the path starts at, `a[start:end]`; None for the last token.
+        target_b: the same in `b`.
+        line: its line in a file, or its number in a list, from 1.
+
+    Raises:
+        PolytopeError: an empty text, or a target that is not inside its text.
+
+    """
+
+    a: str
+    b: str
+    group: str
+    same: bool
+    topic: str | None = None
+    target_a: tuple[int, int] | None = None
+    target_b: tuple[int, int] | None = None
+    line: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("a", "b"):
+            text, target = getattr(self, name), getattr(self, f"target_{name}")
+            if not text.strip():
+                msg = f"prompt {name} is empty; give it at least one word"
+                raise PolytopeError(msg)
+            if target is None:
+                continue
+            start, end = target
+            if not 0 <= start < end <= len(text) or not text[start:end].strip():
+                msg = (
+                    f"target_{name} {list(target)} is no word of prompt {name} ({len(text)} characters); "
+                    "give [start, end] in characters"
+                )
+                raise PolytopeError(msg)
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """Both texts, each cut after its target."""
+        return tuple(  # type: ignore[return-value]
+            text if target is None else text[: target[1]]
+            for text, target in ((self.a, self.target_a), (self.b, self.target_b))
+        )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A pair that could not be used.
+
+    Attributes:
+        line: its line in the file, or its number in the list, from 1.
+        message: what is wrong with it.
+
+    """
+
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.message}"
+
+
+@dataclass(frozen=True, repr=False)
+class Pairs:
+    """Pairs of one source, and those of its lines that are none.
+
+    Attributes:
+        name: the source without this machine's paths.
+        pairs: in the source's order.
+        problems: what was left out, and why.
+        note: what was chosen in making them, in words; empty if nothing was.
+
+    """
+
+    name: str
+    pairs: tuple[Pair, ...]
+    problems: tuple[Problem, ...] = ()
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pairs[index]
+
+    def __repr__(self) -> str:
+        same, groups = sum(pair.same for pair in self.pairs), len({pair.group for pair in self.pairs})
+        left_out = f", {len(self.problems)} left out" if self.problems else ""
+        note = f"; {self.note}" if self.note else ""
+        return (
+            f"Pairs: {self.name}, {len(self)} ({same} same, {len(self) - same} different in meaning), "
+            f"{groups} groups{left_out}{note}"
+        )
+
+
+def find_word(text: str, word: str, name: str) -> tuple[int, int]:
+    """Return where a word stands in a text: its first occurrence as a whole word.
+
+    Raises:
+        PolytopeError: it is not there.
+
+    """
+    found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) if word.strip() else None
+    if found is None:
+        shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+        msg = f"{name} {word!r} is not a word of {shown!r}; spell it as the prompt does, or give [start, end]"
+        raise PolytopeError(msg)
+    return found.span()
+
+
+_NEEDED = {"a": str, "b": str, "group": str, "same": bool}
+_OPTIONAL = ("target_a", "target_b", "topic")
+_MANY = 5  # problems spelled out where nothing could be read
+
+
+def read(path: str | Path) -> Pairs:
+    """Read pairs from a JSON-lines file.
+
+    Args:
+        path: the file, UTF-8; blank lines are passed over.
+
+    Returns:
+        The pairs, with `problems` for the lines that are none.
+
+    Raises:
+        PolytopeError: no such file, or no line with a pair.
+
+    """
+    place = Path(path)
+    try:
+        text = place.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        msg = f"{str(path)!r}: {error.strerror}; give a JSON-lines file of pairs, or builtin"
+        raise PolytopeError(msg) from None
+    except UnicodeDecodeError as error:
+        msg = f"{str(path)!r} is not UTF-8 (byte {error.start}); save it as UTF-8"
+        raise PolytopeError(msg) from None
+    return parse(text, place.name)
+
+
+def parse(text: str, name: str = "pairs") -> Pairs:
+    """Read pairs from the text of a JSON-lines file.
+
+    Args:
+        text: the lines.
+        name: what to call them.
+
+    Raises:
+        PolytopeError: no line with a pair.
+
+    """
+    pairs, problems = [], []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            pairs.append(_pair(line, number))
+        except PolytopeError as error:
+            problems.append(Problem(number, str(error)))
+    if not pairs:
+        why = "; ".join(str(problem) for problem in problems[:_MANY]) or "the file is empty"
+        example = '{"a": "...", "b": "...", "group": "...", "same": true}'
+        msg = f"{name}: no pair in it ({why}); a line is {example}"
+        raise PolytopeError(msg)
+    return Pairs(name, tuple(pairs), tuple(problems))
+
+
+def write(pairs: Iterable[Pair], path: str | Path) -> Path:
+    """Write pairs as JSON lines; `read` is the inverse. Returns the path."""
+    target = Path(path)
+    rows = (json.dumps(_row(pair), ensure_ascii=False) for pair in pairs)
+    target.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    return target
+
+
+def _row(pair: Pair) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(pair, name) for name in _NEEDED}
+    for name in _OPTIONAL:
+        value = getattr(pair, name)
+        if value is not None:
+            row[name] = list(value) if isinstance(value, tuple) else value
+    return row
+
+
+def _pair(line: str, number: int) -> Pair:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise PolytopeError(f"not JSON ({error}); write one object a line") from None
+    if not isinstance(row, dict):
+        raise PolytopeError(f"{line[:40]!r} is not an object; write {{...}}")
+    for name, kind in _NEEDED.items():
+        if not isinstance(row.get(name), kind):
+            given = "is missing" if name not in row else f"is {row[name]!r}"
+            wanted = "a text" if kind is str else "true or false"
+            raise PolytopeError(f"{name!r} {given}; give {wanted}")
+    unknown = sorted(set(row) - set(_NEEDED) - set(_OPTIONAL))
+    if unknown:
+        known = ", ".join((*_NEEDED, *_OPTIONAL))
+        raise PolytopeError(f"unknown key {unknown[0]!r}; a pair has {known}")
+    topic = row.get("topic")
+    if topic is not None and not isinstance(topic, str):
+        raise PolytopeError(f"'topic' is {topic!r}; give a text, or leave it out")
+    pair = Pair(row["a"], row["b"], row["group"], row["same"], topic, line=number)
+    return replace(
+        pair,
+        target_a=_target(pair.a, row.get("target_a"), "target_a"),
+        target_b=_target(pair.b, row.get("target_b"), "target_b"),
+    )
+
+
+def _target(text: str, given: Any, name: str) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return find_word(text, given, name)
+    if isinstance(given, list) and len(given) == 2 and all(type(place) is int for place in given):
+        return given[0], given[1]
+    raise PolytopeError(f"{name!r} is {given!r}; give [start, end] in characters, or the word")
+
+
+NAME = "builtin"
+
+
+def builtin() -> Pairs:
+    """Return the built-in pairs."""
+    data = files("polytope_lm") / "data" / "pairs.jsonl"
+    return parse(data.read_text(encoding="utf-8"), NAME)

@@ -1,0 +1,378 @@
+"""Paths of many pairs: ends read together, own layers solved together, later layers followed path by path.
+
+Each path has its own places and its own prefix, so later layers are not one batch; what is shared is the
+machine: while one path's roots are looked for, the model runs along the next. Pairs are prepared in chunks
+whose bounds don't depend on where an earlier run ended, so that every number is the same after a resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.hooks import read
+from polytope_lm.paths import profiles
+from polytope_lm.paths.ends import POINTS, End, chosen, end, place
+from polytope_lm.paths.path import Path
+from polytope_lm.paths.profile import STEPS, Profile
+from polytope_lm.paths.profiles import PairProfiles
+from polytope_lm.paths.solve.chebyshev import EVALUATIONS
+from polytope_lm.paths.solve.curves import Shape
+from polytope_lm.paths.trace import Found, in_layer, profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
+
+    from polytope_lm.models.interventions import Space
+    from polytope_lm.models.loading import Model
+    from polytope_lm.models.sites import Site
+
+CHUNK = 64
+_TOKENS = 4096  # of all prompts that are read at once
+_WORKERS = 2
+
+
+class _Job(NamedTuple):
+    """What is asked of every pair; `options` are those of `along.profile`."""
+
+    model: Model
+    space: Space
+    site: Site
+    shape: Shape
+    position: int
+    options: Mapping[str, Any]
+
+
+class _Ready(NamedTuple):
+    """A pair's path with the crossings of its own layer (None where it has no closed form)."""
+
+    path: Path
+    own: Found | None
+
+
+def crossings_of_pairs(  # noqa: PLR0913
+    model: Model,
+    pairs: Iterable[Any],
+    layer: int | None = None,
+    *,
+    at: str = "resid_mid",
+    kind: str | None = None,
+    shape: str = "line",
+    position: int = -1,
+    downstream: bool = True,
+    evaluations: int = EVALUATIONS,
+    steps: int = STEPS,
+    lens: bool = False,
+    to: str | FilePath | None = None,
+    workers: int = _WORKERS,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> PairProfiles:
+    """Find the crossings of many pairs' paths, and where the output changes on them.
+
+    A bad pair (no token, too long, NaN, ...) is reported in the result with its number and line; the rest
+    runs. With `to`, each pair is written as soon as it and those before it are done, and a run that was
+    stopped goes on from there.
+
+    Args:
+        model: the model.
+        pairs: two prompts each, `(a, b)` or an object whose `prompts` are two (see `polytope_lm.pairs`);
+            where it has a `line`, a bad pair is reported with it.
+        layer: the block; left out with `at="embed"`.
+        at: the space, as in `plm.path`.
+        kind: which code of a gated MLP.
+        shape: `line` or `arc`.
+        position: which token of each prompt; -1 is the last.
+        downstream: follow later layers, too, and the output.
+        evaluations: forward evaluations of each path at most.
+        steps: equal steps of the profiles.
+        lens: decode every later layer's output, too; takes several times as long.
+        to: a file of JSON lines.
+        workers: paths at a time; the model runs along one of them.
+        progress: told the pairs done, all pairs, and in words the cost at first, then the time left.
+
+    Returns:
+        A profile for each pair.
+
+    Raises:
+        PolytopeError: no pair, something that no pair could change (an unknown space, layer, shape or kind,
+            a model that reads both ways with `downstream`, too few evaluations or too many, no step), or a
+            file of another run.
+
+    """
+    pairs = list(pairs)
+    space, site = place(model, at, layer, kind)
+    form = cast("Shape", chosen("shape", shape, get_args(Shape), "a shape"))
+    options = {"downstream": downstream, "evaluations": evaluations, "steps": steps, "lens": lens}
+    job = _Job(model, space, site, form, position, options)
+    _check(job, pairs, workers)
+    texts = [_texts(pair) for pair in pairs]
+    lines = [int(getattr(pair, "line", None) or number + 1) for number, pair in enumerate(pairs)]
+    with _cores_shared(workers):
+        head = profiles.header(site, _settings(job, texts), len(pairs))
+        entries = _run(job, texts, lines, head, to, workers, progress)
+    return PairProfiles.from_dict({**head, "lines": entries})
+
+
+def _run(
+    job: _Job,
+    texts: list[tuple[Any, Any]],
+    lines: Sequence[int],
+    head: Mapping[str, Any],
+    to: str | FilePath | None,
+    workers: int,
+    progress: Callable[[int, int, str], None] | None,
+) -> list[dict[str, Any]]:
+    """Go on from what is kept; return every pair's line."""
+    words = cost(job.model, len(texts), job.site.layer, job.options)
+    with _file(to, head) as (entries, keep):
+        told = _Told(progress, len(entries), len(texts), words)
+        for number, outcome in _outcomes(job, texts, len(entries), workers):
+            entries.append(profiles.entry(number, lines[number], outcome))
+            keep(entries[-1])
+            told.one_more()
+    return entries
+
+
+@contextmanager
+def _cores_shared(workers: int) -> Iterator[None]:
+    """Give each worker its share of the threads: two teams on the same cores wait for each other."""
+    before = torch.get_num_threads()
+    share = max(1, before // workers)
+    torch.set_num_threads(share)
+    try:
+        with threadpool_limits(share, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cost(model: Model, pairs: int, layer: int, options: Mapping[str, Any]) -> str:
+    """Say what a run will take, before anything is computed."""
+    if not options["downstream"]:
+        return f"{pairs:,} pairs, closed form in layer {layer}: two forward passes each"
+    later = model.n_layers - layer
+    size = pairs * (400 + later * (40 + 4 * options["steps"]) + 70 * options["steps"]) / 1e6
+    lens = f", {later} decoded" if options["lens"] else ""
+    return (
+        f"{pairs:,} pairs, at most {options['evaluations']} evaluations of {later} layers each{lens}; about "
+        f"{size:.1f} MB if kept"
+    )
+
+
+def _check(job: _Job, pairs: Sequence[Any], workers: int) -> None:
+    if not len(pairs):
+        raise PolytopeError("no pair: give at least one pair of prompts")
+    if workers < 1:
+        raise PolytopeError(f"workers={workers}: at least 1 path at a time")
+    if job.options["downstream"] and not job.model.causal:
+        raise PolytopeError(
+            f"{job.model.name} reads both ways, so no context is left for later layers: give downstream=False"
+        )
+    if job.space == "embed" and (job.shape == "arc" or not job.options["downstream"]):
+        raise PolytopeError("at='embed' has lines, followed downstream: leave shape and downstream out")
+    if not 24 <= job.options["evaluations"] <= 1032 or job.options["steps"] < 1:
+        raise PolytopeError(
+            f"evaluations={job.options['evaluations']}, steps={job.options['steps']}: give 24 to 1,032 "
+            "evaluations (40 is the default) and at least 1 step"
+        )
+
+
+def _texts(pair: Any) -> tuple[Any, Any]:
+    """Return a pair's two prompts, whatever they are: a bad one is its own pair's mistake."""
+    pair = getattr(pair, "prompts", pair)
+    a, b = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (pair, None)
+    return a, b
+
+
+def _settings(job: _Job, texts: list[tuple[Any, Any]]) -> dict[str, Any]:
+    """Return everything that moves a number."""
+    digest = hashlib.sha256(json.dumps(texts, default=repr).encode())
+    return {
+        "model": job.model.name,
+        "revision": job.model.revision,
+        "dtype": str(job.model.dtype)[6:],
+        "attention": job.model.attention,
+        "threads": torch.get_num_threads(),
+        "at": job.space,
+        "shape": job.shape,
+        "position": job.position,
+        **job.options,
+        "pairs_sha256": digest.hexdigest(),
+        "version": importlib.metadata.version("polytope-lm"),
+    }
+
+
+@contextmanager
+def _file(
+    to: str | FilePath | None, head: Mapping[str, Any]
+) -> Iterator[tuple[list[dict[str, Any]], Callable[[Mapping[str, Any]], None]]]:
+    """Give the lines of an earlier run, and what keeps one more."""
+    if to is None:
+        yield [], lambda _entry: None
+        return
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - only where something is kept
+
+    path = FilePath(to)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(path.with_name(path.name + ".lock")).acquire(timeout=0)
+    except Timeout as error:
+        raise PolytopeError(f"{str(path)!r} is being written by another run: wait for it") from error
+    with lock:
+        entries = profiles.resumed(path, head)
+        with path.open("ab") as file:
+
+            def keep(entry: Mapping[str, Any]) -> None:
+                file.write(profiles.encoded(entry))
+                file.flush()
+
+            yield entries, keep
+
+
+def _outcomes(
+    job: _Job, texts: list[tuple[Any, Any]], done: int, workers: int
+) -> Iterator[tuple[int, Profile | str]]:
+    """Yield each remaining pair's number and its profile, or why it has none, in order."""
+    model_free = threading.RLock()
+    waiting: deque[tuple[int, Future[Profile | str]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for first in range(done - done % CHUNK, len(texts), CHUNK):
+                with model_free:
+                    ready = _prepare(job, texts[first : first + CHUNK])
+                for number, one in enumerate(ready, first):
+                    if number >= done:
+                        waiting.append((number, pool.submit(_followed, job, one, model_free)))
+                while len(waiting) > workers:
+                    yield _next(waiting, texts)
+            while waiting:
+                yield _next(waiting, texts)
+        finally:  # whoever stops listening doesn't wait for a whole chunk
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _next(waiting: deque[tuple[int, Future[Profile | str]]], texts: list[Any]) -> tuple[int, Profile | str]:
+    number, future = waiting.popleft()
+    outcome = future.result()
+    if isinstance(outcome, str):  # what is kept has no texts
+        for text in texts[number]:
+            outcome = outcome.replace(repr(text), "…") if isinstance(text, str) and text else outcome
+    return number, outcome
+
+
+def _followed(job: _Job, ready: _Ready | str, model_free: threading.RLock) -> Profile | str:
+    if isinstance(ready, str):
+        return ready
+    try:
+        return profile(ready.path, **job.options, lock=model_free, own=ready.own)
+    except PolytopeError as error:
+        return str(error)
+
+
+def _prepare(job: _Job, texts: list[tuple[Any, Any]]) -> list[_Ready | str]:
+    """Draw a chunk's paths and solve their own layer; for a bad pair say why."""
+    ends: list[tuple[End, End] | str] = [_ends(job, pair) for pair in texts]
+    good = [one for one in ends if not isinstance(one, str)]
+    vectors = iter(_activations(job, [end for pair in good for end in pair]))
+    drawn = [
+        pair if isinstance(pair, str) else _draw(job, pair, prompts, next(vectors), next(vectors))
+        for pair, prompts in zip(ends, texts, strict=True)
+    ]
+    solved = iter(_solve(job, [one for one in drawn if not isinstance(one, str)]))
+    return [one if isinstance(one, str) else next(solved) for one in drawn]
+
+
+def _solve(job: _Job, paths: list[Path]) -> list[_Ready | str]:
+    """Solve the paths' own layer together; one by one where one of them can't be."""
+    if job.space == "embed" or not paths:
+        return [_Ready(path, None) for path in paths]
+    try:
+        return [_Ready(path, own) for path, own in zip(paths, in_layer(paths), strict=True)]
+    except PolytopeError as error:
+        return [str(error)] if len(paths) == 1 else [one for path in paths for one in _solve(job, [path])]
+
+
+def _ends(job: _Job, texts: tuple[Any, Any]) -> tuple[End, End] | str:
+    try:
+        a, b = (end(job.model, text, name, job.position) for text, name in zip(texts, "AB", strict=True))
+    except PolytopeError as error:
+        return str(error)
+    return a, b
+
+
+def _draw(
+    job: _Job, ends: tuple[End, End], prompts: tuple[str, str], a: np.ndarray, b: np.ndarray
+) -> Path | str:
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return f"{job.space} of layer {job.site.layer} has NaN or infinite values; try dtype='float32'"
+    path = Path(
+        model=job.model, site=job.site, at=job.space, shape=job.shape, prompts=prompts,
+        tokens=(ends[0].token, ends[1].token), input_ids=ends[0].ids, position=ends[0].position, a=a, b=b,
+    )  # fmt: skip
+    try:
+        path.points(np.array([0.5]))  # an arc that can't be drawn
+    except PolytopeError as error:
+        return str(error)
+    return path
+
+
+def _activations(job: _Job, ends: list[End]) -> list[np.ndarray]:
+    """Read what the paths move at the ends' positions, prompts of like lengths together."""
+    order = sorted(range(len(ends)), key=lambda i: len(ends[i].ids))
+    batches: list[list[int]] = []
+    for i in order:
+        if not batches or len(ends[i].ids) * (len(batches[-1]) + 1) > _TOKENS:
+            batches.append([])
+        batches[-1].append(i)
+    found: dict[int, np.ndarray] = {}
+    for batch in batches:
+        found |= dict(zip(batch, _read(job, [ends[i] for i in batch]), strict=True))
+    return [found[i] for i in range(len(ends))]
+
+
+def _read(job: _Job, ends: list[End]) -> list[np.ndarray]:
+    longest = max(len(one.ids) for one in ends)
+    ids, mask = (torch.zeros(len(ends), longest, dtype=torch.long) for _ in range(2))
+    for row, one in enumerate(ends):
+        ids[row, : len(one.ids)] = torch.as_tensor(one.ids)
+        mask[row, : len(one.ids)] = 1
+    rows: list[np.ndarray] = []
+
+    def keep(value: torch.Tensor) -> None:
+        rows.extend(value[row, one.position].double().cpu().numpy() for row, one in enumerate(ends))
+
+    read(job.model, ids, mask, {(job.site.layer, POINTS[job.space]): keep})
+    return rows
+
+
+class _Told:
+    """Tells the cost, then what is left, in minutes."""
+
+    def __init__(
+        self, progress: Callable[[int, int, str], None] | None, done: int, total: int, words: str
+    ) -> None:
+        self.progress, self.before, self.done, self.total = progress, done, done, total
+        self.start = time.perf_counter()
+        if progress is not None:
+            progress(done, total, words)
+
+    def one_more(self) -> None:
+        self.done += 1
+        if self.progress is not None:
+            each = (time.perf_counter() - self.start) / (self.done - self.before)
+            left = each * (self.total - self.done) / 60
+            self.progress(self.done, self.total, f"{each:.2f} s a pair, about {left:.0f} min left")

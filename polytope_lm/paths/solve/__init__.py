@@ -1,0 +1,1 @@
+"""Where a path changes sign: closed forms on lines and arcs, interpolants elsewhere."""

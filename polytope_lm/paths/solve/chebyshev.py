@@ -1,0 +1,448 @@
+"""Sign changes of many polynomials on [0, 1] at once, from their values at a few dozen nodes.
+
+Polynomials are columns of Chebyshev coefficients `c` in `x = 2 t - 1`: `P(t) = sum_k c_k T_k(x)`, evaluated
+by Clenshaw's recurrence in float64. Signs on a dense set of places isolate the roots, and the turns between
+them towards zero; each is then found inside its bracket. No companion matrix: those cost the cube of the
+degree for every neuron. Source: Trefethen, "Approximation Theory and Approximation Practice" (2013), chapters
+5 and 18.
+
+Where to evaluate: more places where it is hard, so that polynomials through them still behave.
+
+Along most paths `h` turns fast in one region and slowly elsewhere. The map of Tee and Trefethen,
+
+    x = d + e sinh((alpha + beta) (s - 1) / 2 + alpha),
+    alpha = asinh((1 - d) / e),   beta = asinh((1 + d) / e),
+
+of [-1, 1] onto itself (`x = 2 t - 1`) stretches a region of width e about d: in `s` functions are smoother
+there, and Chebyshev's basis in `s` needs fewer places. New places are Leja's: each is where the product of
+the distances in `s` from all others is largest, which keeps interpolation through old and new places together
+well-conditioned. Sources: Tee & Trefethen, "A rational spectral collocation method with adaptively
+transformed Chebyshev grid points" (SIAM J. Sci. Comput. 28, 2006); Leja (1957).
+
+Crossings in later layers: as many forward evaluations as it takes, and what may still be missed.
+
+`h_i(t)` has no closed form downstream. The model is run at 17 Chebyshev nodes, and at 7 places halfway (in
+angle) between nodes that are held out. A rational function `I_i = P_i / q` goes through `h_i` at the nodes,
+`q` of degree 4 at most and the same for all neurons of a layer, positive; how far it is from `h_i` at the
+held-out places is its error. Evaluations are added, in twice as many as before keeping every run, until the
+crossings of the interpolants through the nodes and of those through all places agree, or the evaluations are
+used up. The crossings are the sign changes of the latter. Where they are hardest to tell is seen in the first
+round; later places are denser there, and the interpolants' variable is stretched there (see `stretch`).
+
+Behind ReLUs `h_i` has kinks, and interpolants converge slowly: crossings are found, but at 40
+evaluations half of them are not placed within 1e-4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.polynomial import chebyshev
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.paths.solve.roots import _compiled
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+_CELLS = 4  # dense cells to a node: a polynomial that is resolved turns at most once in one
+_ITERATIONS = 100
+_DEGREE, _LAST, _NOISE = 4, 8, 1e-6
+_LEAST = 1e-3  # a denominator that comes nearer to zero than this share of its largest value has a pole there
+
+
+class Changes(NamedTuple):
+    """Sign changes of N polynomials, ordered by place.
+
+    Attributes:
+        t: the places, `[n]`.
+        neuron: the column, `[n]`.
+        on: whether it is positive from there on, `[n]`.
+        speed: `|dI/dt|` there, `[n]`.
+        doubtful: turns that stay on their side of zero by no more than the error, in each column, `[N]`.
+
+    """
+
+    t: Float[np.ndarray, " n"]
+    neuron: Int[np.ndarray, " n"]
+    on: Bool[np.ndarray, " n"]
+    speed: Float[np.ndarray, " n"]
+    doubtful: Int[np.ndarray, " N"]
+
+
+def places(shares: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Return `(1 - cos(pi s)) / 2`: Chebyshev points on [0, 1] for equal shares `s` of the half circle."""
+    t: np.ndarray = (1 - np.cos(np.pi * shares)) / 2
+    return t
+
+
+def coefficients(t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"]) -> Float[np.ndarray, "n N"]:
+    """Return the Chebyshev coefficients of the polynomials through given values.
+
+    Args:
+        t: distinct places on [0, 1], near to Chebyshev's, or the answer is ill-conditioned.
+        values: a polynomial's values there, a column each.
+
+    """
+    matrix = chebyshev.chebvander(2 * t - 1, len(t) - 1)
+    found: np.ndarray = np.linalg.solve(matrix, values.astype(np.float64))
+    return found
+
+
+def denominator(t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"]) -> Float[np.ndarray, " n"]:
+    """Return a positive `q(t)`, at most 1, for which polynomials fit `q f` better than `f`, for all columns.
+
+    Functions that went through the same layers share their nearest poles in the complex plane, and these
+    limit a polynomial's convergence. `q`, of degree 4 or less, is the linear Pade-Chebyshev denominator: it
+    makes the last 8 coefficients of all `q f` together least (Trefethen, chapters 23 and 26), with a ridge at
+    float32's rounding, so that it is 1 where nothing is left to gain. Signs of `q f` are those of `f`.
+
+    Args:
+        t: distinct places on [0, 1].
+        values: a function's values there, a column each.
+
+    """
+    scaled = values / np.maximum(np.abs(values).max(axis=0), 1e-30)
+    last = np.linalg.inv(chebyshev.chebvander(2 * t - 1, len(t) - 1))[-_LAST:]
+    dense = np.linspace(-1, 1, 1001)
+    for degree in range(_DEGREE, 0, -2):
+        powers = chebyshev.chebvander(2 * t - 1, degree)
+        rows = np.einsum("ks,si,sc->kic", last, scaled, powers, optimize=True).reshape(-1, degree + 1)
+        gram = rows.T @ rows
+        ridge = len(rows) * _NOISE**2 * np.eye(degree)
+        q = np.concatenate([[1.0], np.linalg.solve(gram[1:, 1:] + ridge, -gram[1:, 0])])
+        everywhere = chebyshev.chebval(dense, q)
+        if everywhere.min() > _LEAST * everywhere.max():
+            found: np.ndarray = chebyshev.chebval(2 * t - 1, q / everywhere.max())
+            return found
+    return np.ones(len(t))
+
+
+def evaluate(coefs: Float[np.ndarray, "n N"], t: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m N"]:
+    """Return the polynomials' values at each t."""
+    values: np.ndarray = chebyshev.chebvander(2 * t - 1, len(coefs) - 1) @ coefs
+    return values
+
+
+def sign_changes(
+    coefs: Float[np.ndarray, "n N"],
+    starts: Bool[np.ndarray, " N"],
+    ends: Bool[np.ndarray, " N"],
+    error: Float[np.ndarray, " N"],
+) -> Changes:
+    """Find every sign change in [0, 1], pairs of them at one turn included.
+
+    Args:
+        coefs: Chebyshev coefficients, a polynomial a column.
+        starts: whether each is positive at 0, where rounding must not decide.
+        ends: whether it is at 1.
+        error: how far each may be from the truth; only turns are compared with it.
+
+    """
+    # |I - c_0| <= sum |c_k|, k > 0: most neurons are too far from zero to cross or to be in doubt.
+    near = np.abs(coefs[0]) <= np.abs(coefs[1:]).sum(axis=0) + error
+    near |= (coefs[0] > 0) != starts
+    near |= (coefs[0] > 0) != ends
+    kept = np.flatnonzero(near)
+    t = places(np.linspace(0, 1, _CELLS * len(coefs) + 1))
+    columns = np.ascontiguousarray(coefs[:, kept].T)
+    slopes = np.ascontiguousarray(2 * chebyshev.chebder(columns, axis=1))
+    dense, rates = (np.ascontiguousarray(evaluate(c.T, t).T) for c in (columns, slopes))
+    room = len(kept) * 2 * len(coefs)  # a polynomial of degree n - 1 has fewer than n roots
+    out = (np.empty(room), np.empty(room, np.int32), np.empty(room, np.bool_), np.empty(room))
+    doubts = np.zeros(len(kept), np.int64)
+    signs = dense > 0
+    signs[:, 0], signs[:, -1] = starts[kept], ends[kept]
+    n = _search(columns, slopes, t, dense, rates, signs, error[kept], doubts, *out)
+    place, column, on, speed = (part[:n] for part in out)
+    order = np.argsort(place, kind="stable")
+    doubtful = np.zeros(coefs.shape[1], np.int64)
+    doubtful[kept] = doubts
+    return Changes(place[order], kept[column[order]], on[order], speed[order], doubtful)
+
+
+@_compiled
+def _search(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
+    columns: np.ndarray,
+    slopes: np.ndarray,
+    t: np.ndarray,
+    dense: np.ndarray,
+    rates: np.ndarray,
+    signs: np.ndarray,
+    error: np.ndarray,
+    doubts: np.ndarray,
+    place: np.ndarray,
+    column: np.ndarray,
+    on: np.ndarray,
+    speed: np.ndarray,
+) -> int:
+    n = 0
+    for i in range(len(columns)):
+        for j in range(len(t) - 1):
+            if signs[i, j] != signs[i, j + 1]:
+                place[n] = _zero(columns[i], t[j], t[j + 1], dense[i, j], dense[i, j + 1])
+                column[n], on[n], speed[n] = i, signs[i, j + 1], abs(_clenshaw(slopes[i], place[n]))
+                n += 1
+                continue
+            side = 1.0 if signs[i, j] else -1.0
+            if not (side * rates[i, j] < 0 < side * rates[i, j + 1]):
+                continue
+            turn = _zero(slopes[i], t[j], t[j + 1], rates[i, j], rates[i, j + 1])
+            value = _clenshaw(columns[i], turn)
+            if side * value >= 0:
+                doubts[i] += side * value <= error[i]
+                continue
+            place[n] = _zero(columns[i], t[j], turn, dense[i, j], value)
+            place[n + 1] = _zero(columns[i], turn, t[j + 1], value, dense[i, j + 1])
+            for k in range(n, n + 2):
+                column[k], on[k] = i, signs[i, j] == (k > n)
+                speed[k] = abs(_clenshaw(slopes[i], place[k]))
+            n += 2
+    return n
+
+
+@_compiled
+def _clenshaw(c: np.ndarray, t: float) -> float:
+    x = 2 * t - 1
+    last, before = 0.0, 0.0
+    for k in range(len(c) - 1, 0, -1):
+        last, before = c[k] + 2 * x * last - before, last
+    value: float = c[0] + x * last - before
+    return value
+
+
+@_compiled
+def _zero(c: np.ndarray, low: float, high: float, at_low: float, at_high: float) -> float:
+    """Find the zero between two places of opposite sign: false position, Illinois's variant.
+
+    Where rounding gave both ends one sign (a zero at the path's very end), the nearer end is the place.
+    """
+    if at_low * at_high >= 0:
+        return low if abs(at_low) <= abs(at_high) else high
+    for _ in range(_ITERATIONS):
+        t = (low * at_high - high * at_low) / (at_high - at_low)
+        if not low < t < high:
+            t = (low + high) / 2
+        value = _clenshaw(c, t)
+        if value == 0 or high - low < 1e-14:
+            return t
+        if (value > 0) == (at_high > 0):
+            high, at_high, at_low = t, value, at_low / 2
+        else:
+            low, at_low, at_high = t, value, at_high / 2
+    return (low + high) / 2
+
+
+class Stretch(NamedTuple):
+    """The map's `d` and `e`, in `x`; an infinite `e` maps every place to itself."""
+
+    centre: float = 0.0
+    width: float = math.inf
+
+    def _slopes(self) -> tuple[float, float]:
+        """Return alpha, and half of alpha + beta."""
+        alpha, beta = (math.asinh((1 + side * self.centre) / self.width) for side in (-1, 1))
+        return alpha, (alpha + beta) / 2
+
+    def s(self, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Map places t to the variable that functions are interpolated in, both in [0, 1]."""
+        if math.isinf(self.width):
+            return t
+        alpha, half = self._slopes()
+        s = 1 + (np.arcsinh((2 * t - 1 - self.centre) / self.width) - alpha) / half
+        found: np.ndarray = np.clip((s + 1) / 2, 0, 1)
+        return found
+
+    def t(self, s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Map back."""
+        if math.isinf(self.width):
+            return s
+        alpha, half = self._slopes()
+        x = self.centre + self.width * np.sinh(half * (2 * s - 2) + alpha)
+        found: np.ndarray = np.clip((x + 1) / 2, 0, 1)
+        return found
+
+    def rate(self, s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Return `dt / ds`."""
+        if math.isinf(self.width):
+            return np.ones_like(s)
+        alpha, half = self._slopes()
+        found: np.ndarray = self.width * half * np.cosh(half * (2 * s - 2) + alpha)
+        return found
+
+
+def leja(s: Float[np.ndarray, " n"], count: int) -> Float[np.ndarray, " count"]:
+    """Return so many further places in [0, 1], in the order in which they are chosen.
+
+    Args:
+        s: the places that there are, distinct.
+        count: how many to add.
+
+    """
+    candidates = (1 - np.cos(np.pi * np.linspace(0, 1, 16 * (len(s) + count) + 1))) / 2
+    with np.errstate(divide="ignore"):
+        product = np.log(np.abs(candidates[:, None] - s)).sum(axis=1)
+        added = np.empty(count)
+        for number in range(count):
+            added[number] = candidates[int(product.argmax())]
+            product += np.log(np.abs(candidates - added[number]))
+    return added
+
+
+Run = Callable[["Float[np.ndarray, ' n']"], Sequence["Float[np.ndarray, 'n _']"]]
+
+EVALUATIONS = 40
+_MOST = 1032  # nodes are solved for together: beyond this they take minutes and gigabytes
+_FIRST = 16
+_HELD_OUT = 7
+_SAFETY = 2.0  # the error between the held-out places may exceed the largest at them
+_PLACED = 1e-4  # in t: where crossings are to be
+_SHARE = 0.999  # of the crossings that must be placed as well as that
+_WIDTH = 0.3  # of the region that is stretched, the path being 2 long
+_LOOKED_AT = 64  # neurons of each layer that tell where it is
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What the model did along a path.
+
+    Attributes:
+        t: where the model was run, in order, `[n]`.
+        node: which of these are nodes; the others were held out, `[n]`.
+        values: what was followed, a row a place.
+        layers: crossings of those that are searched, and turns in doubt.
+        agreed: whether it ended because the interpolants agreed, not because the evaluations were used up.
+        stretch: the variable of the interpolants.
+
+    """
+
+    t: Float[np.ndarray, " n"]
+    node: Bool[np.ndarray, " n"]
+    values: tuple[Float[np.ndarray, "n _"], ...]
+    layers: tuple[Changes, ...]
+    agreed: bool
+    stretch: Stretch
+
+    def interpolated(
+        self, values: Float[np.ndarray, "n N"], t: Float[np.ndarray, " m"]
+    ) -> Float[np.ndarray, "m N"]:
+        """Return the interpolants of what was followed at other places."""
+        return predicted(self.stretch.s(self.t), values, self.stretch.s(t))
+
+    def guessed(self, values: Float[np.ndarray, "n N"]) -> Float[np.ndarray, "held N"]:
+        """Return, at the held-out places, the interpolants through the nodes alone."""
+        s = self.stretch.s(self.t)
+        return predicted(s[self.node], values[self.node], s[~self.node])
+
+    def missed_at_most(self, layer: int) -> int:
+        """Return how many crossings of a layer may be missing: two for each turn in doubt.
+
+        Let `|I_i - h_i| <= e_i` along the path, so that `|P_i - q h_i| <= e_i` as `0 < q <= 1`, and let
+        `q h_i`, which has the signs of `h_i`, turn only where `P_i` does. The signs at both ends are the
+        model's own. Between two turns both are monotone and have one crossing, or none, alike, unless a turn
+        of `P_i` stays on its side of zero by no more than `e_i`: only there `h_i` may reach over zero and
+        come back, which is two crossings. So
+
+            missed <= 2 * #{turns of P_i towards zero with 0 <= |P_i| <= e_i}, summed over neurons.
+
+        `e_i` is an estimate: twice the largest error at the held-out places, of the interpolant without them,
+        which is the worse one. A kink narrower than the nodes are apart (ReLU) may escape it.
+        """
+        return int(2 * self.layers[layer].doubtful.sum())
+
+
+def follow(run: Run, *, evaluations: int = EVALUATIONS, signs: int) -> Followed:
+    """Follow `h` of several layers along t in [0, 1].
+
+    Args:
+        run: evaluates the model at places: one array a quantity, a row a place.
+        evaluations: places at most; 24, 40, 72 and so on are used to the full.
+        signs: how many quantities, from the first, are searched for sign changes; later ones are only kept.
+
+    Raises:
+        PolytopeError: fewer evaluations than the first round takes, or more than 1,032.
+
+    """
+    if evaluations < _FIRST + 1 + _HELD_OUT:
+        raise PolytopeError(
+            f"evaluations={evaluations}: at least {_FIRST + 1 + _HELD_OUT} are needed (40 is the default)"
+        )
+    if evaluations > _MOST:
+        raise PolytopeError(f"evaluations={evaluations}: at most {_MOST:,} (40 is the default)")
+    shares = np.concatenate([np.arange(_FIRST + 1) / _FIRST, _halfway(_FIRST)])
+    new, stretch = places(shares), Stretch()
+    t, values = np.empty(0), tuple[np.ndarray, ...]()
+    while True:
+        fresh = run(new)
+        order = np.argsort(every := np.concatenate([t, new]))
+        parts = zip(values, fresh, strict=True) if values else ((part,) for part in fresh)
+        t, values = every[order], tuple(np.concatenate(rows)[order] for rows in parts)
+        node = ~np.isin(t, new[-_HELD_OUT:])
+        last = 2 * len(t) - _HELD_OUT - 1 > evaluations
+        layers, agreed = [], True
+        for h in values[:signs]:
+            found, agrees = _search_adaptive(t, node, h, stretch, compare=not last)
+            layers.append(found)
+            agreed = agreed and agrees
+            if not (agreed or last):
+                break  # the rest will be searched with more nodes anyway
+        if agreed or last:
+            return Followed(t, node, values, tuple(layers), agreed, stretch)
+        if math.isinf(stretch.width):
+            stretch = Stretch(_hardest(t, node, values[:signs]), _WIDTH)
+        new = stretch.t(leja(stretch.s(t), len(t) - _HELD_OUT - 1))
+
+
+def _hardest(t: np.ndarray, node: np.ndarray, values: Sequence[np.ndarray]) -> float:
+    """Return where (as `x = 2 t - 1`) interpolants with and without the held-out places differ most."""
+    where = places(np.linspace(0, 1, 62)[1:-1])
+    differ = np.zeros(len(where))
+    for h in values:
+        some = h[:, :: max(1, h.shape[1] // _LOOKED_AT)].astype(np.float64)
+        scale = np.maximum(np.abs(some).max(axis=0), 1e-30)
+        gap = predicted(t, some, where) - predicted(t[node], some[node], where)
+        differ += np.median(np.abs(gap) / scale, axis=1)
+    smooth = np.convolve(np.pad(differ, 2, mode="edge"), np.full(5, 0.2), mode="valid")
+    return float(2 * where[int(smooth.argmax())] - 1)
+
+
+def _halfway(n: int) -> Float[np.ndarray, " 7"]:
+    """Return places between nodes, in shares of the half circle."""
+    gaps = np.floor((np.arange(_HELD_OUT) + 0.5) * n / _HELD_OUT)
+    return (2 * gaps + 1) / (2 * n)
+
+
+def predicted(
+    t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"], new: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, "m N"]:
+    """Return the rational interpolants' values at other places."""
+    q = denominator(t, values)
+    above, below = (evaluate(coefficients(t, part), new) for part in (values * q[:, None], q[:, None]))
+    found: np.ndarray = above / below
+    return found
+
+
+def _search_adaptive(
+    t: np.ndarray, node: np.ndarray, h: np.ndarray, stretch: Stretch, *, compare: bool
+) -> tuple[Changes, bool]:
+    """Find one layer's crossings; tell whether the interpolant without the held-out places has the same."""
+    h, s = h.astype(np.float64), stretch.s(t)
+    error = _SAFETY * np.abs(predicted(s[node], h[node], s[~node]) - h[~node]).max(axis=0)
+    found = _crossings(s, h, error, stretch)
+    if not compare:
+        return found, False
+    other = _crossings(s[node], h[node], error, stretch)
+    counts, theirs = (np.bincount(part.neuron, minlength=h.shape[1]) for part in (found, other))
+    placed = error[found.neuron] <= _PLACED * found.speed
+    sure = not found.doubtful.any() and np.array_equal(counts, theirs)
+    return found, sure and (not len(placed) or float(placed.mean()) >= _SHARE)
+
+
+def _crossings(s: np.ndarray, h: np.ndarray, error: np.ndarray, stretch: Stretch) -> Changes:
+    q = denominator(s, h)[:, None]
+    found = sign_changes(coefficients(s, h * q), h[0] > 0, h[-1] > 0, error)
+    return found._replace(t=stretch.t(found.t), speed=found.speed / stretch.rate(found.t))

@@ -1,0 +1,183 @@
+"""Every boundary that a straight line crosses at one site, in closed form: no step size, nothing missed.
+
+With the norm's gain folded into `W` and its bias into `b`, a site's `h` along `x(t) = a + t (c - a)` is
+
+    h_i(t) = (p0 + p1 t) / sigma(t) + b_i,    p0 = w_i . C a,   p1 = w_i . C (c - a),
+    sigma(t)^2 = q0 + 2 qh t + q2 t^2 = |C x(t)|^2 / D + eps,
+
+`C` being the centring of a LayerNorm (the identity for an RMSNorm). `h_i` has the sign of
+
+    g_i(t) = p0 + p1 t + b_i sigma(t),
+
+and `sigma` is convex (the root of a positive quadratic), so `g_i` is convex for `b_i > 0`, concave for
+`b_i < 0`, linear for `b_i = 0`. Hence exactly one crossing where the ends' codes differ; where they agree,
+two if the only stationary point lies on the other side of zero, otherwise none: the parity of a neuron's
+crossings is always that of its ends' codes. The places are the roots of `(p0 + p1 t)^2 = b_i^2 sigma(t)^2`
+that also solve `g_i(t) = 0`. In the MLP's own input space, or without a norm, `h_i` is linear and crossings
+equal the ends' Hamming distance.
+
+`h = 0` is off; a line that touches a boundary and goes back crosses nothing. Everything is float64: bits of
+the model's own float32 forward with `|h| < 1e-4` may differ from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.paths.solve.roots import cross
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+    from polytope_lm.models.sites import Geometry
+
+BLOCK = 1 << 19  # neurons times lines solved at once: the two products' results take 4 MB each
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LineCrossings:
+    """The crossings of P straight lines, or arcs, at one site, ordered by line and then by place.
+
+    Attributes:
+        pair: which line, `[n]`.
+        t: place on the line in [0, 1], `[n]`.
+        neuron: which neuron, `[n]`.
+        on: whether the neuron turns on there (else off), `[n]`.
+        returns: the neuron crosses twice on this line, so that the ends' codes agree on it, `[n]`.
+        hamming: distance of the ends' codes, `[P]`; a line has this many crossings plus those that return.
+
+    """
+
+    pair: Int[np.ndarray, " n"]
+    t: Float[np.ndarray, " n"]
+    neuron: Int[np.ndarray, " n"]
+    on: Bool[np.ndarray, " n"]
+    returns: Bool[np.ndarray, " n"]
+    hamming: Int[np.ndarray, " P"]
+
+    def __repr__(self) -> str:
+        lines = "1 line" if len(self.hamming) == 1 else f"{len(self.hamming):,} lines"
+        again = int(self.returns.sum())
+        return f"LineCrossings: {len(self.t):,} on {lines}, {again:,} of them of neurons that cross twice"
+
+    @property
+    def counts(self) -> Int[np.ndarray, " P"]:
+        """Crossings of each line."""
+        return np.bincount(self.pair, minlength=len(self.hamming))
+
+
+def in_layer_crossings(
+    geometry: Geometry,
+    a: Float[np.ndarray, "*P D"],
+    b: Float[np.ndarray, "*P D"],
+    *,
+    at: str = "resid_mid",
+) -> LineCrossings:
+    """Find every crossing of the straight lines from `a` to `b`.
+
+    Args:
+        geometry: the site's norm, weight and bias.
+        a: start of one line `[D]` or of P lines `[P, D]`.
+        b: their ends, of the same shape.
+        at: the space of the lines: `resid_mid`, what the norm reads, or `mlp_in`, what the MLP reads.
+
+    Returns:
+        The crossings; exact in number up to float64 rounding of `h` itself (see the module's text).
+
+    Raises:
+        PolytopeError: the ends' shapes differ or don't fit the site, an end isn't finite, `at` is unknown, or
+            an end has no direction under a norm with `eps = 0`.
+
+    """
+    starts, ends = checked_ends(geometry, a, b)
+    folded = fold(geometry, at)
+    if folded.centred:
+        starts, ends = (x - x.mean(axis=1, keepdims=True) for x in (starts, ends))
+    block = max(1, BLOCK // len(folded.weight))
+    firsts = range(0, max(1, len(starts)), block)  # no lines: one empty block
+    parts = [_solve(folded, starts[i : i + block], ends[i : i + block]) for i in firsts]
+    counts, returning, t, neuron, on, returns = (np.concatenate(part) for part in zip(*parts, strict=True))
+    pair = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return LineCrossings(pair, t, neuron, on, returns, counts - returning)
+
+
+def checked_ends(geometry: Geometry, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both ends as `[P, D]`, float64, or refuse them; see `in_layer_crossings`."""
+    width = geometry.weight.shape[1]
+    ends = []
+    for name, given in (("a", a), ("b", b)):
+        value = np.atleast_2d(np.asarray(given, dtype=np.float64))
+        if value.ndim != 2 or value.shape[1] != width:
+            msg = (
+                f"{name} has shape {np.shape(given)}, but this site reads vectors of {width}: give "
+                f"[{width}] or [P, {width}]"
+            )
+            raise PolytopeError(msg)
+        if not np.isfinite(value).all():
+            row = int(np.flatnonzero(~np.isfinite(value).all(axis=1))[0])
+            msg = f"{name}[{row}] has NaN or infinite values: leave this pair out, or mend what gave them"
+            raise PolytopeError(msg)
+        ends.append(value)
+    if ends[0].shape != ends[1].shape:
+        msg = f"a holds {len(ends[0])} points and b {len(ends[1])}: a line needs one of each"
+        raise PolytopeError(msg)
+    return ends[0], ends[1]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A site as a path sees it, float64; without `normed`, `h` is linear in the path's space."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    normed: bool
+    centred: bool
+    eps: float
+
+
+def fold(geometry: Geometry, at: str) -> Folded:
+    """Fold a site's norm into its weight and bias, or leave it out in the MLP's own input space."""
+    if at not in {"resid_mid", "mlp_in"}:
+        msg = f"at={at!r} is not a space of a line: give 'resid_mid' (the norm's input) or 'mlp_in'"
+        raise PolytopeError(msg)
+    weight = np.asarray(geometry.weight, dtype=np.float64)
+    bias = np.asarray(geometry.bias, dtype=np.float64)
+    if at == "mlp_in":
+        return Folded(weight, bias, normed=False, centred=False, eps=0.0)
+    gain, shift = (np.asarray(part, dtype=np.float64) for part in (geometry.gain, geometry.shift))
+    return Folded(
+        weight=weight * gain,
+        bias=bias + weight @ shift,
+        normed=geometry.norm != "none",
+        centred=geometry.norm == "LayerNorm",
+        eps=float(geometry.eps),
+    )
+
+
+def _solve(folded: Folded, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
+    p0, p1 = a @ folded.weight.T, b @ folded.weight.T
+    still = (a == b).all(axis=1)
+    p1[still] = p0[still]  # equal ends give equal products, whatever the order of the sums inside BLAS
+    if folded.normed:
+        return cross(p0, p1, folded.bias, _lengths(a, b, folded.eps))
+    # A line without a norm is the same equation with sigma = 1 and the bias inside the products.
+    flat = np.tile([1.0, 0.0, 0.0, 1.0, 0.0, 1.0], (len(a), 1))
+    return cross(p0 + folded.bias, p1 + folded.bias, np.zeros_like(folded.bias), flat)
+
+
+def _lengths(a: np.ndarray, b: np.ndarray, eps: float) -> Float[np.ndarray, "P 6"]:
+    """Describe `sigma` along each line by the numbers of `roots.Line`, a row a line."""
+    d = b - a
+    width = a.shape[1]
+    q0, qh, q2, q_end = ((x * y).sum(axis=1) / width for x, y in ((a, a), (a, d), (d, d), (b, b)))
+    if not (q0 + eps > 0).all() or not (q_end + eps > 0).all():
+        msg = "an end has no direction (all coordinates equal) and the norm's eps is 0: leave this pair out"
+        raise PolytopeError(msg)
+    nearest = np.divide(-qh, q2, out=np.zeros_like(q2), where=q2 > 0)
+    # Subtracted, q0 - qh^2 / q2 loses all digits where the line nearly meets the centre: square what is left.
+    least = ((a + nearest[:, None] * d) ** 2).sum(axis=1) / width + eps
+    return np.stack([q0 + eps, qh, q2, least, nearest, np.sqrt(q_end + eps)], axis=1)

@@ -1,0 +1,1 @@
+"""Are boundaries dense where the model's output changes."""

@@ -1,0 +1,262 @@
+"""What a test of alignment found, as frozen records that save, load and draw themselves; scores, no texts.
+
+Dots and intervals: how far crossings are denser at a pair's own peak than at other pairs' peaks.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Site
+from polytope_lm.pairs import Problem
+from polytope_lm.predictions.clusters.result import intervals, layer_axis
+from polytope_lm.statistics.estimate import Estimate
+from polytope_lm.statistics.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+FORMAT = 1
+_SHOWN = 5  # problems that a notebook spells out
+LEAST_PAIRS = 200
+PRIMARY = "crossings of all layers, per step"
+SPEED = "the residual's own speed"
+OTHER_PAIRS = "other pairs' peaks"
+SCORE = "percentile at the output's sharpest change"
+
+
+@dataclass(frozen=True)
+class AlignedProfile:
+    """How high one profile is, in its own steps, where the output changes most.
+
+    Attributes:
+        name: what was profiled: crossings of which layers per which length, or `the residual's own speed`.
+        raw: mean percentile; chance is 1/2, which is what a circular shift gives.
+        other_pairs: mean percentile at other pairs' peaks, the cross-pair null.
+        beyond_pairs: `raw - other_pairs`.
+        beyond_speed: its `beyond_pairs` minus that of the residual's own speed, on the same resamples; None
+            for the speed itself.
+
+    """
+
+    name: str
+    raw: Estimate
+    other_pairs: Estimate
+    beyond_pairs: Estimate
+    beyond_speed: Estimate | None
+
+
+@dataclass(frozen=True)
+class LayerAlignment:
+    """One layer of one model.
+
+    Attributes:
+        model: its name.
+        site: where the paths lie.
+        pairs: pairs counted: those whose output moves.
+        groups: groups that they are resampled in.
+        left_out: bad pairs, and those whose output does not move.
+        profiles: the crossings' first (the primary one first of all), then the residual's own speed.
+        sharpness: mean of `max d'(t) / d(1)`, 1 for a straight line, at most the number of steps.
+        sharp: share of pairs with sharpness above 2.
+        argmax_changes: mean number of changes of the likeliest next token.
+        missed_at_most: crossings that may be missing, over those found.
+        js_error: largest error of an interpolated distribution, JS distance.
+
+    """
+
+    model: str
+    site: Site
+    pairs: int
+    groups: int
+    left_out: int
+    profiles: tuple[AlignedProfile, ...]
+    sharpness: Estimate
+    sharp: float
+    argmax_changes: float
+    missed_at_most: float
+    js_error: float
+
+    @property
+    def layer(self) -> int:
+        """The block's index, from 0."""
+        return self.site.layer
+
+    @property
+    def primary(self) -> AlignedProfile:
+        """The profile that the verdict reads."""
+        return self.profiles[0]
+
+
+@dataclass(frozen=True, repr=False)
+class AlignmentResult:
+    """Whether boundaries are dense where the output changes, layer by layer.
+
+    Attributes:
+        settings: every choice that moves a number.
+        layers: what was found in each layer.
+        twins: the same of the model as it began, a control; empty if not asked for.
+        leads: each layer's `beyond_pairs` minus its twin's, on the same resamples.
+        verdicts: of each layer, from the primary profile alone; empty below 200 pairs.
+        versions: of the libraries that computed it.
+        command: what reproduces it.
+        problems: pairs that could not be used, by line, and why.
+
+    """
+
+    settings: Mapping[str, Any]
+    layers: tuple[LayerAlignment, ...]
+    twins: tuple[LayerAlignment, ...]
+    leads: tuple[Estimate, ...]
+    verdicts: tuple[Verdict, ...]
+    versions: Mapping[str, str]
+    command: str
+    problems: tuple[Problem, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"AlignmentResult: {self.verdict}"
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words, a sentence a layer."""
+        if not self.verdicts:
+            least = min(layer.pairs for layer in self.layers)
+            return f"No verdict: {least} pairs, and at least {LEAST_PAIRS} are needed for one."
+        return " ".join(one.sentence for one in self.verdicts)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a model, layer and profile, with every estimate and its interval."""
+        import pandas as pd  # noqa: PLC0415 - a table is wanted less often than the numbers
+
+        rows = []
+        for one in (*self.layers, *self.twins):
+            for found in one.profiles:
+                row: dict[str, Any] = {"model": one.model, "layer": one.layer, "profile": found.name}
+                for name in ("raw", "other_pairs", "beyond_pairs", "beyond_speed"):
+                    estimate = getattr(found, name)
+                    if estimate is not None:
+                        row |= {
+                            name: estimate.value,
+                            f"{name}_low": estimate.low,
+                            f"{name}_high": estimate.high,
+                        }
+                rows.append({**row, "pairs": one.pairs, "groups": one.groups})
+        return pd.DataFrame(rows)
+
+    def plot(self) -> go.Figure:
+        """Draw how far each layer's density is above other pairs', beside the speed's and the twin's."""
+        return alignment_figure(self)
+
+    def _repr_html_(self) -> str:
+        table: str = self.to_frame().to_html(index=False, float_format="{:.3f}".format, na_rep="")
+        left_out = "".join(f"<p>Left out: {escape(str(problem))}</p>" for problem in self.problems[:_SHOWN])
+        return f"<p>{escape(self.verdict)}</p>{table}{left_out}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data; `from_dict` is its inverse."""
+        return {"format": FORMAT, "prediction": "alignment", **asdict(self), "verdict": self.verdict}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AlignmentResult:
+        """Rebuild from `to_dict`'s data."""
+        return cls(
+            settings=data["settings"],
+            layers=tuple(_layer(one) for one in data["layers"]),
+            twins=tuple(_layer(one) for one in data["twins"]),
+            leads=tuple(Estimate(**one) for one in data["leads"]),
+            verdicts=tuple(Verdict.from_dict(one) for one in data["verdicts"]),
+            versions=data["versions"],
+            command=data["command"],
+            problems=tuple(Problem(**one) for one in data.get("problems", ())),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result as one JSON file and return its path."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        target.write_text(text + "\n", encoding="utf-8")
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> AlignmentResult:
+        """Read what `save` has written.
+
+        Raises:
+            PolytopeError: no such file, or it holds something else.
+
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            msg = f"{str(path)!r} is not a saved AlignmentResult ({what}); write it with .save()"
+            raise PolytopeError(msg) from error
+
+
+def _layer(data: Mapping[str, Any]) -> LayerAlignment:
+    numbers = {**data, "site": Site.from_dict(data["site"]), "sharpness": Estimate(**data["sharpness"])}
+    profiles = []
+    for one in data["profiles"]:
+        estimates = {
+            name: None if value is None else Estimate(**value)
+            for name, value in one.items()
+            if name != "name"
+        }
+        profiles.append(AlignedProfile(one["name"], **estimates))  # type: ignore[arg-type]
+    return LayerAlignment(**{**numbers, "profiles": tuple(profiles)})
+
+
+_COLOURS = {PRIMARY: "#0072B2", SPEED: "#D55E00"}
+
+
+def alignment_figure(result: AlignmentResult) -> go.Figure:
+    """Draw a row a layer, x the percentile beyond the cross-pair null with its 95 % interval.
+
+    A zero line, and a grey band for the smallest effect of interest. Open marks are the untrained model's.
+
+    Args:
+        result: what was found.
+
+    """
+    figure = go.Figure()
+    effect = float(result.settings["smallest_effect"])
+    figure.add_vrect(x0=-effect, x1=effect, fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below")
+    figure.add_vline(x=0, line_color="#555555", line_width=1)
+    sets = [(result.layers, "circle", ""), (result.twins, "circle-open", ", untrained")]
+    marks = [(name, *one) for one in sets if one[0] for name in _COLOURS]
+    for number, (name, layers, symbol, suffix) in enumerate(marks):
+        _dots(figure, name, layers, symbol, suffix, (number - (len(marks) - 1) / 2) * 0.8 / (len(marks) + 1))
+    figure.update_layout(
+        xaxis_title="percentile at the output's sharpest change, beyond other pairs' peaks",
+        yaxis=layer_axis([layer.layer for layer in result.layers]),
+        height=200 + 70 * len(result.layers),
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        title=escape(result.layers[0].model),
+    )
+    return figure
+
+
+def _dots(
+    figure: go.Figure, name: str, layers: Sequence[LayerAlignment], symbol: str, suffix: str, offset: float
+) -> None:
+    """Add one profile's marks, set apart so that their intervals do not cover each other."""
+    found = [next(p for p in layer.profiles if p.name == name).beyond_pairs for layer in layers]
+    figure.add_scatter(
+        x=[one.value for one in found],
+        y=[row + offset for row in range(len(found))],
+        error_x=intervals(found),
+        mode="markers",
+        name=name + suffix,
+        marker={"symbol": symbol, "color": _COLOURS[name], "size": 10},
+        hovertemplate="%{x:+.3f}<extra>%{fullData.name}</extra>",
+    )

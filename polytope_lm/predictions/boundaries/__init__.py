@@ -1,0 +1,1 @@
+"""Prediction 2: do boundaries lie where meaning changes."""

@@ -1,0 +1,514 @@
+"""What the test of boundaries found, as frozen records that save, load and draw themselves; no texts.
+
+A test of boundaries as words, tables and HTML.
+
+Dots and intervals: the effect of meaning on crossings, before and after what distance explains.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from polytope_lm import result as saved
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Site
+from polytope_lm.pairs import Problem
+from polytope_lm.predictions.clusters.result import OUTCOMES, intervals, layer_axis, ranges
+from polytope_lm.statistics.confounders import Effect
+from polytope_lm.statistics.estimate import Estimate
+from polytope_lm.statistics.verdict import Cell, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class BoundarySettings:
+    """Every choice that moves a number.
+
+    Attributes:
+        pairs: the pairs' source, without this machine's paths, and how they were chosen.
+        kind: code kind.
+        at: the space of the paths.
+        shape: their shape.
+        seed: of every random choice.
+        resamples: bootstrap resamples behind each interval.
+        smallest_effect: the smallest difference of interest, in AUC.
+        draws: of rate-matched hyperplanes.
+        controls: other weights that were measured too: `permuted`, `untrained`.
+        shuffles: label permutations within groups.
+
+    """
+
+    pairs: str
+    kind: str
+    at: str
+    shape: str
+    seed: int
+    resamples: int
+    smallest_effect: float
+    draws: int
+    controls: tuple[str, ...]
+    shuffles: int
+
+
+@dataclass(frozen=True)
+class WeightsControl:
+    """The primary outcome in a model with other weights, on the same pairs.
+
+    Attributes:
+        name: `permuted` or `untrained`.
+        effect: regressed AUC of its flip-backs, beyond its own covariates.
+        ahead: the real model's regressed AUC minus it.
+        raw: raw AUC of its crossings.
+
+    """
+
+    name: str
+    effect: Effect
+    ahead: Estimate
+    raw: Effect
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """The primary outcome with labels permuted within groups: what no meaning looks like in these data.
+
+    Attributes:
+        permutations: how many.
+        mean: mean regressed AUC.
+        low: 2.5th percentile.
+        high: 97.5th percentile.
+        excluded: share of permutations whose own 95 % interval excludes 0.5: near 0.05 if it is right.
+        supported: share whose interval lies beyond 0.5 + the smallest effect.
+        p: one-sided p of the real labels, (1 + permutations at or above) / (1 + permutations).
+
+    """
+
+    permutations: int
+    mean: float
+    low: float
+    high: float
+    excluded: float
+    supported: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The largest difference of a covariate between the labels, in sd: raw, matched, weighted."""
+
+    raw: float
+    matched: float
+    weighted: float
+
+
+@dataclass(frozen=True)
+class LayerBoundaries:
+    """One layer: what paths from it cross, and what that has to do with meaning.
+
+    Attributes:
+        site: where the paths lie.
+        pairs: pairs measured.
+        different: how many of them differ in meaning.
+        groups: how many groups.
+        unit: what was resampled for the verdict: `groups`, or `pairs` where there are fewer than 10 groups.
+        effects: every AUC.
+        covariates: those in use.
+        left_out: covariates without variance or equal to another one, and why.
+        inflation: variance inflation factor of crossings and each covariate among the others; None where
+            the others give it exactly.
+        correlation: of all crossings with endpoint Hamming, over pairs.
+        balance: of the covariates.
+        gain: how much crossings add to the cross-fitted AUC of a logistic regression on the covariates.
+        beyond_curvature: the regressed effect with LMN curvature among the covariates.
+        planes: regressed AUC of each draw of rate-matched hyperplanes.
+        controls: the same in models with other weights.
+        shuffled: the same with permuted labels; None if none were asked for.
+        missed_at_most: crossings that may be missing in all paths together.
+        cells: what the verdict reads.
+        verdict: what follows.
+
+    """
+
+    site: Site
+    pairs: int
+    different: int
+    groups: int
+    unit: str
+    effects: tuple[Effect, ...]
+    covariates: tuple[str, ...]
+    left_out: Mapping[str, str]
+    inflation: Mapping[str, float | None]
+    correlation: float | None
+    balance: Balance
+    gain: Estimate
+    beyond_curvature: Effect
+    planes: tuple[float, ...]
+    controls: tuple[WeightsControl, ...]
+    shuffled: Shuffled | None
+    missed_at_most: int
+    cells: tuple[Cell, ...]
+    verdict: Verdict
+
+    @property
+    def layer(self) -> int:
+        """The block's index, from 0."""
+        return self.site.layer
+
+    def effect(self, name: str, adjustment: str = "raw") -> Effect:
+        """Return one AUC.
+
+        Raises:
+            PolytopeError: there is none of that name and adjustment.
+
+        """
+        for effect in self.effects:
+            if (effect.name, effect.adjustment) == (name, adjustment):
+                return effect
+        there = ", ".join(f"{e.name} ({e.adjustment})" for e in self.effects)
+        msg = f"no effect {name!r} ({adjustment}) in layer {self.layer}; there are {there}"
+        raise PolytopeError(msg)
+
+
+@dataclass(frozen=True, repr=False)
+class BoundariesResult:
+    """Prediction 2 put to the test: do polytope boundaries follow meaning, beyond distance.
+
+    Attributes:
+        settings: every choice that moves a number.
+        layers: one record a layer.
+        problems: pairs that were left out, by line, and why.
+        provenance: model, revision, dtype, attention implementation.
+        versions: of the libraries that computed it.
+        command: what reproduces it.
+        numbers: one row a pair, layer and model: counts and distances, no text; None after `load` where the
+            table is gone.
+        timings: seconds by step; not part of the result's identity.
+
+    """
+
+    settings: BoundarySettings
+    layers: tuple[LayerBoundaries, ...]
+    problems: tuple[Problem, ...]
+    provenance: Mapping[str, Any]
+    versions: Mapping[str, str]
+    command: str
+    numbers: pd.DataFrame | None = field(default=None, compare=False)
+    timings: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdict of each layer, in the order of `layers`."""
+        return tuple(layer.verdict for layer in self.layers)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words."""
+        return summarise(self)
+
+    def layer(self, layer: int) -> LayerBoundaries:
+        """Return one layer's record.
+
+        Raises:
+            PolytopeError: this layer wasn't tested.
+
+        """
+        for found in self.layers:
+            if found.layer == layer:
+                return found
+        there = ", ".join(str(found.layer) for found in self.layers)
+        raise PolytopeError(f"layer {layer} is not in this result; layers tested: {there}")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a layer and effect, with both intervals."""
+        return to_frame(self)
+
+    def plot(self) -> go.Figure:
+        """Draw the AUC of crossings, raw, matched and regressed, and of what could explain it, by layer."""
+        return effects_figure(self)
+
+    def __repr__(self) -> str:
+        return f"<BoundariesResult: {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data without texts; `from_dict` is its inverse (but for `numbers`)."""
+        return {
+            "format": FORMAT,
+            "prediction": "boundaries",
+            "verdict": self.verdict,
+            "settings": {**asdict(self.settings), "controls": list(self.settings.controls)},
+            "layers": [_plain(layer) for layer in self.layers],
+            "problems": [asdict(problem) for problem in self.problems],
+            "provenance": dict(self.provenance),
+            "versions": dict(self.versions),
+            "command": self.command,
+            "timings": dict(self.timings),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], numbers: pd.DataFrame | None = None) -> BoundariesResult:
+        """Rebuild a result from `to_dict`'s data, and the table of numbers if it is at hand."""
+        settings = {**data["settings"], "controls": tuple(data["settings"]["controls"])}
+        return cls(
+            settings=BoundarySettings(**settings),
+            layers=tuple(_layer(each) for each in data["layers"]),
+            problems=tuple(Problem(**each) for each in data["problems"]),
+            provenance=data["provenance"],
+            versions=data["versions"],
+            command=data["command"],
+            numbers=numbers,
+            timings=data.get("timings", {}),
+        )
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `result.json` (the same bytes for the same seed, `timings` apart) and `pairs.parquet`.
+
+        Returns:
+            The path of `result.json`.
+
+        """
+        path = saved.write(Path(directory) / "result.json", self.to_dict())
+        if self.numbers is not None:
+            self.numbers.to_parquet(path.with_name("pairs.parquet"), index=False)
+        return path
+
+    @classmethod
+    def load(cls, directory: str | Path) -> BoundariesResult:
+        """Read what `save` wrote.
+
+        Raises:
+            PolytopeError: no `result.json` there, or one of another kind or format.
+
+        """
+        path = Path(directory) / "result.json"
+        marks = {"prediction": "boundaries", "format": FORMAT}
+        data = saved.read(path, marks, "a boundaries result", "run `polytope-lm test boundaries`")
+        table = path.with_name("pairs.parquet")
+        return cls.from_dict(data, pd.read_parquet(table) if table.is_file() else None)
+
+
+def _plain(layer: LayerBoundaries) -> dict[str, Any]:
+    data = asdict(layer)
+    data["verdict"]["sentence"] = layer.verdict.sentence
+    data["inflation"] = {
+        name: value if value is not None and math.isfinite(value) else None
+        for name, value in layer.inflation.items()
+    }
+    return data
+
+
+def _effect(data: Mapping[str, Any]) -> Effect:
+    return Effect(
+        **{**data, "by_group": Estimate(**data["by_group"]), "by_pair": Estimate(**data["by_pair"])}
+    )
+
+
+def _control(data: Mapping[str, Any]) -> WeightsControl:
+    return WeightsControl(
+        data["name"], _effect(data["effect"]), Estimate(**data["ahead"]), _effect(data["raw"])
+    )
+
+
+def _layer(data: Mapping[str, Any]) -> LayerBoundaries:
+    shuffled = data["shuffled"]
+    made = {
+        "site": Site.from_dict(data["site"]),
+        "effects": tuple(_effect(each) for each in data["effects"]),
+        "covariates": tuple(data["covariates"]),
+        "balance": Balance(**data["balance"]),
+        "gain": Estimate(**data["gain"]),
+        "beyond_curvature": _effect(data["beyond_curvature"]),
+        "planes": tuple(data["planes"]),
+        "controls": tuple(_control(each) for each in data["controls"]),
+        "shuffled": None if shuffled is None else Shuffled(**shuffled),
+        "cells": tuple(
+            Cell(**{**each, "difference": Estimate(**each["difference"])}) for each in data["cells"]
+        ),
+        "verdict": Verdict.from_dict(data["verdict"]),
+    }
+    return LayerBoundaries(**{**data, **made})
+
+
+HEADS = ("layer", "pairs", "groups", "crossings", "flip-backs", "matched", "beyond covariates", "verdict")
+
+
+def summarise(result: BoundariesResult) -> str:
+    """Return the verdict in one sentence: the layer's own, or which layers say what, decided by what."""
+    if len(result.layers) == 1:
+        return result.verdicts[0].sentence
+    parts = []
+    for outcome in OUTCOMES:
+        layers = [layer for layer in result.layers if layer.verdict.outcome == outcome]
+        if layers:
+            parts.append(f"{outcome} in {len(layers)} ({ranges(x.layer for x in layers)}), {_lowest(layers)}")
+    outside = sum(not verdict.premises_met for verdict in result.verdicts)
+    beyond = f", outside the paper's premises in {outside}" if outside else ""
+    pairs = max(layer.pairs for layer in result.layers)
+    premises = dict.fromkeys(verdict.premises.partition(";")[0] for verdict in result.verdicts)
+    return (
+        f"Boundaries follow meaning beyond distance: of {len(result.layers)} layers {'; '.join(parts)}. "
+        f"Flip-backs beyond all covariates and beyond rate-matched hyperplanes, {pairs:,} pairs, smallest "
+        f"effect of interest {result.settings.smallest_effect:g} AUC, Holm over layers{beyond}. "
+        f"Premises: {'; '.join(premises)}."
+    )
+
+
+def _lowest(layers: list[LayerBoundaries]) -> str:
+    worst = min(layers, key=lambda layer: layer.verdict.deciding.value)
+    found = worst.verdict.deciding
+    where = f"layer {worst.layer}: " if len(layers) > 1 else ""
+    return (
+        f"{where}{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] against "
+        f"{worst.verdict.deciding_reference}"
+    )
+
+
+def to_frame(result: BoundariesResult) -> pd.DataFrame:
+    """Return one row a layer and effect."""
+    rows = []
+    for layer in result.layers:
+        named = [(effect.name, effect) for effect in layer.effects]
+        named.append((f"{layer.beyond_curvature.name} beyond curvature", layer.beyond_curvature))
+        for control in layer.controls:
+            named += [(f"{e.name}, {control.name}", e) for e in (control.raw, control.effect)]
+        for name, effect in named:
+            row: dict[str, object] = {
+                "layer": layer.layer, "site": layer.site.key, "effect": name, "adjustment": effect.adjustment,
+                "auc": effect.by_group.value, "low": effect.by_group.low, "high": effect.by_group.high,
+                "low by pair": effect.by_pair.low, "high by pair": effect.by_pair.high,
+                "pairs": effect.pairs, "unit": layer.unit, "verdict": layer.verdict.outcome,
+            }  # fmt: skip
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def overview_rows(result: BoundariesResult) -> list[tuple[str, ...]]:
+    """Return one row of texts a layer, under `HEADS`."""
+    rows = []
+    for layer in result.layers:
+        shown = [layer.effect(name) for name in ("crossings", "flip-backs")]
+        matched = [e for e in layer.effects if (e.name, e.adjustment) == ("flip-backs", "matched")]
+        beyond = layer.effect("flip-backs", "regressed")
+        rows.append((
+            str(layer.layer), f"{layer.pairs:,}", f"{layer.groups:,}", *(str(e.by_group) for e in shown),
+            str(matched[0].by_group) if matched else "no match", str(beyond.by_group), layer.verdict.outcome,
+        ))  # fmt: skip
+    return rows
+
+
+def notes(layer: LayerBoundaries) -> list[str]:
+    """Return what a reader needs beside the table: variance inflation, curvature, and each control."""
+    factors = ", ".join(
+        f"{name} {'infinite' if value is None else format(value, '.1f')}"
+        for name, value in layer.inflation.items()
+    )
+    same = "" if layer.correlation is None else f"; crossings ~ endpoint Hamming r = {layer.correlation:.3f}"
+    sizes = layer.balance
+    found = [f"variance inflation: {factors}{same}"]
+    found.append(
+        f"largest difference of a covariate, sd: {sizes.raw:.2f} raw, {sizes.matched:.2f} matched, "
+        f"{sizes.weighted:.2f} weighted"
+    )
+    found.append(f"beyond covariates and LMN curvature: {layer.beyond_curvature.by_group}")
+    found.append(f"added to the covariates' own AUC: {layer.gain}")
+    if layer.planes:
+        draws = ", ".join(f"{value:.3f}" for value in layer.planes)
+        found.append(f"rate-matched hyperplanes, beyond covariates: {draws}")
+    found += [
+        f"weights {each.name}, beyond covariates: {each.effect.by_group}; the model is ahead by {each.ahead}"
+        for each in layer.controls
+    ]
+    if layer.shuffled is not None:
+        s = layer.shuffled
+        found.append(
+            f"labels permuted {s.permutations} times: {s.mean:.3f} [{s.low:.3f}, {s.high:.3f}], "
+            f"{s.excluded:.0%} of intervals exclude 0.5; p of the real labels {s.p:.3f}"
+        )
+    return [f"layer {layer.layer}, {text}" for text in found]
+
+
+def to_html(result: BoundariesResult) -> str:
+    """Return the verdict and a table for a notebook, everything escaped."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in HEADS)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in overview_rows(result)
+    )
+    more = "".join(f"<li>{escape(text)}</li>" for layer in result.layers for text in notes(layer))
+    left_out = ""
+    if result.problems:
+        first = escape(str(result.problems[0]))
+        left_out = f"<p>{len(result.problems)} pairs left out; {first}</p>"
+    return (
+        f"<p><b>{escape(result.verdict)}</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        f"</table><p>AUC of different against same meaning, 95 % intervals.</p><ul>{more}</ul>{left_out}"
+    )
+
+
+_SHOWN = (
+    ("crossings", "raw", "#999999", "circle-open"),
+    ("cosine distance in h", "raw", "#E69F00", "x"),
+    ("flip-backs", "raw", "#56B4E9", "diamond-open"),
+    ("flip-backs", "matched", "#009E73", "diamond"),
+    ("flip-backs", "regressed", "#0072B2", "square"),
+)
+_CONTROLS = {"permuted": "#D55E00", "untrained": "#CC79A7"}
+
+
+def effects_figure(result: BoundariesResult) -> go.Figure:
+    """Return the figure: rows are layers, x is the AUC of different against same meaning.
+
+    A line at 0.5 and a grey band for the smallest effect of interest. The square is the verdict's: flip-backs
+    beyond all covariates.
+    """
+    figure = go.Figure()
+    effect = result.settings.smallest_effect
+    figure.add_vrect(
+        x0=0.5 - effect, x1=0.5 + effect, fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below"
+    )
+    figure.add_vline(x=0.5, line_color="#555555", line_width=1)
+    series = [
+        (f"{name}, {how}", colour, symbol, [_find(layer.effects, name, how) for layer in result.layers])
+        for name, how, colour, symbol in _SHOWN
+    ]
+    for name in result.settings.controls:
+        found = [next((c.effect for c in layer.controls if c.name == name), None) for layer in result.layers]
+        series.append((f"flip-backs, regressed, {name}", _CONTROLS[name], "square-open", found))
+    for i, (label, colour, symbol, effects) in enumerate(series):
+        offset = (i - (len(series) - 1) / 2) * 0.8 / (len(series) + 1)
+        there = [(row, e.by_group) for row, e in enumerate(effects) if e is not None]
+        figure.add_scatter(
+            x=[e.value for _, e in there],
+            y=[row + offset for row, _ in there],
+            error_x=intervals([estimate for _, estimate in there]),
+            mode="markers",
+            name=label,
+            marker={"symbol": symbol, "color": colour, "size": 10},
+            hovertemplate="%{x:.3f}<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+    figure.update_layout(
+        xaxis_title="AUC of different against same meaning",
+        yaxis=layer_axis([layer.layer for layer in result.layers]),
+        template="plotly_white",
+        legend={"orientation": "h", "y": 1.12},
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+    )
+    return figure
+
+
+def _find(effects: tuple[Effect, ...], name: str, how: str) -> Effect | None:
+    return next((e for e in effects if (e.name, e.adjustment) == (name, how)), None)

@@ -1,0 +1,1 @@
+"""How often is a test wrong on a user's own codes."""

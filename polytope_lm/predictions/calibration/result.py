@@ -1,0 +1,208 @@
+"""What a calibration found: rates with their binomial intervals, as frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from polytope_lm import result as saved
+from polytope_lm.statistics.nulls import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 1
+FILE = "calibration.json"
+
+MOST_SUPPORTED = 0.025
+"""A test of one-sided level 2.5 % may say *supported* in at most this share of null runs."""
+
+TWO_SIDED = (0.03, 0.07)
+"""Share of null runs whose 95 % interval may exclude 0, for 1,000 runs."""
+
+
+@dataclass(frozen=True)
+class CellRate:
+    """One of the four differences that the verdict reads.
+
+    Attributes:
+        score: AMI or strict neighbour agreement.
+        reference: what the code is compared with.
+        mean: the mean difference over the runs; 0 in truth where nothing is left.
+        excludes_zero: how often the two-sided 95 % interval left out 0.
+
+    """
+
+    score: str
+    reference: str
+    mean: float
+    excludes_zero: Rate
+
+
+@dataclass(frozen=True)
+class LayerCalibration:
+    """One layer's rates.
+
+    Attributes:
+        layer: the block's index.
+        site: the site's key.
+        supported: how often the verdict was *supported*, the layer alone.
+        refuted: how often it was *refuted*.
+        cells: the four differences.
+
+    """
+
+    layer: int
+    site: str
+    supported: Rate
+    refuted: Rate
+    cells: tuple[CellRate, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class CalibrationResult:
+    """How often prediction 1's test is wrong on one set of codes, labels exchanged.
+
+    Attributes:
+        label: the label that was exchanged.
+        exchange: how (see `calibration`).
+        runs: exchanges.
+        k: clusters.
+        neighbours: neighbours counted.
+        draws: of rate-matched SimHash.
+        seed: of every random choice.
+        resamples: halves of the documents.
+        smallest_effect: the smallest difference of interest.
+        tokens: tokens compared.
+        documents: documents that they come from.
+        layers: rates of each layer.
+        provenance: of the codes.
+
+    """
+
+    label: str
+    exchange: str
+    runs: int
+    k: int
+    neighbours: int
+    draws: int
+    seed: int
+    resamples: int
+    smallest_effect: float
+    tokens: int
+    documents: int
+    layers: tuple[LayerCalibration, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """One sentence: the highest rate of *supported*, and of intervals that exclude 0."""
+        worst = max(self.layers, key=lambda layer: layer.supported.value)
+        widest = max((cell for layer in self.layers for cell in layer.cells), key=_excluding)
+        return (
+            f"Labels {self.label!r} exchanged {self.exchange} {self.runs} times: supported in "
+            f"{worst.supported} (layer {worst.layer}, the most; at most {MOST_SUPPORTED:.1%} is right for a "
+            f"null); intervals exclude 0 in at most {widest.excludes_zero} ({widest.score} against "
+            f"{widest.reference}; 5 % is right for a null). {self.tokens:,} tokens of {self.documents:,} "
+            f"documents, k = {self.k}."
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a layer and rate: events, runs, value, low, high."""
+        rows = []
+        for layer in self.layers:
+            rates: list[tuple[str, Rate, float | None]]
+            rates = [("supported", layer.supported, None), ("refuted", layer.refuted, None)]
+            rates += [
+                (f"{cell.score} against {cell.reference}: interval excludes 0", cell.excludes_zero, cell.mean)
+                for cell in layer.cells
+            ]
+            rows += [
+                {
+                    "layer": layer.layer,
+                    "site": layer.site,
+                    "rate": name,
+                    "events": rate.events,
+                    "runs": rate.runs,
+                    "value": rate.value,
+                    "low": rate.low,
+                    "high": rate.high,
+                    "mean difference": mean,
+                }
+                for name, rate, mean in rates
+            ]
+        return pd.DataFrame(rows)
+
+    def plot(self) -> go.Figure:
+        """Draw each rate with its interval by layer, and the band where two-sided rates should lie."""
+        figure = go.Figure()
+        figure.add_hrect(*TWO_SIDED, fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below")
+        figure.add_hline(MOST_SUPPORTED, line_color="#555555", line_dash="dash", line_width=1)
+        for name, rows in self.to_frame().groupby("rate", sort=False):
+            figure.add_scatter(
+                x=rows["layer"],
+                y=rows["value"],
+                mode="markers",
+                name=str(name).replace("<", "&lt;"),
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": rows["high"] - rows["value"],
+                    "arrayminus": rows["value"] - rows["low"],
+                },
+            )
+        figure.update_layout(
+            xaxis_title="layer", yaxis_title="share of runs", yaxis_tickformat=".0%", template="plotly_white"
+        )
+        return figure
+
+    def __repr__(self) -> str:
+        return f"<CalibrationResult: {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        table = self.to_frame().to_html(escape=True, index=False, float_format="{:.3f}".format)
+        return f"<p><b>{escape(self.summary)}</b></p>{table}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data; `from_dict` is its inverse."""
+        return {"format": FORMAT, "result": "calibration", **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CalibrationResult:
+        """Rebuild a result from `to_dict`'s data."""
+        plain = {name: value for name, value in data.items() if name not in {"format", "result"}}
+        return cls(**{**plain, "layers": tuple(_layer(each) for each in plain["layers"])})
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `calibration.json`, the same bytes for the same seed, and return its path."""
+        return saved.write(Path(directory) / FILE, self.to_dict())
+
+    @classmethod
+    def load(cls, directory: str | Path) -> CalibrationResult:
+        """Read what `save` wrote.
+
+        Raises:
+            PolytopeError: no such file there, or one of another kind or format.
+
+        """
+        marks = {"result": "calibration", "format": FORMAT}
+        cure = "run plm.calibrate and save what it returns"
+        data = saved.read(Path(directory) / FILE, marks, "a calibration", cure)
+        return cls.from_dict(data)
+
+
+def _excluding(cell: CellRate) -> float:
+    return cell.excludes_zero.value
+
+
+def _layer(data: Mapping[str, Any]) -> LayerCalibration:
+    cells = tuple(
+        CellRate(**{**cell, "excludes_zero": Rate(**cell["excludes_zero"])}) for cell in data["cells"]
+    )
+    rates = {name: Rate(**data[name]) for name in ("supported", "refuted")}
+    return LayerCalibration(data["layer"], data["site"], **rates, cells=cells)

@@ -1,0 +1,271 @@
+"""How often would this test be wrong on *your* codes: the same test on the same codes, labels exchanged.
+
+Each run gives the tokens other labels, so that no difference between representations is left in truth, and
+puts prediction 1 to the test. *Supported* is then a false positive: at most 2.5 % of runs may say so. A
+two-sided 95 % interval should exclude 0 in 5 %.
+
+Two ways to exchange labels:
+
+- *between documents* (the default): each document takes the labels of another one. Labels stay as alike
+  within a document as they were and know nothing of the codes, so every difference is 0: a true null.
+- *within word and document*: the labels of one word in one document are permuted. What words and documents
+  tell of a label stays, so a difference may remain, rightly, wherever a representation tells words or
+  documents better apart. How often it is *supported* is not a false-positive rate, but a bound on what the
+  token in its context adds.
+
+Distances, clusters and neighbours know no label: they are found once a layer, and only scored again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from polytope_lm.controls.labels import labels_of_other_documents, permuted_labels
+from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.calibration.result import CalibrationResult, CellRate, LayerCalibration
+from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, clusters_for, layers_of
+from polytope_lm.predictions.clusters.scoring import Task, compare, laid_out, scored
+from polytope_lm.predictions.names import AGREEMENT, AMI, REFERENCES
+from polytope_lm.progress import teller
+from polytope_lm.representations import binary as code
+from polytope_lm.representations import controls as simhash
+from polytope_lm.representations.arrays import LayerArrays
+from polytope_lm.representations.directions import COSINES
+from polytope_lm.representations.registry import get
+from polytope_lm.seeds import HALVES, PERMUTED_LABELS, PICKS, derived
+from polytope_lm.statistics.estimate import half_samples
+from polytope_lm.statistics.nulls import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jaxtyping import Int
+
+    from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.models.sites import Site
+    from polytope_lm.predictions.clusters.result import LayerComparison
+    from polytope_lm.predictions.clusters.sampling import Sample
+    from polytope_lm.predictions.clusters.scoring import Layout
+    from polytope_lm.representations.registry import Representation
+    from polytope_lm.statistics.estimate import Estimate
+
+Exchange = Literal["between documents", "within word and document"]
+
+NEIGHBOURS = 10
+CELLS = tuple((score, reference) for score in (AMI, AGREEMENT) for reference in REFERENCES)
+"""What the verdict reads."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of the test.
+
+    Attributes:
+        outcome: the verdict of the layer alone, before any correction over layers.
+        differences: code minus reference, in the order of `CELLS`.
+
+    """
+
+    outcome: str
+    differences: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One layer's codes with everything found that knows no label.
+
+    Attributes:
+        arrays: the layer's arrays.
+        task: tokens, halves, k and seed.
+        layouts: clusters and neighbours of each representation.
+
+    """
+
+    arrays: LayerArrays
+    task: Task
+    layouts: Mapping[str, list[Layout]]
+
+
+def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
+    codes: TokenCodes,
+    layer: int | Sequence[int] | None = None,
+    label: str = "upos",
+    *,
+    exchange: Exchange = "between documents",
+    runs: int = 200,
+    k: int | None = None,
+    tokens: int = 6000,
+    draws: int = simhash.SIMHASH_DRAWS,
+    seed: int = 0,
+    resamples: int = 200,
+    smallest_effect: float = 0.01,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> CalibrationResult:
+    """Return how often `plm.predictions.clusters` is wrong on these codes, layer by layer.
+
+    Args:
+        codes: codes in memory or a store, captured with `keep=("u", "h")`.
+        layer: one layer, several, or all (None).
+        label: the label that is exchanged.
+        exchange: `between documents`, a true null, or `within word and document` (see above).
+        runs: how often the labels are exchanged.
+        k: clusters; by default 100, or n/60 below 6,000 tokens.
+        tokens: compare at most this many, sampled by seed.
+        draws: of rate-matched SimHash.
+        seed: of every random choice.
+        resamples: halves of the documents behind each interval.
+        smallest_effect: the smallest difference of interest.
+        progress: told `(done, total, what)` before each run.
+
+    Raises:
+        PolytopeError: no run, an unknown exchange, or what `plm.predictions.clusters` refuses.
+
+    """
+    _check(runs, exchange)
+    sample = choose(codes, label, tokens=tokens, seed=seed)
+    check_neighbours(codes, sample, label, NEIGHBOURS)
+    layers, task = layers_of(codes, layer), make_task(sample, k, seed, resamples)
+    found, tell = [], teller(progress, len(layers) * runs)
+    for index in layers:
+        bench = set_up(codes, index, task, representations(draws))
+        found.append(_rated(codes.site(index), _trials(bench, exchange, runs, smallest_effect, tell)))
+    return CalibrationResult(
+        label=label,
+        exchange=exchange,
+        runs=runs,
+        k=task.k,
+        neighbours=NEIGHBOURS,
+        draws=draws,
+        seed=seed,
+        resamples=resamples,
+        smallest_effect=smallest_effect,
+        tokens=sample.summary.tokens,
+        documents=sample.summary.documents,
+        layers=tuple(found),
+        provenance=dict(codes.provenance),
+    )
+
+
+def _check(runs: int, exchange: str) -> None:
+    if runs < 1:
+        raise PolytopeError(f"runs = {runs} gives no rate; at least 1 is needed, 200 is the default")
+    if exchange not in get_args(Exchange):
+        there = " or ".join(repr(each) for each in get_args(Exchange))
+        raise PolytopeError(f"no exchange of labels {exchange!r}; choose {there}")
+
+
+def representations(draws: int) -> tuple[Representation, ...]:
+    """Return those that the verdict reads: code, both cosines, and `draws` draws of rate-matched SimHash.
+
+    Raises:
+        PolytopeError: no draw.
+
+    """
+    if draws < 1:
+        raise PolytopeError(
+            f"draws = {draws} of SimHash; at least 1 is needed, {simhash.SIMHASH_DRAWS} is usual"
+        )
+    return (*(get(name) for name in (code.CODE, *COSINES)), replace(get(simhash.SIMHASH), draws=draws))
+
+
+def make_task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
+    """Return what all representations of one run share.
+
+    Raises:
+        PolytopeError: k that is no number of clusters, too few documents or resamples.
+
+    """
+    n, documents = sample.summary.tokens, sample.summary.documents
+    k = clusters_for(n) if k is None else k
+    if not 2 <= k < n:
+        raise PolytopeError(
+            f"k = {k} clusters of {n} tokens; k must be at least 2 and below the number of tokens"
+        )
+    halves = half_samples(documents, resamples, seed=derived(seed, HALVES))
+    picks = np.random.default_rng(derived(seed, PICKS)).random(resamples)
+    return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
+
+
+def set_up(codes: TokenCodes, layer: int, task: Task, chosen: Sequence[Representation]) -> Bench:
+    """Find one layer's clusters and neighbours.
+
+    Raises:
+        PolytopeError: no such layer, or activations that were not kept.
+
+    """
+    arrays = LayerArrays(codes, layer, task.sample.rows)
+    return Bench(arrays, task, {each.name: laid_out(each, arrays, task, _no_clock) for each in chosen})
+
+
+def _trials(
+    bench: Bench, exchange: Exchange, runs: int, smallest_effect: float, tell: Callable[[str], None]
+) -> list[Trial]:
+    """Put prediction 1 to the test with the labels exchanged in `runs` ways."""
+    sample, seed, found = bench.task.sample, bench.task.seed, []
+    for run in range(runs):
+        tell(f"layer {bench.arrays.site.layer}: labels exchanged")
+        labels = exchanged(sample, exchange, derived(seed, PERMUTED_LABELS, run))
+        found.append(trial(bench, labels, smallest_effect, derived(seed, HALVES, run + 1)))
+    return found
+
+
+def trial(bench: Bench, labels: Int[np.ndarray, " n"], smallest_effect: float, seed: int) -> Trial:
+    """Put prediction 1 to the test with these labels and with halves of their own.
+
+    Args:
+        bench: one layer.
+        labels: label id of each token.
+        smallest_effect: the smallest difference of interest.
+        seed: of the halves and of the draw that each pair of them sees.
+
+    """
+    sample = replace(bench.task.sample, labels=labels)
+    new = make_task(sample, bench.task.k, seed, len(bench.task.picks))
+    # What is scored against token identity has the bench's halves; no verdict reads it.
+    measured = {}
+    for name, layouts in bench.layouts.items():
+        about = replace(get(name), draws=len(layouts))
+        measured[name] = scored(about, layouts, new, _no_clock)
+    return trial_of(compare(bench.arrays.site, new.k, measured, sample.summary.documents, smallest_effect))
+
+
+def trial_of(comparison: LayerComparison) -> Trial:
+    """Return what counts of a comparison."""
+    found = [comparison.difference(code.CODE, reference, score).estimate for score, reference in CELLS]
+    return Trial(comparison.verdict.outcome, tuple(found))
+
+
+def exchanged(sample: Sample, exchange: Exchange, seed: int) -> Int[np.ndarray, " n"]:
+    """Return the sample's labels, exchanged."""
+    if exchange == "between documents":
+        return labels_of_other_documents(sample.labels, sample.documents, seed=seed)
+    found = permuted_labels(sample.labels, sample.groups[:, 1], sample.documents, seed=seed)
+    return found.values.astype(np.int32)
+
+
+def rate_of(trials: Sequence[Trial], outcome: str) -> Rate:
+    """Return how often the verdict was this one."""
+    return Rate.of(sum(each.outcome == outcome for each in trials), len(trials))
+
+
+def _rated(site: Site, trials: Sequence[Trial]) -> LayerCalibration:
+    rates = {name: rate_of(trials, name) for name in ("supported", "refuted")}
+    return LayerCalibration(site.layer, site.key, **rates, cells=cell_rates(trials))
+
+
+def cell_rates(trials: Sequence[Trial]) -> tuple[CellRate, ...]:
+    """Return how often each two-sided interval excluded 0."""
+    out = []
+    for i, (score, reference) in enumerate(CELLS):
+        found = [each.differences[i] for each in trials]
+        away = sum(not each.low <= 0 <= each.high for each in found)
+        mean = float(np.mean([each.value for each in found]))
+        out.append(CellRate(score, reference, mean, Rate.of(away, len(found))))
+    return tuple(out)
+
+
+def _no_clock(step: str, seconds: float) -> None:
+    del step, seconds

@@ -1,0 +1,1 @@
+"""Prediction 1: are regions named by codes more monosemantic than directions."""

@@ -1,0 +1,369 @@
+"""What words alone would score: two controls that need no other representation of the tokens.
+
+- *Labels permuted* among tokens of the same word in the same document: the code's own clusters against labels
+  that know word and document but not the token in its context. Drawn several times.
+- *Token identity*: each token takes the commonest label that its token has in *other* documents (the
+  commonest label of all where it occurs in no other): the AMI that a lexicon reaches without any model. A
+  lexicon makes no difference between strict neighbours, which are all other tokens, so they are drawn at
+  random among those allowed: its agreement is the chance level of that score.
+
+What learning adds to architecture: the same comparison in the model with permuted weights, or untrained.
+
+The controls are read at the compared tokens, with the capture's own settings. Their activations are held for
+as many layers at a time as fit `BYTES_AT_ONCE`, so the model is read once for each such block of layers.
+
+One layer: every representation and control, scored against every label.
+
+A representation's clusters and neighbours know no label, so several labels of the same tokens cost little
+more than one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polytope_lm.codes.codes import Codes
+from polytope_lm.controls import weights
+from polytope_lm.controls.labels import permuted_labels
+from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.clusters.scoring import DEPTH, Layout, laid_out, scored, scores_of, summed_up
+from polytope_lm.representations import binary as code
+from polytope_lm.representations import binary as standardised
+from polytope_lm.representations import controls as simhash
+from polytope_lm.representations import directions as cosine
+from polytope_lm.representations.arrays import LayerArrays
+from polytope_lm.representations.registry import get
+from polytope_lm.seeds import PERMUTED_LABELS, TIES, WEIGHTS, derived
+from polytope_lm.statistics.agreement import resampled_ami
+from polytope_lm.statistics.neighbours import strict_neighbours
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jaxtyping import Int
+
+    from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.models.loading import Model
+    from polytope_lm.predictions.clusters.sampling import Sample
+    from polytope_lm.predictions.clusters.scoring import Measured, Task
+    from polytope_lm.representations.registry import Representation
+
+LABELS_PERMUTED = "code, labels permuted in word and document"
+TOKEN_IDENTITY = "token identity"  # noqa: S105 -- a token of text, no secret
+NULLS = (LABELS_PERMUTED, TOKEN_IDENTITY)
+DRAWS = 5
+
+_WORD, _DOCUMENT = 1, 3
+"""Columns of `Sample.groups`."""
+
+
+def labels_permuted(code: Layout, task: Task) -> Measured:
+    """Score the code's clusters against labels permuted among the tokens that share word and document.
+
+    Args:
+        code: what the code did with the tokens.
+        task: its labels are permuted.
+
+    Raises:
+        PolytopeError: no label can move.
+
+    """
+    sample = task.sample
+    within = sample.groups[:, _WORD], sample.groups[:, _DOCUMENT]
+    drawn = [
+        permuted_labels(sample.labels, *within, seed=derived(task.seed, PERMUTED_LABELS, number))
+        for number in range(DRAWS)
+    ]
+    if drawn[0].movable == 0:
+        msg = "no label can move: tokens of one word in one document all have the same; choose another label"
+        raise PolytopeError(msg)
+    draws = np.stack([scores_of(code, task, each.values) for each in drawn])
+    isolates = (
+        f"the null of these very data: {drawn[0].movable:,} of {len(sample.labels):,} labels could move, the "
+        "others are alike within word and document"
+    )
+    return summed_up((LABELS_PERMUTED, "control", isolates), code, draws, task)
+
+
+def token_identity(task: Task) -> Measured:
+    """Score what the token alone says: its commonest label elsewhere, and neighbours drawn at random.
+
+    Args:
+        task: tokens, labels and halves.
+
+    """
+    sample = task.sample
+    n = len(sample.labels)
+    at_random = np.random.default_rng(derived(task.seed, TIES)).random((n, n), dtype=np.float32)
+    near = strict_neighbours(at_random, sample.groups, DEPTH * task.neighbours)
+    shown = near[:, : task.neighbours]
+    away = np.where(shown < 0, np.nan, 1).astype(np.float32)
+    guesses = majority_elsewhere(sample)
+    lexical = resampled_ami(sample.token, guesses, task.with_whole)
+    layout = Layout(guesses, near, away, lexical, "same token or not")
+    isolates = "the lexicon alone: each token's commonest label in other documents, neighbours at random"
+    draws = scores_of(layout, task, sample.labels)[None]
+    return summed_up((TOKEN_IDENTITY, "control", isolates), layout, draws, task)
+
+
+def majority_elsewhere(sample: Sample) -> Int[np.ndarray, " n"]:
+    """Return each token's commonest label in other documents, the commonest of all where there is none.
+
+    Ties go to the label that is commoner in the whole sample.
+
+    Args:
+        sample: tokens, labels, documents.
+
+    """
+    common = np.bincount(sample.labels)
+    order = np.argsort(-common, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    here = rank[sample.labels]  # label 0 is the commonest, so that argmax breaks ties as it should
+    token = np.unique(sample.token, return_inverse=True)[1]
+    pair = np.unique(np.stack([token, sample.documents]), axis=1, return_inverse=True)[1].ravel()
+    everywhere = np.zeros((token.max() + 1, len(common)), dtype=np.int64)
+    inside = np.zeros((pair.max() + 1, len(common)), dtype=np.int64)
+    np.add.at(everywhere, (token, here), 1)
+    np.add.at(inside, (pair, here), 1)
+    guesses: Int[np.ndarray, " n"] = order[(everywhere[token] - inside[pair]).argmax(axis=1)]
+    return guesses.astype(np.int32)
+
+
+MAKERS: dict[str, tuple[Callable[..., Model], str, str]] = {
+    "permuted": (
+        weights.permuted,
+        "weights permuted",
+        "learning: every matrix keeps its entries, in another order",
+    ),
+    "untrained": (
+        weights.untrained,
+        "untrained",
+        "learning (weakly): the configuration, initialised anew",
+    ),
+}
+"""How to make each control of the weights, what its rows are called, what it isolates."""
+
+SHOWN = (code.CODE, *cosine.COSINES, simhash.SIMHASH)
+"""What is measured in each."""
+
+BYTES_AT_ONCE = 2**29
+KEEP = ("u", "h")
+
+
+def row_name(representation: str, control: str) -> str:
+    """Return what a result calls one representation of a control, such as `code, weights permuted`."""
+    return f"{representation}, {MAKERS[control][1]}"
+
+
+class Controls:
+    """The model with other weights, read at the compared tokens when a layer is first asked for.
+
+    Args:
+        codes: the real model's.
+        rows: the compared tokens.
+        layers: layers that will be asked for, in that order.
+        names: of `MAKERS`.
+        model: the real model; by default the one that the codes know.
+        seed: the user's.
+
+    Raises:
+        PolytopeError: an unknown name; no model at hand, or another one than that of the codes.
+
+    """
+
+    def __init__(
+        self,
+        codes: TokenCodes,
+        rows: Int[np.ndarray, " n"],
+        layers: Sequence[int],
+        names: Sequence[str],
+        model: Model | None,
+        seed: int,
+    ) -> None:
+        for name in names:
+            if name not in MAKERS:
+                msg = f"no control of the weights {name!r}; there are {', '.join(map(repr, MAKERS))}"
+                raise PolytopeError(msg)
+        self.names = tuple(names)
+        self._model = _model(codes, model) if names else None
+        self._codes, self._rows, self._layers, self._seed = codes, rows, tuple(layers), seed
+        self._read: dict[str, Codes] = {}
+
+    def arrays(self, name: str, layer: int) -> LayerArrays:
+        """Return one control's arrays of one layer at the compared tokens.
+
+        Raises:
+            PolytopeError: the model can not be made into that control, or reads other tokens.
+
+        """
+        if name not in self._read or layer not in self._read[name].layers:
+            self._read.pop(name, None)  # the block before, so that two are never held
+            self._read[name] = self._captured(name, self._block(layer))
+        read = self._read[name]
+        return LayerArrays(read, layer, np.arange(len(read)))
+
+    def _block(self, layer: int) -> tuple[int, ...]:
+        """Return the layers to read at once: this one and as many of those after it as fit."""
+        start, used = self._layers.index(layer), 0
+        for end in range(start, len(self._layers)):
+            site = self._codes.site(self._layers[end])
+            used += len(self._rows) * 4 * (site.width + site.d_model)
+            if end > start and used > BYTES_AT_ONCE:
+                return self._layers[start:end]
+        return self._layers[start:]
+
+    def _captured(self, name: str, layers: Sequence[int]) -> Codes:
+        if self._model is None:
+            raise PolytopeError(f"{name!r} was not asked for; name it in weights=")
+        codes = self._codes
+        wanted = Codes(
+            sites=tuple(codes.site(layer) for layer in layers),
+            table=codes.tokens.iloc[self._rows].reset_index(drop=True),
+            arrays={},
+            ids=codes.ids,
+            texts=codes.texts,
+            kept=KEEP,
+            provenance=codes.provenance,
+        )
+        made = MAKERS[name][0](self._model, derived(self._seed, WEIGHTS, list(MAKERS).index(name)))
+        return replace(weights.recaptured(wanted, made), model=None)  # its weights may go
+
+
+def _model(codes: TokenCodes, model: Model | None) -> Model:
+    """Return the real model: the one given, or the one that the codes still know."""
+    found = model if model is not None else codes.model
+    if found is None:
+        msg = (
+            "permuted and untrained weights need the model, which these codes do not have at hand; give "
+            "model=plm.load(...), or on the command line --model NAME"
+        )
+        raise PolytopeError(msg)
+    was = codes.provenance.get("revision")
+    if was is not None and found.revision != was:
+        msg = (
+            f"these codes are of {codes.provenance['model']}, revision {was}; {found.name} is revision "
+            f"{found.revision}: give the same model"
+        )
+        raise PolytopeError(msg)
+    return found
+
+
+BUILT_IN = (code.CODE, standardised.STANDARDISED, *cosine.COSINES, simhash.SIMHASH)
+"""What the verdict reads, and the rate-standardised code: measured always."""
+
+
+@dataclass(frozen=True)
+class Menu:
+    """What is measured in each layer.
+
+    Attributes:
+        representations: the built-in ones first.
+        nulls: of `nulls.NULLS`.
+        controls: the model with other weights; one without names measures none.
+        unavailable: rows that can be had in no layer, with the reason.
+
+    """
+
+    representations: tuple[Representation, ...]
+    nulls: tuple[str, ...]
+    controls: Controls
+    unavailable: Mapping[str, str]
+
+    @property
+    def steps(self) -> int:
+        """How many rows there will be."""
+        return len(self.representations) + len(self.nulls) + len(self.controls.names) * len(SHOWN)
+
+
+class LayerScores:
+    """One layer's rows, label by label, as they come in.
+
+    Args:
+        tasks: what is shared by all representations, by label; the same tokens, halves and k in each.
+        clock: told the seconds of each step.
+        tell: told `(step, what)` before each row.
+
+    Attributes:
+        measured: by label, then by row.
+        left_out: by label, then by row: the reason.
+
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        clock: Callable[[str, float], None],
+        tell: Callable[[int, str], None],
+    ) -> None:
+        self.measured: dict[str, dict[str, Measured]] = {label: {} for label in tasks}
+        self.left_out: dict[str, dict[str, str]] = {label: {} for label in tasks}
+        self._tasks, self._clock, self._tell = tasks, clock, tell
+        self._step = 0
+
+    def run(self, menu: Menu, arrays: LayerArrays) -> None:
+        """Measure what can be measured; what can't says why, but the built-in representations raise."""
+        first: list[Layout] = []
+        for representation in menu.representations:
+            found = self._add(representation, arrays, must=representation.name in BUILT_IN)
+            first = first or found
+        for name in menu.nulls:
+            self._null(name, first[0])
+        for control in menu.controls.names:
+            self._control(menu.controls, control, arrays.site.layer)
+        for reasons in self.left_out.values():
+            reasons.update(menu.unavailable)
+
+    def _add(self, representation: Representation, arrays: LayerArrays, *, must: bool) -> list[Layout]:
+        self._next(representation.name)
+        try:
+            layouts = laid_out(representation, arrays, next(iter(self._tasks.values())), self._clock)
+            for label, task in self._tasks.items():
+                self.measured[label][representation.name] = scored(representation, layouts, task, self._clock)
+        except PolytopeError as error:
+            if must:
+                raise
+            self._leave_out(representation.name, error)
+            return []
+        return layouts
+
+    def _null(self, name: str, code_layout: Layout) -> None:
+        self._next(name)
+        for label, task in self._tasks.items():
+            try:
+                self.measured[label][name] = (
+                    token_identity(task) if name == TOKEN_IDENTITY else labels_permuted(code_layout, task)
+                )
+            except PolytopeError as error:
+                self.left_out[label][name] = str(error)
+
+    def _control(self, controls: Controls, control: str, layer: int) -> None:
+        names = {name: row_name(name, control) for name in SHOWN}
+        try:
+            arrays = controls.arrays(control, layer)
+        except PolytopeError as error:
+            for name in names.values():
+                self._next(name)
+                self._leave_out(name, error)
+            return
+        for name, shown in names.items():
+            as_control = replace(get(name), name=shown, role="control", isolates=MAKERS[control][2])
+            self._add(as_control, arrays, must=False)
+
+    def _next(self, what: str) -> None:
+        self._tell(self._step, what)
+        self._step += 1
+
+    def _leave_out(self, name: str, error: PolytopeError) -> None:
+        for label in self._tasks:
+            self.measured[label].pop(name, None)
+            self.left_out[label][name] = str(error)
+
+
+def beside_code(measured: Mapping[str, Measured]) -> tuple[str, ...]:
+    """Return the controls over which the code's lead is shown: other weights, other labels, the lexicon."""
+    wanted = (*(row_name(code.CODE, control) for control in MAKERS), LABELS_PERMUTED, TOKEN_IDENTITY)
+    return tuple(name for name in wanted if name in measured)

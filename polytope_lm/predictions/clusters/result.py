@@ -1,0 +1,691 @@
+"""Plain records of a comparison: scores, differences, one layer, the settings; and back from JSON.
+
+Numbers are plain floats and every one travels with its interval and its n.
+
+The verdict over several layers in one sentence, readable at thirty of them.
+
+Dots and intervals: how far each representation is ahead of the better cosine, layer by layer.
+
+A comparison's result as words, tables and HTML.
+
+What a comparison of clusterings found, as frozen records that save, load and draw themselves.
+
+Numbers are plain floats and every one travels with its interval and its n; token texts are kept apart from
+the numbers, in `ClustersResult.tokens`, so that `result.json` never holds a corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from polytope_lm import result as saved
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Site
+from polytope_lm.predictions.clusters.sampling import SampleSummary
+from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, REFERENCES, SCORES, SIMHASH
+from polytope_lm.statistics.estimate import Estimate
+from polytope_lm.statistics.neighbours import Hubs
+from polytope_lm.statistics.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Named)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of one representation.
+
+    Attributes:
+        name: one of `SCORES`.
+        estimate: the score (for a random control: the mean of its draws) and its interval.
+        n: tokens that it is a score of (neighbour agreement leaves out tokens without any allowed neighbour).
+        draws: each draw's score for a random control; empty otherwise.
+
+    """
+
+    name: str
+    estimate: Estimate
+    n: int
+    draws: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class RepresentationResult:
+    """Everything measured about one representation in one layer.
+
+    Attributes:
+        name: the registered name, such as `code`.
+        role: `claim`, `reference`, `control` or `other`.
+        isolates: what it answers, one line.
+        metric: `Hamming`, `expected Hamming` or `cosine`.
+        scores: one `Score` for each of `SCORES`.
+        cluster_sizes: tokens in each cluster, by cluster id (of the first draw for a random control).
+        hubs: diagnostics of the strict neighbour graph (of the first draw).
+        dropped_bits: bits without variance left out (rate 0 or 1) where the representation divides by it.
+        few_neighbours: tokens with fewer than k allowed neighbours (averaged over those they have).
+
+    """
+
+    name: str
+    role: str
+    isolates: str
+    metric: str
+    scores: tuple[Score, ...]
+    cluster_sizes: tuple[int, ...]
+    hubs: Hubs
+    dropped_bits: int = 0
+    few_neighbours: int = 0
+
+    def score(self, name: str) -> Score:
+        """Return the score of that name (`AMI`, `strict neighbour agreement`, `AMI with token identity`)."""
+        return named(self.scores, name, "score")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one representation is ahead of one reference in one score.
+
+    Attributes:
+        representation: who is ahead (or behind, if negative).
+        reference: one of `REFERENCES`, or a control that the code is held against, by its name.
+        score: one of `SCORES`.
+        estimate: representation minus reference; the reference's maximum or random draw is taken inside each
+            resample.
+        p: one-sided p of "the difference is at most the smallest effect of interest" (normal).
+
+    """
+
+    representation: str
+    reference: str
+    score: str
+    estimate: Estimate
+    p: float
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One layer: every representation's scores, all differences, the verdict.
+
+    Attributes:
+        site: where the codes live.
+        k: clusters asked of k-medoids, the same for all.
+        representations: scores, sizes and hubs of each.
+        differences: each representation that is not itself that reference, against each reference, in each
+            score.
+        best_cosine: for each score, which of the cosines was the better one.
+        verdict: what follows for the representation `code`.
+        left_out: extra representations that this layer could not give, with the reason.
+
+    """
+
+    site: Site
+    k: int
+    representations: tuple[RepresentationResult, ...]
+    differences: tuple[Difference, ...]
+    best_cosine: Mapping[str, str]
+    verdict: Verdict
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layer(self) -> int:
+        """The block's index, from 0."""
+        return self.site.layer
+
+    def representation(self, name: str) -> RepresentationResult:
+        """Return what was measured about the representation of that name."""
+        return named(self.representations, name, "representation")
+
+    def difference(self, representation: str, reference: str = BEST_COSINE, score: str = AMI) -> Difference:
+        """Return one representation's difference from one reference in one score."""
+        for d in self.differences:
+            if (d.representation, d.reference, d.score) == (representation, reference, score):
+                return d
+        msg = (
+            f"no difference of {representation!r} from {reference!r} in {score!r}; see .to_frame() for those "
+            "there are"
+        )
+        raise PolytopeError(msg)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice that moves a number.
+
+    Attributes:
+        label: the label that clusters are scored against.
+        k: clusters.
+        neighbours: neighbours of each token in the agreement score.
+        max_tokens: the limit on compared tokens.
+        seed: seed of every random choice.
+        resamples: delete-half resamples of the documents.
+        smallest_effect: the smallest difference of interest.
+        form: where a token's form comes from (`label form`, or `surface`).
+        lemma: the same for its lemma.
+
+    """
+
+    label: str
+    k: int
+    neighbours: int
+    max_tokens: int
+    seed: int
+    resamples: int
+    smallest_effect: float
+    form: str
+    lemma: str
+
+
+def named(items: tuple[T, ...], name: str, what: str) -> T:
+    """Return the item of that name.
+
+    Raises:
+        PolytopeError: there is none; the message lists those there are.
+
+    """
+    for item in items:
+        if item.name == name:
+            return item
+    there = ", ".join(repr(item.name) for item in items)
+    msg = f"no {what} {name!r} in this result; there are {there}"
+    raise PolytopeError(msg)
+
+
+def plain(layer: LayerComparison) -> dict[str, Any]:
+    """Return one layer as plain JSON data; `layer_from` is its inverse."""
+    data = asdict(layer)
+    data["verdict"]["sentence"] = layer.verdict.sentence
+    return data
+
+
+def layer_from(data: Mapping[str, Any]) -> LayerComparison:
+    """Rebuild one layer from `plain`'s data."""
+    return LayerComparison(
+        site=Site.from_dict(data["site"]),
+        k=data["k"],
+        representations=tuple(_representation(d) for d in data["representations"]),
+        differences=tuple(
+            Difference(**{**d, "estimate": Estimate(**d["estimate"])}) for d in data["differences"]
+        ),
+        best_cosine=data["best_cosine"],
+        verdict=Verdict.from_dict(data["verdict"]),
+        left_out=data.get("left_out", {}),
+    )
+
+
+def _representation(data: Mapping[str, Any]) -> RepresentationResult:
+    scores = tuple(
+        Score(**{**d, "estimate": Estimate(**d["estimate"]), "draws": tuple(d["draws"])})
+        for d in data["scores"]
+    )
+    sizes, hubs = tuple(data["cluster_sizes"]), Hubs(**data["hubs"])
+    return RepresentationResult(**{**data, "scores": scores, "cluster_sizes": sizes, "hubs": hubs})
+
+
+OUTCOMES = ("supported", "refuted", "inconclusive")
+
+
+def summarise(result: ClustersResult) -> str:
+    """Return the verdict in one sentence: the layer's own, or which layers say what, decided by what.
+
+    Every layer's deciding reference and score is named. Layers that share them stand together, with the
+    number and interval of the one where the code does worst: the closest call of a support, the clearest
+    refutation, the weakest cell of what is open.
+    """
+    if len(result.layers) == 1:
+        return result.verdicts[0].sentence
+    by_outcome = {
+        outcome: [layer for layer in result.layers if layer.verdict.outcome == outcome]
+        for outcome in OUTCOMES
+    }
+    parts = [f"{outcome} in {_decided(layers)}" for outcome, layers in by_outcome.items() if layers]
+    sample, settings = result.sample, result.settings
+    return (
+        f"Of {len(result.layers)} layers the claim is {'; '.join(parts)}. Code against the better cosine of "
+        f"h and rate-matched SimHash, label {settings.label!r}, {sample.tokens:,} tokens of "
+        f"{sample.documents:,} documents, k = {settings.k}, smallest effect of interest "
+        f"{settings.smallest_effect:g}, Holm over layers{_outside(result)}. Premises: {_premises(result)}."
+    )
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Write layers shortly: `0-3, 8`."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    parts = (f"{a}-{b}" if b - a > 1 else ", ".join(map(str, range(a, b + 1))) for a, b in runs)
+    return ", ".join(parts) or "none"
+
+
+def _decided(layers: Sequence[LayerComparison]) -> str:
+    """Say how many layers, which, and by which cells: layers with the same deciding cell together."""
+    cells: dict[str, list[LayerComparison]] = {}
+    for layer in layers:
+        verdict = layer.verdict
+        cells.setdefault(f"{verdict.deciding_score} against {verdict.deciding_reference}", []).append(layer)
+    by = " and by ".join(
+        f"{cell} ({_worst(members, alone=len(layers) == 1, all_of_them=len(cells) == 1)})"
+        for cell, members in cells.items()
+    )
+    return f"{len(layers)} ({ranges(layer.layer for layer in layers)}), decided by {by}"
+
+
+def _worst(layers: Sequence[LayerComparison], *, alone: bool, all_of_them: bool) -> str:
+    worst = min(layers, key=_bound)
+    found = worst.verdict.deciding
+    number = f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    if alone:
+        return number
+    which = "" if all_of_them else f"{ranges(layer.layer for layer in layers)}: "
+    return f"{which}{number}" if len(layers) == 1 else f"{which}lowest in {worst.layer}, {number}"
+
+
+def _bound(layer: LayerComparison) -> float:
+    """Return the bound that decided: the upper one refutes, the lower one supports or fails to."""
+    verdict = layer.verdict
+    return verdict.deciding.high if verdict.outcome == "refuted" else verdict.deciding.low
+
+
+def _outside(result: ClustersResult) -> str:
+    outside = sum(not verdict.premises_met for verdict in result.verdicts)
+    return f", outside the paper's premises in {outside}" if outside else ""
+
+
+def _premises(result: ClustersResult) -> str:
+    by_text: dict[str, list[int]] = {}
+    for layer in result.layers:
+        by_text.setdefault(layer.verdict.premises.partition(";")[0], []).append(layer.layer)
+    if len(by_text) == 1:
+        return next(iter(by_text))
+    return "; ".join(f"{text} ({ranges(layers)})" for text, layers in by_text.items())
+
+
+_SYMBOLS = ("circle", "diamond", "x", "square", "triangle-up", "cross", "star")
+_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def differences_figure(result: ClustersResult, score: str) -> go.Figure:
+    """Return the figure: rows are layers, x the difference from the better cosine with its 95 % interval.
+
+    A zero line, and a grey band for the smallest effect of interest: a lead inside the band is of no
+    interest.
+
+    Raises:
+        PolytopeError: an unknown score.
+
+    """
+    if score not in SCORES:
+        msg = f"no score {score!r}; there are {', '.join(repr(name) for name in SCORES)}"
+        raise PolytopeError(msg)
+    figure = go.Figure()
+    effect = result.settings.smallest_effect
+    figure.add_vrect(x0=-effect, x1=effect, fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below")
+    figure.add_vline(x=0, line_color="#555555", line_width=1)
+    names = list(
+        dict.fromkeys(d.representation for d in result.layers[0].differences if d.reference == BEST_COSINE)
+    )
+    for i, name in enumerate(names):
+        found = [layer.difference(name, BEST_COSINE, score).estimate for layer in result.layers]
+        # Marks of one layer are set apart, so that their intervals do not cover each other.
+        offset = (i - (len(names) - 1) / 2) * 0.8 / (len(names) + 1)
+        figure.add_scatter(
+            x=[each.value for each in found],
+            y=[row + offset for row in range(len(found))],
+            error_x=intervals(found),
+            mode="markers",
+            name=name.replace("<", "&lt;"),
+            marker={"symbol": _SYMBOLS[i % len(_SYMBOLS)], "color": _COLOURS[i % len(_COLOURS)], "size": 10},
+            hovertemplate="%{x:+.3f}<extra>%{fullData.name}</extra>",
+        )
+    figure.update_layout(
+        xaxis_title=f"{score}: difference from the better cosine of h",
+        yaxis=layer_axis([layer.layer for layer in result.layers]),
+        template="plotly_white",
+        legend={"orientation": "h", "y": 1.08},
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+    )
+    return figure
+
+
+def layer_axis(layers: Sequence[int]) -> dict[str, object]:
+    """Return plotly's y axis on which rows are layers, the first on top."""
+    return {
+        "title": "layer",
+        "tickvals": list(range(len(layers))),
+        "ticktext": [str(layer) for layer in layers],
+        "autorange": "reversed",
+    }
+
+
+def intervals(found: Sequence[Estimate]) -> dict[str, object]:
+    """Return plotly's error bars of the estimates."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [each.high - each.value for each in found],
+        "arrayminus": [each.value - each.low for each in found],
+    }
+
+
+_SHORT = dict(zip(REFERENCES, ("cosine", "SimHash"), strict=True))
+
+_IN_CONTEXT, _WHERE = ("left", "token", "right"), ("document", "position", "row")
+_SHOWN = 20
+"""Characters of context on each side of a token that fit a prompt's 80 columns."""
+
+
+def to_frame(result: ClustersResult) -> pd.DataFrame:
+    """Return one row a layer, representation and score, with intervals and differences."""
+    rows = []
+    for layer in result.layers:
+        ahead = {(d.representation, d.score, d.reference): d for d in layer.differences}
+        for each in layer.representations:
+            for score in each.scores:
+                row: dict[str, object] = {
+                    "layer": layer.layer,
+                    "site": layer.site.key,
+                    "representation": each.name,
+                    "role": each.role,
+                    "score": score.name,
+                    "value": score.estimate.value,
+                    "low": score.estimate.low,
+                    "high": score.estimate.high,
+                    "n": score.n,
+                }
+                for reference, short in _SHORT.items():
+                    d = ahead.get((each.name, score.name, reference))
+                    row[f"over {short}"] = d.estimate.value if d else None
+                    row[f"over {short} low"] = d.estimate.low if d else None
+                    row[f"over {short} high"] = d.estimate.high if d else None
+                    row[f"over {short} p"] = d.p if d else None
+                rows.append(
+                    row
+                    | {
+                        "largest cluster": max(each.cluster_sizes),
+                        "max in-degree": each.hubs.max_in_degree,
+                        "in-degree skew": each.hubs.skew,
+                        "verdict": layer.verdict.outcome if each.name == "code" else None,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+class ClustersView(Mapping[int, pd.DataFrame]):
+    """One representation's clusters of tokens in context, largest first when iterated: `view[17]`.
+
+    `view[17]` is narrow enough to read at a prompt: `left`, `token`, `right` (context cut to 20 characters)
+    and the label. `view.full(17)` has the whole context, every label, and where each token is.
+    """
+
+    def __init__(self, table: pd.DataFrame, ids: pd.Series, name: str, label: str) -> None:
+        self._table = table
+        self._ids = ids
+        self._name = name
+        self._label = label
+
+    def __getitem__(self, cluster: int) -> pd.DataFrame:
+        near = self.full(cluster)[list(dict.fromkeys((*_IN_CONTEXT, self._label)))]
+        return near.assign(left=near["left"].str[-_SHOWN:], right=near["right"].str[:_SHOWN])
+
+    def full(self, cluster: int) -> pd.DataFrame:
+        """Return one cluster's tokens with the whole context, all labels, document, position and row.
+
+        Raises:
+            PolytopeError: no such cluster.
+
+        """
+        chosen = self._table[(self._ids == cluster).to_numpy()]
+        if chosen.empty:
+            msg = f"no cluster {cluster} by {self._name!r}; ids go from 0 to {int(self._ids.max())}"
+            raise PolytopeError(msg)
+        return chosen
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(
+            int(i)
+            for i in self._ids.value_counts().sort_index().sort_values(ascending=False, kind="stable").index
+        )
+
+    def __len__(self) -> int:
+        return int(self._ids.nunique())
+
+    def __repr__(self) -> str:
+        return (
+            f"{len(self)} clusters of {len(self._table)} tokens by {self._name!r}; [id] shows one, .full(id) "
+            "has every column"
+        )
+
+
+def clusters_of(result: ClustersResult, representation: str, layer: int | None) -> ClustersView:
+    """Return one representation's clusters as tokens in context.
+
+    Raises:
+        PolytopeError: no table of tokens, several layers and none named, or an unknown representation.
+
+    """
+    if result.tokens is None:
+        msg = "this result was loaded without tokens.parquet; put the file back beside result.json"
+        raise PolytopeError(msg)
+    if layer is None and len(result.layers) > 1:
+        msg = (
+            f"{len(result.layers)} layers were compared; say which, as in .clusters({representation!r}, "
+            f"layer={result.layers[0].layer})"
+        )
+        raise PolytopeError(msg)
+    comparison = result.layers[0] if layer is None else result.layer(layer)
+    name = comparison.representation(representation).name
+    ids = result.tokens[f"{comparison.site.key}/cluster/{name}"]
+    label = result.settings.label
+    plain = [column for column in result.tokens.columns if "/" not in str(column)]
+    labels = [column for column in plain if column not in (*_IN_CONTEXT, *_WHERE, label)]
+    columns = [column for column in (*_IN_CONTEXT, label, *labels, *_WHERE) if column in plain]
+    return ClustersView(result.tokens[columns], ids, name, label)
+
+
+def describe(result: ClustersResult) -> str:
+    """Return the result at a prompt: its size and the verdict."""
+    sample, layers = result.sample, len(result.layers)
+    return (
+        f"<ClustersResult: {layers} layer{'s' * (layers > 1)}, {sample.tokens:,} tokens of "
+        f"{sample.documents:,} documents, k = {result.settings.k}. {result.verdict}>"
+    )
+
+
+def to_html(result: ClustersResult) -> str:
+    """Return the verdict and a table of scores for a notebook, everything escaped."""
+    lines = [f"<p><b>{escape(result.verdict)}</b></p>", "<table><thead><tr>"]
+    lines += [
+        f"<th>{escape(head)}</th>"
+        for head in ("layer", "representation", *SCORES, "over cosine (AMI)", "over SimHash (AMI)")
+    ]
+    lines.append("</tr></thead><tbody>")
+    for layer in result.layers:
+        lines += _html_rows(layer)
+    lines.append("</tbody></table>")
+    lines += [
+        f"<p>Layer {layer.layer}: {escape(name)} left out: {escape(why)}.</p>"
+        for layer in result.layers
+        for name, why in layer.left_out.items()
+    ]
+    return "".join(lines)
+
+
+def _html_rows(layer: LayerComparison) -> list[str]:
+    ahead = {(d.representation, d.reference): d.estimate for d in layer.differences if d.score == AMI}
+    out = []
+    for each in layer.representations:
+        cells = [str(layer.layer), each.name, *(str(each.score(score).estimate) for score in SCORES)]
+        cells += [str(ahead.get((each.name, reference), "")) for reference in REFERENCES]
+        out.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    return out
+
+
+FORMAT = 1
+
+__all__ = [
+    "AGREEMENT",
+    "AMI",
+    "AMI_TOKEN",
+    "BEST_COSINE",
+    "REFERENCES",
+    "SCORES",
+    "SIMHASH",
+    "ClustersResult",
+    "Difference",
+    "Estimate",
+    "Hubs",
+    "LayerComparison",
+    "Outcome",
+    "RepresentationResult",
+    "SampleSummary",
+    "Score",
+    "Settings",
+    "Verdict",
+]
+
+
+@dataclass(frozen=True, repr=False)
+class ClustersResult:
+    """Prediction 1 put to the test: are regions of the code more monosemantic than directions.
+
+    `tokens` has one row a compared token: `row` (in the codes), `document` (id), `position`, `left`, `token`,
+    `right`, one column for each label, then for each layer, with `S` its site's key: `S/cluster/NAME`
+    (cluster id under each representation), `S/neighbours/code` and `S/neighbours/cosine` (row numbers of this
+    table, nearest first, strict) and `S/distances/code` (bits), `S/distances/cosine` (1 - cosine, of the
+    better centred or raw one).
+
+    Attributes:
+        settings: every choice that moves a number.
+        sample: which tokens were compared.
+        layers: one comparison a layer.
+        provenance: model, revision, dtype, sample rule, ... as the codes state them.
+        versions: of the libraries that computed it.
+        command: what reproduces it.
+        tokens: the compared tokens in context, for browsing; None after `load` where the table is gone.
+        timings: seconds by layer and step; not part of the result's identity.
+
+    """
+
+    settings: Settings
+    sample: SampleSummary
+    layers: tuple[LayerComparison, ...]
+    provenance: Mapping[str, Any]
+    versions: Mapping[str, str]
+    command: str
+    tokens: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+    timings: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdict of each layer, in the order of `layers`."""
+        return tuple(layer.verdict for layer in self.layers)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words: of the layer, or which layers say what and by which reference and score."""
+        return summarise(self)
+
+    def layer(self, layer: int) -> LayerComparison:
+        """Return one layer's comparison."""
+        for comparison in self.layers:
+            if comparison.layer == layer:
+                return comparison
+        there = ", ".join(str(comparison.layer) for comparison in self.layers)
+        msg = f"layer {layer} is not in this result; layers compared: {there}"
+        raise PolytopeError(msg)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a layer, representation and score: interval, n, differences from both."""
+        return to_frame(self)
+
+    def plot(self, score: str = AMI) -> go.Figure:
+        """Draw dots and intervals: rows are layers, x is the difference from the better cosine of `h`."""
+        return differences_figure(self, score)
+
+    def clusters(self, representation: str = "code", layer: int | None = None) -> Mapping[int, pd.DataFrame]:
+        """Return one representation's clusters: id -> its tokens in context, `result.clusters("code")[17]`.
+
+        Args:
+            representation: a name in `layers[0].representations`.
+            layer: which layer; may be left out where there is one.
+
+        """
+        return clusters_of(self, representation, layer)
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data without texts; `from_dict` is its inverse (but for `tokens`)."""
+        return {
+            "format": FORMAT,
+            "prediction": "clusters",
+            "verdict": self.verdict,
+            "settings": asdict(self.settings),
+            "sample": asdict(self.sample),
+            "layers": [plain(layer) for layer in self.layers],
+            "provenance": dict(self.provenance),
+            "versions": dict(self.versions),
+            "command": self.command,
+            "timings": dict(self.timings),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], tokens: pd.DataFrame | None = None) -> ClustersResult:
+        """Rebuild a result from `to_dict`'s data, and the table of tokens if it is at hand."""
+        return cls(
+            settings=Settings(**data["settings"]),
+            sample=SampleSummary(**data["sample"]),
+            layers=tuple(layer_from(d) for d in data["layers"]),
+            provenance=data["provenance"],
+            versions=data["versions"],
+            command=data["command"],
+            tokens=tokens,
+            timings=data.get("timings", {}),
+        )
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `result.json` (the same bytes for the same seed, `timings` apart) and `tokens.parquet`.
+
+        Returns:
+            The path of `result.json`.
+
+        """
+        path = saved.write(Path(directory) / "result.json", self.to_dict())
+        if self.tokens is not None:
+            self.tokens.to_parquet(path.with_name("tokens.parquet"), index=False)
+        return path
+
+    @classmethod
+    def load(cls, directory: str | Path) -> ClustersResult:
+        """Read what `save` wrote.
+
+        Raises:
+            PolytopeError: no `result.json` there, or one of another kind or format.
+
+        """
+        path = Path(directory) / "result.json"
+        marks = {"prediction": "clusters", "format": FORMAT}
+        data = saved.read(path, marks, "a clusters result", "run `polytope-lm test clusters`")
+        table = path.with_name("tokens.parquet")
+        return cls.from_dict(data, pd.read_parquet(table) if table.is_file() else None)

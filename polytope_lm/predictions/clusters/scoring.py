@@ -1,0 +1,379 @@
+"""Score one representation of one layer: its clusters, its strict neighbours, the same on halves.
+
+Clusters and neighbours know no label: `laid_out` finds them once, `scored` holds any number of labels against
+them.
+
+One layer's differences from both references, and its verdict.
+
+The better of raw and centred cosine is taken inside each half, score by score: chosen once on the whole
+sample, the maximum would favour the code. The other reference, rate-matched SimHash, is the mean of its draws
+on the whole sample and on each half, moved there as a draw picked at random is, so that the interval holds
+their spread too.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polytope_lm.predictions.clusters.result import Difference, LayerComparison, RepresentationResult, Score
+from polytope_lm.predictions.names import (
+    AGREEMENT,
+    AMI,
+    BEST_COSINE,
+    REFERENCES,
+    SCORES,
+    SECOND_ORDER,
+    SIMHASH,
+)
+from polytope_lm.representations import binary as code
+from polytope_lm.representations.directions import COSINES
+from polytope_lm.representations.distances import pairwise
+from polytope_lm.seeds import MEDOIDS, REPRESENTATION, derived
+from polytope_lm.statistics.agreement import resampled_ami
+from polytope_lm.statistics.clustering import k_medoids
+from polytope_lm.statistics.estimate import estimate
+from polytope_lm.statistics.neighbours import hubs, resampled_agreement, strict_neighbours
+from polytope_lm.statistics.verdict import Cell, decide, one_sided_p, over_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jaxtyping import Bool, Float, Int
+
+    from polytope_lm.models.sites import Site
+    from polytope_lm.predictions.clusters.sampling import Sample
+    from polytope_lm.representations.arrays import LayerArrays
+    from polytope_lm.representations.registry import Representation
+    from polytope_lm.statistics.verdict import Verdict
+
+DEPTH = 6
+"""Neighbours are stored to six times k, so that a half of the documents finds the k nearest of its own."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all representations share: tokens, halves, k, seeds.
+
+    Attributes:
+        sample: the compared tokens.
+        inside: which tokens each half keeps.
+        picks: in [0, 1) for each half; the first of a pair says which draw of a random control moves it.
+        k: clusters.
+        neighbours: neighbours counted in the agreement.
+        seed: the user's; medoids and draws of random controls have seeds derived from it.
+
+    """
+
+    sample: Sample
+    inside: Bool[np.ndarray, "draws n"]
+    picks: Float[np.ndarray, " draws"]
+    k: int
+    neighbours: int
+    seed: int
+
+    @property
+    def with_whole(self) -> Bool[np.ndarray, "draws n"]:
+        """The whole sample and then each half, so that points and halves come from the same code."""
+        return np.concatenate([np.ones((1, self.inside.shape[1]), dtype=bool), self.inside])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One representation's numbers, before they are compared with others.
+
+    Attributes:
+        result: what is reported.
+        halves: each score on each half, `[resamples, scores]` in the order of `SCORES`; a random control
+            shows each half the mean of its draws, moved as one of them is.
+        clusters: cluster id of each token (first draw).
+        neighbours: strict neighbours, nearest first, k of them, -1 for none (first draw).
+        distances: distances to them, float32; NaN for none.
+
+    """
+
+    result: RepresentationResult
+    halves: Float[np.ndarray, "resamples scores"]
+    clusters: Int[np.ndarray, " n"]
+    neighbours: Int[np.ndarray, "n k"]
+    distances: Float[np.ndarray, "n k"]
+
+    @property
+    def points(self) -> Float[np.ndarray, " scores"]:
+        """Each score on all documents, in the order of `SCORES`."""
+        return np.array([self.result.score(name).estimate.value for name in SCORES])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one draw of a representation does with the tokens, before any label is looked at.
+
+    Attributes:
+        clusters: cluster id of each token.
+        neighbours: strict neighbours, nearest first, `DEPTH` times those counted, -1 for none.
+        distances: distances to those counted, float32; NaN for none.
+        lexical: AMI of the clusters with token identity, on all tokens and then on each half.
+        metric: what the rows are compared by.
+        dropped_bits: bits that the representation left out.
+
+    """
+
+    clusters: Int[np.ndarray, " n"]
+    neighbours: Int[np.ndarray, "n depth"]
+    distances: Float[np.ndarray, "n k"]
+    lexical: Float[np.ndarray, " draws"]
+    metric: str
+    dropped_bits: int = 0
+
+
+def measure(
+    representation: Representation, arrays: LayerArrays, task: Task, clock: Callable[[str, float], None]
+) -> Measured:
+    """Cluster and score one representation; a random one as many times as it has draws.
+
+    Args:
+        representation: what to measure.
+        arrays: the layer's arrays for the compared tokens.
+        task: what all representations share.
+        clock: told the seconds of each step.
+
+    """
+    return scored(representation, laid_out(representation, arrays, task, clock), task, clock)
+
+
+def laid_out(
+    representation: Representation, arrays: LayerArrays, task: Task, clock: Callable[[str, float], None]
+) -> list[Layout]:
+    """Find one representation's clusters and neighbours, once for each of its draws; labels play no part.
+
+    Args:
+        representation: what to lay out.
+        arrays: the layer's arrays for the compared tokens.
+        task: of which tokens, halves, k and seed are used.
+        clock: told the seconds of each step.
+
+    """
+    return [_laid_out(representation, arrays, task, number, clock) for number in range(representation.draws)]
+
+
+def scored(
+    representation: Representation, layouts: list[Layout], task: Task, clock: Callable[[str, float], None]
+) -> Measured:
+    """Score what was laid out against the task's label.
+
+    Args:
+        representation: what it is.
+        layouts: from `laid_out`, of the same tokens, halves, k and seed.
+        task: its label is the one that counts.
+        clock: told the seconds.
+
+    """
+    start = time.perf_counter()
+    draws = np.stack([scores_of(layout, task, task.sample.labels) for layout in layouts])
+    clock("scores", time.perf_counter() - start)
+    about = (representation.name, representation.role, representation.isolates)
+    return summed_up(about, layouts[0], draws, task)
+
+
+def scores_of(layout: Layout, task: Task, labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "draws scores"]:
+    """Return the scores in the order of `SCORES`: of the whole sample first, then of each half.
+
+    Args:
+        layout: clusters and neighbours.
+        task: the halves.
+        labels: what they are held against.
+
+    """
+    inside = task.with_whole
+    return np.stack(
+        [
+            resampled_ami(labels, layout.clusters, inside),
+            resampled_agreement(layout.neighbours, labels, inside, task.neighbours),
+            layout.lexical,
+        ],
+        axis=1,
+    )
+
+
+def summed_up(
+    about: tuple[str, str, str], first: Layout, draws: Float[np.ndarray, "d draws scores"], task: Task
+) -> Measured:
+    """Return the numbers of all draws as one: their mean, moved on each half as one of them is.
+
+    Args:
+        about: name, role and what it isolates.
+        first: the first draw, whose clusters and hubs are shown.
+        draws: `scores_of` each draw.
+        task: the halves and picks.
+
+    """
+    halves = _halves(draws, task.picks)
+    near = first.neighbours[:, : task.neighbours]
+    found = (near >= 0).sum(axis=1)
+    name, role, isolates = about
+    result = RepresentationResult(
+        name=name,
+        role=role,
+        isolates=isolates,
+        metric=first.metric,
+        scores=_scores(
+            draws[:, 0], halves, task.sample.summary.documents, len(found), int((found > 0).sum())
+        ),
+        cluster_sizes=tuple(int(size) for size in np.bincount(first.clusters, minlength=task.k)),
+        hubs=hubs(near),
+        dropped_bits=first.dropped_bits,
+        few_neighbours=int((found < task.neighbours).sum()),
+    )
+    return Measured(result, halves, first.clusters, near, first.distances)
+
+
+def _halves(
+    draws: Float[np.ndarray, "d draws scores"], picks: Float[np.ndarray, " resamples"]
+) -> Float[np.ndarray, "resamples scores"]:
+    """Return the scores of each half: the mean of the draws, moved by how far one picked draw is from it.
+
+    The two halves of a pair move apart, so that `estimate` adds `var(draws)/d`, the variance of a mean of d
+    draws, to what the documents vary. A picked draw's own scores would count its spread d times.
+    """
+    halves: Float[np.ndarray, "resamples scores"] = draws[:, 1:].mean(axis=0)
+    if len(draws) == 1:
+        return halves
+    away = (draws[:, 0] - draws[:, 0].mean(axis=0)) / np.sqrt(len(draws) - 1)
+    pair = np.arange(len(halves)) // 2
+    sign = 1 - 2 * (np.arange(len(halves)) % 2)
+    halves += sign[:, None] * away[(picks[2 * pair] * len(draws)).astype(int)]
+    return halves
+
+
+def _scores(
+    points: Float[np.ndarray, "d scores"],
+    halves: Float[np.ndarray, "resamples scores"],
+    documents: int,
+    n: int,
+    with_neighbours: int,
+) -> tuple[Score, ...]:
+    out = []
+    for i, name in enumerate(SCORES):
+        each = tuple(float(value) for value in points[:, i]) if len(points) > 1 else ()
+        tokens = with_neighbours if name == AGREEMENT else n
+        about = estimate(
+            float(points[:, i].mean()), halves[:, i], documents, second_order=name in SECOND_ORDER
+        )
+        out.append(Score(name, about, tokens, each))
+    return tuple(out)
+
+
+def _laid_out(
+    representation: Representation,
+    arrays: LayerArrays,
+    task: Task,
+    number: int,
+    clock: Callable[[str, float], None],
+) -> Layout:
+    sample = task.sample
+    start = time.perf_counter()
+    rows = representation.rows(arrays, seed=derived(task.seed, REPRESENTATION, number))
+    distance = pairwise(rows, representation.name)
+    clock("distances", time.perf_counter() - start)
+    start = time.perf_counter()
+    near = strict_neighbours(distance, sample.groups, DEPTH * task.neighbours)
+    clock("neighbours", time.perf_counter() - start)
+    start = time.perf_counter()
+    clusters = k_medoids(distance, task.k, seed=derived(task.seed, MEDOIDS))
+    clock("k-medoids", time.perf_counter() - start)
+    start = time.perf_counter()
+    lexical = resampled_ami(sample.token, clusters, task.with_whole)
+    clock("scores", time.perf_counter() - start)
+    shown = near[:, : task.neighbours]
+    away = np.take_along_axis(distance, np.maximum(shown, 0), axis=1)
+    away[shown < 0] = np.nan
+    return Layout(clusters, near, away, lexical, rows.metric, rows.dropped_bits)
+
+
+def compare(
+    site: Site,
+    k: int,
+    measured: Mapping[str, Measured],
+    documents: int,
+    smallest_effect: float,
+    beside: Sequence[str] = (),
+) -> LayerComparison:
+    """Take all differences of one layer and decide it, before any correction over layers.
+
+    Args:
+        site: where the codes live.
+        k: clusters.
+        measured: what was measured, by name; the built-in representations must be among them.
+        documents: documents compared.
+        smallest_effect: the smallest difference of interest.
+        beside: controls that the code's difference from is shown too; the verdict does not read it.
+
+    """
+    cosines = [measured[name] for name in COSINES]
+    points = np.stack([each.points for each in cosines])
+    best = points.max(axis=0), np.stack([each.halves for each in cosines]).max(axis=0)
+    random = measured[SIMHASH].points, measured[SIMHASH].halves
+    differences: list[Difference] = []
+    for name, each in measured.items():
+        if name not in COSINES:
+            differences += _differences(each, BEST_COSINE, best, documents, smallest_effect)
+        if name != SIMHASH:
+            differences += _differences(each, SIMHASH, random, documents, smallest_effect)
+    for name in beside:
+        values = measured[name].points, measured[name].halves
+        differences += _differences(measured[code.CODE], name, values, documents, smallest_effect)
+    verdict = decided(site, differences, documents, smallest_effect)
+    better = {name: COSINES[int(points[:, i].argmax())] for i, name in enumerate(SCORES)}
+    results = tuple(each.result for each in measured.values())
+    return LayerComparison(site, k, results, tuple(differences), better, verdict)
+
+
+def decided(site: Site, differences: Sequence[Difference], documents: int, smallest_effect: float) -> Verdict:
+    """Decide one layer from its differences, of which the verdict reads four.
+
+    Args:
+        site: where the codes live.
+        differences: all of the layer's.
+        documents: documents compared.
+        smallest_effect: the smallest difference of interest.
+
+    """
+    cells = [
+        Cell(d.reference, d.score, d.estimate)
+        for d in differences
+        if d.representation == code.CODE and d.reference in REFERENCES and d.score in (AMI, AGREEMENT)
+    ]
+    return decide(
+        cells,
+        place=site.place,
+        documents=documents,
+        smallest_effect=smallest_effect,
+        premises=str(site.premises),
+        premises_met=site.premises.met,
+    )
+
+
+def with_holm(compared: Sequence[LayerComparison]) -> tuple[LayerComparison, ...]:
+    """Return the layers with their verdicts corrected for the number of layers."""
+    verdicts = over_layers([comparison.verdict for comparison in compared])
+    return tuple(replace(c, verdict=v) for c, v in zip(compared, verdicts, strict=True))
+
+
+def _differences(
+    each: Measured,
+    reference: str,
+    values: tuple[Float[np.ndarray, " scores"], Float[np.ndarray, "resamples scores"]],
+    documents: int,
+    smallest_effect: float,
+) -> list[Difference]:
+    out = []
+    for i, score in enumerate(SCORES):
+        halves = each.halves[:, i] - values[1][:, i]
+        value = float(each.points[i] - values[0][i])
+        ahead = estimate(value, halves, documents, second_order=score in SECOND_ORDER)
+        p = one_sided_p(ahead, smallest_effect)
+        out.append(Difference(each.result.name, reference, score, ahead, p))
+    return out

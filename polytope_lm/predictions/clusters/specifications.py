@@ -1,0 +1,434 @@
+"""What a multiverse of clusterings found: every cell that could be computed, none of them a verdict.
+
+The specification curve: leads by size above, the choices behind each of them below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from html import escape
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from plotly.subplots import make_subplots
+
+from polytope_lm import result as saved
+from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.names import BEST_COSINE, REFERENCES, SIMHASH
+from polytope_lm.representations import binary as code
+from polytope_lm.representations.directions import COSINES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import plotly.graph_objects as go
+
+FILE = "multiverse.json"
+FORMAT = 1
+
+CHOICES = ("layer", "label", "clusterer", "k", "seed")
+"""What a specification chooses, beside the representation."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One partition's numbers; a random control has several draws.
+
+    Attributes:
+        ami: adjusted mutual information with the label among clustered tokens; None where all are noise.
+        noise_share: share of the tokens thrown away as noise, 0 to 1.
+        clusters: how many clusters there are; noise is none.
+        largest_share: share of all tokens in the largest cluster, 0 to 1.
+
+    """
+
+    ami: float | None
+    noise_share: float
+    clusters: int
+    largest_share: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One specification: a representation clustered one way and scored against one label.
+
+    Attributes:
+        layer: the layer's index, the last one of a joined code.
+        site: where the codes live.
+        label: the label.
+        clusterer: who made the clusters.
+        k: clusters asked for; None for a clusterer that takes none.
+        seed: of the tokens, the first medoids and the random controls, as `clusters(seed=)` takes it.
+        representation: its registered name.
+        role: `claim`, `reference`, `control` or `other`.
+        n: tokens compared, noise included.
+        draws: the numbers, of each draw for a random control.
+        over_cosine: AMI minus that of the better cosine of `h` in the same cell; None for the cosines.
+        over_simhash: AMI minus the mean over the rate-matched draws in the same cell; None for these.
+
+    """
+
+    layer: int
+    site: str
+    label: str
+    clusterer: str
+    k: int | None
+    seed: int
+    representation: str
+    role: str
+    n: int
+    draws: tuple[Draw, ...]
+    over_cosine: float | None = None
+    over_simhash: float | None = None
+
+    @property
+    def choices(self) -> tuple[int | str | None, ...]:
+        """All choices but the representation, in the order of `CHOICES`."""
+        return (self.layer, self.label, self.clusterer, self.k, self.seed)
+
+    @property
+    def ami(self) -> float | None:
+        """AMI among clustered tokens, the mean over the draws; None where a draw has none."""
+        found = [draw.ami for draw in self.draws if draw.ami is not None]
+        return fmean(found) if len(found) == len(self.draws) else None
+
+    @property
+    def noise_share(self) -> float:
+        """Share of the tokens thrown away, the mean over the draws."""
+        return fmean(draw.noise_share for draw in self.draws)
+
+    @property
+    def clusters(self) -> float:
+        """How many clusters, the mean over the draws."""
+        return fmean(draw.clusters for draw in self.draws)
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the tokens in the largest cluster, the mean over the draws."""
+        return fmean(draw.largest_share for draw in self.draws)
+
+    def over(self, reference: str) -> float | None:
+        """Return the lead over one of `REFERENCES`.
+
+        Raises:
+            PolytopeError: another reference.
+
+        """
+        if reference not in REFERENCES:
+            there = ", ".join(map(repr, REFERENCES))
+            msg = f"no reference {reference!r}; there are {there}"
+            raise PolytopeError(msg)
+        return self.over_cosine if reference == BEST_COSINE else self.over_simhash
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What could not be computed, and why.
+
+    Attributes:
+        what: the cell or cells, in words.
+        why: the reason, one line.
+
+    """
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Multiverse:
+    """Every choice that could have been made otherwise, and what it would have given. No verdict.
+
+    Attributes:
+        cells: one a layer, seed, representation, clusterer, k and label.
+        left_out: what could not be computed, with the reason.
+        settings: the choices that were swept, and the limit on tokens.
+        provenance: model, revision, dtype, sample rule, ... as the codes state them.
+        versions: of the libraries that computed it.
+        command: what reproduces it.
+        timings: seconds by step; not part of the result's identity.
+
+    """
+
+    cells: tuple[Cell, ...]
+    left_out: tuple[LeftOut, ...]
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    versions: Mapping[str, str]
+    command: str
+    timings: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+
+    def leads(self, representation: str = code.CODE, reference: str = BEST_COSINE) -> list[Cell]:
+        """Return one representation's cells that have a lead over a reference, by that lead, least first.
+
+        Args:
+            representation: a registered name.
+            reference: one of `REFERENCES`.
+
+        Raises:
+            PolytopeError: another reference, or no such cell.
+
+        """
+        found = [
+            c for c in self.cells if c.representation == representation and c.over(reference) is not None
+        ]
+        if not found:
+            there = ", ".join(repr(name) for name in dict.fromkeys(c.representation for c in self.cells))
+            msg = f"no cell of {representation!r} against {reference!r}; there are cells of {there}"
+            raise PolytopeError(msg)
+        return sorted(found, key=lambda cell: (cell.over(reference) or 0.0, str(cell.choices)))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a cell: choices, AMI beside the share thrown away, sizes, differences, n."""
+        thrown = _thrown(self.cells)
+        rows = [
+            {
+                **dict(zip(CHOICES, cell.choices, strict=True)),
+                "site": cell.site,
+                "representation": cell.representation,
+                "role": cell.role,
+                "ami": cell.ami,
+                "noise share": cell.noise_share,
+                "clusters": cell.clusters,
+                "largest share": cell.largest_share,
+                "n": cell.n,
+                "draws": len(cell.draws),
+                "over cosine": cell.over_cosine,
+                "over SimHash": cell.over_simhash,
+                "cosine's noise share": thrown[BEST_COSINE].get(cell.choices),
+                "SimHash's noise share": thrown[SIMHASH].get(cell.choices),
+            }
+            for cell in self.cells
+        ]
+        return pd.DataFrame(rows).astype({"k": "Int64"})
+
+    def plot(self, representation: str = code.CODE, reference: str = BEST_COSINE) -> go.Figure:
+        """Draw the specification curve: leads by size above, the choices behind each of them below.
+
+        Args:
+            representation: whose leads.
+            reference: over whom, one of `REFERENCES`.
+
+        Raises:
+            PolytopeError: another reference, or no such cell.
+
+        """
+        return specification_curve(self, representation, reference)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data without texts; `from_dict` is its inverse."""
+        return {"format": FORMAT, "prediction": "multiverse", **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Multiverse:
+        """Rebuild a result from `to_dict`'s data."""
+        cells = tuple(
+            Cell(**{**cell, "draws": tuple(Draw(**draw) for draw in cell["draws"])}) for cell in data["cells"]
+        )
+        return cls(
+            cells=cells,
+            left_out=tuple(LeftOut(**each) for each in data["left_out"]),
+            settings=data["settings"],
+            provenance=data["provenance"],
+            versions=data["versions"],
+            command=data["command"],
+            timings=data.get("timings", {}),
+        )
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `multiverse.json`, the same bytes for the same choices (`timings` apart); return its path."""
+        return saved.write(Path(directory) / FILE, self.to_dict())
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Multiverse:
+        """Read what `save` wrote.
+
+        Raises:
+            PolytopeError: no `multiverse.json` there, or one of another kind or format.
+
+        """
+        marks = {"prediction": "multiverse", "format": FORMAT}
+        cure = "run plm.predictions.multiverse and save what it returns"
+        data = saved.read(Path(directory) / FILE, marks, "a multiverse", cure)
+        return cls.from_dict(data)
+
+    def _lines(self) -> list[str]:
+        """Say in how many specifications the code is ahead, and that this decides nothing."""
+        lines = [f"{len(self.cells):,} cells, {len(self.left_out)} left out; no verdict"]
+        for reference in REFERENCES:
+            leads = [c.over(reference) for c in self.cells if c.representation == code.CODE]
+            there = sorted(lead for lead in leads if lead is not None)
+            if there:
+                ahead = sum(lead > 0 for lead in there)
+                lines.append(
+                    f"code ahead of {reference} in {ahead} of {len(there)} specifications, by "
+                    f"{there[0]:+.3f} to {there[-1]:+.3f} AMI"
+                )
+        return lines
+
+    def __repr__(self) -> str:
+        return f"<Multiverse: {'; '.join(self._lines())}>"
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<p>{escape(line)}.</p>" for line in self._lines())
+        notes = "".join(f"<p>{escape(each.what)} left out: {escape(each.why)}.</p>" for each in self.left_out)
+        return head + self.to_frame().to_html(escape=True, index=False, max_rows=40) + notes
+
+
+def with_leads(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Return the cells with their leads over the better cosine and over SimHash in the same choices.
+
+    Args:
+        cells: of all representations; a lead over a reference that is not there is None.
+
+    """
+    cosines: dict[Any, float] = {}
+    random: dict[Any, float] = {}
+    for cell in cells:
+        if cell.ami is not None and cell.representation in COSINES:
+            cosines[cell.choices] = max(cell.ami, cosines.get(cell.choices, cell.ami))
+        if cell.ami is not None and cell.representation == SIMHASH:
+            random[cell.choices] = cell.ami
+
+    def lead(cell: Cell, reference: dict[Any, float], own: Sequence[str]) -> float | None:
+        if cell.ami is None or cell.representation in own or cell.choices not in reference:
+            return None
+        return cell.ami - reference[cell.choices]
+
+    return tuple(
+        replace(c, over_cosine=lead(c, cosines, COSINES), over_simhash=lead(c, random, (SIMHASH,)))
+        for c in cells
+    )
+
+
+def _thrown(cells: Sequence[Cell]) -> dict[str, dict[Any, float]]:
+    """Return the references' own noise shares by choices: AMI of few tokens is compared with AMI of few."""
+    best: dict[Any, Cell] = {}
+    random: dict[Any, float] = {}
+    for cell in cells:
+        if cell.representation in COSINES and cell.ami is not None:
+            other = best.get(cell.choices)
+            if other is None or (other.ami or 0.0) < cell.ami:
+                best[cell.choices] = cell
+        if cell.representation == SIMHASH:
+            random[cell.choices] = cell.noise_share
+    return {BEST_COSINE: {key: cell.noise_share for key, cell in best.items()}, SIMHASH: random}
+
+
+_COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+_ABOVE, _ROW = 260, 18
+"""Pixels of the curve, and of each choice's row below it."""
+
+
+def specification_curve(result: Multiverse, representation: str, reference: str) -> go.Figure:
+    """Return the figure: one column a specification, least lead left; a mark in the row of each choice made.
+
+    A choice that is the same everywhere has no row. Each clusterer has its own colour; hovering over a lead
+    tells the whole specification, with the shares thrown away.
+
+    Args:
+        result: the cells.
+        representation: whose leads.
+        reference: over whom, one of `REFERENCES`.
+
+    Raises:
+        PolytopeError: another reference, or no such cell.
+
+    """
+    cells = result.leads(representation, reference)
+    rows = _rows(cells)
+    heights = [_ABOVE, _ROW * max(len(rows), 1)]
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.04, row_heights=heights)
+    for number, clusterer in enumerate(dict.fromkeys(sorted(cell.clusterer for cell in cells))):
+        chosen = [(x, cell) for x, cell in enumerate(cells) if cell.clusterer == clusterer]
+        marker = {"color": _COLOURS[number % len(_COLOURS)], "size": 6}
+        name = _plain(clusterer)
+        figure.add_scatter(
+            x=[x for x, _ in chosen],
+            y=[cell.over(reference) for _, cell in chosen],
+            mode="markers",
+            marker=marker,
+            name=name,
+            legendgroup=name,
+            hovertext=[_hover(cell, reference) for _, cell in chosen],
+            hoverinfo="text",
+            row=1,
+            col=1,
+        )
+        marks = [(x, y) for x, cell in chosen for y, row in enumerate(rows) if _has(cell, row)]
+        figure.add_scatter(
+            x=[x for x, _ in marks],
+            y=[y for _, y in marks],
+            mode="markers",
+            marker={**marker, "symbol": "line-ns-open", "size": 9},
+            name=name,
+            legendgroup=name,
+            showlegend=False,
+            hoverinfo="skip",
+            row=2,
+            col=1,
+        )
+    return _laid_out(figure, cells, rows, f"{_plain(representation)} minus {_plain(reference)}, AMI")
+
+
+def _laid_out(
+    figure: go.Figure, cells: Sequence[Cell], rows: Sequence[tuple[int, object]], title: str
+) -> go.Figure:
+    figure.add_hline(y=0, line_color="#555555", line_width=1, row=1, col=1)
+    texts = [f"{CHOICES[which]}: {_plain(value)}" for which, value in rows]
+    figure.update_yaxes(title_text=title, row=1, col=1)
+    figure.update_yaxes(
+        tickvals=list(range(len(rows))),
+        ticktext=texts,
+        autorange="reversed",
+        showgrid=False,
+        zeroline=False,
+        row=2,
+        col=1,
+    )
+    figure.update_xaxes(showticklabels=False, zeroline=False, showgrid=False)
+    figure.update_xaxes(title_text=f"{len(cells)} specifications, by lead; no verdict", row=2, col=1)
+    figure.update_layout(
+        template="plotly_white",
+        height=_ABOVE + _ROW * len(rows) + 120,
+        legend={"orientation": "h", "y": 1.06},
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+    )
+    return figure
+
+
+def _rows(cells: Sequence[Cell]) -> list[tuple[int, object]]:
+    """Return the choices that vary, each with every value: numbers by size, none last."""
+    rows: list[tuple[int, object]] = []
+    for which in range(len(CHOICES)):
+        values = sorted({cell.choices[which] for cell in cells}, key=_order)
+        rows += [(which, value) for value in values if len(values) > 1]
+    return rows
+
+
+def _order(value: object) -> tuple[bool, float, str]:
+    return value is None, float(value) if isinstance(value, int) else 0.0, str(value)
+
+
+def _has(cell: Cell, row: tuple[int, object]) -> bool:
+    return cell.choices[row[0]] == row[1]
+
+
+def _hover(cell: Cell, reference: str) -> str:
+    lead, ami = cell.over(reference) or 0.0, cell.ami or 0.0
+    made = ", ".join(
+        f"{name} {_plain(value)}"
+        for name, value in zip(CHOICES, cell.choices, strict=True)
+        if value is not None
+    )
+    return (
+        f"{lead:+.3f} (AMI {ami:.3f})<br>{made}<br>{cell.clusters:g} clusters, largest "
+        f"{cell.largest_share:.0%}, noise {cell.noise_share:.0%} of {cell.n:,} tokens"
+    )
+
+
+def _plain(value: object) -> str:
+    """Write a value so that plotly does not read tags in it."""
+    return "none" if value is None else str(value).replace("&", "&amp;").replace("<", "&lt;")

@@ -1,0 +1,1 @@
+"""Further scores of groups of tokens, side by side."""

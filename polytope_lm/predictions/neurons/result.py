@@ -1,0 +1,328 @@
+"""A neuron's top tokens by polytope cluster, and neurons ranked by what the clusters take apart.
+
+Pictures of neurons beside polytopes.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import asdict, dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from polytope_lm.codes.code import visible, visible_frame
+from polytope_lm.errors import PolytopeError
+from polytope_lm.statistics.nulls import AgainstNull
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class NeuronSettings:
+    """Every choice that moves a number.
+
+    Attributes:
+        layer: the block's index, from 0.
+        site: the site's key.
+        label: what purity is of.
+        top: most tokens of a neuron that are looked at.
+        by: the representation whose clusters take the list apart.
+        clusters: how many clusters there are.
+        draws: random groupings behind each chance value.
+        seed: of every random choice.
+        compared: tokens that have a cluster and the label.
+        premises: the site's premises in words.
+
+    """
+
+    layer: int
+    site: str
+    label: str
+    top: int
+    by: str
+    clusters: int
+    draws: int
+    seed: int
+    compared: int
+    premises: str
+
+
+@dataclass(frozen=True)
+class Region:
+    """Those of the top tokens that fall into one cluster.
+
+    Attributes:
+        cluster: the cluster's id.
+        size: tokens of the list in it.
+        activation: their mean activation.
+        majority: the label that most of them have.
+        purity: the majority's share, against random groups of this size out of the list.
+        entropy: of the label, bits, against the same.
+
+    """
+
+    cluster: int
+    size: int
+    activation: float
+    majority: str
+    purity: AgainstNull
+    entropy: AgainstNull
+
+
+@dataclass(frozen=True, repr=False)
+class NeuronRegions:
+    """One neuron's, or direction's, top tokens taken apart by the clusters that they fall into.
+
+    Attributes:
+        settings: every choice that moves a number.
+        of: what was read, such as `neuron 12 of post`.
+        active: compared tokens on which it is above 0 (for a direction: all).
+        whole_purity: share of the most frequent label in the whole list.
+        whole_entropy: bits of the label in the whole list.
+        purity: inside the regions, against random groups of the same sizes out of the same list.
+        entropy: the same in bits; lower is purer.
+        same_words: the purity against groups permuted only among tokens of one vocabulary id: what is above
+            is not explained by which word it is.
+        regions: greatest first.
+        command: what reproduces it.
+        tokens: the list, region by region, in context; never part of `to_dict`.
+
+    """
+
+    settings: NeuronSettings
+    of: str
+    active: int
+    whole_purity: float
+    whole_entropy: float
+    purity: AgainstNull
+    entropy: AgainstNull
+    same_words: AgainstNull
+    regions: tuple[Region, ...]
+    command: str
+    tokens: pd.DataFrame | None = field(default=None, compare=False)
+
+    @property
+    def lead(self) -> float:
+        """Purity inside the regions less that of random groups of their sizes."""
+        return self.purity.value - self.purity.mean
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a region."""
+        rows = [
+            {
+                "cluster": r.cluster,
+                "size": r.size,
+                "activation": r.activation,
+                "majority": r.majority,
+                "purity": r.purity.value,
+                "purity by chance": r.purity.mean,
+                "purity p": r.purity.p,
+                "entropy": r.entropy.value,
+                "entropy by chance": r.entropy.mean,
+            }
+            for r in self.regions
+        ]
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON: scores, no texts."""
+        numbers = {name: value for name, value in self.__dict__.items() if name != "tokens"}
+        return {name: _plain(value) for name, value in numbers.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> NeuronRegions:
+        """Rebuild from `to_dict`'s data."""
+        scores = {name: AgainstNull(**data[name]) for name in ("purity", "entropy", "same_words")}
+        regions = tuple(
+            Region(
+                **{**each, "purity": AgainstNull(**each["purity"]), "entropy": AgainstNull(**each["entropy"])}
+            )
+            for each in data["regions"]
+        )
+        return cls(**{**data, **scores, "settings": NeuronSettings(**data["settings"]), "regions": regions})
+
+    def plot(self) -> go.Figure:
+        """Draw every token at its activation, in its region's row, coloured by label.
+
+        Raises:
+            PolytopeError: there are no tokens, because it was rebuilt from `to_dict`.
+
+        """
+        return regions_figure(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"<NeuronRegions: {self.of}, layer {self.settings.layer}: {len(self.regions)} regions of "
+            f"{sum(r.size for r in self.regions)} top tokens ({self.active} of {self.settings.compared} "
+            f"active); purity of {self.settings.label!r} {self.whole_purity:.3f} as one list, inside the "
+            f"regions {self.purity}; among tokens of the same word chance is {self.same_words.mean:.3f}, "
+            f"p = {self.same_words.p:.2g}. {self.settings.premises}>"
+        )
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p>{escape(repr(self))}</p>"]
+        if self.tokens is None:
+            return parts[0] + self.to_frame().round(3).to_html(index=False, escape=True)
+        for region in self.regions:
+            inside = self.tokens[self.tokens["cluster"] == region.cluster].head(_SHOWN)
+            head = (
+                f"cluster {region.cluster}: {region.size} tokens, {region.majority}, purity {region.purity}"
+            )
+            shown = visible_frame(inside[["activation", "left", "token", "right", "label"]].round(3))
+            parts.append(f"<h4>{escape(head)}</h4>{shown.to_html(index=False, escape=True)}")
+        return "".join(parts)
+
+
+@dataclass(frozen=True, repr=False)
+class NeuronRanking:
+    """Neurons by how much purer their top tokens are inside clusters than chance makes them.
+
+    Attributes:
+        settings: every choice that moves a number.
+        read: the activation that was read, `post` or `h`.
+        within: what random groups keep: None (sizes alone), `token` or `document`.
+        neurons: columns `neuron`, `tokens`, `regions`, `purity` (of the whole list), `inside`, `by chance`,
+            `lead` (inside less chance), `z`, `p`, `fdr` (Benjamini-Hochberg over the neurons); greatest lead
+            first.
+        left_out: neurons that are above 0 on fewer tokens than `least`.
+        least: fewest tokens of a list.
+        command: what reproduces it.
+
+    """
+
+    settings: NeuronSettings
+    read: str
+    within: str | None
+    neurons: pd.DataFrame
+    left_out: int
+    least: int
+    command: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a neuron, greatest lead first."""
+        return self.neurons.copy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return {
+            **{name: value for name, value in self.__dict__.items() if name not in {"neurons", "settings"}},
+            "settings": asdict(self.settings),
+            "neurons": self.neurons.to_dict(orient="list"),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> NeuronRanking:
+        """Rebuild from `to_dict`'s data."""
+        settings, table = NeuronSettings(**data["settings"]), pd.DataFrame(data["neurons"])
+        return cls(**{**data, "settings": settings, "neurons": table})
+
+    def plot(self) -> go.Figure:
+        """Draw each neuron's purity as one list against its lead inside the clusters."""
+        return ranking_figure(self)
+
+    def __repr__(self) -> str:
+        ahead = int((self.neurons["fdr"] < 0.05).sum())
+        kept = "sizes" if self.within is None else f"sizes, within one {self.within}"
+        return (
+            f"<NeuronRanking: {len(self.neurons)} neurons of {self.settings.site} by {self.read}, "
+            f"{self.left_out} on fewer than {self.least} tokens left out; clusters of "
+            f"{self.settings.by!r} make the top tokens of {ahead} purer in {self.settings.label!r} than "
+            f"random groups of the same {kept} (false-discovery rate 5 %). {self.settings.premises}>"
+        )
+
+    def _repr_html_(self) -> str:
+        table = self.neurons.head(20).round(3).to_html(index=False, escape=True)
+        return f"<p>{escape(repr(self))}</p>{table}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [asdict(each) for each in value]
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_LEGEND = 7
+
+
+def regions_figure(found: NeuronRegions) -> go.Figure:
+    """Return the figure: a row a region, greatest on top, x the activation, colour the label.
+
+    Labels beyond the seven most frequent share the last colour.
+
+    Raises:
+        PolytopeError: the tokens are not there.
+
+    """
+    if found.tokens is None:
+        raise PolytopeError(
+            f"the regions of {found.of} have no tokens to draw, as they were rebuilt from scores; run "
+            "plm.predictions.neuron again"
+        )
+    rows = {region.cluster: row for row, region in enumerate(reversed(found.regions))}
+    frequent = found.tokens["label"].value_counts().index[:_LEGEND]
+    shown = found.tokens.assign(
+        shown=found.tokens["label"].where(found.tokens["label"].isin(frequent), "other labels")
+    )
+    figure = go.Figure()
+    for number, (name, part) in enumerate(shown.groupby("shown", sort=False)):
+        contexts = zip(part["left"], part["token"], part["right"], strict=True)
+        figure.add_scatter(
+            x=part["activation"],
+            y=[rows[cluster] for cluster in part["cluster"]],
+            mode="markers",
+            name=_text(name),
+            marker={"color": _COLOURS[number % len(_COLOURS)], "size": 9, "opacity": 0.7},
+            text=[f"{_text(a)}<b>{_text(b)}</b>{_text(c)}" for a, b, c in contexts],
+            hovertemplate="%{text}<br>%{x:.3f}<extra>%{fullData.name}</extra>",
+        )
+    names = [f"cluster {r.cluster} ({r.size}), purity {r.purity.value:.2f}" for r in reversed(found.regions)]
+    figure.update_layout(
+        title=f"{_text(found.of)}, layer {found.settings.layer}: top tokens by polytope cluster",
+        xaxis_title="activation",
+        yaxis={"tickvals": list(range(len(names))), "ticktext": names},
+        template="plotly_white",
+        height=220 + 26 * len(names),
+    )
+    return figure
+
+
+def ranking_figure(found: NeuronRanking) -> go.Figure:
+    """Return the figure: a dot a neuron, x the purity of its whole list, y its lead inside the clusters."""
+    table = found.neurons
+    figure = go.Figure()
+    for name, chosen, colour in (
+        ("ahead of chance (false-discovery rate 5 %)", table["fdr"] < 0.05, _COLOURS[0]),
+        ("not ahead", table["fdr"] >= 0.05, _COLOURS[-1]),
+    ):
+        part = table[chosen]
+        figure.add_scatter(
+            x=part["purity"],
+            y=part["lead"],
+            mode="markers",
+            name=name,
+            marker={"color": colour, "size": 6, "opacity": 0.6},
+            text=[f"neuron {neuron}" for neuron in part["neuron"]],
+            hovertemplate="%{text}<br>%{x:.3f} as one list<br>%{y:+.3f} beyond chance<extra></extra>",
+        )
+    figure.add_hline(y=0, line_color="#555555", line_width=1)
+    figure.update_layout(
+        title=f"Neurons of layer {found.settings.layer}: what clusters of the "
+        f"{_text(found.settings.by)} take apart",
+        xaxis_title=f"purity of {_text(found.settings.label)} as one list",
+        yaxis_title="purity inside the clusters beyond chance",
+        template="plotly_white",
+    )
+    return figure
+
+
+def _text(text: object) -> str:
+    """Escape a text for plotly, whose labels understand some HTML; spell out what is not printed."""
+    return html.escape(str(visible(str(text))), quote=False)

@@ -1,0 +1,283 @@
+"""What a comparison of word senses found, as frozen records that save, load and draw themselves; no texts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from polytope_lm import result as saved
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Site
+from polytope_lm.predictions.clusters.result import Difference, named
+from polytope_lm.predictions.names import BEST_COSINE, SIMHASH
+from polytope_lm.statistics.estimate import Estimate
+from polytope_lm.statistics.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 1
+ACCURACY = "1-NN sense accuracy"
+MAJORITY = "majority sense"
+CHANCE = (BEST_COSINE, SIMHASH, MAJORITY)
+"""What every representation's difference is taken from; the verdict reads the first two."""
+
+
+@dataclass(frozen=True)
+class SenseScore:
+    """One representation's accuracy in one layer.
+
+    Attributes:
+        name: the registered name, or `majority sense`.
+        role: `claim`, `reference`, `control` or `other`.
+        isolates: what it answers, one line.
+        estimate: macro accuracy over words (mean of the draws for a random control) and its interval.
+        words: accuracy of each word.
+        draws: each draw's macro accuracy for a random control; empty otherwise.
+
+    """
+
+    name: str
+    role: str
+    isolates: str
+    estimate: Estimate
+    words: Mapping[str, float]
+    draws: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerSenses:
+    """One layer: every representation's accuracy, the differences, the verdict.
+
+    Attributes:
+        site: where the codes live.
+        scores: of each representation, and of the majority.
+        differences: from the better cosine, the mean of the SimHash draws, and the majority.
+        best_cosine: which cosine was the better one.
+        verdict: what follows for the representation `code`.
+        left_out: extra representations that this layer could not give, with the reason.
+
+    """
+
+    site: Site
+    scores: tuple[SenseScore, ...]
+    differences: tuple[Difference, ...]
+    best_cosine: str
+    verdict: Verdict
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layer(self) -> int:
+        """The block's index, from 0."""
+        return self.site.layer
+
+    def score(self, name: str) -> SenseScore:
+        """Return the accuracy of the representation of that name."""
+        return named(self.scores, name, "representation")
+
+    def difference(self, representation: str, reference: str = BEST_COSINE) -> Difference:
+        """Return one representation's difference from one reference."""
+        for d in self.differences:
+            if (d.representation, d.reference) == (representation, reference):
+                return d
+        raise PolytopeError(f"no difference of {representation!r} from {reference!r}; see .to_frame()")
+
+
+@dataclass(frozen=True)
+class SenseSettings:
+    """Every choice that moves a number.
+
+    Attributes:
+        label: the label that is a sense.
+        word: the label (or `surface`) that says which word it is.
+        seed: of every random choice.
+        resamples: bootstrap resamples.
+        smallest_effect: the smallest difference of interest.
+        resampled: what was drawn with replacement: `words and sentences`, or `sentences` for few words.
+        reading: `once`, or `second of two` where the sentence was given twice.
+
+    """
+
+    label: str
+    word: str
+    seed: int
+    resamples: int
+    smallest_effect: float
+    resampled: str
+    reading: str
+
+
+@dataclass(frozen=True)
+class WordSummary:
+    """One compared word: how many sentences, how many of each sense."""
+
+    sentences: int
+    senses: Mapping[str, int]
+
+
+@dataclass(frozen=True, repr=False)
+class SensesResult:
+    """Word senses told apart by the nearest other use of the same word.
+
+    Attributes:
+        settings: every choice that moves a number.
+        words: the compared words.
+        words_left_out: words that can't be compared, with the reason.
+        layers: one comparison a layer.
+        provenance: model, revision, dtype, sample rule, ... as the codes state them.
+        versions: of the libraries that computed it.
+        command: what reproduces it.
+
+    """
+
+    settings: SenseSettings
+    words: Mapping[str, WordSummary]
+    words_left_out: Mapping[str, str]
+    layers: tuple[LayerSenses, ...]
+    provenance: Mapping[str, Any]
+    versions: Mapping[str, str]
+    command: str
+
+    @property
+    def sentences(self) -> int:
+        """How many sentences were compared."""
+        return sum(word.sentences for word in self.words.values())
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdict of each layer, in the order of `layers`."""
+        return tuple(layer.verdict for layer in self.layers)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words: of the layer, or how many layers say what, with the best layer's number."""
+        if len(self.layers) == 1:
+            return self.verdicts[0].sentence
+        parts = []
+        for outcome in ("supported", "refuted", "inconclusive"):
+            there = [layer.layer for layer in self.layers if layer.verdict.outcome == outcome]
+            parts += [f"{outcome} in {len(there)} ({', '.join(map(str, there))})"] if there else []
+        best = max(self.layers, key=lambda layer: layer.verdict.deciding.low)
+        outside = sum(not verdict.premises_met for verdict in self.verdicts)
+        return (
+            f"Of {len(self.layers)} layers the claim is {'; '.join(parts)}; its best chance is "
+            f"{best.verdict.sentence} {len(self.words)} words, sentence read {self.settings.reading}, Holm "
+            "over layers" + (f", outside the paper's premises in {outside}." if outside else ".")
+        )
+
+    def layer(self, layer: int) -> LayerSenses:
+        """Return one layer's comparison."""
+        for each in self.layers:
+            if each.layer == layer:
+                return each
+        there = ", ".join(str(each.layer) for each in self.layers)
+        raise PolytopeError(f"layer {layer} is not in this result; layers compared: {there}")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a layer and representation: accuracy, interval, differences, each word."""
+        rows = []
+        for layer in self.layers:
+            ahead = {(d.representation, d.reference): d for d in layer.differences}
+            for each in layer.scores:
+                row: dict[str, object] = {
+                    "layer": layer.layer, "site": layer.site.key, "representation": each.name,
+                    "role": each.role, "value": each.estimate.value, "low": each.estimate.low,
+                    "high": each.estimate.high, "words": len(self.words), "sentences": self.sentences,
+                }  # fmt: skip
+                for reference in CHANCE:
+                    d = ahead.get((each.name, reference))
+                    row[f"over {reference}"] = d.estimate.value if d else None
+                    row[f"over {reference} low"] = d.estimate.low if d else None
+                    row[f"over {reference} high"] = d.estimate.high if d else None
+                row["verdict"] = layer.verdict.outcome if each.name == "code" else None
+                rows.append(row | {f"word {word}": value for word, value in each.words.items()})
+        return pd.DataFrame(rows)
+
+    def plot(self) -> go.Figure:
+        """Draw each representation's macro accuracy, with its interval, layer by layer."""
+        figure = go.Figure()
+        for each in self.layers[0].scores:
+            found = [
+                (layer.layer, score.estimate)
+                for layer in self.layers
+                for score in layer.scores
+                if score.name == each.name
+            ]
+            figure.add_scatter(
+                x=[layer for layer, _ in found],
+                y=[one.value for _, one in found],
+                error_y={
+                    "type": "data", "symmetric": False, "array": [one.high - one.value for _, one in found],
+                    "arrayminus": [one.value - one.low for _, one in found],
+                },
+                mode="lines+markers",
+                name=each.name.replace("<", "&lt;"),
+            )  # fmt: skip
+        figure.update_layout(
+            xaxis_title="layer", yaxis_title=f"{ACCURACY}, macro over words", template="plotly_white"
+        )
+        return figure
+
+    def __repr__(self) -> str:
+        layers = len(self.layers)
+        return (
+            f"<SensesResult: {layers} layer{'s' * (layers > 1)}, {len(self.words)} words, "
+            f"{self.sentences:,} sentences. {self.verdict}>"
+        )
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame().iloc[:, :7]
+        return f"<p><b>{escape(self.verdict)}</b></p>{frame.to_html(index=False, escape=True)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data without texts; `from_dict` is its inverse."""
+        return {"format": FORMAT, "prediction": "senses", "verdict": self.verdict, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SensesResult:
+        """Rebuild a result from `to_dict`'s data."""
+        return cls(
+            settings=SenseSettings(**data["settings"]),
+            words={name: WordSummary(**each) for name, each in data["words"].items()},
+            words_left_out=data["words_left_out"],
+            layers=tuple(_layer(each) for each in data["layers"]),
+            provenance=data["provenance"],
+            versions=data["versions"],
+            command=data["command"],
+        )
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `senses.json`, the same bytes for the same seed; return its path."""
+        return saved.write(Path(directory) / "senses.json", self.to_dict())
+
+    @classmethod
+    def load(cls, directory: str | Path) -> SensesResult:
+        """Read what `save` wrote.
+
+        Raises:
+            PolytopeError: no `senses.json` there, or one of another kind or format.
+
+        """
+        marks = {"prediction": "senses", "format": FORMAT}
+        cure = "run plm.predictions.senses and save what it returns"
+        data = saved.read(Path(directory) / "senses.json", marks, "a senses result", cure)
+        return cls.from_dict(data)
+
+
+def _layer(data: Mapping[str, Any]) -> LayerSenses:
+    scores = tuple(
+        SenseScore(**{**each, "estimate": Estimate(**each["estimate"]), "draws": tuple(each["draws"])})
+        for each in data["scores"]
+    )
+    differences = tuple(
+        Difference(**{**each, "estimate": Estimate(**each["estimate"])}) for each in data["differences"]
+    )
+    verdict = Verdict.from_dict(data["verdict"])
+    return LayerSenses(
+        Site.from_dict(data["site"]), scores, differences, data["best_cosine"], verdict, data["left_out"]
+    )

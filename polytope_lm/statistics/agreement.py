@@ -1,0 +1,290 @@
+"""Adjusted mutual information, fast enough for thousands of resamples.
+
+`AMI(U, V) = (MI - E[MI]) / ((H(U) + H(V)) / 2 - E[MI])` in nats: 0 in expectation when two partitions with
+these sizes are unrelated (the fixed-size permutation model), 1 when they are equal. With sizes `a_i` and
+`b_j` of n tokens,
+
+    E[MI] = sum_ij sum_m (m / n) log(n m / (a_i b_j)) P(m),   m ~ Hypergeometric(n, a_i, b_j).
+
+The sum depends on the sizes alone, so each *distinct* pair of sizes is summed once: with token identity as
+one of the partitions (thousands of classes, a few dozen sizes) this is what makes it fast. Zero in
+expectation is not zero bias under resampling with replacement, where repeated rows raise MI: resample without
+(see `intervals`).
+
+Source: Vinh, Epps & Bailey, "Information theoretic measures for clusterings comparison" (JMLR 2010).
+
+A partition of tokens, whoever made it: noise and cluster sizes stand beside every score.
+
+A clusterer may leave tokens out: they have label -1, are counted, and never assigned afterwards. AMI is then
+a score among the clustered tokens alone, and means nothing without the share that was thrown away: the few
+tokens that are easiest to cluster agree with most labels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, no_type_check
+
+import numba
+import numpy as np
+import pandas as pd
+from scipy.special import gammaln
+
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jaxtyping import Bool, Float, Int
+
+
+def adjusted_mutual_information(a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n"]) -> float:
+    """Return the AMI of two partitions of the same n tokens, arithmetic averaging.
+
+    Args:
+        a: class of each token, any integers.
+        b: the other partition.
+
+    Raises:
+        PolytopeError: the partitions differ in length or are empty.
+
+    """
+    return float(resampled_ami(a, b, np.ones((1, len(a)), dtype=bool))[0])
+
+
+def expected_information(a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"]) -> float:
+    """Return E[MI] in nats of two partitions with these class sizes, over all ways to lay one on the other.
+
+    Args:
+        a: sizes of one partition's classes.
+        b: sizes of the other's, with the same sum.
+
+    """
+    n = int(a.sum())
+    return float(_expected(a, b, n, gammaln(np.arange(n + 1) + 1.0)))
+
+
+def resampled_ami(
+    a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "draws n"]
+) -> Float[np.ndarray, " draws"]:
+    """Return the AMI of two fixed partitions on each of many subsets of the tokens.
+
+    Args:
+        a: class of each token.
+        b: the other partition.
+        inside: which tokens each draw keeps.
+
+    Raises:
+        PolytopeError: the partitions differ in length or are empty.
+
+    """
+    if len(a) != len(b) or len(a) == 0:
+        msg = (
+            f"partitions of {len(a)} and {len(b)} tokens can not be compared; give both the same, non-empty "
+            "tokens"
+        )
+        raise PolytopeError(msg)
+    rows, row = np.unique(a, return_inverse=True)
+    columns, column = np.unique(b, return_inverse=True)
+    log_factorial = gammaln(np.arange(len(a) + 1) + 1.0)
+    return np.asarray(
+        _resampled(
+            row.astype(np.int32),
+            column.astype(np.int32),
+            len(rows),
+            len(columns),
+            np.ascontiguousarray(inside),
+            log_factorial,
+        )
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _resampled(
+    row: Int[np.ndarray, " n"],
+    column: Int[np.ndarray, " n"],
+    n_rows: int,
+    n_columns: int,
+    inside: Bool[np.ndarray, "draws n"],
+    log_factorial: Float[np.ndarray, " m"],
+) -> Float[np.ndarray, " draws"]:
+    out = np.empty(inside.shape[0])
+    for draw in range(inside.shape[0]):
+        table = np.zeros((n_rows, n_columns), dtype=np.int64)
+        for i in range(len(row)):
+            if inside[draw, i]:
+                table[row[i], column[i]] += 1
+        out[draw] = _ami(table, log_factorial)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _ami(table: Int[np.ndarray, "r c"], log_factorial: Float[np.ndarray, " m"]) -> float:
+    a = table.sum(axis=1)
+    b = table.sum(axis=0)
+    n = a.sum()
+    # One class on both sides is perfect agreement by convention, as in scikit-learn.
+    if (a > 0).sum() <= 1 and (b > 0).sum() <= 1:
+        return 1.0
+    mi = 0.0
+    for i in range(len(a)):
+        for j in range(len(b)):
+            m = table[i, j]
+            if m > 0:
+                mi += m / n * (math.log(m) + math.log(n) - math.log(a[i]) - math.log(b[j]))
+    expected = _expected(a, b, n, log_factorial)
+    room = (_entropy(a, n) + _entropy(b, n)) / 2 - expected
+    eps = 2.220446049250313e-16
+    room = min(room, -eps) if room < 0 else max(room, eps)
+    return float((mi - expected) / room)
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _entropy(sizes: Int[np.ndarray, " k"], n: int) -> float:
+    total = 0.0
+    for size in sizes:
+        if size > 0:
+            total -= size / n * (math.log(size) - math.log(n))
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _expected(
+    a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"], n: int, lf: Float[np.ndarray, " m"]
+) -> float:
+    """Sum over distinct pairs of sizes, each weighted by how often it occurs."""
+    often_a = np.bincount(a, minlength=n + 1)
+    often_b = np.bincount(b, minlength=n + 1)
+    sizes_a = np.nonzero(often_a[1:])[0] + 1
+    sizes_b = np.nonzero(often_b[1:])[0] + 1
+    total = 0.0
+    for s in sizes_a:
+        for t in sizes_b:
+            fixed = lf[s] + lf[t] + lf[n - s] + lf[n - t] - lf[n]
+            base = math.log(n) - math.log(s) - math.log(t)
+            part = 0.0
+            for m in range(max(1, int(s) + int(t) - n), min(int(s), int(t)) + 1):
+                p = math.exp(fixed - lf[m] - lf[s - m] - lf[t - m] - lf[n - s - t + m])
+                part += m / n * (base + math.log(m)) * p
+            total += part * often_a[s] * often_b[t]
+    return total
+
+
+NOISE = -1
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """AMI among the clustered tokens, beside the share that was thrown away.
+
+    Attributes:
+        ami: adjusted mutual information of clusters and labels over the clustered tokens; None where there
+            are none.
+        clustered: tokens that it is a score of.
+        noise_share: share of the tokens that were called noise, 0 to 1.
+
+    """
+
+    ami: float | None
+    clustered: int
+    noise_share: float
+
+    def __str__(self) -> str:
+        if self.ami is None:
+            return "no AMI: every token is noise"
+        thrown = f"; {self.noise_share:.0%} noise left out" if self.noise_share else ""
+        return f"AMI {self.ami:.3f} among {self.clustered:,} clustered tokens{thrown}"
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Which cluster each of n tokens is in.
+
+    Attributes:
+        labels: cluster id of each token, 0 to `clusters - 1`; -1 is noise (int32).
+        clusterer: who made it.
+        settings: every choice that it depends on.
+
+    """
+
+    labels: Int[np.ndarray, " n"]
+    clusterer: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        labels = np.asarray(self.labels)
+        if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+            msg = (
+                f"clusterer {self.clusterer!r} gave {labels.dtype} of shape {labels.shape}; it must give one "
+                "integer a token, -1 for noise"
+            )
+            raise PolytopeError(msg)
+        kept = np.unique(labels[labels >= 0])
+        ids = np.where(labels < 0, NOISE, np.searchsorted(kept, labels))
+        object.__setattr__(self, "labels", ids.astype(np.int32))
+
+    def __len__(self) -> int:
+        """Return n, noise included."""
+        return len(self.labels)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Tokens in each cluster, by its id; noise is none."""
+        return tuple(int(size) for size in np.bincount(self.labels[self.labels >= 0]))
+
+    @property
+    def clusters(self) -> int:
+        """How many clusters there are; noise is none."""
+        return len(self.sizes)
+
+    @property
+    def noise(self) -> int:
+        """How many tokens are in no cluster."""
+        return int((self.labels < 0).sum())
+
+    @property
+    def noise_share(self) -> float:
+        """Share of the tokens that are in no cluster, 0 to 1."""
+        return self.noise / len(self)
+
+    @property
+    def largest_share(self) -> float:
+        """Share of all tokens that are in the largest cluster, 0 to 1."""
+        return max(self.sizes, default=0) / len(self)
+
+    def ami(self, gold: Int[np.ndarray, " n"]) -> Agreement:
+        """Return the agreement with gold labels among clustered tokens, and the share thrown away.
+
+        Args:
+            gold: label id of each token.
+
+        Raises:
+            PolytopeError: another number of labels.
+
+        """
+        if len(gold) != len(self):
+            msg = f"{len(gold)} labels for a partition of {len(self)} tokens; give one a token"
+            raise PolytopeError(msg)
+        inside = self.labels >= 0
+        if not inside.any():
+            return Agreement(None, 0, 1.0)
+        value = adjusted_mutual_information(self.labels[inside], np.asarray(gold)[inside])
+        return Agreement(value, int(inside.sum()), self.noise_share)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a cluster, noise (-1) last: `cluster`, `tokens`, `share` of all tokens."""
+        tokens = [*self.sizes, self.noise] if self.noise else [*self.sizes]
+        ids = [*range(self.clusters), NOISE] if self.noise else [*range(self.clusters)]
+        return pd.DataFrame({"cluster": ids, "tokens": tokens, "share": np.array(tokens) / len(self)})
+
+    def __repr__(self) -> str:
+        return (
+            f"<Partition by {self.clusterer}: {self.clusters} clusters of {len(self):,} tokens, largest "
+            f"{max(self.sizes, default=0):,} ({self.largest_share:.0%}), noise {self.noise:,} "
+            f"({self.noise_share:.0%}); {self.settings}>"
+        )

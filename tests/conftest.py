@@ -11,11 +11,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from pathlib import Path
 
 import pytest
+import shapes
 import torch
-from jaxtyping import install_import_hook
 
 # Shapes in the signatures are checked while the tests run.
-install_import_hook("polytope_lm", "beartype.beartype")
+shapes.install()
 
 from typing import TYPE_CHECKING
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
 
+from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def pack_on_device(on: Bool[Tensor, "... N"]) -> UInt8[Tensor, "... B"]:
     return bytes_of_bits.sum(-1, dtype=torch.uint8)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _pack(h: Int32[np.ndarray, "T N"], packed: UInt8[np.ndarray, "T B"]) -> bool:
     """Pack in one pass without temporaries; return whether all values are finite.
 

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, no_type_check
+from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
+from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ def resampled_ami(
     )
 
 
-@numba.njit(cache=True, nogil=True)
-@no_type_check
+@compiled
 def _resampled(
     row: Int[np.ndarray, " n"],
     column: Int[np.ndarray, " n"],
@@ -120,8 +119,7 @@ def _resampled(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
-@no_type_check
+@compiled
 def _ami(table: Int[np.ndarray, "r c"], log_factorial: Float[np.ndarray, " m"]) -> float:
     a = table.sum(axis=1)
     b = table.sum(axis=0)
@@ -142,8 +140,7 @@ def _ami(table: Int[np.ndarray, "r c"], log_factorial: Float[np.ndarray, " m"]) 
     return float((mi - expected) / room)
 
 
-@numba.njit(cache=True, nogil=True)
-@no_type_check
+@compiled
 def _entropy(sizes: Int[np.ndarray, " k"], n: int) -> float:
     total = 0.0
     for size in sizes:
@@ -152,8 +149,7 @@ def _entropy(sizes: Int[np.ndarray, " k"], n: int) -> float:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
-@no_type_check
+@compiled
 def _expected(
     a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"], n: int, lf: Float[np.ndarray, " m"]
 ) -> float:

@@ -17,12 +17,13 @@ read by the nearest other use of the same word. Beside it stands the share that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, no_type_check
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 from scipy.stats import skew
 
+from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def strict_neighbours(
     return np.asarray(_nearest(distance, np.ascontiguousarray(groups, dtype=np.int32), k))
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
-@no_type_check
+@compiled(parallel=True)
 def _nearest(
     distance: Float[np.ndarray, "n n"], groups: Int[np.ndarray, "n g"], k: int
 ) -> Int[np.ndarray, "n k"]:
@@ -121,8 +121,7 @@ def has_neighbours(
     return found[:, 0] >= k, found[:, 1] > 0
 
 
-@numba.njit(cache=True, nogil=True)
-@no_type_check
+@compiled
 def _allowed(groups: Int[np.ndarray, "n g"], labels: Int[np.ndarray, " n"], k: int) -> Int[np.ndarray, "n 2"]:
     """Count each token's allowed neighbours until there are k in all and one of its label."""
     found = np.zeros((len(groups), 2), dtype=np.int32)
@@ -170,8 +169,7 @@ def resampled_agreement(
     return np.asarray(_agreement(neighbours, labels.astype(np.int32), kept, k))
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
-@no_type_check
+@compiled(parallel=True)
 def _agreement(
     neighbours: Int[np.ndarray, "n depth"],
     labels: Int[np.ndarray, " n"],
@@ -279,8 +277,7 @@ def nearest_label(
     return NearestLabel(accuracy, by_majority, int(found.sum()), int((~found).sum()), correct, found)
 
 
-@numba.njit(cache=True, nogil=True)
-@no_type_check
+@compiled
 def _read(
     distance: Float[np.ndarray, "n n"],
     label: Int[np.ndarray, " n"],

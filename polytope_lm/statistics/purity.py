@@ -19,15 +19,15 @@ raise it, small ones most, so that only what is above random groups of the same 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, no_type_check
+from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 import pandas as pd
 from scipy.special import entr
 from scipy.stats import false_discovery_control
 from sklearn.metrics import homogeneity_completeness_v_measure
 
+from polytope_lm.compiled import compiled
 from polytope_lm.statistics.nulls import AgainstNull, against, counted, random_groups
 
 if TYPE_CHECKING:
@@ -223,8 +223,7 @@ def purity_against_chance(
     return float(found[0]), found[1:]
 
 
-@numba.njit(cache=True, nogil=True)
-@no_type_check
+@compiled
 def _purities(
     ids: Int[np.ndarray, " n"], drawn: Int[np.ndarray, "draws n"], kinds: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " draws"]:

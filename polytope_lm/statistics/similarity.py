@@ -22,12 +22,13 @@ at once. JS is within 1e-5 of float64.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, no_type_check
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 from scipy.special import entr
 
+from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
 from polytope_lm.statistics.nulls import AgainstNull, Better, against, counted, random_groups
 
@@ -162,8 +163,7 @@ def _null(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
-@no_type_check
+@compiled
 def _mean(
     near: Float[np.ndarray, "n n"], ids: Int[np.ndarray, " n"], documents: Int[np.ndarray, " n"]
 ) -> tuple[float, int]:
@@ -224,8 +224,7 @@ def js_divergences(probabilities: Float[np.ndarray, "n V"]) -> Float[np.ndarray,
     return out
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_LOOSE, error_model="numpy")
-@no_type_check
+@compiled(fastmath=_LOOSE, error_model="numpy")
 def _x_log2_x(a: Float[np.ndarray, " block"], b: Float[np.ndarray, " block"]) -> float:
     """Sum `x log2 x` of `x = a + b`; 0 where both are 0."""
     total = np.float32(0)
@@ -237,11 +236,10 @@ def _x_log2_x(a: Float[np.ndarray, " block"], b: Float[np.ndarray, " block"]) ->
         t = (f - np.float32(1)) / (f + np.float32(1))
         u = t * t
         total += x * (np.float32(k) + t * (_C1 + u * (_C3 + u * (_C5 + u * (_C7 + u * _C9)))))
-    return total
+    return float(total)
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
-@no_type_check
+@compiled(parallel=True)
 def _sums(p: Float[np.ndarray, "n V"]) -> Float[np.ndarray, "n n"]:
     n, width = p.shape
     out = np.zeros((n, n))

@@ -19,7 +19,6 @@ from polytope_lm.codes.hamming.kernels import (
     LANES,
     VECTOR,
     below_limits,
-    compiled,
     count_bits,
     emitted,
     lanes_at,
@@ -27,6 +26,7 @@ from polytope_lm.codes.hamming.kernels import (
     replace_greatest,
     sums_of_tile,
 )
+from polytope_lm.compiled import compiled
 
 if TYPE_CHECKING:
     from jaxtyping import Int, UInt8, UInt64
@@ -73,7 +73,7 @@ def _differing(_typing: Any, a: Any, row: Any, b: Any, other: Any) -> Any:
     return signature, emit
 
 
-@compiled
+@compiled(boundscheck=False)
 def drawn(
     packed: UInt8[np.ndarray, "m B"], bits: Int[np.ndarray, " b"], out: UInt64[np.ndarray, "m P"]
 ) -> None:
@@ -84,7 +84,7 @@ def drawn(
             out[row, place >> 6] |= np.uint64(bit) << np.uint64(place & 63)
 
 
-@compiled
+@compiled(boundscheck=False)
 def search(
     prefixes: UInt64[np.ndarray, "n8 P"],
     panels: UInt64[np.ndarray, "C P 8"],

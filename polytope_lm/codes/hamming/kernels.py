@@ -13,13 +13,16 @@ kernels start none.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from polytope_lm.compiled import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,14 +37,9 @@ I64 = ir.IntType(64)
 VECTOR = ir.VectorType(I64, LANES)
 
 
-def compiled(function: F) -> F:
-    """Compile with numba, without the interpreter's lock, and keep the machine code on disk."""
-    return cast("F", njit(function, cache=True, nogil=True, boundscheck=False))
-
-
 def emitted(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function that emits LLVM code callable from compiled code, as the integer that it returns."""
-    return cast("Callable[..., Any]", intrinsic(function))
+    return cast("Callable[..., Any]", intrinsic(inspect.unwrap(function)))
 
 
 def splat(builder: Any, scalar: Any) -> Any:
@@ -125,7 +123,7 @@ def lowest_bit(_typing: Any, mask: Any) -> Any:
     return types.int64(mask), emit
 
 
-@compiled
+@compiled(boundscheck=False)
 def panels(words: UInt64[np.ndarray, "m W"]) -> UInt64[np.ndarray, "P W 8"]:
     """Lay rows out in panels of eight; the last panel is filled with zeros."""
     rows, n_words = words.shape
@@ -136,7 +134,7 @@ def panels(words: UInt64[np.ndarray, "m W"]) -> UInt64[np.ndarray, "P W 8"]:
     return out
 
 
-@compiled
+@compiled(boundscheck=False)
 def fill(
     queries: UInt64[np.ndarray, "n8 W"], base: UInt64[np.ndarray, "P W 8"], out: Int[np.ndarray, "n m"]
 ) -> None:
@@ -153,7 +151,7 @@ def fill(
                     out[row + r, panel * LANES + lane] = tile[r, lane]
 
 
-@compiled
+@compiled(boundscheck=False)
 def search(
     queries: UInt64[np.ndarray, "n8 W"],
     base: UInt64[np.ndarray, "P W 8"],
@@ -192,7 +190,7 @@ def search(
                     _offer(tile, mask, row, column, own, groups_queries, groups_base, limits, heaps)
 
 
-@compiled
+@compiled(boundscheck=False)
 def _offer(
     tile: UInt64[np.ndarray, "8 8"],
     mask: np.uint64,
@@ -219,7 +217,7 @@ def _offer(
         limits[query] = heaps[query, 0] >> np.uint64(32)
 
 
-@compiled
+@compiled(boundscheck=False)
 def _share_a_group(a: Int[np.ndarray, " G"], b: Int[np.ndarray, " G"]) -> bool:
     for g in range(a.size):  # noqa: SIM110  numba compiles no generators of any()
         if a[g] >= 0 and a[g] == b[g]:
@@ -227,7 +225,7 @@ def _share_a_group(a: Int[np.ndarray, " G"], b: Int[np.ndarray, " G"]) -> bool:
     return False
 
 
-@compiled
+@compiled(boundscheck=False)
 def replace_greatest(heap: UInt64[np.ndarray, " k"], key: int) -> None:
     """Put `key` in the place of a max-heap's greatest element."""
     hole = 0

@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from polytope_lm.compiled import compiled
 from polytope_lm.paths.solve.curves import arc
 from polytope_lm.paths.solve.line import BLOCK, LineCrossings, checked_ends, fold
-from polytope_lm.paths.solve.roots import _compiled
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -93,7 +93,7 @@ def cross_arcs(
     return counts, hamming, *(array[:n].copy() for array in (t, neuron, on, returns))
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _cross(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
     cosine: np.ndarray,
     sine: np.ndarray,
@@ -124,26 +124,26 @@ def _cross(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
     return n
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _factor(p: Turn, t: float) -> float:
     rho = p.start + p.change * t
     return rho / math.sqrt(p.share * rho * rho + p.rest)
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _relative(p: Turn, t: float) -> float:
     """Compute `m' / m`."""
     rho = p.start + p.change * t
     return p.change * p.rest / (rho * (p.share * rho * rho + p.rest))
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _value(w: Wave, p: Turn, t: float) -> float:
     angle = p.angle * t
     return _factor(p, t) * (w.cosine * math.cos(angle) + w.sine * math.sin(angle)) + w.bias
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _slope(w: Wave, p: Turn, t: float) -> float:
     """Compute `f' / m`, which has the sign of `f'`."""
     cosine, sine = math.cos(p.angle * t), math.sin(p.angle * t)
@@ -151,7 +151,7 @@ def _slope(w: Wave, p: Turn, t: float) -> float:
     return turned + _relative(p, t) * (w.cosine * cosine + w.sine * sine)
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _stationary(w: Wave, p: Turn, low: float, high: float) -> float:
     """Bisect for the one zero of the slope between two places where its signs differ."""
     rising = _slope(w, p, low) > 0
@@ -166,7 +166,7 @@ def _stationary(w: Wave, p: Turn, low: float, high: float) -> float:
     return (low + high) / 2
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _sign_changes(w: Wave, p: Turn, found: np.ndarray, signs: np.ndarray) -> int:
     """Fill in the places of a neuron's sign changes and its signs after them; return how many."""
     # Where A cos + B sin = 0 the tangent changes its branch; the half circle has at most one such place.
@@ -194,7 +194,7 @@ def _sign_changes(w: Wave, p: Turn, found: np.ndarray, signs: np.ndarray) -> int
     return count
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _guess(w: Wave, p: Turn, low: float, high: float) -> float:
     """Solve for the root with `m` as it is halfway: exact where `m` is constant."""
     radius = math.hypot(w.cosine, w.sine) * _factor(p, (low + high) / 2)
@@ -210,7 +210,7 @@ def _guess(w: Wave, p: Turn, low: float, high: float) -> float:
     return middle
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _root(w: Wave, p: Turn, low: float, high: float) -> float:
     """Find the one root between two places over which `f` is monotone and changes its sign.
 

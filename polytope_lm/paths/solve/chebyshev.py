@@ -44,7 +44,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.paths.solve.roots import _compiled
+from polytope_lm.compiled import compiled
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -165,7 +165,7 @@ def sign_changes(
     return Changes(place[order], kept[column[order]], on[order], speed[order], doubtful)
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _search(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
     columns: np.ndarray,
     slopes: np.ndarray,
@@ -205,7 +205,7 @@ def _search(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
     return n
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _clenshaw(c: np.ndarray, t: float) -> float:
     x = 2 * t - 1
     last, before = 0.0, 0.0
@@ -215,7 +215,7 @@ def _clenshaw(c: np.ndarray, t: float) -> float:
     return value
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _zero(c: np.ndarray, low: float, high: float, at_low: float, at_high: float) -> float:
     """Find the zero between two places of opposite sign: false position, Illinois's variant.
 

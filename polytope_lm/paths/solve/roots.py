@@ -7,20 +7,14 @@ from its signs at the ends and at that turn, never from a discriminant; closed-f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple
 
-import numba
 import numpy as np
+
+from polytope_lm.compiled import compiled
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _compiled(function: F) -> F:
-    return cast("F", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 class Line(NamedTuple):
@@ -69,7 +63,7 @@ def cross(
     return counts, returning, *(array[:n].copy() for array in (t, neuron, on, returns))
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _cross(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
     p0: np.ndarray,
     p1: np.ndarray,
@@ -107,24 +101,24 @@ def _cross(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
     return n
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _sigma(q: Line, t: float) -> float:
     # As a sum of squares: multiplied out, it would lose its digits where the line passes near the centre.
     away = t - q.nearest
     return math.sqrt(q.least + q.q2 * away * away)
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _value(w: Neuron, q: Line, t: float) -> float:
     return w.start + w.slope * t + w.bias * _sigma(q, t)
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _slope(w: Neuron, q: Line, t: float) -> float:
     return w.slope + w.bias * q.q2 * (t - q.nearest) / _sigma(q, t)
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _turn(w: Neuron, q: Line) -> float:
     """Solve `sigma'(t) = k := -slope / bias`: `s^2 q2 (q2 - k^2) = k^2 least` with `s = t - nearest`."""
     k = -w.slope / w.bias
@@ -132,7 +126,7 @@ def _turn(w: Neuron, q: Line) -> float:
     return min(max(q.nearest + k * math.sqrt(q.least / (q.q2 * room)), 0.0), 1.0)
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _returns(w: Neuron, q: Line) -> bool:
     """Tell whether `g`, of the bias's sign at both ends, has the other one where it turns (not zero)."""
     sign = 1.0 if w.bias > 0 else -1.0
@@ -141,7 +135,7 @@ def _returns(w: Neuron, q: Line) -> bool:
     return sign * _value(w, q, _turn(w, q)) < 0
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _quadratic(w: Neuron, q: Line) -> tuple[float, float]:
     """Solve `(start + slope t)^2 = bias^2 sigma(t)^2` without subtracting nearly equal numbers."""
     p, s, b = w.start, w.slope, abs(w.bias)
@@ -154,7 +148,7 @@ def _quadratic(w: Neuron, q: Line) -> tuple[float, float]:
     return pivot / square, constant / pivot
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _polished(w: Neuron, q: Line, t: float, low: float, high: float) -> float:
     """Apply Newton's method to the closed form, inside a bracket over which `g` changes sign.
 
@@ -177,7 +171,7 @@ def _polished(w: Neuron, q: Line, t: float, low: float, high: float) -> float:
     return t
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _root(w: Neuron, q: Line) -> float:
     """Find the one root in [0, 1] of a neuron whose ends differ.
 
@@ -191,7 +185,7 @@ def _root(w: Neuron, q: Line) -> float:
     return _polished(w, q, nearer, 0.0, 1.0)
 
 
-@_compiled
+@compiled(error_model="numpy")
 def _roots(w: Neuron, q: Line) -> tuple[float, float]:
     """Find both roots of a neuron that crosses and returns, one on each side of its turn."""
     first, second = _quadratic(w, q)

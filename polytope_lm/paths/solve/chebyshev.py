@@ -43,8 +43,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from polytope_lm.errors import PolytopeError
 from polytope_lm.compiled import compiled
+from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int

@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import shapes
 import torch
@@ -29,7 +30,7 @@ from transformers.utils import logging
 import polytope_lm as plm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 logging.set_verbosity_error()
 torch.set_num_threads(1)
@@ -38,6 +39,14 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def users_arrays() -> Iterator[None]:
+    """Switch the check of shapes off: a user has no such check, and arrays of a wrong shape get one line."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

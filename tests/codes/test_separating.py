@@ -192,6 +192,7 @@ def test_the_page_shows_tokens_as_text_never_as_markup() -> None:
 PACKED = np.zeros((6, 2), np.uint8)
 
 
+@pytest.mark.usefixtures("users_arrays")
 @pytest.mark.parametrize(
     ("a", "b", "extra", "words"),
     [
@@ -215,6 +216,7 @@ def test_mistakes_are_named_in_one_line(a, b, extra, words) -> None:
     assert all(word in str(caught.value) for word in words)
 
 
+@pytest.mark.usefixtures("users_arrays")
 def test_a_wrong_width_is_an_error() -> None:
     with pytest.raises(PolytopeError, match="2 bytes are not 24 bits"):
         separating(PACKED, 24, [0], [1])

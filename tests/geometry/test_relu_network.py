@@ -104,6 +104,7 @@ def test_equal_ends_cross_nothing():
     assert len(net.crossings(a, a)) == 0
 
 
+@pytest.mark.usefixtures("users_arrays")
 @pytest.mark.parametrize(
     ("make", "match"),
     [

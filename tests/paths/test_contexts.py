@@ -207,6 +207,7 @@ def test_one_position_moves_where_a_context_is_kept(model, pair):
         plm.path(model, *pair, layer=0).versions(np.zeros(1))
 
 
+@pytest.mark.usefixtures("users_arrays")
 @pytest.mark.parametrize(
     ("shape", "positions", "match"),
     [((2, 3, 24), [0], r"shape \(2, 3, 24\), expected \[n, 4, 24\]"), ((2, 4, 24), [4], "not all inside")],

@@ -161,6 +161,7 @@ def test_a_bad_pair_is_reported_and_the_rest_runs(model):
     assert found.profiles[2].crossings.tolist() == alone.profiles[1].crossings.tolist()
 
 
+@pytest.mark.usefixtures("users_arrays")
 def test_nan_along_one_path_is_that_pairs_mistake(model, monkeypatch):
     real = batch._read
 
@@ -227,6 +228,7 @@ def test_results_load_as_they_were(finished, tmp_path):
     assert "PairProfiles: 6 pairs, 1 of them bad" in repr(again)
 
 
+@pytest.mark.usefixtures("users_arrays")
 @pytest.mark.parametrize("change", [{"evaluations": 72}, {"shape": "arc"}, {"pairs": PAIRS}, {"layer": 0}])
 def test_another_runs_file_is_refused(finished, model, tmp_path, change):
     pairs, _, whole = finished

@@ -47,6 +47,7 @@ def test_unrelated_partitions_score_nothing_on_average() -> None:
     assert abs(np.mean(scores)) < 3 * np.std(scores) / np.sqrt(200)
 
 
+@pytest.mark.usefixtures("users_arrays")
 def test_partitions_of_different_tokens_are_refused() -> None:
     with pytest.raises(PolytopeError, match="partitions of 3 and 2 tokens"):
         adjusted_mutual_information(np.arange(3), np.arange(2))

@@ -41,6 +41,7 @@ def test_where_every_token_is_noise_there_is_no_score() -> None:
     assert (made.clusters, made.largest_share) == (0, 0)
 
 
+@pytest.mark.usefixtures("users_arrays")
 @pytest.mark.parametrize("labels", [np.zeros((3, 2), int), np.zeros(4), np.zeros(0, int)])
 def test_what_is_no_partition_is_refused(labels: np.ndarray) -> None:
     with pytest.raises(PolytopeError, match="it must give one integer a token, -1 for noise"):

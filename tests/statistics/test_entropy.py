@@ -140,6 +140,7 @@ def test_p_counts_ties_and_the_observed_one() -> None:
     assert against(1.0, np.array([1.0, 1.0]), "higher").z is None
 
 
+@pytest.mark.usefixtures("users_arrays")
 @pytest.mark.parametrize(
     ("groups", "labels", "said"),
     [

@@ -72,6 +72,7 @@ def test_hubs_see_the_one_token_that_all_others_name() -> None:
     assert (hubs(ring).max_in_degree, hubs(ring).skew) == (1, 0.0)
 
 
+@pytest.mark.usefixtures("users_arrays")
 def test_distances_that_are_not_finite_are_refused_with_their_token() -> None:
     distance = np.zeros((4, 4), dtype=np.float32)
     distance[2, 1] = np.nan

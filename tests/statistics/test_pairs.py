@@ -74,6 +74,7 @@ def test_halves_are_scored_by_the_same_formula() -> None:
     assert found == pytest.approx(alone)
 
 
+@pytest.mark.usefixtures("users_arrays")
 def test_groups_without_a_pair_are_refused() -> None:
     with pytest.raises(PolytopeError, match="no two of 4 tokens share a group"):
         inside_groups(np.ones((4, 4), np.float32), np.arange(4), better="higher")

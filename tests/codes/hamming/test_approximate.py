@@ -135,6 +135,7 @@ def test_codes_that_no_filter_can_tell_apart_are_searched_exactly() -> None:
     assert found.recall.value == 1
 
 
+@pytest.mark.usefixtures("users_arrays")
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -182,6 +182,7 @@ def test_torch_and_ours_work_side_by_side() -> None:
 CODES = np.zeros((5, 4), np.uint8)
 
 
+@pytest.mark.usefixtures("users_arrays")
 @pytest.mark.parametrize(
     ("call", "words"),
     [

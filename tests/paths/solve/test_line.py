@@ -255,6 +255,7 @@ def test_scaling_what_the_norm_reads_flips_no_clear_bit(norm, biased):
     assert clear.mean() > 0.99
 
 
+@pytest.mark.usefixtures("users_arrays")
 @pytest.mark.parametrize(
     ("a", "b", "at", "match"),
     [

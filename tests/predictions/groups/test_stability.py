@@ -75,6 +75,7 @@ def test_a_medoid_has_the_smallest_sum_of_distances() -> None:
         )
 
 
+@pytest.mark.usefixtures("users_arrays")
 def test_what_can_not_be_cut_is_refused() -> None:
     distance, documents = _world(1, 60)
     with pytest.raises(PolytopeError, match="2 documents can not be cut into thirds"):

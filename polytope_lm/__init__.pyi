@@ -1,0 +1,18 @@
+from . import codes as codes
+from . import geometry as geometry
+from . import pairs as pairs
+from . import paths as paths
+from . import predictions as predictions
+from . import worlds as worlds
+from .codes.capture import capture as capture
+from .codes.capture import encode as encode
+from .codes.store.reader import open_store as open_store
+from .documents import documents as documents
+from .errors import PolytopeError as PolytopeError
+from .models.loading import load as load
+from .models.loading import wrap as wrap
+from .paths.path import path as path
+from .predictions.calibration.test import calibrate as calibrate
+from .representations import representation as representation
+
+__version__: str

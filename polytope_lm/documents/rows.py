@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from polytope_lm.documents.collection import Document
-from polytope_lm.documents.files import File, lines
+from polytope_lm.documents.plain_text import File, lines
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from polytope_lm.documents import files
+from polytope_lm.documents import plain_text
 from polytope_lm.documents import rows as tables
 from polytope_lm.documents.collection import RESERVED, Document, Documents
-from polytope_lm.documents.files import File
+from polytope_lm.documents.plain_text import File
 from polytope_lm.errors import PolytopeError
 
 _log = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def _open_directory(path: Path, options: _Options) -> tuple[str, Callable[[], It
         options.only("a saved data set", *_TABLE)
         shown, read = _hub(str(path), options)
         return shown.removeprefix(HUB), read
-    found = [file for file in files.below(path) if file.path.suffix.lower() in _ALL]
+    found = [file for file in plain_text.below(path) if file.path.suffix.lower() in _ALL]
     pairs = [file for file in found if options.senses is not False and is_senses(file)]
     found = pairs or found
     kinds = sorted({file.path.suffix.lower() for file in found})
@@ -259,7 +259,7 @@ def _text_reader(file: File, options: _Options) -> Reader:
             raise PolytopeError(msg)
         return senses.senses
     options.only(f"a text file ({file.path.name})", "split", "senses")
-    return files.paragraphs if options.split else files.text_file
+    return plain_text.paragraphs if options.split else plain_text.text_file
 
 
 def _hub(name: str, options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:

@@ -19,7 +19,7 @@ import conllu
 from conllu.exceptions import ParseException
 
 from polytope_lm.documents.collection import Document, Span
-from polytope_lm.documents.files import File, lines
+from polytope_lm.documents.plain_text import File, lines
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:

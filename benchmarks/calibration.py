@@ -43,9 +43,7 @@ from polytope_lm.representations import binary as code
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.statistics.nulls import Rate
-from polytope_lm.worlds import token_worlds as code_world
-from polytope_lm.worlds import token_worlds as direction_world
-from polytope_lm.worlds import token_worlds as null_world
+from polytope_lm.worlds import code_world, direction_world, null_world
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -7,8 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from polytope_lm.statistics.confounders import Adjuster, added, beyond_controls, beyond_half
-from polytope_lm.worlds import pair_worlds as distance_world
-from polytope_lm.worlds import pair_worlds as flipback_world
+from polytope_lm.worlds import distance_world, flipback_world
 from polytope_lm.worlds.pair_worlds import FLIP_BACKS
 
 

@@ -6,9 +6,7 @@ import pytest
 from benchmarks.boundary_calibration import rates, shuffled
 from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.solve.line import in_layer_crossings
-from polytope_lm.worlds import pair_worlds as boundary_world
-from polytope_lm.worlds import pair_worlds as distance_world
-from polytope_lm.worlds import pair_worlds as flipback_world
+from polytope_lm.worlds import boundary_world, distance_world, flipback_world
 from polytope_lm.worlds.pair_worlds import FLIP_BACKS, peak
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paths.test_line import geometry, line, pre
+from paths.solve.test_line import geometry, line, pre
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Geometry

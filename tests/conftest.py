@@ -36,9 +36,17 @@ logging.set_verbosity_error()
 torch.set_num_threads(1)
 # A first example may compile a kernel, and a busy machine is no failure.
 settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "patient"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that draw their examples, for `pytest -m property`."""
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("property")
 
 
 @pytest.fixture

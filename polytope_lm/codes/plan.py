@@ -13,8 +13,8 @@ import torch
 
 from polytope_lm.codes.forward import Spec, specs
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.custom import weights_digest
 from polytope_lm.models.loading import Model, select_sites
+from polytope_lm.models.model import weights_digest
 from polytope_lm.tokens import Windowing, parse_rule, specials
 
 if TYPE_CHECKING:

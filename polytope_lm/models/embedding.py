@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float
 
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
 
 _BATCH_TOKENS = 4096
 MAX_TOKENS = 256

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Point as Point  # noqa: PLC0414 - others import it from here
 
 if TYPE_CHECKING:
     from jaxtyping import Int
 
-    from polytope_lm.models.loading import Model
-
-Point = Literal["x", "u", "h", "gate", "up", "post", "resid_pre", "resid_post"]
-"""What can be read of a block: `x` the stream that the MLP's norm reads, `u` the MLP's input, `h` the
-pre-activations (`gate` for gated MLPs), `gate` and `up` a gated MLP's branches, `post` the down projection's
-input, `resid_pre` the block's input, `resid_post` its output."""
+    from polytope_lm.models.model import Model
 
 Tap = tuple[int, Point]
 Reader = Callable[[Tensor], None]
@@ -121,3 +117,24 @@ def _where(model: Model, tap: Tap) -> tuple[nn.Module, bool]:
             f"{model.name}, layer {layer}: no activation {point!r} here; choose among {known}"
         )
     return block.pre[kind], True
+
+
+def read_bridge(model: Model, input_ids: Tensor, readers: dict[str, Any]) -> None:
+    """Read hook points that only the bridge has, by one more forward pass through it.
+
+    Args:
+        model: the model.
+        input_ids: `[B, S]`, padded on the right.
+        readers: who reads which hook point.
+
+    """
+
+    def reader(name: str) -> Any:
+        def hook(value: Tensor, hook: Any) -> None:  # noqa: ARG001 - TransformerLens passes it by name
+            readers[name](value.reshape(*input_ids.shape, -1))
+
+        return hook
+
+    model.bridge.run_with_hooks(
+        input_ids, return_type=None, fwd_hooks=[(name, reader(name)) for name in readers]
+    )

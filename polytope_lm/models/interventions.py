@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
     from polytope_lm.models.families import Block
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.models.prefix import Prefix
 
 Space = Literal["resid_mid", "mlp_in", "embed"]

@@ -27,7 +27,7 @@ from polytope_lm.models.prefix import passed_by
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
 
 
 def check_logits(model: Model) -> None:

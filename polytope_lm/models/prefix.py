@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float, Int
 
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
 
 _TOLERANCE = (
     1e-2  # of the largest value: a wrong mask or position is off by its whole size, half precision is not

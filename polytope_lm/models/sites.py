@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 Linearity = Literal["piecewise affine", "smooth", "gated", "unknown"]
 NormKind = Literal["LayerNorm", "RMSNorm", "none"]
 
+Point = Literal["x", "u", "h", "gate", "up", "post", "resid_pre", "resid_post"]
+"""What can be read of a block: `x` the stream that the MLP's norm reads, `u` the MLP's input, `h` the
+pre-activations (`gate` for gated MLPs), `gate` and `up` a gated MLP's branches, `post` the down projection's
+input, `resid_pre` the block's input, `resid_post` its output."""
+
 _KINDS = ("pre", "gate", "up", "gate+up", "custom")
 _LONGEST = 200  # characters of a name: file systems take 255 bytes
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polytope_lm.codes.hamming.hamming import unpack
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -138,15 +138,6 @@ def as_array(bits: Callable[[], np.ndarray], dtype: Any, copy: bool | None) -> n
     return np.asarray(bits(), dtype=dtype)
 
 
-def visible(text: object) -> object:
-    """Spell out the characters that are not printed: data sends a terminal no control, no direction."""
-    if not isinstance(text, str) or text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
-
-
 def visible_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose texts can be shown anywhere."""
-    return frame.map(visible)
+    return frame.map(lambda cell: visible(cell) if isinstance(cell, str) else cell)

@@ -28,16 +28,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 from scipy.stats import binom, false_discovery_control
 
-from polytope_lm.codes.code import visible
 from polytope_lm.codes.hamming import hamming
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -146,18 +145,18 @@ class Separating:
     def _examples(self, bit: int, group: int) -> str:
         parts = self.contexts.get(bit, ((), ()))[group]
         return "<br>".join(
-            "{}<b>{}</b>{}".format(*(escape(str(visible(text))) for text in context)) for context in parts
+            "{}<b>{}</b>{}".format(*(escape(visible(text)) for text in context)) for context in parts
         )
 
 
 def separating(
     packed: UInt8[np.ndarray, "T B"],
     width: int,
-    rows_a: Int[np.ndarray, " A"] | Bool[np.ndarray, " T"],
-    rows_b: Int[np.ndarray, " B"] | Bool[np.ndarray, " T"],
+    rows_a: Any,
+    rows_b: Any,
     *,
     alpha: float = 0.05,
-    documents: Int[np.ndarray, " T"] | None = None,
+    documents: Any = None,
     examples: int = 3,
 ) -> Separating:
     """Find the bits that tell the tokens `rows_a` from the tokens `rows_b`; see the module for the formulas.
@@ -236,11 +235,11 @@ def fisher(
 
 
 def _by_document(
-    codes_a: UInt8[np.ndarray, "A B"],
-    codes_b: UInt8[np.ndarray, "B B"],
+    codes_a: UInt8[np.ndarray, "L B"],
+    codes_b: UInt8[np.ndarray, "M B"],
     width: int,
-    documents_a: Int64[np.ndarray, " A"],
-    documents_b: Int64[np.ndarray, " B"],
+    documents_a: Int64[np.ndarray, " L"],
+    documents_b: Int64[np.ndarray, " M"],
 ) -> tuple[Float[np.ndarray, " N"], str, int]:
     """Return p values with documents as units, the test's name, and the number of documents tested."""
     in_a, in_b = np.unique(documents_a), np.unique(documents_b)
@@ -262,9 +261,9 @@ def _by_document(
 
 
 def _document_rates(
-    codes: UInt8[np.ndarray, "A B"],
+    codes: UInt8[np.ndarray, "L B"],
     width: int,
-    documents: Int64[np.ndarray, " A"],
+    documents: Int64[np.ndarray, " L"],
     wanted: Int64[np.ndarray, " D"],
 ) -> Float[np.ndarray, "D N"]:
     """Return each wanted document's rate of every bit, over the tokens given."""
@@ -288,7 +287,7 @@ def _median_test(a: Float[np.ndarray, "D N"], b: Float[np.ndarray, "E N"]) -> Fl
 
 
 def _examples(
-    codes: UInt8[np.ndarray, "A B"], rows: Int64[np.ndarray, " A"], wanted: Bool[np.ndarray, " N"], n: int
+    codes: UInt8[np.ndarray, "L B"], rows: Int64[np.ndarray, " L"], wanted: Bool[np.ndarray, " N"], n: int
 ) -> Int64[np.ndarray, "N E"]:
     """Return for each bit the first `n` rows in which it is as wanted; -1 where there are fewer."""
     found = np.full((len(wanted), n), -1, np.int64)
@@ -302,7 +301,7 @@ def _examples(
     return found
 
 
-def _rows(rows: Int[np.ndarray, " A"] | Bool[np.ndarray, " T"], n: int, name: str) -> Int64[np.ndarray, " A"]:
+def _rows(rows: Any, n: int, name: str) -> Int64[np.ndarray, " L"]:
     rows = np.asarray(rows)
     if rows.dtype == np.bool_ and rows.shape == (n,):
         return np.flatnonzero(rows)
@@ -325,7 +324,7 @@ def _rows(rows: Int[np.ndarray, " A"] | Bool[np.ndarray, " T"], n: int, name: st
     return rows.astype(np.int64)
 
 
-def _check(a: Int64[np.ndarray, " A"], b: Int64[np.ndarray, " B"], alpha: float) -> None:
+def _check(a: Int64[np.ndarray, " L"], b: Int64[np.ndarray, " M"], alpha: float) -> None:
     for name, rows in (("a", a), ("b", b)):
         if len(rows) == 0:
             msg = f"group {name} is empty; give at least one row (is the label spelled as in codes.tokens?)"
@@ -339,7 +338,7 @@ def _check(a: Int64[np.ndarray, " A"], b: Int64[np.ndarray, " B"], alpha: float)
         raise PolytopeError(msg)
 
 
-def _documents(documents: Int[np.ndarray, " T"], n: int) -> Int64[np.ndarray, " T"]:
+def _documents(documents: Any, n: int) -> Int64[np.ndarray, " T"]:
     labels = np.asarray(documents)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
         shape = f"type {labels.dtype} and shape {labels.shape}"
@@ -347,4 +346,4 @@ def _documents(documents: Int[np.ndarray, " T"], n: int) -> Int64[np.ndarray, " 
             f"documents have {shape}; give the document's number for each of {n} rows (codes.tokens.document)"
         )
         raise PolytopeError(msg)
-    return labels.astype(np.int64)
+    return np.asarray(labels, np.int64)

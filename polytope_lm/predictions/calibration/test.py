@@ -29,7 +29,7 @@ from polytope_lm.predictions.calibration.result import CalibrationResult, CellRa
 from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, clusters_for, layers_of
 from polytope_lm.predictions.clusters.scoring import Task, compare, laid_out, scored
 from polytope_lm.predictions.names import AGREEMENT, AMI, REFERENCES
-from polytope_lm.progress import teller
+from polytope_lm.progress import stepwise
 from polytope_lm.representations import binary as code
 from polytope_lm.representations import controls as simhash
 from polytope_lm.representations.arrays import LayerArrays
@@ -128,7 +128,7 @@ def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
     sample = choose(codes, label, tokens=tokens, seed=seed)
     check_neighbours(codes, sample, label, NEIGHBOURS)
     layers, task = layers_of(codes, layer), make_task(sample, k, seed, resamples)
-    found, tell = [], teller(progress, len(layers) * runs)
+    found, tell = [], stepwise(progress, len(layers) * runs)
     for index in layers:
         bench = set_up(codes, index, task, representations(draws))
         found.append(_rated(codes.site(index), _trials(bench, exchange, runs, smallest_effect, tell)))

@@ -27,7 +27,7 @@ from polytope_lm.predictions.groups.coherence import next_token_divergences
 from polytope_lm.predictions.groups.group_scoring import Scored, Shared
 from polytope_lm.predictions.groups.intruders import judge_name
 from polytope_lm.predictions.groups.result import GroupScores, GroupSettings, Lead, RepresentationScores
-from polytope_lm.progress import teller
+from polytope_lm.progress import stepwise
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES
@@ -103,7 +103,7 @@ def groups(  # noqa: PLR0913 -- each is a choice that moves a number
     settings = GroupSettings(
         label, identity, tokens, items, draws, resamples, repeats, seed, "", coherence.RULE
     )
-    tell = teller(progress, 2 + len(clusterings))
+    tell = stepwise(progress, 2 + len(clusterings))
     shared, left_out = _shared(codes, rows, clusterings, settings, (model, encoder, tell))
     own = result.settings if isinstance(result, ClustersResult) else None
     how = (None, seed, left_out) if own is None else (own.k, own.seed, left_out)

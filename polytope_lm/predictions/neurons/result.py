@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from polytope_lm.codes.code import visible, visible_frame
-from polytope_lm.errors import PolytopeError
+from polytope_lm.codes.code import visible_frame
+from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.statistics.nulls import AgainstNull
 
 if TYPE_CHECKING:
@@ -325,4 +325,4 @@ def ranking_figure(found: NeuronRanking) -> go.Figure:
 
 def _text(text: object) -> str:
     """Escape a text for plotly, whose labels understand some HTML; spell out what is not printed."""
-    return html.escape(str(visible(str(text))), quote=False)
+    return html.escape(visible(str(text)), quote=False)

@@ -321,7 +321,7 @@ def _rows(rows: Any, n: int, name: str) -> Int64[np.ndarray, " L"]:
     if len(values) < len(rows):
         msg = f"group {name} has row {values[times > 1][0]} more than once; give every token once"
         raise PolytopeError(msg)
-    return rows.astype(np.int64)
+    return np.asarray(rows, np.int64)
 
 
 def _check(a: Int64[np.ndarray, " L"], b: Int64[np.ndarray, " M"], alpha: float) -> None:

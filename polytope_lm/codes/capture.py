@@ -19,7 +19,7 @@ from polytope_lm.codes.store.reader import CodeStore
 from polytope_lm.codes.store.writer import StoreWriter
 from polytope_lm.documents import Document, Documents
 from polytope_lm.documents import documents as read_documents
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, forwards, public
 from polytope_lm.tokens import Window, Windowed, parse_rule, specials
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SHARD_TOKENS = 32_768
 
 
+@public
+@forwards(make_plan)
 def encode(
     model: Model,
     texts: str | Document | Sequence[str | Document],
@@ -108,6 +110,8 @@ def check_text(name: str, text: Any) -> None:
         raise PolytopeError(f"{name} has a lone surrogate, which is no character: replace it")
 
 
+@public
+@forwards(make_plan)
 def capture(  # noqa: PLR0913 - settings, by name
     model: Model,
     documents: Documents | Sequence[Document | str] | str | Path,

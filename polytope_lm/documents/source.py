@@ -14,7 +14,7 @@ from polytope_lm.documents import plain_text
 from polytope_lm.documents import rows as tables
 from polytope_lm.documents.collection import RESERVED, Document, Documents
 from polytope_lm.documents.plain_text import File
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, public
 
 _log = logging.getLogger(__name__)
 SAMPLE, HUB = "sample", "hub:"
@@ -66,6 +66,7 @@ class _Options:
 _TABLE = ("text_column", "label_columns", "id_column")
 
 
+@public
 def documents(
     source: Source,
     *,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, public
 from polytope_lm.models import bridge as bridges
 from polytope_lm.models.families import (
     find_blocks,
@@ -33,6 +33,7 @@ DTYPES = {
 }
 
 
+@public
 def load(
     name: str | Path,
     *,
@@ -65,6 +66,7 @@ def load(
     return _assemble(hf.to(place), tokenizer, source.name, commit or source.revision)
 
 
+@public
 def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model:
     """Wrap a transformers model or a `TransformerBridge` that is loaded; it is not copied, nor changed.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, public
 from polytope_lm.paths.crossings import Crossings, LayerMethod, shortened
 from polytope_lm.paths.ends import activations, chosen, end, place
 from polytope_lm.paths.solve import curves
@@ -170,6 +170,7 @@ class Path:
         return [LayerMethod(self.site, "closed form", 0, int(found.hamming.sum()))], [part]
 
 
+@public
 def path(  # noqa: PLR0913
     model: Model,
     prompt_a: str,

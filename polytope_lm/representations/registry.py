@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, public
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,6 +101,7 @@ class Representation:
 _REGISTRY: dict[str, Representation] = {}
 
 
+@public
 def representation(
     name: str, *, isolates: str, role: Role = "other", draws: int = 1, replace: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from polytope_lm.codes.codes import TokenCodes
 from polytope_lm.codes.store import layout, tables
 from polytope_lm.codes.store import layout as arrays
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, public
 from polytope_lm.models.sites import width_of
 
 if TYPE_CHECKING:
@@ -288,6 +288,7 @@ def _finished(path: Path) -> int | None:
         return None
 
 
+@public
 def open_store(path: str | Path) -> CodeStore:
     """Open a store for reading. One that is not whole is said to be so through `logging`.
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from polytope_lm.report.contents import from_directories
-from polytope_lm.report.page import write
+from polytope_lm.report.page import from_directories, write
 
 __all__ = ["from_directories", "write"]

@@ -19,7 +19,6 @@ from polytope_lm.predictions.clusters.result import ClustersResult
 from polytope_lm.predictions.clusters.specifications import Multiverse
 from polytope_lm.predictions.groups.result import GroupScores
 from polytope_lm.predictions.overview import CodeOverview
-from polytope_lm.report.page import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -84,29 +83,8 @@ _FILES = (  # in this order
 _SEVERAL = ("groups", "crossings", "slices")
 
 
-def from_directories(
-    directories: Iterable[str | Path], path: str | Path, *, title: str | None = None
-) -> Path:
-    """Write one page from saved results.
-
-    A directory may hold `result.json` (of clusters, with `tokens.parquet` beside it, of boundaries or of
-    alignment), `overview.json`, `multiverse.json`, `groups.json` (or one in each `layer-*/`), and any number
-    of `crossings*.json` and `slice*.json`. One page has one of each kind, but that crossings, slices and
-    scores of groups add up.
-
-    Args:
-        directories: where results are.
-        path: the HTML file to write.
-        title: as for `write`.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        PolytopeError: a directory is missing or has no result, a file is not what its name says, or two
-            directories have results of one kind.
-
-    """
+def read_all(directories: Iterable[str | Path]) -> dict[str, Any]:
+    """Return the results in some directories by what `write` calls them."""
     found: dict[str, Any] = {}
     for folder in (Path(directory) for directory in directories):
         for kind, one in _read(folder):
@@ -119,7 +97,7 @@ def from_directories(
     if not found:
         msg = "no directories given; name at least one that holds results, such as polytope-lm report DIR"
         raise PolytopeError(msg)
-    return write(path, **found, title=title)
+    return found
 
 
 def _read(folder: Path) -> Iterator[tuple[str, Any]]:

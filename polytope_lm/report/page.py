@@ -22,11 +22,11 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
 from polytope_lm.report import browser, facts, figures, strips
 from polytope_lm.report import figures as drawn
-from polytope_lm.report.contents import Results
+from polytope_lm.report.contents import Results, read_all
 from polytope_lm.report.inert import bdi, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from polytope_lm.geometry.slices import Slice
     from polytope_lm.paths.crossings import Crossings
@@ -84,6 +84,32 @@ def write(  # noqa: PLR0913 - one argument for each kind of result
         msg = f"nothing to write to {str(path)!r}: give a result, such as clusters= or crossings="
         raise PolytopeError(msg)
     return _write_whole(Path(path), _render(results, title))
+
+
+def from_directories(
+    directories: Iterable[str | Path], path: str | Path, *, title: str | None = None
+) -> Path:
+    """Write one page from saved results.
+
+    A directory may hold `result.json` (of clusters, with `tokens.parquet` beside it, of boundaries or of
+    alignment), `overview.json`, `multiverse.json`, `groups.json` (or one in each `layer-*/`), and any number
+    of `crossings*.json` and `slice*.json`. One page has one of each kind, but that crossings, slices and
+    scores of groups add up.
+
+    Args:
+        directories: where results are.
+        path: the HTML file to write.
+        title: as for `write`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        PolytopeError: a directory is missing or has no result, a file is not what its name says, or two
+            directories have results of one kind.
+
+    """
+    return write(path, **read_all(directories), title=title)
 
 
 def _render(results: Results, title: str | None) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
 import re
 import shlex
+import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,7 +20,6 @@ from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from polytope_lm.documents import Document
 
@@ -25,6 +27,9 @@ Job = TypeVar("Job")
 
 MODELS = ("smollm2-135m", "minilm-l6", "tiny-gpt2", "tiny-relu")
 """What an analysis runs on unless it is told: gated, an encoder, GELU, ReLU with biases (the premises)."""
+
+CAUSAL = tuple(name for name in MODELS if name != "minilm-l6")
+"""Those with a next token."""
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -49,6 +54,70 @@ def command_typed(analysis: str, typed: Sequence[str]) -> str:
         elif i and words[i - 1] in PLACES:
             words[i] = PLACES[words[i - 1]]
     return shlex.join(["python", "-m", f"analyses.{analysis}", *words])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every analysis is asked on its command line.
+
+    Attributes:
+        models: names or directories.
+        given: all options, the analysis' own too.
+        command: what was typed, without the machine's own directories.
+
+    """
+
+    models: tuple[str, ...]
+    given: argparse.Namespace
+    command: str
+
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """The layers that were named; None: all, or the analysis' own choice."""
+        return None if self.given.layers is None else parse_layers(self.given.layers)
+
+
+def asked(
+    analysis: str,
+    doc: str | None,
+    argv: Sequence[str] | None,
+    own: Callable[[argparse.ArgumentParser], object],
+    *,
+    models: tuple[str, ...] = MODELS,
+    layers: str | None = "all",
+) -> Asked:
+    """Read an analysis' command line.
+
+    Args:
+        analysis: the module's name.
+        doc: its docstring, whose first line is the help.
+        argv: what was typed; None: this process's own.
+        own: adds the options that only this analysis has.
+        models: what it runs on unless it is told.
+        layers: the same for `--layers`; None: the analysis chooses.
+
+    """
+    first = (doc or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog=f"python -m analyses.{analysis}", description=first)
+    parser.add_argument(
+        "--model", action="append", help=f"a model, may be repeated (default: {', '.join(models)})"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="directory for results")
+    chosen = layers or "four, spread over the model"
+    parser.add_argument("--layers", default=layers, help=f"all, or indices such as 0,8 (default: {chosen})")
+    parser.add_argument("--seed", type=int, default=0, help="of every random choice (%(default)s)")
+    own(parser)
+    typed = sys.argv[1:] if argv is None else list(argv)
+    given = parser.parse_args(typed)
+    return Asked(tuple(given.model or models), given, command_typed(analysis, typed))
+
+
+def run(work: Callable[[], object]) -> None:
+    """Do what an analysis does; a mistake ends it in one line."""
+    try:
+        work()
+    except PolytopeError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def folder_name(model: str) -> str:

@@ -15,7 +15,6 @@ not computed again. Scores are kept, texts are not.
 
 from __future__ import annotations
 
-import argparse
 import math
 import shutil
 import sys
@@ -27,12 +26,11 @@ from typing import TYPE_CHECKING, Any
 import polytope_lm as plm
 from analyses._corpora import news, treebank
 from analyses._running import (
-    MODELS,
-    command_typed,
+    asked,
     folder_name,
     in_processes,
-    parse_layers,
     read_json,
+    run,
     words_drawn,
     write_json,
 )
@@ -43,6 +41,7 @@ from polytope_lm.predictions.clusters.test import clusters_by_label, joined
 from polytope_lm.report import write
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable, Sequence
 
     from polytope_lm.documents import Document
@@ -247,37 +246,35 @@ def show(results: Sequence[ClustersResult]) -> None:
             print(f"  {layer.layer:>5} {layer.verdict.outcome:<13} {' | '.join(cells)}")
 
 
-def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
-    """Parse the command line: which models, and what is run on them."""
-    first = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m analyses.monosemanticity", description=first)
-    parser.add_argument("--model", action="append", help=f"a model, may be repeated (default: {MODELS})")
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """Add what only this analysis asks."""
     parser.add_argument("--data", type=Path, required=True, help="directory with treebank/ and news/")
-    parser.add_argument("--out", type=Path, required=True, help="directory for results")
-    parser.add_argument("--layers", default="all", help="all, or indices such as 0,8")
     parser.add_argument("--tokens", type=int, default=6000, help="tokens compared (%(default)s)")
-    parser.add_argument("--resamples", type=int, default=200, help="halves of the documents (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice (%(default)s)")
+    parser.add_argument("--resamples", type=int, default=200, help="half-samples of documents (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="layers at once (%(default)s)")
     parser.add_argument("--extra", action="append", default=[], help="a representation to show besides")
-    given = parser.parse_args(argv)
-    typed = sys.argv[1:] if argv is None else list(argv)
-    options = Options(
-        given.data, given.out, given.tokens, given.resamples, given.seed, parse_layers(given.layers),
-        given.processes, tuple(given.extra), command_typed("monosemanticity", typed),
+
+
+def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
+    """Parse the command line: which models, and what is run on them."""
+    found = asked("monosemanticity", __doc__, argv, own_options)
+    given = found.given
+    return found.models, Options(
+        given.data, given.out, given.tokens, given.resamples, given.seed, found.layers,
+        given.processes, tuple(given.extra), found.command,
     )  # fmt: skip
-    return tuple(given.model or MODELS), options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the analysis, write what it found, print its verdicts."""
-    try:
+
+    def work() -> None:
         models, options = arguments(argv)
         results = [result for name in models for result in run_model(name, options)]
         write_json(options.out / "result.json", summary(results, options))
         show(results)
-    except PolytopeError as error:
-        raise SystemExit(f"error: {error}") from error
+
+    run(work)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ How long a run takes is told first, from one pair in each layer.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import replace
@@ -26,51 +25,49 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import polytope_lm as plm
+from analyses._running import CAUSAL, Asked, asked, run
 from polytope_lm import pairs as pair_sets
-from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.boundaries import result as boundary_tables
 from polytope_lm.predictions.boundaries.measure import measure_pair
 from polytope_lm.report import write
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
     from polytope_lm.models.loading import Model
     from polytope_lm.pairs import Pairs
     from polytope_lm.predictions.boundaries.result import BoundariesResult
 
-MODELS = ("tiny-gpt2", "tiny-relu", "smollm2-135m")
 LAYERS = {"tiny-gpt2": (0, 1, 2), "tiny-relu": (0, 1, 2), "smollm2-135m": (4, 15, 25)}
 """Early, middle and late; not the last one, after which nothing is downstream."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the analysis and print its verdicts; a mistake ends it in one line."""
-    try:
-        _run_all(_options(argv))
-    except PolytopeError as error:
-        raise SystemExit(f"error: {error}") from error
-    return 0
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the analysis and print its verdicts."""
+    run(
+        lambda: _run_all(asked("semantic_boundaries", __doc__, argv, own_options, models=CAUSAL, layers=None))
+    )
 
 
-def _run_all(options: argparse.Namespace) -> None:
-    models = [options.model] if options.model else list(MODELS)
+def _run_all(found: Asked) -> None:
+    options = found.given
+    options.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for name in models:
+    for name in found.models:
         model = plm.load(name)
-        folder = options.out / Path(name).name if len(models) > 1 else options.out
+        folder = options.out / Path(name).name if len(found.models) > 1 else options.out
         for label, pairs in _sets(options).items():
-            result = run(model, name, label, pairs, folder / label, options)
+            result = test(model, name, label, pairs, folder / label, found)
             rows += summary(name, label, result)
             pd.DataFrame(rows).to_csv(options.out / "summary.csv", index=False)
     print(pd.DataFrame(rows).to_string(index=False))
 
 
-def run(
-    model: Model, name: str, label: str, pairs: Pairs, folder: Path, options: argparse.Namespace
-) -> BoundariesResult:
+def test(model: Model, name: str, label: str, pairs: Pairs, folder: Path, found: Asked) -> BoundariesResult:
     """Test one model on one set of pairs, save the result and print the verdict."""
-    layers = options.layers or LAYERS.get(name)
+    options = found.given
+    layers = found.layers or LAYERS.get(name)
     print(f"{name}, {pairs}", flush=True)
     if not (folder / "pairs").is_dir():
         print(f"{name}, {label}: {estimate(model, pairs, layers, len(options.controls))}", flush=True)
@@ -78,7 +75,7 @@ def run(
         model, pairs, layers, seed=options.seed, controls=options.controls, keep=folder / "pairs",
         shuffles=options.shuffles, draws=options.draws, progress=_told() if sys.stderr.isatty() else None,
     )  # fmt: skip
-    result = replace(result, command=_command(name, options))
+    result = replace(result, command=found.command)
     result.save(folder)
     write(folder / "report.html", boundaries=result)
     print(
@@ -147,39 +144,19 @@ def _told() -> Callable[[int, int, str], None]:
     return told
 
 
-def _command(name: str, options: argparse.Namespace) -> str:
-    senses = " --senses DIR" if options.senses is not None else ""
-    layers = f" --layers {','.join(map(str, options.layers))}" if options.layers else ""
-    chosen = f"--model {name} --seed {options.seed}{layers}{senses}"
-    return f"python -m analyses.semantic_boundaries {chosen} --out DIR"
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
-
-
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name and name != "none")
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", help=f"a model's name (by default {', '.join(MODELS)})")
-    parser.add_argument("--out", type=Path, required=True, help="directory for the results")
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """Add what only this analysis asks."""
     parser.add_argument("--senses", type=Path, help="directory of CoarseWSD words")
     parser.add_argument("--pairs", choices=("builtin", "senses"), help="only this set")
-    parser.add_argument("--per-word", type=int, default=60, help="sense pairs of each word at most (60)")
-    parser.add_argument("--layers", type=_layers, help="layers, such as 4,15 (early, middle, late)")
+    parser.add_argument("--per-word", type=int, default=60, help="sense pairs of each word (%(default)s)")
     parser.add_argument("--controls", type=_names, default=("permuted", "untrained"), help="or none")
-    parser.add_argument("--draws", type=int, default=5, help="of rate-matched hyperplanes (5)")
-    parser.add_argument("--shuffles", type=int, default=200, help="label permutations (200)")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
-    return options
+    parser.add_argument("--draws", type=int, default=5, help="of rate-matched hyperplanes (%(default)s)")
+    parser.add_argument("--shuffles", type=int, default=200, help="label permutations (%(default)s)")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,8 +17,6 @@ DIR/result.json with all verdicts. Scores are kept, texts are not. Causal models
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import polytope_lm as plm
-from analyses._running import MODELS, command_typed, folder_name, parse_layers, write_json
+from analyses._running import CAUSAL, asked, folder_name, run, write_json
 from polytope_lm import pairs as pair_sets
 from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.many import crossings_of_pairs
@@ -35,13 +33,12 @@ from polytope_lm.predictions.alignment.test import alignment
 from polytope_lm.report import write
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
     from polytope_lm.models.loading import Model
     from polytope_lm.pairs import Pairs
     from polytope_lm.predictions.alignment.result import AlignmentResult, LayerAlignment
-
-CAUSAL = tuple(name for name in MODELS if name != "minilm-l6")
 LAYERS = 4
 _TRIED = 3  # pairs that the time is estimated by
 
@@ -183,38 +180,37 @@ def show(results: Sequence[AlignmentResult]) -> None:
             print(f"  left out: {problem}")
 
 
-def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
-    """Parse the command line: which models, and what is run on them."""
-    first = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m analyses.stable_regions", description=first)
-    parser.add_argument("--model", action="append", help=f"a model, may be repeated (default: {CAUSAL})")
-    parser.add_argument("--out", type=Path, required=True, help="directory for results")
-    parser.add_argument("--layers", help="all, or indices such as 0,8 (default: four, spread over the model)")
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """Add what only this analysis asks."""
     parser.add_argument("--pairs", type=Path, help="a file of pairs (default: the built-in ones)")
     parser.add_argument("--max-pairs", type=int, help="the first so many (default: all)")
     parser.add_argument("--resamples", type=int, default=1000, help="of groups of pairs (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice (%(default)s)")
     parser.add_argument("--no-untrained", action="store_true", help="leave the untrained models out")
-    given = parser.parse_args(argv)
+
+
+def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
+    """Parse the command line: which models, and what is run on them."""
+    found = asked("stable_regions", __doc__, argv, own_options, models=CAUSAL, layers=None)
+    given = found.given
     pairs = pair_sets.builtin() if given.pairs is None else pair_sets.read(given.pairs)
     if given.max_pairs is not None:
         pairs = replace(pairs, pairs=pairs.pairs[: given.max_pairs])
-    layers = None if given.layers is None else parse_layers(given.layers) or tuple(range(1000))
-    typed = sys.argv[1:] if argv is None else list(argv)
-    command = command_typed("stable_regions", typed)
-    options = Options(given.out, layers, pairs, given.resamples, given.seed, not given.no_untrained, command)
-    return tuple(given.model or CAUSAL), options
+    layers = None if given.layers is None else found.layers or tuple(range(1000))
+    return found.models, Options(
+        given.out, layers, pairs, given.resamples, given.seed, not given.no_untrained, found.command
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the analysis, write what it found, print its verdicts."""
-    try:
+
+    def work() -> None:
         models, options = arguments(argv)
         results = [run_model(name, options) for name in models]
         write_json(options.out / "result.json", summary(results, options))
         show(results)
-    except PolytopeError as error:
-        raise SystemExit(f"error: {error}") from error
+
+    run(work)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Scores are kept, texts are not.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import time
@@ -23,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import polytope_lm as plm
 from analyses._corpora import ambiguous_words
-from analyses._running import MODELS, command_typed, folder_name, parse_layers, write_json
+from analyses._running import asked, folder_name, run, write_json
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.senses.result import CHANCE, SensesResult
 from polytope_lm.predictions.senses.test import senses
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable, Sequence
 
     from polytope_lm.models.loading import Model
@@ -158,36 +158,34 @@ def show(results: Sequence[SensesResult]) -> None:
             print(f"  {layer.layer:>5} {layer.verdict.outcome:<13}{values}")
 
 
-def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
-    """Parse the command line: which models, and what is run on them."""
-    first = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m analyses.word_senses", description=first)
-    parser.add_argument("--model", action="append", help=f"a model, may be repeated (default: {MODELS})")
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """Add what only this analysis asks."""
     parser.add_argument("--data", type=Path, required=True, help="directory with senses/WORD/")
-    parser.add_argument("--out", type=Path, required=True, help="directory for results")
-    parser.add_argument("--layers", default="all", help="all, or indices such as 0,8")
     parser.add_argument("--sentences", type=int, default=200, help="of each word, at most (%(default)s)")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice (%(default)s)")
     parser.add_argument("--extra", action="append", default=[], help="a representation to show besides")
-    given = parser.parse_args(argv)
-    typed = sys.argv[1:] if argv is None else list(argv)
-    options = Options(
-        given.data, given.out, given.sentences, given.resamples, given.seed, parse_layers(given.layers),
-        tuple(given.extra), command_typed("word_senses", typed),
+
+
+def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
+    """Parse the command line: which models, and what is run on them."""
+    found = asked("word_senses", __doc__, argv, own_options)
+    given = found.given
+    return found.models, Options(
+        given.data, given.out, given.sentences, given.resamples, given.seed, found.layers,
+        tuple(given.extra), found.command,
     )  # fmt: skip
-    return tuple(given.model or MODELS), options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the analysis, write what it found, print its verdicts."""
-    try:
+
+    def work() -> None:
         models, options = arguments(argv)
         results = [result for name in models for result in run_model(name, options)]
         write_json(options.out / "result.json", summary(results, options))
         show(results)
-    except PolytopeError as error:
-        raise SystemExit(f"error: {error}") from error
+
+    run(work)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,14 @@ def visible(text: object) -> str:
     return _UNSEEN.sub(lambda found: _WHITESPACE.get(found[0], f"\\u{ord(found[0]):04x}"), str(text))
 
 
+def escaped(text: object) -> str:
+    """Return the visible text without markup: for an element's text or plotly's label, not an attribute.
+
+    Quotation marks stay, as plotly would show `&quot;` as it is.
+    """
+    return visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def brief(value: object) -> str:
     """Return the `repr` of any value for an error: of bounded length and depth, unseen characters spelled."""
     return visible(_BRIEF.repr(value))

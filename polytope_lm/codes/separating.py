@@ -36,7 +36,7 @@ from scipy.special import gammaln
 from scipy.stats import binom, false_discovery_control
 
 from polytope_lm.codes.hamming import hamming
-from polytope_lm.errors import PolytopeError, visible
+from polytope_lm.errors import PolytopeError, escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -144,9 +144,7 @@ class Separating:
 
     def _examples(self, bit: int, group: int) -> str:
         parts = self.contexts.get(bit, ((), ()))[group]
-        return "<br>".join(
-            "{}<b>{}</b>{}".format(*(escape(visible(text)) for text in context)) for context in parts
-        )
+        return "<br>".join("{}<b>{}</b>{}".format(*(escaped(text) for text in context)) for context in parts)
 
 
 def separating(

@@ -24,16 +24,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
-from polytope_lm.paths.crossings import plain, shortened
+from polytope_lm.paths.crossings import shortened
+from polytope_lm.plotting import areas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
+    import plotly.graph_objects as go
     from jaxtyping import Float, Int
 
     from polytope_lm.models.loading import Model
@@ -110,7 +111,14 @@ class Slice:
 
     def plot(self) -> go.Figure:
         """Draw the boundaries over the likeliest next token, with the three prompts."""
-        return slice_figure(self)
+        where = f"layer {self.site.layer}, mlp_in: {len(self):,} regions, {len(self.neurons):,} boundaries"
+        words = [[self.words[int(token)] for token in row] for row in self.top]
+        said = (f"{a} [{b}]" for a, b in zip(self.prompts, self.tokens, strict=True))
+        points = {
+            f"{letter}: {text}": (float(x), float(y))
+            for letter, text, (x, y) in zip("ABC", said, self.points, strict=True)
+        }
+        return areas(self.grid, words, self.lines, points, self.corners, f"{self.model}, {where}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; `from_dict` is its inverse."""
@@ -346,76 +354,3 @@ def _next_tokens(
 def _area(polygon: np.ndarray) -> float:
     x, y = polygon.T
     return float(abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2)
-
-
-_COLOURS = (
-    "#88CCEE", "#DDCC77", "#CC6677", "#117733", "#AA4499", "#44AA99", "#999933", "#882255", "#6699CC",
-    "#E69F00",
-)  # fmt: skip
-_OTHER = "#DDDDDD"
-
-
-def slice_figure(piece: Slice) -> go.Figure:
-    """Draw the window: colours are the likeliest next tokens, lines are boundaries, letters the prompts.
-
-    Args:
-        piece: what to draw.
-
-    """
-    figure = go.Figure()
-    if piece.top.size:
-        _add_tokens(figure, piece)
-    gaps = np.full((len(piece.lines), 1, 2), np.nan)
-    x, y = np.concatenate([piece.lines, gaps], axis=1).reshape(-1, 2).T
-    figure.add_scatter(
-        x=x, y=y, mode="lines", line={"color": "rgba(0,0,0,0.45)", "width": 0.6}, name="boundaries",
-        hoverinfo="skip",
-    )  # fmt: skip
-    figure.add_scatter(
-        x=piece.points[:, 0],
-        y=piece.points[:, 1],
-        mode="markers+text",
-        text=list("ABC"),
-        textposition="top center",
-        textfont={"color": "black", "size": 14},
-        hovertext=[f"{plain(a)} [{plain(b)}]" for a, b in zip(piece.prompts, piece.tokens, strict=True)],
-        hoverinfo="text",
-        marker={"color": "black", "size": 9},
-        showlegend=False,
-    )
-    where = f"layer {piece.site.layer}, mlp_in: {len(piece):,} regions, {len(piece.neurons):,} boundaries"
-    x0, x1, y0, y1 = piece.corners
-    figure.update_layout(
-        title={"text": f"{plain(piece.model)}, {where}", "font": {"size": 14}},
-        xaxis={"range": [x0, x1], "title": "towards B", "constrain": "domain"},
-        yaxis={"range": [y0, y1], "title": "towards C", "scaleanchor": "x", "constrain": "domain"},
-        width=760,
-        height=640,
-        plot_bgcolor="white",
-    )
-    return figure
-
-
-def _add_tokens(figure: go.Figure, piece: Slice) -> None:
-    """Colour the grid by the likeliest next token: the ten most frequent, then one colour for the others."""
-    tokens, counts = np.unique(piece.top, return_counts=True)
-    ranked = tokens[np.argsort(-counts, kind="stable")]
-    number = {int(token): min(i, len(_COLOURS)) for i, token in enumerate(ranked)}
-    colours = [*_COLOURS[: len(ranked)], _OTHER][: max(number.values()) + 1]
-    shares = np.linspace(0, 1, len(colours) + 1)
-    steps = [(shares[i + j], colour) for i, colour in enumerate(colours) for j in (0, 1)]
-    figure.add_heatmap(
-        x=piece.grid[:, 0],
-        y=piece.grid[:, 1],
-        z=[[number[int(token)] for token in row] for row in piece.top],
-        zmin=-0.5,
-        zmax=len(colours) - 0.5,
-        colorscale=steps,
-        showscale=False,
-        text=[[plain(repr(piece.words[int(token)])) for token in row] for row in piece.top],
-        hovertemplate="next token: %{text}<extra></extra>",
-    )
-    for i, colour in enumerate(colours):
-        name = "other" if i == len(_COLOURS) else f"{plain(repr(piece.words[int(ranked[i])]))}"
-        marker = {"color": colour, "size": 12, "symbol": "square"}
-        figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from polytope_lm.errors import visible
 from polytope_lm.predictions.clusters.result import AMI
-from polytope_lm.report.inert import visible
 
 if TYPE_CHECKING:
     from polytope_lm.predictions.clusters.result import ClustersResult, LayerComparison

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from polytope_lm.predictions.clusters.result import ranges
-from polytope_lm.report import browser, figures
+from polytope_lm.predictions.clusters.result import headline_names, ranges
+from polytope_lm.report import browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.boundaries.result import BoundariesResult
     from polytope_lm.predictions.clusters.result import ClustersResult
     from polytope_lm.report.contents import Results
-    from polytope_lm.report.strips import PairView
+    from polytope_lm.report.drawings import PairView
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -131,7 +131,7 @@ def _outcomes(tested: ClustersResult | BoundariesResult | None) -> Rows:
 
 def _legend(clusters: ClustersResult) -> tuple[LegendEntry, ...]:
     shapes = ("circle", "diamond", "square")
-    names = figures.headline_names(clusters.layers)
+    names = headline_names(clusters.layers)
     return tuple(LegendEntry(name, shape) for name, shape in zip(names, shapes, strict=False))
 
 

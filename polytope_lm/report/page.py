@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
-from polytope_lm.report import browser, facts, figures, strips
-from polytope_lm.report import figures as drawn
+from polytope_lm.report import browser, drawings, facts
 from polytope_lm.report.contents import Results, read_all
-from polytope_lm.report.inert import bdi, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -114,7 +112,7 @@ def from_directories(
 
 def _render(results: Results, title: str | None) -> str:
     scripts = [_inline(_plotly()), *(_inline(_static(f"{name}.js")) for name in _SCRIPTS)]
-    pairs = strips.pair_views(results.crossings)
+    pairs = drawings.pair_views(results.crossings)
     data = _data(results, pairs)
     page = facts.gather(results, pairs)
     browsable = bool(data["layers"])
@@ -130,57 +128,26 @@ def _render(results: Results, title: str | None) -> str:
             data=data,
             tabs=_tabs(results, browsable=browsable),
             pairs=pairs,
-            methods=strips.later_methods(pairs),
+            methods=drawings.later_methods(pairs),
             browsable=browsable,
             mapped=browser.mapped(results.clusters),
             scores=SCORES,
             headline_cells=_HEADLINE_CELLS,
-            heights={name: drawn.height(figure, 420) for name, figure in data["figures"].items()},
+            heights={name: figure["layout"]["height"] for name, figure in data["figures"].items()},
             **{each.name: getattr(results, each.name) for each in fields(results)},
             **page.for_template(),
         )
     )
 
 
-def _data(results: Results, pairs: Sequence[strips.PairView]) -> dict[str, Any]:
+def _data(results: Results, pairs: Sequence[drawings.PairView]) -> dict[str, Any]:
     clusters = results.clusters
     return {
         "tokens": None if clusters is None else browser.tokens_data(clusters),
         "layers": [] if clusters is None else browser.layers_data(clusters),
         "crossings": [pair.packed for pair in pairs],
-        "figures": {**_own_figures(results, pairs), **_results_figures(results)},
+        "figures": drawings.figures(results),
     }
-
-
-def _own_figures(results: Results, pairs: Sequence[strips.PairView]) -> dict[str, figures.Figure]:
-    found: dict[str, figures.Figure] = {}
-    if results.clusters is not None:
-        found["differences"] = figures.differences_figure(results.clusters)
-        layers = enumerate(results.clusters.layers)
-        found |= {f"scores-{row}": figures.scores_figure(layer) for row, layer in layers}
-    if results.overview is not None:
-        found["rates"] = figures.rates_figure(results.overview)
-    if pairs:
-        alone = results.clusters is None and results.boundaries is None
-        found["strip"] = strips.layers_figure(pairs[0], 0) if alone else strips.first_figure(pairs[0])
-        found |= {f"pair-{index}": strips.layers_figure(pair, index) for index, pair in enumerate(pairs)}
-    return found
-
-
-def _results_figures(results: Results) -> dict[str, figures.Figure]:
-    """Return the figures that results draw of themselves."""
-    found: dict[str, figures.Figure] = {}
-    if results.multiverse is not None:
-        for name, reference in (("cosine", BEST_COSINE), ("simhash", SIMHASH)):
-            # Codes that could be compared with one reference only have one curve.
-            with contextlib.suppress(PolytopeError):
-                found[f"multiverse-{name}"] = drawn.in_style(results.multiverse.plot(reference=reference))
-    if results.boundaries is not None:
-        found["boundaries"] = drawn.in_style(results.boundaries.plot())
-    if results.alignment is not None:
-        found["alignment"] = drawn.in_style(results.alignment.plot())
-    found |= {f"slice-{index}": drawn.map_in_style(one.plot()) for index, one in enumerate(results.slices)}
-    return found
 
 
 def _tabs(results: Results, *, browsable: bool) -> list[dict[str, str]]:
@@ -212,13 +179,18 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "visible": visible,
-        "bdi": bdi,
+        "bdi": _bdi,
         "interval": _interval,
         "weight": _weight,
         "difference": _difference,
         "sparkbars": _sparkbars,
     }
     return environment
+
+
+def _bdi(text: object) -> Markup:
+    """Return the text escaped for HTML in a `<bdi>`, so that its direction ends with it."""
+    return Markup("<bdi>{}</bdi>").format(visible(text))
 
 
 def _interval(estimate: Estimate, *, signed: bool = False) -> str:

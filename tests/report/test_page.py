@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from polytope_lm.report.inert import bdi
 
 from polytope_lm import report
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.result import ClustersResult
 from polytope_lm.report import write
-from polytope_lm.report.inert import bdi
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,19 +11,18 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.pairs import Problem
-from polytope_lm.predictions.clusters.result import intervals, layer_axis
+from polytope_lm.plotting import Marks, dots
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import pandas as pd
+    import plotly.graph_objects as go
 
 FORMAT = 1
 _SHOWN = 5  # problems that a notebook spells out
@@ -154,7 +153,24 @@ class AlignmentResult:
 
     def plot(self) -> go.Figure:
         """Draw how far each layer's density is above other pairs', beside the speed's and the twin's."""
-        return alignment_figure(self)
+        sets = [(self.layers, "", False), (self.twins, ", untrained", True)]
+        marks = [
+            Marks(
+                name + suffix,
+                [found.beyond_pairs for one in layers for found in one.profiles if found.name == name],
+                style,
+                open=twin,
+            )
+            for layers, suffix, twin in sets
+            if layers
+            for style, name in ((0, PRIMARY), (2, SPEED))
+        ]
+        effect = float(self.settings["smallest_effect"])
+        return dots(
+            [layer.layer for layer in self.layers],
+            {"percentile at the output's sharpest change, beyond other pairs' peaks": marks},
+            line=0, band=(-effect, effect), signed=True, title=self.layers[0].model,
+        )  # fmt: skip
 
     def _repr_html_(self) -> str:
         table: str = self.to_frame().to_html(index=False, float_format="{:.3f}".format, na_rep="")
@@ -214,49 +230,3 @@ def _layer(data: Mapping[str, Any]) -> LayerAlignment:
         }
         profiles.append(AlignedProfile(one["name"], **estimates))  # type: ignore[arg-type]
     return LayerAlignment(**{**numbers, "profiles": tuple(profiles)})
-
-
-_COLOURS = {PRIMARY: "#0072B2", SPEED: "#D55E00"}
-
-
-def alignment_figure(result: AlignmentResult) -> go.Figure:
-    """Draw a row a layer, x the percentile beyond the cross-pair null with its 95 % interval.
-
-    A zero line, and a grey band for the smallest effect of interest. Open marks are the untrained model's.
-
-    Args:
-        result: what was found.
-
-    """
-    figure = go.Figure()
-    effect = float(result.settings["smallest_effect"])
-    figure.add_vrect(x0=-effect, x1=effect, fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below")
-    figure.add_vline(x=0, line_color="#555555", line_width=1)
-    sets = [(result.layers, "circle", ""), (result.twins, "circle-open", ", untrained")]
-    marks = [(name, *one) for one in sets if one[0] for name in _COLOURS]
-    for number, (name, layers, symbol, suffix) in enumerate(marks):
-        _dots(figure, name, layers, symbol, suffix, (number - (len(marks) - 1) / 2) * 0.8 / (len(marks) + 1))
-    figure.update_layout(
-        xaxis_title="percentile at the output's sharpest change, beyond other pairs' peaks",
-        yaxis=layer_axis([layer.layer for layer in result.layers]),
-        height=200 + 70 * len(result.layers),
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-        title=escape(result.layers[0].model),
-    )
-    return figure
-
-
-def _dots(
-    figure: go.Figure, name: str, layers: Sequence[LayerAlignment], symbol: str, suffix: str, offset: float
-) -> None:
-    """Add one profile's marks, set apart so that their intervals do not cover each other."""
-    found = [next(p for p in layer.profiles if p.name == name).beyond_pairs for layer in layers]
-    figure.add_scatter(
-        x=[one.value for one in found],
-        y=[row + offset for row in range(len(found))],
-        error_x=intervals(found),
-        mode="markers",
-        name=name + suffix,
-        marker={"symbol": symbol, "color": _COLOURS[name], "size": 10},
-        hovertemplate="%{x:+.3f}<extra>%{fullData.name}</extra>",
-    )

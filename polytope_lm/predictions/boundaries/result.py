@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from polytope_lm import result as saved
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.pairs import Problem
-from polytope_lm.predictions.clusters.result import OUTCOMES, intervals, layer_axis, ranges
+from polytope_lm.plotting import Marks, dots
+from polytope_lm.predictions.clusters.result import OUTCOMES, ranges
 from polytope_lm.statistics.confounders import Effect
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.verdict import Cell, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import plotly.graph_objects as go
 
 
 FORMAT = 1
@@ -236,7 +238,23 @@ class BoundariesResult:
 
     def plot(self) -> go.Figure:
         """Draw the AUC of crossings, raw, matched and regressed, and of what could explain it, by layer."""
-        return effects_figure(self)
+        marks = [
+            Marks(f"{name}, {how}", [_find(layer.effects, name, how) for layer in self.layers], style)
+            for name, how, style in _SHOWN
+        ]
+        for style, name in ((2, "permuted"), (3, "untrained")):
+            if name in self.settings.controls:
+                found = [
+                    next((c.effect for c in one.controls if c.name == name), None) for one in self.layers
+                ]
+                by = [None if effect is None else effect.by_group for effect in found]
+                marks.append(Marks(f"flip-backs, regressed, {name} weights", by, style, open=True))
+        effect = self.settings.smallest_effect
+        return dots(
+            [layer.layer for layer in self.layers],
+            {"AUC of different against same meaning": marks},
+            line=0.5, band=(0.5 - effect, 0.5 + effect),
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<BoundariesResult: {self.verdict}>"
@@ -460,55 +478,14 @@ def to_html(result: BoundariesResult) -> str:
 
 
 _SHOWN = (
-    ("crossings", "raw", "#999999", "circle-open"),
-    ("cosine distance in h", "raw", "#E69F00", "x"),
-    ("flip-backs", "raw", "#56B4E9", "diamond-open"),
-    ("flip-backs", "matched", "#009E73", "diamond"),
-    ("flip-backs", "regressed", "#0072B2", "square"),
+    ("crossings", "raw", 7),
+    ("cosine distance in h", "raw", 4),
+    ("flip-backs", "raw", 5),
+    ("flip-backs", "matched", 1),
+    ("flip-backs", "regressed", 0),
 )
-_CONTROLS = {"permuted": "#D55E00", "untrained": "#CC79A7"}
+"""What is drawn, in which style; the last is the verdict's: flip-backs beyond all covariates."""
 
 
-def effects_figure(result: BoundariesResult) -> go.Figure:
-    """Return the figure: rows are layers, x is the AUC of different against same meaning.
-
-    A line at 0.5 and a grey band for the smallest effect of interest. The square is the verdict's: flip-backs
-    beyond all covariates.
-    """
-    figure = go.Figure()
-    effect = result.settings.smallest_effect
-    figure.add_vrect(
-        x0=0.5 - effect, x1=0.5 + effect, fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below"
-    )
-    figure.add_vline(x=0.5, line_color="#555555", line_width=1)
-    series = [
-        (f"{name}, {how}", colour, symbol, [_find(layer.effects, name, how) for layer in result.layers])
-        for name, how, colour, symbol in _SHOWN
-    ]
-    for name in result.settings.controls:
-        found = [next((c.effect for c in layer.controls if c.name == name), None) for layer in result.layers]
-        series.append((f"flip-backs, regressed, {name}", _CONTROLS[name], "square-open", found))
-    for i, (label, colour, symbol, effects) in enumerate(series):
-        offset = (i - (len(series) - 1) / 2) * 0.8 / (len(series) + 1)
-        there = [(row, e.by_group) for row, e in enumerate(effects) if e is not None]
-        figure.add_scatter(
-            x=[e.value for _, e in there],
-            y=[row + offset for row, _ in there],
-            error_x=intervals([estimate for _, estimate in there]),
-            mode="markers",
-            name=label,
-            marker={"symbol": symbol, "color": colour, "size": 10},
-            hovertemplate="%{x:.3f}<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
-    figure.update_layout(
-        xaxis_title="AUC of different against same meaning",
-        yaxis=layer_axis([layer.layer for layer in result.layers]),
-        template="plotly_white",
-        legend={"orientation": "h", "y": 1.12},
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
-    )
-    return figure
-
-
-def _find(effects: tuple[Effect, ...], name: str, how: str) -> Effect | None:
-    return next((e for e in effects if (e.name, e.adjustment) == (name, how)), None)
+def _find(effects: tuple[Effect, ...], name: str, how: str) -> Estimate | None:
+    return next((e.by_group for e in effects if (e.name, e.adjustment) == (name, how)), None)

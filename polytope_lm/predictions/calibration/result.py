@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from polytope_lm import result as saved
+from polytope_lm.plotting import Marks, dots
 from polytope_lm.statistics.nulls import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import plotly.graph_objects as go
 
 FORMAT = 1
 FILE = "calibration.json"
@@ -62,6 +64,14 @@ class LayerCalibration:
     supported: Rate
     refuted: Rate
     cells: tuple[CellRate, ...]
+
+    def rates(self) -> list[tuple[str, Rate, float | None]]:
+        """Return each rate with its name, and the mean difference where it is one's."""
+        cells = [
+            (f"{cell.score} against {cell.reference}: interval excludes 0", cell.excludes_zero, cell.mean)
+            for cell in self.cells
+        ]
+        return [("supported", self.supported, None), ("refuted", self.refuted, None), *cells]
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,12 +126,6 @@ class CalibrationResult:
         """Return one row a layer and rate: events, runs, value, low, high."""
         rows = []
         for layer in self.layers:
-            rates: list[tuple[str, Rate, float | None]]
-            rates = [("supported", layer.supported, None), ("refuted", layer.refuted, None)]
-            rates += [
-                (f"{cell.score} against {cell.reference}: interval excludes 0", cell.excludes_zero, cell.mean)
-                for cell in layer.cells
-            ]
             rows += [
                 {
                     "layer": layer.layer,
@@ -134,32 +138,19 @@ class CalibrationResult:
                     "high": rate.high,
                     "mean difference": mean,
                 }
-                for name, rate, mean in rates
+                for name, rate, mean in layer.rates()
             ]
         return pd.DataFrame(rows)
 
     def plot(self) -> go.Figure:
         """Draw each rate with its interval by layer, and the band where two-sided rates should lie."""
-        figure = go.Figure()
-        figure.add_hrect(*TWO_SIDED, fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below")
-        figure.add_hline(MOST_SUPPORTED, line_color="#555555", line_dash="dash", line_width=1)
-        for name, rows in self.to_frame().groupby("rate", sort=False):
-            figure.add_scatter(
-                x=rows["layer"],
-                y=rows["value"],
-                mode="markers",
-                name=str(name).replace("<", "&lt;"),
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": rows["high"] - rows["value"],
-                    "arrayminus": rows["value"] - rows["low"],
-                },
-            )
-        figure.update_layout(
-            xaxis_title="layer", yaxis_title="share of runs", yaxis_tickformat=".0%", template="plotly_white"
-        )
-        return figure
+        found: dict[str, list[Rate]] = {}
+        for layer in self.layers:
+            for name, rate, _ in layer.rates():
+                found.setdefault(name, []).append(rate)
+        marks = [Marks(name, rates, style) for style, (name, rates) in enumerate(found.items())]
+        layers = [layer.layer for layer in self.layers]
+        return dots(layers, {"share of runs": marks}, line=MOST_SUPPORTED, band=TWO_SIDED)
 
     def __repr__(self) -> str:
         return f"<CalibrationResult: {self.summary}>"

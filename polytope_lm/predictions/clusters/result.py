@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from polytope_lm import result as saved
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
+from polytope_lm.plotting import Marks, dots
 from polytope_lm.predictions.clusters.sampling import SampleSummary
 from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, REFERENCES, SCORES, SIMHASH
 from polytope_lm.statistics.estimate import Estimate
@@ -36,6 +36,8 @@ from polytope_lm.statistics.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    import plotly.graph_objects as go
 
 
 class _Named(Protocol):
@@ -317,71 +319,48 @@ def _premises(result: ClustersResult) -> str:
     return "; ".join(f"{text} ({ranges(layers)})" for text, layers in by_text.items())
 
 
-_SYMBOLS = ("circle", "diamond", "x", "square", "triangle-up", "cross", "star")
-_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+def headline_names(layers: Sequence[LayerComparison]) -> tuple[str, ...]:
+    """Return what the headline plot shows: the claim, its rate-standardised kin, the decisive control."""
+    present = layers[0].representations
+    claims = [one.name for one in present if one.role == "claim"]
+    standardised = [one.name for one in present if "rate-standardised" in one.name]
+    controls = [one.name for one in present if one.name.startswith(SIMHASH)]
+    return tuple(dict.fromkeys([*claims[:1], *standardised[:1], *controls[:1]]))
 
 
-def differences_figure(result: ClustersResult, score: str) -> go.Figure:
-    """Return the figure: rows are layers, x the difference from the better cosine with its 95 % interval.
+def differences_figure(result: ClustersResult, scores: Sequence[str], names: Sequence[str] = ()) -> go.Figure:
+    """Draw differences from the better cosine: rows are layers, one panel a score.
 
     A zero line, and a grey band for the smallest effect of interest: a lead inside the band is of no
     interest.
+
+    Args:
+        result: the comparison.
+        scores: which scores.
+        names: which representations; all that were compared by default.
 
     Raises:
         PolytopeError: an unknown score.
 
     """
-    if score not in SCORES:
-        msg = f"no score {score!r}; there are {', '.join(repr(name) for name in SCORES)}"
-        raise PolytopeError(msg)
-    figure = go.Figure()
+    for score in scores:
+        if score not in SCORES:
+            msg = f"no score {score!r}; there are {', '.join(repr(name) for name in SCORES)}"
+            raise PolytopeError(msg)
+    there = (d.representation for d in result.layers[0].differences if d.reference == BEST_COSINE)
+    names = names or list(dict.fromkeys(there))
+    panels = {
+        score if len(scores) > 1 else f"{score}: difference from the better cosine of h": [
+            Marks(
+                name, [layer.difference(name, BEST_COSINE, score).estimate for layer in result.layers], style
+            )
+            for style, name in enumerate(names)
+        ]
+        for score in scores
+    }
     effect = result.settings.smallest_effect
-    figure.add_vrect(x0=-effect, x1=effect, fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below")
-    figure.add_vline(x=0, line_color="#555555", line_width=1)
-    names = list(
-        dict.fromkeys(d.representation for d in result.layers[0].differences if d.reference == BEST_COSINE)
-    )
-    for i, name in enumerate(names):
-        found = [layer.difference(name, BEST_COSINE, score).estimate for layer in result.layers]
-        # Marks of one layer are set apart, so that their intervals do not cover each other.
-        offset = (i - (len(names) - 1) / 2) * 0.8 / (len(names) + 1)
-        figure.add_scatter(
-            x=[each.value for each in found],
-            y=[row + offset for row in range(len(found))],
-            error_x=intervals(found),
-            mode="markers",
-            name=name.replace("<", "&lt;"),
-            marker={"symbol": _SYMBOLS[i % len(_SYMBOLS)], "color": _COLOURS[i % len(_COLOURS)], "size": 10},
-            hovertemplate="%{x:+.3f}<extra>%{fullData.name}</extra>",
-        )
-    figure.update_layout(
-        xaxis_title=f"{score}: difference from the better cosine of h",
-        yaxis=layer_axis([layer.layer for layer in result.layers]),
-        template="plotly_white",
-        legend={"orientation": "h", "y": 1.08},
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
-    )
-    return figure
-
-
-def layer_axis(layers: Sequence[int]) -> dict[str, object]:
-    """Return plotly's y axis on which rows are layers, the first on top."""
-    return {
-        "title": "layer",
-        "tickvals": list(range(len(layers))),
-        "ticktext": [str(layer) for layer in layers],
-        "autorange": "reversed",
-    }
-
-
-def intervals(found: Sequence[Estimate]) -> dict[str, object]:
-    """Return plotly's error bars of the estimates."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [each.high - each.value for each in found],
-        "arrayminus": [each.value - each.low for each in found],
-    }
+    layers = [layer.layer for layer in result.layers]
+    return dots(layers, panels, line=0, band=(-effect, effect), signed=True)
 
 
 _SHORT = dict(zip(REFERENCES, ("cosine", "SimHash"), strict=True))
@@ -617,7 +596,7 @@ class ClustersResult:
 
     def plot(self, score: str = AMI) -> go.Figure:
         """Draw dots and intervals: rows are layers, x is the difference from the better cosine of `h`."""
-        return differences_figure(self, score)
+        return differences_figure(self, (score,))
 
     def clusters(self, representation: str = "code", layer: int | None = None) -> Mapping[int, pd.DataFrame]:
         """Return one representation's clusters: id -> its tokens in context, `result.clusters("code")[17]`.

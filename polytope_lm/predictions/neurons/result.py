@@ -5,20 +5,21 @@ Pictures of neurons beside polytopes.
 
 from __future__ import annotations
 
-import html
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from polytope_lm.codes.code import visible_frame
-from polytope_lm.errors import PolytopeError, visible
+from polytope_lm.errors import PolytopeError, escaped
+from polytope_lm.plotting import Cloud, clouds
 from polytope_lm.statistics.nulls import AgainstNull
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import plotly.graph_objects as go
 
 
 _SHOWN = 8
@@ -248,8 +249,7 @@ def _plain(value: Any) -> Any:
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_LEGEND = 7
+_LEGEND, _OTHERS = 7, "other labels"
 
 
 def regions_figure(found: NeuronRegions) -> go.Figure:
@@ -268,61 +268,31 @@ def regions_figure(found: NeuronRegions) -> go.Figure:
         )
     rows = {region.cluster: row for row, region in enumerate(reversed(found.regions))}
     frequent = found.tokens["label"].value_counts().index[:_LEGEND]
-    shown = found.tokens.assign(
-        shown=found.tokens["label"].where(found.tokens["label"].isin(frequent), "other labels")
-    )
-    figure = go.Figure()
-    for number, (name, part) in enumerate(shown.groupby("shown", sort=False)):
-        contexts = zip(part["left"], part["token"], part["right"], strict=True)
-        figure.add_scatter(
-            x=part["activation"],
-            y=[rows[cluster] for cluster in part["cluster"]],
-            mode="markers",
-            name=_text(name),
-            marker={"color": _COLOURS[number % len(_COLOURS)], "size": 9, "opacity": 0.7},
-            text=[f"{_text(a)}<b>{_text(b)}</b>{_text(c)}" for a, b, c in contexts],
-            hovertemplate="%{text}<br>%{x:.3f}<extra>%{fullData.name}</extra>",
-        )
+    shown = found.tokens["label"].where(found.tokens["label"].isin(frequent), _OTHERS)
+    groups = []
+    for name, part in found.tokens.groupby(shown, sort=False):
+        contexts = zip(part["left"], part["token"], part["right"], part["activation"], strict=True)
+        said = [f"{escaped(a)}<b>{escaped(b)}</b>{escaped(c)}<br>{x:.3f}" for a, b, c, x in contexts]
+        ys = [rows[cluster] for cluster in part["cluster"]]
+        groups.append(Cloud(str(name), part["activation"], ys, said, faint=name == _OTHERS))
     names = [f"cluster {r.cluster} ({r.size}), purity {r.purity.value:.2f}" for r in reversed(found.regions)]
-    figure.update_layout(
-        title=f"{_text(found.of)}, layer {found.settings.layer}: top tokens by polytope cluster",
-        xaxis_title="activation",
-        yaxis={"tickvals": list(range(len(names))), "ticktext": names},
-        template="plotly_white",
-        height=220 + 26 * len(names),
-    )
-    return figure
+    title = f"{found.of}, layer {found.settings.layer}: top tokens by polytope cluster"
+    return clouds(groups, title, "activation", rows=names)
 
 
 def ranking_figure(found: NeuronRanking) -> go.Figure:
     """Return the figure: a dot a neuron, x the purity of its whole list, y its lead inside the clusters."""
-    table = found.neurons
-    figure = go.Figure()
-    for name, chosen, colour in (
-        ("ahead of chance (false-discovery rate 5 %)", table["fdr"] < 0.05, _COLOURS[0]),
-        ("not ahead", table["fdr"] >= 0.05, _COLOURS[-1]),
-    ):
-        part = table[chosen]
-        figure.add_scatter(
-            x=part["purity"],
-            y=part["lead"],
-            mode="markers",
-            name=name,
-            marker={"color": colour, "size": 6, "opacity": 0.6},
-            text=[f"neuron {neuron}" for neuron in part["neuron"]],
-            hovertemplate="%{text}<br>%{x:.3f} as one list<br>%{y:+.3f} beyond chance<extra></extra>",
-        )
-    figure.add_hline(y=0, line_color="#555555", line_width=1)
-    figure.update_layout(
-        title=f"Neurons of layer {found.settings.layer}: what clusters of the "
-        f"{_text(found.settings.by)} take apart",
-        xaxis_title=f"purity of {_text(found.settings.label)} as one list",
-        yaxis_title="purity inside the clusters beyond chance",
-        template="plotly_white",
+    ahead = found.neurons["fdr"] < 0.05
+    groups = []
+    for name, chosen in (("ahead of chance (false-discovery rate 5 %)", ahead), ("not ahead", ~ahead)):
+        part = found.neurons[chosen]
+        numbers = zip(part["neuron"], part["purity"], part["lead"], strict=True)
+        said = [f"neuron {n}<br>{x:.3f} as one list<br>{y:+.3f} beyond chance" for n, x, y in numbers]
+        groups.append(Cloud(name, part["purity"], part["lead"], said, faint=name == "not ahead"))
+    return clouds(
+        groups,
+        f"Neurons of layer {found.settings.layer}: what clusters of the {found.settings.by} take apart",
+        f"purity of {found.settings.label} as one list",
+        y="purity inside the clusters beyond chance",
+        size=6,
     )
-    return figure
-
-
-def _text(text: object) -> str:
-    """Escape a text for plotly, whose labels understand some HTML; spell out what is not printed."""
-    return html.escape(visible(str(text)), quote=False)

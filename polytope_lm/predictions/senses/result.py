@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from polytope_lm import result as saved
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
+from polytope_lm.plotting import Marks, dots
 from polytope_lm.predictions.clusters.result import Difference, named
 from polytope_lm.predictions.names import BEST_COSINE, SIMHASH
 from polytope_lm.statistics.estimate import Estimate
@@ -20,6 +20,8 @@ from polytope_lm.statistics.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import plotly.graph_objects as go
 
 FORMAT = 1
 ACCURACY = "1-NN sense accuracy"
@@ -200,28 +202,10 @@ class SensesResult:
 
     def plot(self) -> go.Figure:
         """Draw each representation's macro accuracy, with its interval, layer by layer."""
-        figure = go.Figure()
-        for each in self.layers[0].scores:
-            found = [
-                (layer.layer, score.estimate)
-                for layer in self.layers
-                for score in layer.scores
-                if score.name == each.name
-            ]
-            figure.add_scatter(
-                x=[layer for layer, _ in found],
-                y=[one.value for _, one in found],
-                error_y={
-                    "type": "data", "symmetric": False, "array": [one.high - one.value for _, one in found],
-                    "arrayminus": [one.value - one.low for _, one in found],
-                },
-                mode="lines+markers",
-                name=each.name.replace("<", "&lt;"),
-            )  # fmt: skip
-        figure.update_layout(
-            xaxis_title="layer", yaxis_title=f"{ACCURACY}, macro over words", template="plotly_white"
-        )
-        return figure
+        names = [each.name for each in self.layers[0].scores]
+        by = [{score.name: score.estimate for score in layer.scores} for layer in self.layers]
+        marks = [Marks(name, [each.get(name) for each in by], style) for style, name in enumerate(names)]
+        return dots([layer.layer for layer in self.layers], {f"{ACCURACY}, macro over words": marks})
 
     def __repr__(self) -> str:
         layers = len(self.layers)

@@ -19,41 +19,31 @@ const pairs = DATA.crossings.map((packed) =>
   lazily(() => Object.fromEntries(Object.entries(packed).map(([name, array]) => [name, unpack(array)]))),
 );
 
-/** A comb of all crossings for every layer and direction: neurons that turn on point up from the row's middle, others
- * down. A comb is one path; a path for each tick would be thousands of elements. Crossings come ordered by layer and t. */
-function strips({ pair, layers, yaxis }) {
+/** Fill the two last traces, the combs, with the ticks of all crossings: neurons that turn on point up from the row's
+ * middle, others down. A comb is one path; a path for each tick would be thousands of elements. */
+function strips({ data, strips: { pair, layers } }) {
   const { t, layer, neuron, on } = pairs[pair]();
   const rowOf = new Map(layers.map((one, row) => [one, row]));
-  const blank = (direction, colour) => ({
-    type: "scatter", mode: "lines", x: [], y: [], text: [], yaxis, xaxis: "x", hoverinfo: "text",
-    name: direction, line: { color: `var(${colour})`, width: 1, simplify: false }, opacity: 0.75, connectgaps: false, row: null,
-  });
-  const traces = [blank("off", "--off"), blank("on", "--on")];
+  const combs = data.slice(-2).map((trace) => ({ ...trace, x: [], y: [], text: [], hoverinfo: "text" }));
   for (let index = 0; index < t.length; index += 1) {
     const row = rowOf.get(layer[index]);
     if (row === undefined) continue;
-    const trace = traces[on[index]];
-    const text = `layer ${layer[index]}, neuron ${neuron[index]} turns ${trace.name} at t = ${fixed(t[index], 4)}`;
+    const comb = combs[on[index]];
     const [near, far] = on[index] ? [row - 0.04, row - 0.42] : [row + 0.04, row + 0.42];
-    if (trace.row !== null && trace.row !== row) {
-      trace.x.push(null);
-      trace.y.push(null);
-      trace.text.push("");
-    }
-    trace.row = row;
-    trace.x.push(t[index], t[index], t[index]);
-    trace.y.push(near, far, near);
-    trace.text.push(text, text, text);
+    const text = `layer ${layer[index]}, neuron ${neuron[index]} turns ${comb.name} at t = ${fixed(t[index], 4)}`;
+    comb.x.push(t[index], t[index], null);
+    comb.y.push(near, far, null);
+    comb.text.push(text, text, "");
   }
-  return traces.map(({ row, ...trace }) => trace);
+  return [...data.slice(0, -2), ...combs];
 }
 
 /** Draw (or redraw) a figure into the element. Nothing on the page is fetched, so the mode bar has no links. */
 function draw(target, figure) {
   drawn.set(target, figure);
   const styles = getComputedStyle(document.documentElement);
-  const complete = figure.strips ? { ...figure, data: [...figure.data, ...strips(figure.strips)] } : figure;
-  const { data, layout } = themed({ data: complete.data, layout: complete.layout }, styles);
+  const complete = figure.strips ? strips(figure) : figure.data;
+  const { data, layout } = themed({ data: complete, layout: { ...figure.layout, height: null } }, styles);
   return Plotly.react(target, data, layout, { responsive: true, displayModeBar: false, displaylogo: false });
 }
 

@@ -9,9 +9,9 @@
 | `clouds` | named groups of points | neurons |
 | `ridges` | a histogram a row | `CodeOverview` |
 
-They take names and numbers and return plotly figures. Names are made inert here (`errors.escaped`), so callers
-give them as they are; what they pass as `hover` is markup, escaped by themselves. Series differ in shape as
-well as in hue (Okabe & Ito's palette), so that a figure can be read without colours.
+They take names and numbers and return plotly figures. Names are made inert here (`errors.escaped`), so that
+callers give them as they are; what they pass as `hover` is markup, escaped by themselves. Series differ in
+shape as well as in hue (Okabe & Ito's palette), so that a figure can be read without colours.
 """
 
 from __future__ import annotations
@@ -266,23 +266,26 @@ def strips(
 
 
 def _comb(layers: Sequence[int], crossings: Sequence[np.ndarray], *, on: bool) -> dict[str, Any]:
-    """Return the ticks of one direction as one line; a path for each would be thousands of elements."""
+    """Return the ticks of one direction: a row's are one path, along the comb's back.
+
+    A path for each tick would be thousands of elements.
+    """
     t, layer, neuron, turns_on = crossings
-    here = np.isin(layer, layers) & (turns_on.astype(bool) == on)
-    rows = np.searchsorted(np.sort(layers), layer[here])
-    near, far = ((-0.04, -0.42), (0.04, 0.42))[not on]
-    gap = np.full(here.sum(), np.nan)
+    near, far = (-0.04, -0.42) if on else (0.04, 0.42)
     direction = "on" if on else "off"
-    texts = [
-        f"layer {a}, neuron {n} turns {direction} at t = {x:.4f}"
-        for a, n, x in zip(layer[here], neuron[here], t[here], strict=True)
-    ]
-    return {
-        "x": np.stack([t[here], t[here], gap], axis=1).ravel(),
-        "y": np.stack([rows + near, rows + far, gap], axis=1).ravel(),
-        "text": [text for text in texts for _ in range(3)],
-        "hoverinfo": "text",
-    }
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    texts: list[str] = []
+    for row, one in enumerate(layers):
+        here = (layer == one) & (turns_on.astype(bool) == on)
+        for place, index in zip(t[here].tolist(), neuron[here].tolist(), strict=True):
+            xs += [place] * 3
+            ys += [row + near, row + far, row + near]
+            texts += [f"layer {one}, neuron {index} turns {direction} at t = {place:.4f}"] * 3
+        xs.append(None)
+        ys.append(None)
+        texts.append("")
+    return {"x": xs, "y": ys, "text": texts, "hoverinfo": "text"}
 
 
 def _add_change(figure: go.Figure, change: Change, split: float) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from polytope_lm.report.inert import bdi
+from markupsafe import escape
 
 from polytope_lm import report
 from polytope_lm.errors import PolytopeError
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
+
+
+def bdi(text: str) -> str:
+    return f"<bdi>{escape(text)}</bdi>"
 
 
 def test_every_script_is_allowed_by_its_own_hash_and_no_other_is(

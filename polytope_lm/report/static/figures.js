@@ -20,20 +20,23 @@ const pairs = DATA.crossings.map((packed) =>
 );
 
 /** Fill the two last traces, the combs, with the ticks of all crossings: neurons that turn on point up from the row's
- * middle, others down. A comb is one path; a path for each tick would be thousands of elements. */
+ * middle, others down. A row's comb is one path, along its back; a path for each tick would be thousands of elements. */
 function strips({ data, strips: { pair, layers } }) {
   const { t, layer, neuron, on } = pairs[pair]();
   const rowOf = new Map(layers.map((one, row) => [one, row]));
   const combs = data.slice(-2).map((trace) => ({ ...trace, x: [], y: [], text: [], hoverinfo: "text" }));
+  const rows = [null, null];
   for (let index = 0; index < t.length; index += 1) {
     const row = rowOf.get(layer[index]);
     if (row === undefined) continue;
     const comb = combs[on[index]];
     const [near, far] = on[index] ? [row - 0.04, row - 0.42] : [row + 0.04, row + 0.42];
     const text = `layer ${layer[index]}, neuron ${neuron[index]} turns ${comb.name} at t = ${fixed(t[index], 4)}`;
-    comb.x.push(t[index], t[index], null);
-    comb.y.push(near, far, null);
-    comb.text.push(text, text, "");
+    const gap = rows[on[index]] !== null && rows[on[index]] !== row ? [null] : [];
+    rows[on[index]] = row;
+    comb.x.push(...gap, t[index], t[index], t[index]);
+    comb.y.push(...gap, near, far, near);
+    comb.text.push(...gap, text, text, text);
   }
   return [...data.slice(0, -2), ...combs];
 }

@@ -120,7 +120,7 @@ def test_the_figure_has_a_dot_and_interval_for_each_layer_and_mark(result) -> No
     np.testing.assert_allclose(figure.data[0].error_x.array, [each.high - each.value for each in found])
     band = figure.layout.shapes[0]
     assert (band.x0, band.x1) == (-0.01, 0.01)
-    assert figure.layout.yaxis.ticktext == ("1", "4")
+    assert figure.layout.yaxis.ticktext == ("layer 1", "layer 4")
     with pytest.raises(PolytopeError, match="no score 'purity'"):
         result.plot("purity")
 

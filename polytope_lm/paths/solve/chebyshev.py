@@ -45,12 +45,13 @@ from numpy.polynomial import chebyshev
 
 from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
+from polytope_lm.paths.solve.roots import bracketed
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 _CELLS = 4  # dense cells to a node: a polynomial that is resolved turns at most once in one
-_ITERATIONS = 100
+_STEEP = 1e-3  # a root is at a dense point if it is off by less than this share of a cell
 _DEGREE, _LAST, _NOISE = 4, 8, 1e-6
 _LEAST = 1e-3  # a denominator that comes nearer to zero than this share of its largest value has a pole there
 
@@ -74,7 +75,7 @@ class Changes(NamedTuple):
     doubtful: Int[np.ndarray, " N"]
 
 
-def places(shares: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def chebyshev_points(shares: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Return `(1 - cos(pi s)) / 2`: Chebyshev points on [0, 1] for equal shares `s` of the half circle."""
     t: np.ndarray = (1 - np.cos(np.pi * shares)) / 2
     return t
@@ -144,20 +145,21 @@ def sign_changes(
 
     """
     # |I - c_0| <= sum |c_k|, k > 0: most neurons are too far from zero to cross or to be in doubt.
-    near = np.abs(coefs[0]) <= np.abs(coefs[1:]).sum(axis=0) + error
+    spread = np.abs(coefs[1:]).sum(axis=0)
+    near = np.abs(coefs[0]) <= spread + error
     near |= (coefs[0] > 0) != starts
     near |= (coefs[0] > 0) != ends
     kept = np.flatnonzero(near)
-    t = places(np.linspace(0, 1, _CELLS * len(coefs) + 1))
+    t = chebyshev_points(np.linspace(0, 1, _CELLS * len(coefs) + 1))
     columns = np.ascontiguousarray(coefs[:, kept].T)
     slopes = np.ascontiguousarray(2 * chebyshev.chebder(columns, axis=1))
     dense, rates = (np.ascontiguousarray(evaluate(c.T, t).T) for c in (columns, slopes))
-    room = len(kept) * 2 * len(coefs)  # a polynomial of degree n - 1 has fewer than n roots
+    rounding = 4 * len(coefs) * np.finfo(float).eps * (np.abs(coefs[0]) + spread)[kept]
+    room = len(kept) * 2 * len(coefs)
     out = (np.empty(room), np.empty(room, np.int32), np.empty(room, np.bool_), np.empty(room))
     doubts = np.zeros(len(kept), np.int64)
-    signs = dense > 0
-    signs[:, 0], signs[:, -1] = starts[kept], ends[kept]
-    n = _search(columns, slopes, t, dense, rates, signs, error[kept], doubts, *out)
+    forced = np.stack([starts[kept], ends[kept]], axis=1)
+    n = _search(columns, slopes, t, dense, rates, forced, rounding, error[kept], doubts, *out)
     place, column, on, speed = (part[:n] for part in out)
     order = np.argsort(place, kind="stable")
     doubtful = np.zeros(coefs.shape[1], np.int64)
@@ -172,7 +174,8 @@ def _search(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
     t: np.ndarray,
     dense: np.ndarray,
     rates: np.ndarray,
-    signs: np.ndarray,
+    ends: np.ndarray,
+    rounding: np.ndarray,
     error: np.ndarray,
     doubts: np.ndarray,
     place: np.ndarray,
@@ -180,28 +183,44 @@ def _search(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
     on: np.ndarray,
     speed: np.ndarray,
 ) -> int:
-    n = 0
+    """Go from one value of known sign to the next: a change of sign between two is one root.
+
+    Extrema and both ends have known signs, and so do dense points but where the value is rounding alone. Such
+    a point is a root itself if the slope there is not: its sign before and after is the slope's. (Left to
+    rounding, that root would be found on both sides of the point, in the place of its neighbour.)
+    """
+    n, final = 0, len(t) - 1
     for i in range(len(columns)):
-        for j in range(len(t) - 1):
-            if signs[i, j] != signs[i, j + 1]:
-                place[n] = _zero(columns[i], t[j], t[j + 1], dense[i, j], dense[i, j + 1])
-                column[n], on[n], speed[n] = i, signs[i, j + 1], abs(_clenshaw(slopes[i], place[n]))
-                n += 1
-                continue
-            side = 1.0 if signs[i, j] else -1.0
-            if not (side * rates[i, j] < 0 < side * rates[i, j + 1]):
-                continue
-            turn = _zero(slopes[i], t[j], t[j + 1], rates[i, j], rates[i, j + 1])
-            value = _clenshaw(columns[i], turn)
-            if side * value >= 0:
-                doubts[i] += side * value <= error[i]
-                continue
-            place[n] = _zero(columns[i], t[j], turn, dense[i, j], value)
-            place[n + 1] = _zero(columns[i], turn, t[j + 1], value, dense[i, j + 1])
-            for k in range(n, n + 2):
-                column[k], on[k] = i, signs[i, j] == (k > n)
-                speed[k] = abs(_clenshaw(slopes[i], place[k]))
-            n += 2
+        c, d, least = columns[i], slopes[i], rounding[i]
+        last, value, was = t[0], dense[i, 0], ends[i, 0]
+        for j in range(1, final + 1):
+            here, there = t[j], dense[i, j]
+            root = j < final and abs(there) <= least
+            if root and abs(rates[i, j]) * (t[j] - t[j - 1]) * _STEEP <= least:
+                root = False
+            for part in range(3):  # an extremum on the way, the point, and, if that is a root, what follows
+                if part == 0:
+                    if (rates[i, j - 1] > 0) == (rates[i, j] > 0):
+                        continue
+                    at = bracketed(_clenshaw, d, t[j - 1], t[j], rates[i, j - 1], rates[i, j], -1.0, 0.0)
+                    height = _clenshaw(c, at)
+                    minimum = rates[i, j] > 0
+                    now = minimum if abs(height) <= least else height > 0  # a touch is no crossing
+                    doubts[i] += now == was and now == minimum and abs(height) <= error[i]
+                    if abs(height) <= least:
+                        continue
+                elif root:
+                    at, now = here, (rates[i, j] > 0) == (part == 2)
+                    height = least if now else -least
+                elif part == 2 or (j < final and abs(there) <= least):
+                    continue
+                else:
+                    at, height, now = here, there, ends[i, 1] if j == final else there > 0
+                if now != was and n < 2 * (i + 1) * len(c):  # a polynomial with more roots is rounding alone
+                    place[n] = bracketed(_clenshaw, c, last, at, value, height, -1.0, 0.0)
+                    column[n], on[n], speed[n] = i, now, abs(_clenshaw(d, place[n]))
+                    n += 1
+                last, value, was = at, height, now
     return n
 
 
@@ -213,28 +232,6 @@ def _clenshaw(c: np.ndarray, t: float) -> float:
         last, before = c[k] + 2 * x * last - before, last
     value: float = c[0] + x * last - before
     return value
-
-
-@compiled(error_model="numpy")
-def _zero(c: np.ndarray, low: float, high: float, at_low: float, at_high: float) -> float:
-    """Find the zero between two places of opposite sign: false position, Illinois's variant.
-
-    Where rounding gave both ends one sign (a zero at the path's very end), the nearer end is the place.
-    """
-    if at_low * at_high >= 0:
-        return low if abs(at_low) <= abs(at_high) else high
-    for _ in range(_ITERATIONS):
-        t = (low * at_high - high * at_low) / (at_high - at_low)
-        if not low < t < high:
-            t = (low + high) / 2
-        value = _clenshaw(c, t)
-        if value == 0 or high - low < 1e-14:
-            return t
-        if (value > 0) == (at_high > 0):
-            high, at_high, at_low = t, value, at_low / 2
-        else:
-            low, at_low, at_high = t, value, at_high / 2
-    return (low + high) / 2
 
 
 class Stretch(NamedTuple):
@@ -374,7 +371,7 @@ def follow(run: Run, *, evaluations: int = EVALUATIONS, signs: int) -> Followed:
     if evaluations > _MOST:
         raise PolytopeError(f"evaluations={evaluations}: at most {_MOST:,} (40 is the default)")
     shares = np.concatenate([np.arange(_FIRST + 1) / _FIRST, _halfway(_FIRST)])
-    new, stretch = places(shares), Stretch()
+    new, stretch = chebyshev_points(shares), Stretch()
     t, values = np.empty(0), tuple[np.ndarray, ...]()
     while True:
         fresh = run(new)
@@ -399,7 +396,7 @@ def follow(run: Run, *, evaluations: int = EVALUATIONS, signs: int) -> Followed:
 
 def _hardest(t: np.ndarray, node: np.ndarray, values: Sequence[np.ndarray]) -> float:
     """Return where (as `x = 2 t - 1`) interpolants with and without the held-out places differ most."""
-    where = places(np.linspace(0, 1, 62)[1:-1])
+    where = chebyshev_points(np.linspace(0, 1, 62)[1:-1])
     differ = np.zeros(len(where))
     for h in values:
         some = h[:, :: max(1, h.shape[1] // _LOOKED_AT)].astype(np.float64)

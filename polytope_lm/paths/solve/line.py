@@ -12,8 +12,9 @@ With the norm's gain folded into `W` and its bias into `b`, a site's `h` along `
 and `sigma` is convex (the root of a positive quadratic), so `g_i` is convex for `b_i > 0`, concave for
 `b_i < 0`, linear for `b_i = 0`. Hence exactly one crossing where the ends' codes differ; where they agree,
 two if the only stationary point lies on the other side of zero, otherwise none: the parity of a neuron's
-crossings is always that of its ends' codes. The places are the roots of `(p0 + p1 t)^2 = b_i^2 sigma(t)^2`
-that also solve `g_i(t) = 0`. In the MLP's own input space, or without a norm, `h_i` is linear and crossings
+crossings is always that of its ends' codes. How many there are follows from these signs, never from a
+discriminant; where they are, from the roots of `(p0 + p1 t)^2 = b_i^2 sigma(t)^2` that also solve
+`g_i(t) = 0`. In the MLP's own input space, or without a norm, `h_i` is linear and crossings
 equal the ends' Hamming distance.
 
 `h = 0` is off; a line that touches a boundary and goes back crosses nothing. Everything is float64: bits of
@@ -22,13 +23,16 @@ the model's own float32 forward with `|h| < 1e-4` may differ from it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
-from polytope_lm.paths.solve.roots import cross
+from polytope_lm.paths.solve.roots import bracketed, fill, solved
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -93,16 +97,25 @@ def in_layer_crossings(
             an end has no direction under a norm with `eps = 0`.
 
     """
+    return solved_in_blocks(_solve, geometry, a, b, at)
+
+
+def solved_in_blocks(
+    solve: Callable[[Folded, np.ndarray, np.ndarray], tuple[np.ndarray, ...]],
+    geometry: Geometry,
+    a: np.ndarray,
+    b: np.ndarray,
+    at: str,
+) -> LineCrossings:
+    """Solve lines or arcs, so many at a time that products stay small; see `in_layer_crossings`."""
     starts, ends = checked_ends(geometry, a, b)
     folded = fold(geometry, at)
-    if folded.centred:
-        starts, ends = (x - x.mean(axis=1, keepdims=True) for x in (starts, ends))
     block = max(1, BLOCK // len(folded.weight))
-    firsts = range(0, max(1, len(starts)), block)  # no lines: one empty block
-    parts = [_solve(folded, starts[i : i + block], ends[i : i + block]) for i in firsts]
-    counts, returning, t, neuron, on, returns = (np.concatenate(part) for part in zip(*parts, strict=True))
+    firsts = range(0, max(1, len(starts)), block)  # no paths: one empty block
+    parts = [solve(folded, starts[i : i + block], ends[i : i + block]) for i in firsts]
+    counts, hamming, t, neuron, on, returns = (np.concatenate(part) for part in zip(*parts, strict=True))
     pair = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return LineCrossings(pair, t, neuron, on, returns, counts - returning)
+    return LineCrossings(pair, t, neuron, on, returns, hamming)
 
 
 def checked_ends(geometry: Geometry, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,18 +172,20 @@ def fold(geometry: Geometry, at: str) -> Folded:
 
 
 def _solve(folded: Folded, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
+    if folded.centred:
+        a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
     p0, p1 = a @ folded.weight.T, b @ folded.weight.T
     still = (a == b).all(axis=1)
     p1[still] = p0[still]  # equal ends give equal products, whatever the order of the sums inside BLAS
     if folded.normed:
-        return cross(p0, p1, folded.bias, _lengths(a, b, folded.eps))
+        return solved(_fill, p0, p1, folded.bias, _lengths(a, b, folded.eps))
     # A line without a norm is the same equation with sigma = 1 and the bias inside the products.
     flat = np.tile([1.0, 0.0, 0.0, 1.0, 0.0, 1.0], (len(a), 1))
-    return cross(p0 + folded.bias, p1 + folded.bias, np.zeros_like(folded.bias), flat)
+    return solved(_fill, p0 + folded.bias, p1 + folded.bias, np.zeros_like(folded.bias), flat)
 
 
 def _lengths(a: np.ndarray, b: np.ndarray, eps: float) -> Float[np.ndarray, "P 6"]:
-    """Describe `sigma` along each line by the numbers of `roots.Line`, a row a line."""
+    """Describe `sigma` along each line by the numbers of a `_Line`, a row a line."""
     d = b - a
     width = a.shape[1]
     q0, qh, q2, q_end = ((x * y).sum(axis=1) / width for x, y in ((a, a), (a, d), (d, d), (b, b)))
@@ -181,3 +196,119 @@ def _lengths(a: np.ndarray, b: np.ndarray, eps: float) -> Float[np.ndarray, "P 6
     # Subtracted, q0 - qh^2 / q2 loses all digits where the line nearly meets the centre: square what is left.
     least = ((a + nearest[:, None] * d) ** 2).sum(axis=1) / width + eps
     return np.stack([q0 + eps, qh, q2, least, nearest, np.sqrt(q_end + eps)], axis=1)
+
+
+class _Line(NamedTuple):
+    """`sigma(t)^2 = q0 + 2 qh t + q2 t^2 = least + q2 (t - nearest)^2`, and `sigma(1)`."""
+
+    q0: float
+    qh: float
+    q2: float
+    least: float
+    nearest: float
+    end: float
+
+
+class _Neuron(NamedTuple):
+    """`g(t) = start + slope t + bias sigma(t)`."""
+
+    start: float
+    slope: float
+    bias: float
+
+
+@compiled(error_model="numpy")
+def _sigma(q: _Line, t: float) -> float:
+    # As a sum of squares: multiplied out, it would lose its digits where the line passes near the centre.
+    away = t - q.nearest
+    return math.sqrt(q.least + q.q2 * away * away)
+
+
+@compiled(error_model="numpy")
+def _value(p: tuple[_Neuron, _Line], t: float) -> float:
+    w, q = p
+    return w.start + w.slope * t + w.bias * _sigma(q, t)
+
+
+@compiled(error_model="numpy")
+def _slope(p: tuple[_Neuron, _Line], t: float) -> float:
+    w, q = p
+    return w.slope + w.bias * q.q2 * (t - q.nearest) / _sigma(q, t)
+
+
+@compiled(error_model="numpy")
+def _extremum(w: _Neuron, q: _Line) -> float:
+    """Solve `sigma'(t) = k := -slope / bias`: `s^2 q2 (q2 - k^2) = k^2 least` with `s = t - nearest`."""
+    k = -w.slope / w.bias
+    room = max(q.q2 - k * k, 1e-300)
+    return min(max(q.nearest + k * math.sqrt(q.least / (q.q2 * room)), 0.0), 1.0)
+
+
+@compiled(error_model="numpy")
+def _quadratic(w: _Neuron, q: _Line) -> tuple[float, float]:
+    """Solve `(start + slope t)^2 = bias^2 sigma(t)^2` without subtracting nearly equal numbers."""
+    p, s, b = w.start, w.slope, abs(w.bias)
+    square = (s - b * math.sqrt(q.q2)) * (s + b * math.sqrt(q.q2))
+    constant = (p - b * math.sqrt(q.q0)) * (p + b * math.sqrt(q.q0))
+    half = p * s - b * b * q.qh
+    # half^2 - square * constant = b^2 * inner, multiplied out: what cancels there is gone from inner.
+    inner = s * s * q.q0 - 2 * p * s * q.qh + p * p * q.q2 - b * b * q.q2 * q.least
+    pivot = -(half + math.copysign(b * math.sqrt(max(inner, 0.0)), half))
+    return pivot / square, constant / pivot
+
+
+@compiled(error_model="numpy")
+def _root(w: _Neuron, q: _Line, t: float, low: float, high: float) -> float:
+    """Polish a closed form, nearly always at rounding already, inside a bracket where `g` changes sign."""
+    tiny = 3e-16 * (abs(w.start) + abs(w.slope) * t + abs(w.bias) * _sigma(q, t))
+    p = (w, q)
+    if low <= t <= high and abs(_value(p, t)) <= tiny:
+        return t
+    return bracketed(_value, p, low, high, _value(p, low), _value(p, high), t, tiny)
+
+
+@compiled(error_model="numpy")
+def _sign_changes(
+    p0: float, p1: float, bias: float, line: np.ndarray, found: np.ndarray, signs: np.ndarray
+) -> int:
+    """Fill in the places of a neuron's sign changes and its signs after them; return how many."""
+    q = _Line(line[0], line[1], line[2], line[3], line[4], line[5])
+    w = _Neuron(p0, p1 - p0, bias)
+    on0, on1 = p0 + bias * math.sqrt(q.q0) > 0, p1 + bias * q.end > 0
+    if on0 != on1:
+        signs[0] = on1
+        if bias == 0:
+            found[0] = -w.start / w.slope
+            return 1
+        # The squared equation also has the roots of start + slope t = bias sigma, where g is far from zero.
+        first, second = _quadratic(w, q)
+        first, second = min(max(first, 0.0), 1.0), min(max(second, 0.0), 1.0)
+        nearer = first if abs(_value((w, q), first)) <= abs(_value((w, q), second)) else second
+        found[0] = _root(w, q, nearer, 0.0, 1.0)
+        return 1
+    sign = 1.0 if bias > 0 else -1.0
+    if bias == 0 or on0 != (bias > 0) or sign * _slope((w, q), 0.0) >= 0 or sign * _slope((w, q), 1.0) <= 0:
+        return 0
+    extremum = _extremum(w, q)
+    if sign * _value((w, q), extremum) >= 0:
+        return 0
+    first, second = _quadratic(w, q)
+    found[0], signs[0] = _root(w, q, min(first, second), 0.0, extremum), not on0
+    found[1], signs[1] = _root(w, q, max(first, second), extremum, 1.0), on0
+    return 2
+
+
+@compiled(error_model="numpy")
+def _fill(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
+    first: np.ndarray,
+    second: np.ndarray,
+    bias: np.ndarray,
+    lines: np.ndarray,
+    counts: np.ndarray,
+    hamming: np.ndarray,
+    t: np.ndarray,
+    neuron: np.ndarray,
+    on: np.ndarray,
+    returns: np.ndarray,
+) -> int:
+    return fill(_sign_changes, first, second, bias, lines, counts, hamming, t, neuron, on, returns)

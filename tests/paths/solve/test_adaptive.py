@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import polytope_lm as plm
@@ -16,16 +17,16 @@ from polytope_lm.models import prefix as prefixes
 from polytope_lm.models.interventions import run_patched
 from polytope_lm.paths.solve import chebyshev as adaptive
 from polytope_lm.paths.solve.chebyshev import (
+    chebyshev_points,
     coefficients,
     denominator,
     evaluate,
     follow,
-    places,
     sign_changes,
 )
 
 A, B = "He sat on the bank", "She owes a lot of money"
-NODES = places(np.arange(33) / 32)
+NODES = chebyshev_points(np.arange(33) / 32)
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +39,53 @@ def changes(f, error=0.0, t=NODES):
     return sign_changes(coefficients(t, values), values[0] > 0, values[-1] > 0, np.array([error]))
 
 
-@settings(deadline=None)
-@given(
-    st.lists(st.floats(0.01, 0.99), min_size=0, max_size=6, unique_by=lambda r: round(r, 2)), st.booleans()
-)
-def test_roots_of_polynomials_with_known_roots(roots, flipped):
+@st.composite
+def root_sets(draw):
+    """Up to eight roots: anywhere, at fractions where the search evaluates, or close to one another."""
+    fractions = st.sampled_from([k / 2**j for j in range(1, 8) for k in range(1, 2**j)])
+    dense = st.sampled_from(chebyshev_points(np.arange(1, 132) / 132).tolist())
+    roots = draw(st.lists(st.one_of(st.floats(0.01, 0.99), fractions, dense), max_size=5))
+    near = draw(st.lists(st.tuples(st.integers(0, 4), st.floats(1e-7, 1e-2)), max_size=3))
+    return sorted({*roots, *(min(roots[i] + gap, 0.995) for i, gap in near if i < len(roots))})
+
+
+def check_roots(roots, flipped):
+    """Where rounding leaves the signs between roots, all are found, as exactly as their slopes allow."""
     sign = -1 if flipped else 1
-    found = changes(lambda t: sign * np.prod([t - r for r in roots] or [np.ones_like(t)], axis=0))
-    np.testing.assert_allclose(found.t, sorted(roots), atol=1e-9 if len(roots) < 4 else 1e-6)
+
+    def f(t):
+        return sign * np.prod([t - r for r in roots] or [np.ones_like(t)], axis=0)
+
+    rounding = 2e-13 * np.abs(f(NODES)).max()
+    # Two roots in one of the search's stretches have one extremum; three are more than it promises.
+    crowded = any(np.ptp(roots[k : k + 3]) < 0.013 for k in range(len(roots) - 2))
+    middles = [(a + b) / 2 for a, b in pairwise(roots)]
+    assume(not crowded and np.abs(f(np.array(middles))).min(initial=1) > rounding)
+    found = changes(f)
     start = sign * (-1) ** len(roots) > 0
     assert found.on.tolist() == [start == bool(k % 2) for k in range(len(roots))]
+    slopes = np.array([np.prod([r - q for q in roots if q != r]) for r in roots])
+    assert (np.abs(found.t - roots) <= 1e-14 + rounding / np.abs(slopes)).all()
+
+
+@settings(deadline=None, max_examples=300)
+@given(root_sets(), st.booleans())
+@example([0.3333333333333333, 0.5, 0.5060809025099993, 0.5191640980367769, 0.6919807008610862, 0.8], False)
+@example([0.3333333333333333, 0.5, 0.5060809025099993, 0.5191640980367769, 0.6919807008610862, 0.8], True)
+def test_roots_of_polynomials_with_known_roots(roots, flipped):
+    check_roots(roots, flipped)
+
+
+def test_roots_where_the_search_evaluates_are_found_once_whatever_rounding_says():
+    """The value at t = 0.5 is rounding alone: of such polynomials 7 in 100 were given that root twice."""
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        near = 0.5 + np.array([0, rng.uniform(0.004, 0.011), rng.uniform(0.0125, 0.03)])
+        roots = [rng.uniform(0.05, 0.4), *near, *np.sort(rng.uniform(0.6, 0.95, 2))]
+        found = changes(
+            lambda t, r=roots, side=rng.choice([-1, 1]): side * np.prod([t - q for q in r], axis=0)
+        )
+        np.testing.assert_allclose(found.t, roots, atol=1e-6)
 
 
 @pytest.mark.parametrize("gap", [1e-2, 1e-4, 1e-6])
@@ -95,7 +133,7 @@ def test_where_nothing_is_left_to_gain_there_is_no_denominator():
 
 @pytest.mark.parametrize("shares", [16, 32, 64])
 def test_interpolation_through_all_places_is_well_conditioned(shares):
-    t = places(np.sort(np.concatenate([np.arange(shares + 1) / shares, adaptive._halfway(shares)])))
+    t = chebyshev_points(np.sort(np.concatenate([np.arange(shares + 1) / shares, adaptive._halfway(shares)])))
     basis = evaluate(coefficients(t, np.eye(len(t))), np.linspace(0, 1, 5001))
     assert np.abs(basis).sum(axis=1).max() < 12
 

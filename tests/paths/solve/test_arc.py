@@ -239,4 +239,4 @@ def test_what_is_no_arc_is_one_clear_line(a, b, match):
 
 def test_a_line_of_points_is_straight():
     a, b = np.random.default_rng(0).normal(size=(2, 1, 12))
-    np.testing.assert_allclose(curves.points("line", a, b, [0.25])[0, 0], line(a[0], b[0], 0.25))
+    np.testing.assert_allclose(curves.points("line", a, b, np.array([0.25]))[0, 0], line(a[0], b[0], 0.25))

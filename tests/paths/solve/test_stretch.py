@@ -1,4 +1,4 @@
-"""The stretched variable and the places that are added in it."""
+"""The stretched variable and the chebyshev_points that are added in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polytope_lm.paths.solve.chebyshev import Stretch, coefficients, evaluate, follow, leja, places
+from polytope_lm.paths.solve.chebyshev import Stretch, chebyshev_points, coefficients, evaluate, follow, leja
 
 
 @given(st.floats(-1, 1), st.floats(0.05, 3))
@@ -31,7 +31,7 @@ def test_without_a_width_every_place_stays():
 @pytest.mark.parametrize("width", [0.3, 1.0, np.inf])
 def test_interpolation_through_old_and_new_places_is_well_conditioned(centre, width):
     stretch = Stretch(centre, width)
-    s = stretch.s(places(np.arange(17) / 16))
+    s = stretch.s(chebyshev_points(np.arange(17) / 16))
     s = np.sort(np.concatenate([s, leja(s, 23)]))
     assert np.diff(s).min() > 1e-4
     basis = evaluate(coefficients(s, np.eye(40)), np.linspace(0, 1, 3001))

@@ -168,7 +168,7 @@ def sign_changes(
 
 
 @compiled(error_model="numpy")
-def _search(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
+def _search(  # noqa: C901, PLR0913, PLR0917 - compiled code fills the caller's arrays
     columns: np.ndarray,
     slopes: np.ndarray,
     t: np.ndarray,

@@ -24,7 +24,6 @@ the model's own float32 forward with `|h| < 1e-4` may differ from it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +34,8 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.solve.roots import bracketed, fill, solved
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxtyping import Bool, Float, Int
 
     from polytope_lm.models.sites import Geometry

@@ -9,7 +9,6 @@ hybrid quadratic/bisection algorithm for finding the zero of a nonlinear functio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,8 @@ import numpy as np
 from polytope_lm.compiled import compiled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxtyping import Float
 
 _ITERATIONS = 120
@@ -129,8 +130,8 @@ def solved(
         paths: the numbers that describe a path, a row each.
 
     Returns:
-        Crossings of each path `[P]`, bits in which its ends differ `[P]`; then `[n]`, path by path and ordered
-        by place: t, neuron, whether it turns on, whether that neuron crosses twice.
+        Crossings of each path `[P]`, bits in which its ends differ `[P]`; then `[n]`, path by path and
+        ordered by place: t, neuron, whether it turns on, whether that neuron crosses twice.
 
     """
     room = _MOST * first.size

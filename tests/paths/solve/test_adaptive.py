@@ -82,9 +82,8 @@ def test_roots_where_the_search_evaluates_are_found_once_whatever_rounding_says(
     for _ in range(1000):
         near = 0.5 + np.array([0, rng.uniform(0.004, 0.011), rng.uniform(0.0125, 0.03)])
         roots = [rng.uniform(0.05, 0.4), *near, *np.sort(rng.uniform(0.6, 0.95, 2))]
-        found = changes(
-            lambda t, r=roots, side=rng.choice([-1, 1]): side * np.prod([t - q for q in r], axis=0)
-        )
+        side = rng.choice([-1, 1])
+        found = changes(lambda t, r=roots, side=side: side * np.prod([t - q for q in r], axis=0))
         np.testing.assert_allclose(found.t, roots, atol=1e-6)
 
 

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from polytope_lm.codes.store.layout import KEEPABLE
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.hooks import Reader, Tap, read, read_bridge
+from polytope_lm.models.hooks import NotFiniteError, Reader, Tap, pack, read, read_bridge
 from polytope_lm.models.model import known_point
-from polytope_lm.models.packing import NotFiniteError, pack
 from polytope_lm.models.sites import width_of
 from polytope_lm.tokens import Batch, Window, batches
 

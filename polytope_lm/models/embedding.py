@@ -6,12 +6,13 @@ included, pads not; for all-MiniLM-L6-v2 this is the pooling it was trained with
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.hooks import forward
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,9 +44,6 @@ def mean_pooled(model: Model, texts: Sequence[str]) -> Float[np.ndarray, "n D"]:
     longest = min(MAX_TOKENS, model.context_length)
     ids = model.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
     out = np.zeros((len(texts), model.d_model), np.float32)
-    more: dict[str, Any] = {}
-    if hasattr(getattr(model.hf, "config", None), "use_cache"):
-        more["use_cache"] = False
     for rows in _batches([len(each) for each in ids]):
         width = max(len(ids[row]) for row in rows)
         batch, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width)
@@ -53,7 +51,8 @@ def mean_pooled(model: Model, texts: Sequence[str]) -> Float[np.ndarray, "n D"]:
             batch[i, : len(ids[row])] = torch.as_tensor(ids[row])
             mask[i, : len(ids[row])] = 1
         mask = mask.to(model.device)
-        states = model.trunk(batch.to(model.device), attention_mask=mask.long(), **more).last_hidden_state
+        with model.alone():
+            states = forward(model, batch.to(model.device), attention_mask=mask.long()).last_hidden_state
         pooled = (states.float() * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         out[rows] = pooled.cpu().numpy()
     return out

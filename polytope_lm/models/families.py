@@ -1,14 +1,15 @@
 """Finding a block's norm, pre-activations and down projection in a loaded model.
 
 Names only propose; a probe decides. A short forward pass shows which norm's output the MLP reads, whether
-that norm reads the block's own input (parallel blocks) and whether its output is the stream that is carried
-on (post-norm), so that nothing is concluded from a family's name.
+that norm reads the block's own input (parallel blocks), whether its output is the stream that is carried on
+(post-norm), and whether `u = Norm(x)` and `h = W u + b` hold with the weights that the modules show (they do
+not for adapters that are not merged, nor for quantised weights). Nothing is concluded from a family's name.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,26 +17,26 @@ import torch
 from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.sites import PIECEWISE_AFFINE, Linearity, NormKind, Premises, Site
+from polytope_lm.models.sites import NormKind, Premises, Site, linearity_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
-BLOCK_LISTS = ("h", "layers", "blocks", "decoder.layers", "encoder.layer", "encoder.layers")
-MLP_PATHS = ("mlp", "feed_forward", "")
-PLAIN_PRE = ("c_fc", "dense_h_to_4h", "fc1", "fc_in", "intermediate.dense")
-DOWN = ("c_proj", "dense_4h_to_h", "fc2", "fc_out", "output.dense", "down_proj")
-NORMS = (
-    "pre_feedforward_layernorm", "ln_2", "ln2", "post_attention_layernorm", "final_layer_norm",
-    "self_attn_layer_norm",
-    "attention.output.LayerNorm", "input_layernorm", "ln_1", "ln1",
+BLOCK_LISTS = (
+    "h", "layers", "blocks", "decoder.layers", "encoder.layer", "encoder.layers", "transformer.layer",
+    "language_model.layers",
 )  # fmt: skip
+MLP_PATHS = ("mlp", "feed_forward", "ffn", "")
+FUSED = ("gate_up_proj", "Wi")  # both branches in one map: the gate first
+PLAIN_PRE = ("c_fc", "dense_h_to_4h", "fc1", "fc_in", "intermediate.dense", "lin1", "up_proj")
+DOWN = ("c_proj", "dense_4h_to_h", "fc2", "fc_out", "output.dense", "down_proj", "Wo", "lin2")
+ACTS = ("act", "act_fn", "activation_fn", "activation", "gelu_impl", "intermediate.intermediate_act_fn")
 ACTIVATION_CLASSES = {
     "NewGELUActivation": "gelu_new", "GELUActivation": "gelu", "GELU": "gelu",
-    "GELUTanh": "gelu_pytorch_tanh",
-    "PytorchGELUTanh": "gelu_pytorch_tanh", "FastGELUActivation": "gelu_fast",
-    "QuickGELUActivation": "quick_gelu",
-    "SiLUActivation": "silu", "SiLU": "silu", "ReLU": "relu",
+    "GELUTanh": "gelu_pytorch_tanh", "PytorchGELUTanh": "gelu_pytorch_tanh",
+    "BloomGelu": "gelu_pytorch_tanh", "FastGELUActivation": "gelu_fast",
+    "QuickGELUActivation": "quick_gelu", "SiLUActivation": "silu", "SiLU": "silu",
+    "ReLU": "relu", "ReLU6": "relu6", "ReLUSquaredActivation": "relu2",
 }  # fmt: skip
 EXPERTS = ("experts", "router", "block_sparse_moe", "gate")
 
@@ -46,22 +47,62 @@ class Block:
 
     Attributes:
         module: the block itself.
-        norm: the norm whose output the MLP reads.
         pre: the linear maps whose output is binarised, by kind (`pre`, or `gate` and `up`).
         down: the down projection; its input is `post`.
         activation: name of the activation function.
+        fused: gate and up are the two halves of one map's output.
+        norm: the module whose input is `x`: the norm, or where there is none the first linear map.
+        norm_kind: which norm.
+        norm_offset: what is added to the norm's weight to give its gain (Gemma: 1).
         parallel: the norm reads the block's input.
         post_norm: the norm's output is carried on as the residual stream.
+        widths: N by kind.
+        d_model: D.
+        returns: type and length of what the block returns; None for a tensor.
+        streams: the block carries one stream, `[B, S, D]`; Gemma 3n carries several.
+        inexact: why the modules' weights do not give `h`; empty where they do.
 
     """
 
     module: nn.Module
-    norm: nn.Module
     pre: Mapping[str, nn.Module]
     down: nn.Module
     activation: str
+    fused: bool = False
+    norm: nn.Module = field(default_factory=nn.Identity)
+    norm_kind: NormKind = "none"
+    norm_offset: int = 0
     parallel: bool = False
     post_norm: bool = False
+    widths: Mapping[str, int] = field(default_factory=dict)
+    d_model: int = 0
+    returns: tuple[type, int] | None = None
+    streams: bool = True
+    inexact: str = ""
+
+    def columns(self, kind: str) -> slice:
+        """Return the columns of one kind in its map's output."""
+        if not self.fused:
+            return slice(None)
+        half = self.widths["gate"]
+        return slice(0, half) if kind == "gate" else slice(half, None)
+
+    def numbers(self, kind: str) -> tuple[Tensor, Tensor | None]:
+        """Return one kind's W, `[N, D]`, and b, `[N]` or None."""
+        weight, bias = weight_and_bias(self.pre[kind])
+        rows = self.columns(kind)
+        return weight[rows], None if bias is None else bias[rows]
+
+    def norm_numbers(self) -> tuple[Tensor, Tensor, float]:
+        """Return the norm's gain and shift, `[D]`, and its epsilon; 1, 0 and 0 without a norm."""
+        return _norm_numbers(self.norm, self.norm_kind, self.norm_offset, self.d_model)
+
+    def packed(self, out: Tensor) -> Any:
+        """Put a stream into what the block returns."""
+        if self.returns is None:
+            return out
+        kind, length = self.returns
+        return kind([out] + [None] * (length - 1))
 
 
 @dataclass
@@ -69,28 +110,30 @@ class _Probe:
     """What one forward pass of two short sequences showed of a block."""
 
     block_in: Tensor | None = None
-    block_out: Tensor | None = None
+    block_out: Any = None
     u: Tensor | None = None
-    widths: dict[str, int] = field(default_factory=dict)
+    h: dict[str, Tensor] = field(default_factory=dict)
     down_out: Tensor | None = None
     norms: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def saw_block(self, _module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        self.block_in = _first_of(args) if args else kwargs["hidden_states"]
-        self.block_out = _first_of(out)
+        self.block_in = args[0] if args else kwargs["hidden_states"]
+        self.block_out = out
 
     def saw_pre(self, kind: str, _module: nn.Module, args: Any, out: Tensor) -> None:
-        self.u, self.widths[kind] = args[0], out.shape[-1]
+        self.u, self.h[kind] = args[0], out
 
     def saw_norm(self, path: str, _module: nn.Module, args: Any, out: Tensor) -> None:
-        self.norms[path] = (args[0], out)
+        self.norms.setdefault(path, (args[0], out))
 
     def saw_down(self, _module: nn.Module, _args: Any, out: Tensor) -> None:
         self.down_out = out
 
 
-def _first_of(value: Any) -> Any:
-    return value[0] if isinstance(value, tuple) else value
+def stream_of(out: Any) -> Tensor:
+    """Return the residual stream in what a block returns: a tensor, or the first of a tuple or list."""
+    stream: Tensor = out[0] if isinstance(out, (tuple, list)) else out
+    return stream
 
 
 def resolve(module: nn.Module, path: str) -> Any:
@@ -120,10 +163,14 @@ def find_blocks(trunk: nn.Module, name: str) -> nn.ModuleList:
         blocks = resolve(trunk, path)
         if isinstance(blocks, nn.ModuleList) and len(blocks):
             return blocks
+    if hasattr(trunk, "merge_and_unload"):
+        raise PolytopeError(
+            f"{name}: an adapter around a model: wrap model.merge_and_unload(), or, for codes "
+            "without closed forms, model.get_base_model()"
+        )
     raise PolytopeError(
         f"{name}: {type(trunk).__name__} is of an unknown family: no list of blocks among "
-        f"{', '.join(BLOCK_LISTS)}; "
-        f"known families are GPT-2, GPT-NeoX, OPT, Llama (Mistral, Qwen, SmolLM2), Gemma 1 to 3 and BERT"
+        f"{', '.join(BLOCK_LISTS)}; `polytope-lm models` lists the known families"
     )
 
 
@@ -133,7 +180,7 @@ def survey(
     """Describe every block after one probing forward pass.
 
     Args:
-        trunk: the model without its LM head.
+        trunk: the model without its LM head, in eval mode.
         blocks: its blocks.
         config: its configuration (`vocab_size`, the activation's name).
         name: the model's name, for errors.
@@ -143,15 +190,34 @@ def survey(
         The blocks, and whether the model is causal: what comes later leaves what came before unchanged.
 
     Raises:
-        PolytopeError: a mixture of experts, an MLP of unknown build, or no norm before the MLP.
+        PolytopeError: a mixture of experts, an MLP of unknown build, or an unknown way into the MLP.
 
     """
     drafts = [_draft(block, layer, config, name, act) for layer, block in enumerate(blocks)]
-    probes = _probe(trunk, drafts, int(getattr(config, "vocab_size", 0) or 50))
-    causal = _same(probes[-1].block_out[0, :3], probes[-1].block_out[1, :3])  # type: ignore[index]
-    return [
-        _settle(d, p, layer, name) for layer, (d, p) in enumerate(zip(drafts, probes, strict=True))
-    ], causal
+    probes = _probe(trunk, drafts, int(getattr(config, "vocab_size", 0) or 50), name)
+    # Rows of the batch are compared position by position; NaN from some layer on says nothing there.
+    causal = all(
+        _same(out[..., 0, :3, :], out[..., 1, :3, :]) for out in (stream_of(p.block_out) for p in probes)
+    )
+    found: dict[int, Block] = {}
+    finite = [layer for layer, probe in enumerate(probes) if _finite(probe)]
+    for layer in finite:
+        found[layer] = _settle(drafts[layer], probes[layer], layer, name)
+    if not found:
+        raise PolytopeError(
+            f"{name}: NaN or infinite values in layer 0, and in every other: mend the weights, or load "
+            f"float32"
+        )
+    model_block = found[finite[-1]]
+    for layer in set(range(len(drafts))) - set(finite):  # its values say nothing: it is built as the others
+        path = next((p for p, m in drafts[finite[-1]].module.named_modules() if m is model_block.norm), "")
+        found[layer] = replace(
+            model_block,
+            module=drafts[layer].module, pre=drafts[layer].pre, down=drafts[layer].down,
+            norm=resolve(drafts[layer].module, path),
+            inexact=f"{name}, layer {layer}: NaN or infinite values there: mend the weights, or load float32",
+        )  # fmt: skip
+    return [found[layer] for layer in range(len(drafts))], causal
 
 
 def make_site(block: Block, layer: int, kind: str) -> Site:
@@ -164,16 +230,12 @@ def make_site(block: Block, layer: int, kind: str) -> Site:
 
     """
     parts = kind.split("+")
-    weights = [weight_and_bias(block.pre[p]) for p in parts]
-    gated = "gate" in block.pre
-    linearity: Linearity = (
-        "gated" if gated else "piecewise affine" if block.activation in PIECEWISE_AFFINE else "smooth"
-    )
-    biased = any(b is not None for _, b in weights)
-    premises = Premises(linearity, block.activation, biased, norm_kind(block.norm))
+    biased = any(getattr(unbridged(block.pre[part]), "bias", None) is not None for part in parts)
+    linearity = linearity_of(block.activation, gated="gate" in block.pre)
+    premises = Premises(linearity, block.activation, biased, block.norm_kind)
     hook = f"blocks.{layer}.mlp.hook_pre" + ("_linear" if kind == "up" else "")
-    width = sum(w.shape[0] for w, _ in weights)
-    return Site(layer, kind, hook, width, weights[0][0].shape[1], premises, block.parallel, block.post_norm)  # type: ignore[arg-type]
+    width = sum(block.widths[part] for part in parts)
+    return Site(layer, kind, hook, width, block.d_model, premises, block.parallel, block.post_norm)  # type: ignore[arg-type]
 
 
 def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -186,39 +248,30 @@ def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
     return weight, None if bias is None else bias.detach()
 
 
-def norm_kind(norm: nn.Module) -> NormKind:
-    """Tell a LayerNorm from an RMSNorm by the module's class."""
-    return "RMSNorm" if "RMS" in type(unbridged(norm)).__name__ else "LayerNorm"
-
-
 def _draft(block: nn.Module, layer: int, config: Any, name: str, act: str | None) -> Block:
     """Propose a block's parts by name; the norm stays open until the probe."""
     for path in MLP_PATHS:
         mlp = resolve(block, path)
-        if mlp is None:
+        down = None if mlp is None else _first(mlp, DOWN)
+        if down is None:
             continue
-        down = _first(mlp, DOWN)
+        act = act or _activation(mlp, config)
         if (gate := resolve(mlp, "gate_proj")) is not None and (up := resolve(mlp, "up_proj")) is not None:
-            return Block(
-                block, nn.Identity(), {"gate": gate, "up": up}, down, act or _activation(mlp, config)
-            )
-        pre = _first(mlp, PLAIN_PRE)
-        if pre is not None and down is not None:
-            return Block(block, nn.Identity(), {"pre": pre}, down, act or _activation(mlp, config))
-        if any(resolve(mlp, e) is not None for e in EXPERTS):
-            break
-    mlp = resolve(block, "mlp") or block
+            return Block(block, {"gate": gate, "up": up}, down, act)
+        if (both := _first(mlp, FUSED)) is not None:
+            return Block(block, {"gate": both, "up": both}, down, act, fused=True)
+        if (pre := _first(mlp, PLAIN_PRE)) is not None:
+            return Block(block, {"pre": pre}, down, act)
+    mlp = next((m for p in MLP_PATHS if (m := resolve(block, p)) is not None), block)
     where = f"{name}, layer {layer}: "
     if any(resolve(m, e) is not None for m in (mlp, block) for e in EXPERTS):
         raise PolytopeError(
             f"{where}its MLP ({type(mlp).__name__}) is a mixture of experts, which has no single code of "
-            f"d_mlp bits; "
-            f"not supported, choose a dense model"
+            f"d_mlp bits; not supported, choose a dense model"
         )
     raise PolytopeError(
         f"{where}unknown MLP {type(mlp).__name__} with {[n for n, _ in mlp.named_children()]}; expected one "
-        f"of "
-        f"{', '.join(PLAIN_PRE)} or gate_proj and up_proj"
+        f"of {', '.join(PLAIN_PRE)}, gate_proj and up_proj, or {' or '.join(FUSED)}"
     )
 
 
@@ -228,77 +281,159 @@ def _first(module: nn.Module, paths: tuple[str, ...]) -> Any:
 
 def _activation(mlp: nn.Module, config: Any) -> str:
     """Read the activation from the MLP's own module, else from the configuration."""
-    for name in ("act", "act_fn", "activation_fn", "activation", "intermediate.intermediate_act_fn"):
+    for name in ACTS:
         found = resolve(mlp, name)
         if found is not None and type(unbridged(found)).__name__ in ACTIVATION_CLASSES:
             return ACTIVATION_CLASSES[type(unbridged(found)).__name__]
-    for name in ("hidden_activation", "activation_function", "hidden_act"):
+    for name in ("hidden_activation", "activation_function", "hidden_act", "activation", "afn"):
         if value := getattr(config, name, None):
             return str(value)
     return "unknown"
 
 
-@contextmanager
-def _hooked(drafts: list[Block], probes: list[_Probe]) -> Iterator[None]:
-    """Let a forward pass fill the probes."""
+@torch.no_grad()
+def _probe(trunk: nn.Module, drafts: Sequence[Block], vocab: int, name: str) -> list[_Probe]:
+    """Run two sequences of four tokens that differ in the last one, and keep what every block did."""
+    probes = [_Probe() for _ in drafts]
+    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]]) % vocab
     with ExitStack() as stack:
         for draft, probe in zip(drafts, probes, strict=True):
-            found = ((path, resolve(draft.module, path)) for path in (*NORMS, "output.LayerNorm"))
-            norms = {path: module for path, module in found if module is not None}
+            inner = draft.module.named_modules()
             handles = [
                 draft.module.register_forward_hook(probe.saw_block, with_kwargs=True),
                 draft.down.register_forward_hook(probe.saw_down),
                 *(m.register_forward_hook(partial(probe.saw_pre, kind)) for kind, m in draft.pre.items()),
-                *(m.register_forward_hook(partial(probe.saw_norm, path)) for path, m in norms.items()),
+                *(m.register_forward_hook(partial(probe.saw_norm, p)) for p, m in inner if _is_norm(m)),
             ]
             for handle in handles:
                 stack.callback(handle.remove)
-        yield
-
-
-@torch.no_grad()
-def _probe(trunk: nn.Module, drafts: list[Block], vocab: int) -> list[_Probe]:
-    """Run two sequences of four tokens that differ in the last one."""
-    probes = [_Probe() for _ in drafts]
-    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]]) % vocab
-    with _hooked(drafts, probes):
-        trunk(ids.to(next(trunk.parameters()).device))
+        try:
+            trunk(ids.to(next(trunk.parameters()).device))
+        except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError, KeyError) as error:
+            said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:150]}"
+            raise PolytopeError(
+                f"{name}: {type(trunk).__name__} can't read token ids alone ({said}); give a text model"
+            ) from error
+    silent = next((layer for layer, probe in enumerate(probes) if not probe.h), None)
+    if silent is not None:
+        raise PolytopeError(f"{name}, layer {silent}: a forward pass never reached its MLP")
     return probes
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "norm" in type(unbridged(module)).__name__.lower()
+
+
+def _finite(probe: _Probe) -> bool:
+    values = (probe.u, probe.down_out, *probe.h.values())
+    return all(value is not None and bool(torch.isfinite(value).all()) for value in values)
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
     """Whether two tensors hold the same bits, whatever their leading shape (OPT flattens before its MLP).
 
-    One tensor read twice is the same to the bit, so a small attention output can't pass for none.
+    One tensor read twice is the same to the bit, so a small attention output can't pass for none. NaN is
+    the same as NaN.
     """
-    return (
-        a is not None
-        and b is not None
-        and a.numel() == b.numel()
-        and torch.equal(a.reshape(-1), b.reshape(-1))
-    )
+    if a is None or b is None or a.numel() != b.numel():
+        return False
+    return torch.allclose(a.reshape(-1), b.reshape(-1), rtol=0, atol=0, equal_nan=True)
 
 
 def _settle(draft: Block, probe: _Probe, layer: int, name: str) -> Block:
-    """Choose the norm that the probe showed before the MLP, and check the widths."""
-    path = next((p for p, (_, out) in probe.norms.items() if _same(out, probe.u)), None)
-    if path is None:
+    """Choose the norm that the probe showed before the MLP, and check the formulas with its numbers."""
+    u, out, down_out = probe.u, stream_of(probe.block_out), probe.down_out
+    assert u is not None  # noqa: S101 - the probe reached this MLP
+    assert down_out is not None  # noqa: S101
+    where = f"{name}, layer {layer}"
+    path = next((p for p, (_, normed) in probe.norms.items() if _same(normed, u)), None)
+    added = [down_out, *(normed for _, normed in probe.norms.values() if normed.numel() == u.numel())]
+    carried = any(_same(out, u.reshape(out.shape) + a.reshape(out.shape)) for a in added if _alike(out, u))
+    if path is None and not carried:
         raise PolytopeError(
-            f"{name}, layer {layer}: no norm before the MLP: none of {sorted(probe.norms)} puts out what "
-            f"{type(draft.module).__name__}'s MLP reads; blocks of that build (OLMo-2) are not supported"
+            f"{where}: what {type(draft.module).__name__}'s MLP reads is neither a norm's output (it has "
+            f"{', '.join(probe.norms) or 'none'}) nor the stream that the block carries on; not supported"
         )
-    for kind, module in draft.pre.items():
-        expected = weight_and_bias(module)[0].shape[0]
-        if probe.widths[kind] != expected:
-            raise PolytopeError(
-                f"{name}, layer {layer}: captured {probe.widths[kind]} values at {kind}, expected "
-                f"{expected}; "
-                f"this MLP ({type(draft.module).__name__}) is not a plain or gated one"
-            )
-    x, _ = probe.norms[path]
-    carried = probe.u.reshape(probe.down_out.shape) + probe.down_out  # type: ignore[union-attr,operator]
-    post_norm = any(_same(before, carried) for before, _ in probe.norms.values())
-    return Block(
-        draft.module, resolve(draft.module, path), draft.pre, draft.down, draft.activation,
-        parallel=_same(x, probe.block_in), post_norm=post_norm,
-    )  # fmt: skip
+    width = {kind: h.shape[-1] // (2 if draft.fused else 1) for kind, h in probe.h.items()}
+    block = replace(draft, widths=width, d_model=u.shape[-1], streams=_alike(out, u), returns=_packing(probe))
+    if path is None:
+        block = replace(block, norm=next(iter(draft.pre.values())))
+    else:
+        x, _ = probe.norms[path]
+        after = u.reshape(down_out.shape) + down_out
+        norm = resolve(draft.module, path)
+        kind, offset, off = _norm_fit(norm, x, u)
+        block = replace(
+            block, norm=norm, norm_kind=kind, norm_offset=offset, parallel=_same(x, probe.block_in),
+            post_norm=_same(out, after) or any(_same(before, after) for before, _ in probe.norms.values()),
+        )  # fmt: skip
+        if off > torch.finfo(u.dtype).eps ** 0.5:
+            return replace(
+                block, inexact=f"{where}: {type(unbridged(norm)).__name__} is no LayerNorm or RMSNorm of its "
+                f"weights (off by {off:.2g} of the largest value): its codes are right, closed forms are not"
+            )  # fmt: skip
+    return replace(block, inexact=_linear_fault(block, probe, where))
+
+
+def _alike(stream: Tensor, u: Tensor) -> bool:
+    return stream.numel() == u.numel()
+
+
+def _packing(probe: _Probe) -> tuple[type, int] | None:
+    out = probe.block_out
+    return (type(out), len(out)) if isinstance(out, (tuple, list)) else None
+
+
+def _norm_fit(norm: nn.Module, x: Tensor, u: Tensor) -> tuple[NormKind, int, float]:
+    """Return the kind and the gain's offset that reproduce what a norm did best, and how far off they are."""
+    x, u = x.detach().float().reshape(-1, u.shape[-1]), u.detach().float().reshape(-1, u.shape[-1])
+    fits: list[tuple[float, NormKind, int]] = []
+    kinds: tuple[NormKind, ...] = ("LayerNorm", "RMSNorm")
+    for kind in kinds:
+        centred = x - x.mean(-1, keepdim=True) if kind == "LayerNorm" else x
+        for offset in (0, 1):
+            gain, shift, eps = _norm_numbers(norm, kind, offset, u.shape[-1])
+            unit = centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
+            error = (unit * gain.float() + shift.float() - u).abs().max() / u.abs().max().clamp(min=1e-30)
+            fits.append((float(error), kind, offset))
+    best = min(fits, key=lambda fit: fit[0])
+    return best[1], best[2], best[0]
+
+
+def _norm_numbers(norm: nn.Module, kind: NormKind, offset: int, width: int) -> tuple[Tensor, Tensor, float]:
+    """Return gain, shift and epsilon; a norm without a parameter has gain 1 and shift 0."""
+    inner = unbridged(norm)
+    ones = torch.ones(width)
+    if kind == "none":
+        return ones, 0 * ones, 0.0
+    weight, bias = getattr(inner, "weight", None), getattr(inner, "bias", None)
+    gain = ones if weight is None else weight.detach() + offset
+    shift = torch.zeros_like(gain) if bias is None else bias.detach()
+    eps = next((v for n in ("eps", "variance_epsilon") if (v := getattr(inner, n, None)) is not None), None)
+    if eps is None:  # a tiny vector shows it: out = gain * d / sqrt(2 d^2 / D + eps) + shift
+        tiny = torch.zeros_like(gain)
+        tiny[0], tiny[1] = 1e-3, -1e-3
+        with torch.no_grad():
+            unit = (inner(tiny) - shift)[0] / gain[0]
+        eps = float(f"{float(1e-6 / unit.double() ** 2 - 2e-6 / width):.4g}")
+    return gain, shift, float(eps)
+
+
+def _linear_fault(block: Block, probe: _Probe, where: str) -> str:
+    """Say why `h = W u + b` does not hold on the probe with the weights that the modules show, or nothing."""
+    assert probe.u is not None  # noqa: S101 - the probe reached this MLP
+    u = probe.u.detach().reshape(-1, block.d_model)
+    eps = torch.finfo(u.dtype).eps
+    for kind, module in block.pre.items():
+        h = probe.h[kind].detach().reshape(len(u), -1)[:, block.columns(kind)].float()
+        cure = "its codes are right, closed forms need plain weights: model.merge_and_unload() or float32"
+        name = f"{where}: {type(unbridged(module)).__name__} of {kind}"
+        try:
+            weight, bias = block.numbers(kind)
+            mine = u.float() @ weight.float().T + (0.0 if bias is None else bias.float())
+        except (AttributeError, RuntimeError, TypeError, NotImplementedError, IndexError):
+            return f"{name} shows no weight of {block.widths[kind]} x {block.d_model} numbers; {cure}"
+        off = (mine - h).abs()
+        if bool((off > 4 * eps * h.abs() + max(1e-4, eps / 4) * h.abs().max()).any()):
+            return f"{name} is not W u + b of its weight (off by {float(off.max()):.2g}); {cure}"
+    return ""

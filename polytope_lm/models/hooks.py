@@ -1,28 +1,56 @@
-"""Reading activations: the trunk only, stopping after the last wanted layer."""
+"""Reading activations: one pass at a time on a model, the trunk only, stopping after the last wanted layer.
+
+A code is the signs of pre-activations as packed bits: bit i of a row is `h_i > 0` (little bit order), 8 to a
+byte.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.families import stream_of
 from polytope_lm.models.sites import Point as Point  # noqa: PLC0414 - others import it from here
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Bool, Int, Int32, UInt8
 
     from polytope_lm.models.model import Model
 
 Tap = tuple[int, Point]
 Reader = Callable[[Tensor], None]
+EXPONENT = np.int32(0x7F800000)
 
 
 class _Done(Exception):  # noqa: N818 - it is no error
     """Raised inside a hook to leave the forward pass once everything wanted was read."""
+
+
+def forward(model: Model, ids: Tensor, *, logits: bool = False, **options: Any) -> Any:
+    """Run the trunk, or with `logits` the whole model, with those options that its signature takes.
+
+    Keys and values are kept only if asked for, by `cache` (called `past_key_values` before transformers 5.24)
+    or `use_cache`.
+    """
+    module = model.hf if logits else model.trunk
+    taken = inspect.signature(module.forward).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    options = {"use_cache": False, "return_dict": True, **options}
+    if "cache" in options and "cache" not in taken:
+        options["past_key_values"] = options.pop("cache")
+    known = {
+        "return_dict",
+        *(["use_cache"] if hasattr(getattr(model.hf, "config", None), "use_cache") else []),
+    }
+    return module(ids, **{k: v for k, v in options.items() if k in taken or (anything and k in known)})
 
 
 @torch.inference_mode()
@@ -39,18 +67,18 @@ def read(
 
     Args:
         model: the model.
-        input_ids: token ids, padded on the right.
+        input_ids: token ids, padded on the right with any id.
         attention_mask: 1 for real tokens; `None` for a batch without pads.
         taps: what to read, `(layer, point)`, and who reads it.
 
     """
     ids = input_ids.to(model.device)
     more: dict[str, Any] = {}
-    if hasattr(getattr(model.hf, "config", None), "use_cache"):
-        # Keys and values of every layer would be kept for a next token that never comes.
-        more["use_cache"] = False
-    if attention_mask is not None and not model.causal:
-        more["attention_mask"] = attention_mask.to(model.device)
+    if attention_mask is not None:
+        mask = attention_mask.to(model.device)
+        ids = ids.masked_fill(mask == 0, 0)  # a pad may have no row in the embeddings
+        if not model.causal:
+            more["attention_mask"] = mask
     waiting = set(taps)
 
     def deliver(tap: Tap, value: Tensor) -> None:
@@ -59,9 +87,9 @@ def read(
         if not waiting:
             raise _Done
 
-    with tapped(model, taps, deliver):
+    with model.alone(), tapped(model, taps, deliver):
         try:
-            model.trunk(ids, **more)
+            forward(model, ids, **more)
         except _Done:
             return
     missing = sorted(f"{point} of layer {layer}" for layer, point in waiting)
@@ -73,50 +101,55 @@ def tapped(model: Model, taps: Iterable[Tap], deliver: Callable[[Tap, Tensor], N
     """Put hooks on the modules that the taps need, and take them off whatever happens.
 
     Args:
-        model: the model.
+        model: the model, had alone.
         taps: what to read.
         deliver: gets each tap and its activation as the module has it: `[B, S, width]`, in OPT `[B * S,
             width]`.
 
     """
 
-    def on_output(tap: Tap) -> Any:
-        return lambda _m, _args, out: deliver(tap, out[0] if isinstance(out, tuple) else out)
+    def on_output(tap: Tap, columns: slice) -> Any:
+        return lambda _m, _args, out: deliver(tap, stream_of(out)[..., columns])
 
     def on_input(tap: Tap) -> Any:
         return lambda _m, args, kwargs: deliver(tap, args[0] if args else kwargs["hidden_states"])
 
     with ExitStack() as stack:
         for tap in taps:
-            module, is_output = _where(model, tap)
-            if is_output:
-                handle = module.register_forward_hook(on_output(tap))
+            module, columns = _where(model, tap)
+            if columns is not None:
+                handle = module.register_forward_hook(on_output(tap, columns))
             else:
                 handle = module.register_forward_pre_hook(on_input(tap), with_kwargs=True)
             stack.callback(handle.remove)
         yield
 
 
-def _where(model: Model, tap: Tap) -> tuple[nn.Module, bool]:
-    """Return the module whose output (True) or input (False) a tap reads."""
+def _where(model: Model, tap: Tap) -> tuple[nn.Module, slice | None]:
+    """Return the module that a tap reads, and which columns of its output; None for its input."""
     layer, point = tap
     block = model.block(layer)
     gated = "gate" in block.pre
     if point == "x":
-        return block.norm, False
+        return block.norm, None
     if point == "u":
-        return next(iter(block.pre.values())), False
+        return next(iter(block.pre.values())), None
     if point == "post":
-        return block.down, False
+        return block.down, None
     if point in {"resid_pre", "resid_post"}:
-        return block.module, point == "resid_post"
+        if not block.streams:
+            raise PolytopeError(
+                f"{model.name}, layer {layer}: the block carries several streams side by side, so {point} is "
+                f"not one vector a token; read x, u, h or post"
+            )
+        return block.module, slice(None) if point == "resid_post" else None
     kind = {"h": "gate" if gated else "pre", "gate": "gate", "up": "up"}.get(point)
     if kind is None or kind not in block.pre:
         known = f"x, u, h, {'gate, up, ' * gated}post, resid_pre, resid_post"
         raise PolytopeError(
             f"{model.name}, layer {layer}: no activation {point!r} here; choose among {known}"
         )
-    return block.pre[kind], True
+    return block.pre[kind], block.columns(kind)
 
 
 def read_bridge(model: Model, input_ids: Tensor, readers: dict[str, Any]) -> None:
@@ -135,6 +168,74 @@ def read_bridge(model: Model, input_ids: Tensor, readers: dict[str, Any]) -> Non
 
         return hook
 
-    model.bridge.run_with_hooks(
-        input_ids, return_type=None, fwd_hooks=[(name, reader(name)) for name in readers]
-    )
+    with model.alone():
+        model.bridge.run_with_hooks(
+            input_ids, return_type=None, fwd_hooks=[(name, reader(name)) for name in readers]
+        )
+
+
+class NotFiniteError(PolytopeError):
+    """A pre-activation is NaN or infinite; `index` says where in the array that was packed."""
+
+    def __init__(self, value: float, index: list[int]) -> None:
+        super().__init__(
+            f"pre-activation {value}: a code needs finite values; check the weights and the dtype"
+        )
+        self.index = index
+
+
+def pack(h: Tensor) -> UInt8[np.ndarray, "... B"]:
+    """Pack the signs of pre-activations into bytes, zero being off.
+
+    Args:
+        h: pre-activations `[..., N]`, on any device.
+
+    Returns:
+        `uint8 [..., ceil(N/8)]`.
+
+    Raises:
+        NotFiniteError: a value is NaN or infinite; whoever knows adds site and token.
+
+    """
+    if h.device.type == "cpu" and h.dtype == torch.float32 and h.is_contiguous():
+        rows = h.detach().numpy().view(np.int32).reshape(-1, h.shape[-1])
+        packed = np.zeros((len(rows), -(-h.shape[-1] // 8)), np.uint8)
+        finite = _pack(rows, packed)
+        packed = packed.reshape(*h.shape[:-1], packed.shape[-1])
+    else:
+        finite = bool(torch.isfinite(h).all())
+        packed = pack_on_device(h > 0).cpu().numpy()
+    if not finite:
+        bad = torch.nonzero(~torch.isfinite(h))[0].tolist()
+        raise NotFiniteError(h[tuple(bad)].item(), bad)
+    return packed
+
+
+def pack_on_device(on: Bool[Tensor, "... N"]) -> UInt8[Tensor, "... B"]:
+    """Pack booleans where they are, as `np.packbits` does: an accelerator sends an eighth of the bytes."""
+    padded = nn.functional.pad(on.to(torch.uint8), (0, -on.shape[-1] % 8))
+    powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=on.device)
+    bytes_of_bits = padded.reshape(*padded.shape[:-1], padded.shape[-1] // 8, 8) * powers
+    return bytes_of_bits.sum(-1, dtype=torch.uint8)
+
+
+@compiled
+def _pack(h: Int32[np.ndarray, "T N"], packed: UInt8[np.ndarray, "T B"]) -> bool:
+    """Pack in one pass without temporaries; return whether all values are finite.
+
+    A float32 read as an integer is positive where the float is (or is a NaN), and has all exponent bits set
+    where the float is not finite: integer tests, which compile to vector code where float sums would not.
+    """
+    rows, width = h.shape
+    not_finite = False
+    for row in range(rows):
+        for i in range(width):
+            not_finite |= (h[row, i] & EXPONENT) == EXPONENT
+        for byte in range(width // 8):
+            bits = np.uint8(0)
+            for i in range(8):
+                bits |= np.uint8(h[row, 8 * byte + i] > 0) << np.uint8(i)
+            packed[row, byte] = bits
+        for i in range(width - width % 8, width):
+            packed[row, i // 8] |= np.uint8(h[row, i] > 0) << np.uint8(i % 8)
+    return not not_finite

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,9 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.hooks import Tap, tapped
+from polytope_lm.models.hooks import Tap, forward, tapped
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from jaxtyping import Float, Int
 
     from polytope_lm.models.families import Block
@@ -36,8 +37,6 @@ Space = Literal["resid_mid", "mlp_in", "embed"]
 
 _TOKENS = 4096  # of all versions in one batch: enough to keep the cores busy, little memory
 _SHARED_TOKENS = 16384  # of all keys in one batch, where only the last token of each version is computed
-
-_Edit = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -101,16 +100,17 @@ def run_patched(
     size = max(1, (_TOKENS if prefix is None else _SHARED_TOKENS) // len(ids))
     for first in range(0, len(vectors), size):
         rows = torch.as_tensor(vectors[first : first + size]).to(model.device, model.dtype)
-        with _versions(ids, len(rows), prefix) as (batch, more):
+        with model.alone(), _versions(ids, len(rows), prefix) as (batch, more):
 
             def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
                 read[tap].append(value.reshape(*shape, -1)[:, -1].float().cpu())
 
             with _patched(model.block(layer), at, rows, -1, batch.shape), tapped(model, taps, keep):
                 if logits and model.has_logits:
-                    scores.append(model.hf(batch, logits_to_keep=1, **more).logits[:, -1].float().cpu())
+                    out = forward(model, batch, logits=True, logits_to_keep=1, **more).logits
+                    scores.append(out[:, -1].float().cpu())
                 else:
-                    model.trunk(batch, **more)
+                    forward(model, batch, **more)
     found = {tap: torch.cat(parts).numpy() for tap, parts in read.items()}
     return Patched(found, torch.cat(scores).numpy() if scores else None)
 
@@ -156,7 +156,6 @@ def run_replaced(
         msg = f"positions {where} are not all inside the sequence of {len(input_ids)} tokens"
         raise PolytopeError(msg)
     ids = torch.as_tensor(np.asarray(input_ids), device=model.device)
-    more = {"use_cache": False} if hasattr(getattr(model.hf, "config", None), "use_cache") else {}
     read: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
     scores: list[Tensor] = []
     size = max(1, _TOKENS // len(ids))
@@ -167,11 +166,15 @@ def run_replaced(
         def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
             read[tap].append(value.reshape(*shape, -1)[:, where].flatten(1).float().cpu())
 
-        with _patched(model.block(layer), at, rows, slice(None), batch.shape), tapped(model, taps, keep):
+        with (
+            model.alone(),
+            _patched(model.block(layer), at, rows, slice(None), batch.shape),
+            tapped(model, taps, keep),
+        ):
             if logits and model.has_logits:
-                scores.append(model.hf(batch, **more).logits[:, where[-1]].float().cpu())
+                scores.append(forward(model, batch, logits=True).logits[:, where[-1]].float().cpu())
             else:
-                model.trunk(batch, **more)
+                forward(model, batch)
     found = {tap: torch.cat(parts).numpy() for tap, parts in read.items()}
     return Patched(found, torch.cat(scores).numpy() if scores else None)
 
@@ -180,7 +183,7 @@ def run_replaced(
 def _versions(ids: Tensor, rows: int, prefix: Prefix | None) -> Iterator[tuple[Tensor, dict[str, Any]]]:
     """Give the ids of so many versions and the forward's options."""
     if prefix is None:
-        yield ids.expand(rows, -1), {"use_cache": False}
+        yield ids.expand(rows, -1), {}
         return
     with prefix.entered(rows) as entered:
         yield entered
@@ -207,48 +210,19 @@ def _patched(
     block: Block, at: Space, rows: Tensor, position: int | slice, shape: torch.Size
 ) -> Iterator[None]:
     """Put `rows` in the replaced place, one position or all, while the context lasts, whatever happens."""
-    clean: list[Tensor] = []
+    in_place = at == "resid_mid" and not block.parallel
 
-    def replace(value: Tensor) -> Tensor:
-        changed = value.reshape(*shape, -1).clone()
-        clean[:] = [changed[:, position].clone()]
-        changed[:, position] = rows
-        return changed.reshape(value.shape)
+    def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = args[0] if args else kwargs["hidden_states"]
+        # The tensor that a norm reads is the one that the block carries on: written in place, both change.
+        changed = value if in_place else value.clone()
+        changed.view(*shape, -1)[:, position] = rows
+        if in_place:
+            return None
+        return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
 
-    def carry(value: Tensor) -> Tensor:
-        # The block has added the old x to the MLP's output: the difference makes it the new one.
-        changed = value.reshape(*shape, -1).clone()
-        changed[:, position] += rows - clean[0]
-        return changed.reshape(value.shape)
-
+    modules = tuple(block.pre.values()) if at == "mlp_in" else (block.norm if in_place else block.module,)
     with ExitStack() as stack:
-        for module in _entries(block, at):
-            stack.callback(module.register_forward_pre_hook(_on_input(replace), with_kwargs=True).remove)
-        if at == "resid_mid" and not block.parallel and not block.post_norm:
-            stack.callback(block.module.register_forward_hook(_on_output(carry)).remove)
+        for module in dict.fromkeys(modules):
+            stack.callback(module.register_forward_pre_hook(on_input, with_kwargs=True).remove)
         yield
-
-
-def _entries(block: Block, at: Space) -> tuple[nn.Module, ...]:
-    """Return the modules whose input is replaced."""
-    if at == "mlp_in":
-        return tuple(block.pre.values())
-    if at == "embed":
-        return (block.module,)
-    return (block.module,) if block.parallel else (block.norm,)
-
-
-def _on_input(edit: _Edit) -> Any:
-    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        if args:
-            return (edit(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
-
-    return hook
-
-
-def _on_output(edit: _Edit) -> Any:
-    def hook(_module: nn.Module, _args: Any, out: Any) -> Any:
-        return (edit(out[0]), *out[1:]) if isinstance(out, tuple) else edit(out)
-
-    return hook

@@ -18,6 +18,7 @@ from polytope_lm.models.families import (
     survey,
 )
 from polytope_lm.models.model import Model as Model  # noqa: PLC0414 - others import it from here
+from polytope_lm.models.model import exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,23 +103,31 @@ def _assemble(hf: nn.Module, tokenizer: Any, name: str, revision: str | None, le
             f"{name}: {type(tokenizer).__name__} is a slow tokenizer; labels need character offsets: pass a "
             f"fast one"
         )
-    hf.eval()
     config = (
         lens.cfg if lens is not None and getattr(hf, "config", None) is None else getattr(hf, "config", None)
     )
+    if config is not None and hasattr(config, "get_text_config"):  # what its decoder has
+        config = config.get_text_config()
     trunk = getattr(hf, getattr(hf, "base_model_prefix", "") or "", hf)
-    blocks, causal = survey(
-        trunk, find_blocks(trunk, name), config, name, getattr(getattr(lens, "cfg", None), "act_fn", None)
-    )
+    act = getattr(getattr(lens, "cfg", None), "act_fn", None)
+    with exclusive(hf, trunk, name):
+        blocks, causal = survey(trunk, find_blocks(trunk, name), config, name, act)
     return Model(
         name=name, revision=revision or _fingerprint(hf), hf=hf, tokenizer=tokenizer, trunk=trunk,
-        blocks=tuple(blocks), causal=causal, context_length=_context_length(config, tokenizer), lens=lens,
+        blocks=tuple(blocks), causal=causal, lens=lens,
+        context_length=_context_length(trunk, config, tokenizer),
     )  # fmt: skip
 
 
-def _context_length(config: Any, tokenizer: Any) -> int:
-    lengths = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "n_ctx")]
+def _context_length(trunk: nn.Module, config: Any, tokenizer: Any) -> int:
+    keys = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+    lengths = [getattr(config, key, None) for key in keys]
     lengths += [getattr(tokenizer, "model_max_length", None)]
+    for path, module in trunk.named_modules():
+        # RoBERTa and its kin count positions from one past the pad's, whose row is never read.
+        first = getattr(module, "padding_idx", None) if path.endswith("position_embeddings") else None
+        if first is not None and isinstance(module, nn.Embedding):
+            lengths.append(module.num_embeddings - first - 1)
     return int(min((n for n in lengths if n), default=sys.maxsize))
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.hooks import forward
 from polytope_lm.models.prefix import passed_by
 
 if TYPE_CHECKING:
@@ -66,21 +67,17 @@ def logits_at(
     place = (rows.to(model.device), columns.to(model.device))
     find: Any = getattr(model.hf, "get_output_embeddings", None)
     head = None if find is None else find()
-    more: dict[str, Any] = {}
-    if hasattr(getattr(model.hf, "config", None), "use_cache"):
-        more["use_cache"] = False
     if not isinstance(head, nn.Module):
-        whole: Tensor = model.hf(ids, **more).logits
+        with model.alone():
+            whole: Tensor = forward(model, ids, logits=True).logits
         return whole[place].float()
 
     def chosen(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0].reshape(*ids.shape, -1)[place][None], *args[1:])
 
-    handle = head.register_forward_pre_hook(chosen)
-    try:
-        logits: Tensor = model.hf(ids, **more).logits
-    finally:
-        handle.remove()
+    with model.alone(), ExitStack() as stack:
+        stack.callback(head.register_forward_pre_hook(chosen).remove)
+        logits: Tensor = forward(model, ids, logits=True).logits
     return logits.reshape(len(rows), -1).float()
 
 
@@ -107,9 +104,9 @@ def next_token_logits(model: Model, residual: Float[np.ndarray, "n D"]) -> Float
     for first in range(0, len(residual), _ROWS):
         rows = torch.as_tensor(residual[first : first + _ROWS]).to(model.device, model.dtype)[:, None]
         ids = torch.zeros(rows.shape[:2], dtype=torch.long, device=model.device)
-        with ExitStack() as stack:
+        with model.alone(), ExitStack() as stack:
             for block in model.blocks:
-                stack.enter_context(passed_by(block.module, rows))
-            logits = model.hf(ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+                stack.enter_context(passed_by(block, rows))
+            logits = forward(model, ids, logits=True, logits_to_keep=1).logits[:, -1]
         parts.append(logits.float().cpu().numpy())
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,10 +17,13 @@ from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models import bridge as bridges
-from polytope_lm.models.families import Block, make_site, norm_kind, unbridged, weight_and_bias
+from polytope_lm.models.families import Block, make_site
 from polytope_lm.models.sites import Geometry, Point, Premises, Site
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
     from jaxtyping import Float
 
 _POINTS: dict[str, Point] = {
@@ -29,6 +35,66 @@ _POINTS: dict[str, Point] = {
     "mlp.hook_post": "post",
 }
 
+_LIBRARIES = ("torch", "transformers", "accelerate", "transformer_lens", "polytope_lm")
+# By trunk: its lock, and how deep the holder is in it.
+_turns: WeakKeyDictionary[nn.Module, tuple[Any, list[int]]] = WeakKeyDictionary()
+_making_a_turn = threading.Lock()
+
+
+@contextmanager
+def exclusive(hf: nn.Module, trunk: nn.Module, name: str) -> Iterator[None]:
+    """Have a model alone, in eval mode, while the context lasts; every flag is restored after it.
+
+    Hooks sit on modules, which all threads share: one thread at a time reads or writes a trunk, however often
+    it was wrapped. The lock is re-entrant.
+
+    Args:
+        hf: the whole model, whose modules are set to eval.
+        trunk: what the lock belongs to.
+        name: the model's name, for errors.
+
+    Raises:
+        PolytopeError: someone else's hook sits on a module: what is read would not be the model's own.
+
+    """
+    with _making_a_turn:
+        lock, depth = _turns.setdefault(trunk, (threading.RLock(), [0]))
+    with lock:
+        if not depth[0]:
+            _check_hooks(hf, name)
+        training = [module for module in hf.modules() if module.training]
+        configs = {id(c): c for m in hf.modules() if (c := getattr(m, "config", None)) is not None}
+        tuples = [c for c in configs.values() if getattr(c, "return_dict", True) is False]
+        depth[0] += 1
+        try:
+            for module in training:
+                module.training = False
+            for config in tuples:
+                config.return_dict = True
+            yield
+        finally:
+            depth[0] -= 1
+            for module in training:
+                module.training = True
+            for config in tuples:
+                config.return_dict = False
+
+
+def _check_hooks(hf: nn.Module, name: str) -> None:
+    """Refuse hooks that neither we nor the libraries put on a model."""
+    for path, module in hf.named_modules():
+        of_users = list(getattr(module, "fwd_hooks", ()))  # TransformerLens keeps what users add here
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            function = getattr(hook, "func", hook)
+            if str(getattr(function, "__module__", "")).split(".")[0] not in _LIBRARIES:
+                of_users.append(function)
+        if of_users:
+            called = getattr(of_users[0], "__qualname__", type(of_users[0]).__name__)
+            raise PolytopeError(
+                f"{name}: a hook that is not the model's own, {called}, sits on {path or 'the model'} and "
+                f"may change its codes: call remove() on its handle (reset_hooks() on a bridge) first"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -38,7 +104,7 @@ class Model:
         name: the name that it was loaded by.
         revision: which weights: the hub's commit, a packaged model's version and checksum, or a hash of the
             weights.
-        hf: the transformers model, in eval mode.
+        hf: the transformers model, as it was given.
         tokenizer: its fast tokenizer.
         trunk: the model without its LM head.
         blocks: its transformer blocks and where their MLPs are read.
@@ -125,6 +191,10 @@ class Model:
     def _built_bridge(self) -> Any:
         return bridges.build(self.hf, self.tokenizer, self.name)
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Have the model alone and in eval mode while a context lasts: every pass runs in one."""
+        return exclusive(self.hf, self.trunk, self.name)
+
     def block(self, layer: int) -> Block:
         """Return one block's parts.
 
@@ -184,19 +254,25 @@ class Model:
         Args:
             site: a site of this model.
 
+        Raises:
+            PolytopeError: the weights that the modules show do not give what they put out (an adapter that is
+                not merged, quantised weights, another norm).
+
         """
         if site.kind == "custom":
             _, weight, bias = next(entry for entry in self.custom if entry[0] == site)
             ones = np.ones(site.d_model, np.float32)
             return Geometry(_array(weight), _array(bias), ones, 0 * ones, 0.0, "none")
         block = self.block(site.layer)
-        parts = [weight_and_bias(block.pre[kind]) for kind in site.kind.split("+")]
+        if block.inexact:
+            raise PolytopeError(block.inexact)
+        parts = [block.numbers(kind) for kind in site.kind.split("+")]
         weights = np.concatenate([_array(w) for w, _ in parts])
         biases = np.concatenate(
             [_array(b) if b is not None else np.zeros(len(w), np.float32) for w, b in parts]
         )
-        gain, shift, eps = _norm_numbers(block.norm)
-        return Geometry(weights, biases, gain, shift, eps, norm_kind(block.norm))
+        gain, shift, eps = block.norm_numbers()
+        return Geometry(weights, biases, _array(gain), _array(shift), eps, block.norm_kind)
 
     def __repr__(self) -> str:
         sees = "causal" if self.causal else "bidirectional"
@@ -311,23 +387,9 @@ def known_point(model: Model, hook: str) -> Point | None:
         return None
     if found[2] == "hook_resid_mid" and (block.parallel or block.post_norm):
         return None
+    if found[2] == "ln2.hook_out" and block.norm_kind == "none":
+        return None
     return _POINTS.get(found[2])
-
-
-def _norm_numbers(norm: nn.Module) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"], float]:
-    """Return gain, shift and eps; the gain as the module shows it, so that Gemma's `1 + g` needs no rule."""
-    inner = unbridged(norm)
-    weight: Tensor = inner.weight
-    eps = float(next(v for n in ("eps", "variance_epsilon") if (v := getattr(inner, n, None)) is not None))
-    shift = getattr(inner, "bias", None)
-    gain = weight.detach().double()
-    if norm_kind(norm) == "RMSNorm":
-        # On a vector of ones the RMS is one, so the output is the gain but for eps.
-        with torch.no_grad():
-            shown = inner(torch.ones_like(weight)).double() * (1 + eps) ** 0.5
-        if (shown - gain).abs().max() > (shown - gain - 1).abs().max():
-            gain = gain + 1
-    return _array(gain), _array(shift) if shift is not None else np.zeros(len(weight), np.float32), eps
 
 
 def _array(tensor: Tensor) -> Float[np.ndarray, ...]:

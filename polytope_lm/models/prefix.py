@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from polytope_lm.models.hooks import Tap, tapped
+from polytope_lm.models.hooks import Tap, forward, tapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jaxtyping import Float, Int
 
+    from polytope_lm.models.families import Block
     from polytope_lm.models.model import Model
 
 _TOLERANCE = (
@@ -77,23 +78,24 @@ class Prefix:
         clean = self.entry.expand(rows, -1, -1)
         with ExitStack() as stack:
             for block in self.model.blocks[: self.layer]:
-                stack.enter_context(passed_by(block.module, clean))
+                stack.enter_context(passed_by(block, clean))
             ids = torch.full((rows, 1), self.token, device=self.model.device)
-            yield ids, {"past_key_values": self.cache, "use_cache": True}
+            yield ids, {"cache": self.cache, "use_cache": True}
 
 
 @contextmanager
-def passed_by(block: nn.Module, clean: Tensor) -> Iterator[None]:
-    """Let a block give a fixed output while the context lasts, without being run."""
-    own = vars(block).get("forward")
-    block.forward = lambda *_args, **_kwargs: clean
+def passed_by(block: Block, clean: Tensor) -> Iterator[None]:
+    """Let a block give a fixed stream while the context lasts, without being run."""
+    module = block.module
+    own = vars(module).get("forward")
+    module.forward = lambda *_args, **_kwargs: block.packed(clean)
     try:
         yield
     finally:
         if own is None:
-            del block.forward
+            del module.forward
         else:
-            block.forward = own
+            module.forward = own
 
 
 @torch.inference_mode()
@@ -114,9 +116,15 @@ def share_prefix(model: Model, input_ids: Int[Tensor, " S"], *, layer: int, posi
         that keeps another kind of state than keys and values): then run whole sequences.
 
     """
-    if position == 0 or model.lens is not None or _supported.get(model.hf) is False:
+    odd = model.lens is not None or not all(block.streams for block in model.blocks)
+    if position == 0 or odd or _supported.get(model.hf) is False:
         return None
     ids = input_ids[: position + 1].to(model.device)
+    with model.alone():
+        return _shared(model, ids, layer)
+
+
+def _shared(model: Model, ids: Tensor, layer: int) -> Prefix | None:
     entry, end, state = _clean(model, ids[None], layer, use_cache=True)
     layers = getattr(state, "layers", [])
     kinds = {type(part) for part in layers}
@@ -133,8 +141,7 @@ def share_prefix(model: Model, input_ids: Int[Tensor, " S"], *, layer: int, posi
 def _before_last(model: Model, ids: Tensor, layers: list[Any]) -> list[Any]:
     """Take the last token's keys and values away; windows have dropped others for it: run them without."""
     if any(type(part) is DynamicSlidingWindowLayer for part in layers):
-        state = model.trunk(ids[None, :-1], use_cache=True).past_key_values
-        return list(state.layers)
+        return list(_state(forward(model, ids[None, :-1], use_cache=True)).layers)
     for part in layers:
         part.keys, part.values = part.keys[:, :, :-1], part.values[:, :, :-1]
     return layers
@@ -159,13 +166,12 @@ def _clean(model: Model, ids: Tensor, layer: int, **more: Any) -> tuple[Tensor, 
     def keep(tap: Tap, value: Tensor) -> None:
         read[tap] = last(value)
 
-    def end(_module: nn.Module, _args: Any, out: Any) -> None:
-        read["end"] = last(out[0] if isinstance(out, tuple) else out)
+    end: Tap = (model.n_layers - 1, "resid_post")
+    with tapped(model, [(int(layer), "resid_pre"), end], keep):
+        state = _state(forward(model, ids, **more))
+    return read[int(layer), "resid_pre"], read[end], state
 
-    handle = model.block(model.n_layers - 1).module.register_forward_hook(end)
-    try:
-        with tapped(model, [(int(layer), "resid_pre")], keep):
-            state = getattr(model.trunk(ids, **more), "past_key_values", None)
-    finally:
-        handle.remove()
-    return read[int(layer), "resid_pre"], read["end"], state
+
+def _state(out: Any) -> Any:
+    """Return the keys and values of a forward's output: `past_key_values` before transformers 5.24."""
+    return out["cache"] if "cache" in out else out.get("past_key_values")

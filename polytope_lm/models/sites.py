@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import quote
 
 import numpy as np
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float
 
-Linearity = Literal["piecewise affine", "smooth", "gated", "unknown"]
+Linearity = Literal[
+    "piecewise affine", "piecewise affine, further kinks", "piecewise quadratic", "smooth", "gated", "unknown"
+]
 NormKind = Literal["LayerNorm", "RMSNorm", "none"]
 
 Point = Literal["x", "u", "h", "gate", "up", "post", "resid_pre", "resid_post"]
@@ -35,9 +37,23 @@ input, `resid_pre` the block's input, `resid_post` its output."""
 _KINDS = ("pre", "gate", "up", "gate+up", "custom")
 _LONGEST = 200  # characters of a name: file systems take 255 bytes
 
-_FROM_THE_PAPER = ("piecewise affine", "smooth", "gated", "unknown")
+_FROM_THE_PAPER = get_args(Linearity)
 
-PIECEWISE_AFFINE = frozenset({"relu", "leaky_relu", "prelu"})
+_ACTIVATIONS: dict[Linearity, frozenset[str]] = {
+    "piecewise affine": frozenset({"relu", "leaky_relu", "prelu"}),
+    "piecewise affine, further kinks": frozenset({"relu6"}),
+    "piecewise quadratic": frozenset({"relu2"}),
+    "smooth": frozenset(
+        {"gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python", "gelu_accurate", "gelu_10",
+         "gelu_python_tanh", "quick_gelu", "silu", "swish", "mish", "tanh", "sigmoid", "laplace"}
+    ),
+}  # fmt: skip
+
+
+def linearity_of(activation: str, *, gated: bool) -> Linearity:
+    """Say what an MLP is inside one region of its code, by its activation's name."""
+    named = (linearity for linearity, names in _ACTIVATIONS.items() if activation in names)
+    return "gated" if gated else next(named, "unknown")
 
 
 @dataclass(frozen=True)
@@ -45,8 +61,9 @@ class Premises:
     """What a site has of the paper's assumptions: a piecewise-affine activation, and biases.
 
     Attributes:
-        linearity: `piecewise affine` (ReLU), `smooth` (GELU, SiLU) or `gated` (`act(g) * up`: quadratic
-            inside a region). `unknown` for a hook point that the user declared.
+        linearity: `piecewise affine` (ReLU), the same with `further kinks` that the code does not show
+            (ReLU6), `piecewise quadratic` (squared ReLU), `smooth` (GELU, SiLU) or `gated` (`act(g) * up`:
+            quadratic inside a region). `unknown` for other activations and for a declared hook point.
         activation: the activation's name in the model's own configuration.
         biased: whether any boundary can miss the origin of `u`-space.
         norm: the norm between the residual stream and the site.

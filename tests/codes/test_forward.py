@@ -12,7 +12,7 @@ from small import SENTENCES
 import polytope_lm as plm
 from polytope_lm.codes import forward
 from polytope_lm.codes.plan import make_plan
-from polytope_lm.models.packing import NotFiniteError, pack, pack_on_device
+from polytope_lm.models.hooks import NotFiniteError, pack, pack_on_device
 from polytope_lm.models.sites import width_of
 
 

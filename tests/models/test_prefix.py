@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,6 @@ import transformers as tf
 from small import randomised
 
 import polytope_lm as plm
-from polytope_lm.models import prefix as prefixes
 from polytope_lm.models.interventions import run_patched
 from polytope_lm.models.prefix import share_prefix
 
@@ -99,7 +100,9 @@ def test_nothing_is_left_behind(causal):
     shared = share_prefix(causal, ids, layer=2, position=path.position)
     length = shared.cache.get_seq_length()
     settings = {"layer": 2, "position": path.position, "prefix": shared}
-    first, again = (run_patched(causal, path.input_ids, path.points(np.arange(3)), **settings) for _ in "ab")
+    first, again = (
+        run_patched(causal, path.input_ids, path.points(np.arange(3.0)), **settings) for _ in "ab"
+    )
     np.testing.assert_array_equal(first.logits, again.logits)
     assert shared.cache.get_seq_length() == length
     assert not any("forward" in vars(block.module) for block in causal.blocks)
@@ -125,17 +128,23 @@ def test_a_position_without_a_prefix_is_run_whole(model):
     assert share_prefix(model, torch.tensor([3, 4]), layer=0, position=0) is None
 
 
-def test_a_model_whose_shared_run_differs_is_run_whole(gpt2, tokenizer, monkeypatch):
-    """Here the keys lent are wrong; a plain forward shows it, and it is looked at once a model."""
-    odd = plm.wrap(gpt2(), tokenizer, name="odd")
-    own = prefixes._Lent.update
+def test_a_model_whose_shared_run_differs_is_run_whole(gpt2, tokenizer):
+    """This trunk forgets where it is once keys are lent; a plain forward shows it, once a model."""
+    hf = gpt2()
+    own = hf.transformer.forward
+    forgetful = True
 
-    def wrong(self, keys, values, layer, *more):
-        keys, values = own(self, keys, values, layer, *more)
-        return keys.flip(2), values
+    def wrong(ids, **options):
+        lent = any(options.get(name) is not None for name in ("cache", "past_key_values"))
+        if lent and forgetful:
+            options["position_ids"] = torch.zeros_like(ids)
+        return own(ids, **options)
 
-    monkeypatch.setattr(prefixes._Lent, "update", wrong)
-    ids = torch.as_tensor(plm.path(odd, A, B, layer=1).input_ids)
-    assert share_prefix(odd, ids, layer=1, position=len(ids) - 1) is None
-    monkeypatch.undo()
-    assert share_prefix(odd, ids, layer=1, position=len(ids) - 1) is None
+    hf.transformer.forward = functools.wraps(own)(wrong)
+    odd = plm.wrap(hf, tokenizer, name="odd")
+    ids = torch.as_tensor(plm.path(odd, A, B, layer=0).input_ids)
+    assert share_prefix(odd, ids, layer=0, position=len(ids) - 1) is None
+    forgetful = False
+    assert share_prefix(odd, ids, layer=0, position=len(ids) - 1) is None
+    fresh = plm.wrap(gpt2(), tokenizer, name="fresh")
+    assert share_prefix(fresh, ids, layer=0, position=len(ids) - 1) is not None

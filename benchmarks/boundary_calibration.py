@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import binomtest
 
 from benchmarks._machine import Figure, arguments, describe, report
 from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.solve.line import in_layer_crossings
 from polytope_lm.statistics.confounders import Adjuster, beyond_half
 from polytope_lm.statistics.estimate import auc
+from polytope_lm.statistics.nulls import Rate
 from polytope_lm.worlds.pair_worlds import FLIP_BACKS, boundary_world, distance_world, flipback_world, peak
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ def rate_figures(name: str, found: Rates, *, must: float, at_most: bool) -> Iter
     """Print how often a world was called supported, and how often its interval excludes no effect."""
     parts = (("supported", found.supported, must), ("interval excludes 0.5", found.excluded, None))
     for what, count, bound in parts:
-        interval = binomtest(count, found.runs).proportion_ci(0.95, "exact")
-        note = f"{count} of {found.runs}, 95 % interval {interval.low:.4f} to {interval.high:.4f}; "
+        rate = Rate.of(count, found.runs)
+        note = f"{count} of {found.runs}, 95 % interval {rate.low:.4f} to {rate.high:.4f}; "
         note += f"mean AUC raw {found.raw:.3f}, beyond covariates {found.value:.3f}"
         yield Figure(
-            f"{name}: {what}", count / found.runs, "", must=bound, bound="at most" if at_most else "at least",
+            f"{name}: {what}", rate.value, "", must=bound, bound="at most" if at_most else "at least",
             note=note,
         )  # fmt: skip
 

@@ -6,28 +6,51 @@ hardly a second opinion.
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
 
-TOKENS, HALVES, PICKS, MEDOIDS, REPRESENTATION, PERMUTED_LABELS, TIES, WEIGHTS, MAP = range(9)
-"""What a seed is for: which tokens, which halves, which draw a half sees, first medoids, random controls,
-labels permuted, neighbours drawn at random, weights permuted or drawn anew, places on a map."""
+
+class Purpose(IntEnum):
+    """What a random stream is for: the one list of all. A value once given is kept, results depend on it."""
+
+    TOKENS = 0  # which tokens are compared
+    HALVES = 1  # which documents (or groups of pairs) a resample keeps
+    PICKS = 2  # which draw of a random control moves a half
+    MEDOIDS = 3  # first medoids
+    REPRESENTATION = 4  # random controls that are representations
+    PERMUTED_LABELS = 5  # labels permuted or exchanged
+    TIES = 6  # neighbours drawn at random
+    WEIGHTS = 7  # clusters: weights permuted or drawn anew
+    MAP = 8  # places on a map
+    EFFECTS = 40  # boundaries: folds, blocks, resamples
+    PLANES = 41  # boundaries: rate-matched hyperplanes
+    SHUFFLES = 42  # boundaries: labels permuted within groups
+    PAIR_WEIGHTS = 43  # boundaries: weights permuted or drawn anew
+    PAIRS = 100  # groups: tokens whose pairs are scored
+    NULLS = 101  # groups: random groups
+    SPLITS = 102  # groups: thirds of the documents
+    ITEMS = 103  # groups: intruder items
+    TOP_TOKENS = 110  # neurons: random groups of top tokens
+    SENTENCES = 300  # senses: words and sentences of a resample
+    SENSE_DRAWS = 301  # senses: which draw of a random control moves a resample
 
 
-def derived(seed: int, purpose: int, number: int = 0) -> int:
+def derived(seed: int, purpose: Purpose, number: int = 0) -> int:
     """Return the seed of one purpose, below 2^32 (what scikit-learn takes), the same on every machine.
 
     Args:
         seed: the user's.
-        purpose: one of the constants here.
+        purpose: what it is for.
         number: the draw, for what is drawn several times.
 
     Raises:
-        PolytopeError: a negative seed.
+        PolytopeError: a negative seed, or one that is no whole number.
 
     """
-    if seed < 0:
-        msg = f"seed = {seed} is negative; give 0 or a positive whole number"
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        msg = f"seed = {seed!r} is no seed; give a whole number from 0"
         raise PolytopeError(msg)
-    return int(np.random.SeedSequence([seed, purpose, number]).generate_state(1)[0])
+    return int(np.random.SeedSequence([int(seed), int(purpose), number]).generate_state(1)[0])

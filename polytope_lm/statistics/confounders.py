@@ -36,7 +36,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.statistics.estimate import auc, auc_draws, percentile_estimate, resampled
+from polytope_lm.statistics.estimate import Resampled, auc, auc_draws, resampled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -353,7 +353,7 @@ class Adjuster:
     """
 
     def __init__(self, table: PairTable, *, seed: int = 0, resamples: int = 1000) -> None:
-        streams = np.random.SeedSequence(seed).generate_state(4).tolist()
+        streams = np.random.SeedSequence(seed).generate_state(5).tolist()
         self.table = table
         self.design = design(table.covariates, len(table))
         self.fold = fold_numbers(table.group, seed=streams[0])
@@ -363,6 +363,7 @@ class Adjuster:
         # Both the regression and the weights were fitted.
         self.widen = _degrees(self.overlap, 2 * self.design.splines.shape[1] + 3)
         self.block_seed = streams[1]
+        self.picks = np.random.default_rng(streams[4]).random(resamples)
         pairs = np.arange(len(table))
         self._draws = {
             "group": resampled(table.group if self.unit == "groups" else pairs, resamples, seed=streams[2]),
@@ -395,7 +396,7 @@ class Adjuster:
         value = auc(score, different, weight)
         widen = self.widen if adjustment == "regressed" else 1.0
         spread = {
-            unit: percentile_estimate(value, auc_draws(score, different, draws * weight), widen=widen)
+            unit: Resampled(value, auc_draws(score, different, draws * weight)).by_percentiles(widen=widen)
             for unit, draws in self._draws.items()
         }
         pairs = round(float(weight.sum() ** 2 / (weight**2).sum()))
@@ -407,17 +408,18 @@ class Adjuster:
         weight = self.matched.astype(np.float64) if adjustment == "matched" else np.ones(len(values))
         return values, weight
 
-    def regressed(self, values: Float[np.ndarray, " P"]) -> tuple[float, Float[np.ndarray, " R"]]:
-        """Return the regressed AUC of some values and its group resamples: to be compared with another's."""
+    def regressed(self, values: Float[np.ndarray, " P"]) -> Resampled:
+        """Return the regressed AUC of some values and its group resamples, to be compared with another's."""
         score, weight = self._prepared(values, "regressed")
         different = self.table.different
-        return auc(score, different, weight), auc_draws(score, different, self._draws["group"] * weight)
+        draws = auc_draws(score, different, self._draws["group"] * weight)
+        return Resampled(auc(score, different, weight), draws)
 
 
 def beyond_half(adjuster: Adjuster, outcome: Float[np.ndarray, " P"]) -> Estimate:
     """Return how far an outcome's regressed AUC is from 0.5: what covariates do not explain."""
-    value, draws = adjuster.regressed(outcome)
-    return percentile_estimate(value - 0.5, draws - 0.5, widen=adjuster.widen)
+    found = adjuster.regressed(outcome)
+    return Resampled(found.value - 0.5, found.draws - 0.5).by_percentiles(widen=adjuster.widen)
 
 
 def beyond_controls(
@@ -425,20 +427,15 @@ def beyond_controls(
 ) -> Estimate:
     """Return how far an outcome's regressed AUC is from the mean of random controls' of the same pairs.
 
-    Each resample picks one of the controls' draws, so that their spread is in the interval.
-
     Args:
         adjuster: of the outcome's table.
         outcome: the claim's counts.
         controls: each draw's counts, with an adjuster of the same pairs, seed and resamples.
 
     """
-    value, draws = adjuster.regressed(outcome)
     theirs = [other.regressed(counts) for other, counts in controls]
-    picks = np.random.default_rng(adjuster.block_seed).integers(len(theirs), size=len(draws))
-    picked = np.stack([drawn for _, drawn in theirs])[picks, np.arange(len(draws))]
-    ahead = value - float(np.mean([mean for mean, _ in theirs]))
-    return percentile_estimate(ahead, draws - picked, widen=adjuster.widen)
+    ahead = adjuster.regressed(outcome) - Resampled.mean_of_draws(theirs, adjuster.picks)
+    return ahead.by_percentiles(widen=adjuster.widen)
 
 
 def added(adjuster: Adjuster, outcome: Float[np.ndarray, " P"]) -> Estimate:
@@ -453,9 +450,11 @@ def added(adjuster: Adjuster, outcome: Float[np.ndarray, " P"]) -> Estimate:
     more = design({**table.covariates, "outcome": np.sqrt(np.clip(outcome, 0, None))}, len(table))
     both = propensities(more, table.different, adjuster.fold)
     draws = adjuster.group_draws
-    value = auc(both, table.different) - auc(adjuster.propensity, table.different)
-    theirs = auc_draws(adjuster.propensity, table.different, draws)
-    return percentile_estimate(value, auc_draws(both, table.different, draws) - theirs)
+    with_outcome, without = (
+        Resampled(auc(p, table.different), auc_draws(p, table.different, draws))
+        for p in (both, adjuster.propensity)
+    )
+    return (with_outcome - without).by_percentiles()
 
 
 def _degrees(weight: Float[np.ndarray, " P"], fitted: int) -> float:

@@ -17,40 +17,16 @@ Intervals: percentile bootstrap over groups of pairs, the null taken anew from e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import rankdata
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.statistics.estimate import Estimate
+from polytope_lm.statistics.estimate import Resampled
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-
-
-@dataclass(frozen=True, eq=False)
-class Draws:
-    """A statistic on all pairs and on each resample; differences of two of the same resamples are paired.
-
-    Attributes:
-        value: on all pairs.
-        draws: on each resample, `[resamples]`.
-
-    """
-
-    value: float
-    draws: Float[np.ndarray, " resamples"]
-
-    def __sub__(self, other: Draws) -> Draws:
-        return Draws(self.value - other.value, self.draws - other.draws)
-
-    @property
-    def estimate(self) -> Estimate:
-        """The statistic with its 95 % percentile interval."""
-        low, high = np.quantile(self.draws, (0.025, 0.975))
-        return Estimate(self.value, float(self.draws.std(ddof=1)), float(low), float(high))
 
 
 def percentiles(profiles: Float[np.ndarray, "P n"]) -> Float[np.ndarray, "P n"]:
@@ -71,40 +47,19 @@ def percentiles(profiles: Float[np.ndarray, "P n"]) -> Float[np.ndarray, "P n"]:
     return found
 
 
-def group_weights(groups: Int[np.ndarray, " P"], resamples: int, seed: int) -> Float[np.ndarray, "r P"]:
-    """Return how often each resample has each pair: whole groups, drawn with replacement.
-
-    Args:
-        groups: each pair's group, from 0.
-        resamples: how many.
-        seed: of the draws.
-
-    Raises:
-        PolytopeError: fewer than 2 groups or resamples.
-
-    """
-    count = len(np.unique(groups))
-    if count < 2 or resamples < 2:
-        raise PolytopeError(
-            f"{count} groups of pairs and {resamples} resamples give no interval: at least 2 of each"
-        )
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return drawn[:, groups].astype(np.float64)
-
-
 def raw(
     ranks: Float[np.ndarray, "P n"], peaks: Int[np.ndarray, " P"], weights: Float[np.ndarray, "r P"]
-) -> Draws:
+) -> Resampled:
     """Return the mean percentile at the own peak, on all pairs and on each resample.
 
     Args:
         ranks: from `percentiles`.
         peaks: each pair's step.
-        weights: from `group_weights`.
+        weights: from `estimate.resampled`.
 
     """
     own = ranks[np.arange(len(ranks)), peaks]
-    return Draws(float(own.mean()), weights @ own / weights.sum(axis=1))
+    return Resampled(float(own.mean()), weights @ own / weights.sum(axis=1))
 
 
 def cross_pair(
@@ -112,14 +67,14 @@ def cross_pair(
     peaks: Int[np.ndarray, " P"],
     groups: Int[np.ndarray, " P"],
     weights: Float[np.ndarray, "r P"],
-) -> Draws:
+) -> Resampled:
     """Return the mean percentile at the peaks of other groups' pairs, on all pairs and on each resample.
 
     Args:
         ranks: from `percentiles`.
         peaks: each pair's step.
         groups: each pair's group, from 0; a resample may have a group several times, never against itself.
-        weights: from `group_weights`.
+        weights: from `estimate.resampled`.
 
     Raises:
         PolytopeError: a resample of a single group, which has no other pair: too few groups.
@@ -135,4 +90,4 @@ def cross_pair(
             count = len(np.unique(groups))
             raise PolytopeError(f"{count} groups of pairs are too few for a cross-pair null: add groups")
         values.append(np.einsum("ri,ij,rj->r", w, theirs, w, optimize=True) / pairs)
-    return Draws(float(values[0][0]), values[1])
+    return Resampled(float(values[0][0]), values[1])

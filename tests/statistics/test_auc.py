@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.statistics.estimate import auc, auc_draws, percentile_estimate, resampled
+from polytope_lm.statistics.estimate import Resampled, auc, auc_draws, resampled
 
 
 @given(st.integers(0, 10_000), st.integers(2, 60))
@@ -41,11 +41,11 @@ def test_too_few_units_or_one_label_only() -> None:
     with pytest.raises(PolytopeError, match="resamples = 100 of 1 units"):
         resampled(np.zeros(5, dtype=int), 100, seed=0)
     with pytest.raises(PolytopeError, match="60 of 100 resamples hold pairs of one kind only"):
-        percentile_estimate(0.5, np.where(np.arange(100) < 60, np.nan, 0.5))
+        Resampled(0.5, np.where(np.arange(100) < 60, np.nan, 0.5)).by_percentiles()
 
 
 def test_an_interval_can_be_widened_about_its_value() -> None:
     draws = np.random.default_rng(0).normal(0.6, 0.1, 2000)
-    plain, wide = (percentile_estimate(0.6, draws, widen=w) for w in (1.0, 2.0))
+    plain, wide = (Resampled(0.6, draws).by_percentiles(widen=w) for w in (1.0, 2.0))
     assert wide.low - 0.6 == pytest.approx(2 * (plain.low - 0.6))
     assert wide.sd == pytest.approx(2 * plain.sd)

@@ -55,8 +55,8 @@ def test_controls_with_the_same_counts_leave_no_lead() -> None:
     assert (equal.value, equal.low, equal.high) == (0.0, 0.0, 0.0)
     noise = np.random.default_rng(0).poisson(40, (3, len(counts))).astype(float)
     lead = beyond_controls(one, counts, [(blank, row) for row in noise])
-    mean = np.mean([blank.regressed(row)[0] for row in noise])
-    assert lead.value == pytest.approx(one.regressed(counts)[0] - mean)
+    mean = np.mean([blank.regressed(row).value for row in noise])
+    assert lead.value == pytest.approx(one.regressed(counts).value - mean)
     assert lead.low > 0.02
     # The spread of the draws is in the interval.
     assert lead.sd > beyond_half(one, counts).sd

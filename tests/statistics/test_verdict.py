@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from polytope_lm.statistics.estimate import Estimate, estimate
+from polytope_lm.statistics.estimate import Estimate, Resampled
 from polytope_lm.statistics.verdict import ALPHA, Cell, Verdict, decide, holm, one_sided_p, over_layers
 
 
@@ -79,7 +79,7 @@ def test_no_number_settles_a_difference_that_is_the_effect_itself() -> None:
 def test_p_says_the_same_as_the_bound() -> None:
     assert pytest.approx(0.025, abs=1e-5) == ALPHA
     draws = np.random.default_rng(0).normal(0.05, 0.02, 500)
-    found = estimate(0.05, draws, 40)
+    found = Resampled(0.05, draws).by_halves(40)
     assert one_sided_p(found, found.low) == pytest.approx(ALPHA)
     assert one_sided_p(_around(0.05, 0.02), 0.01) == pytest.approx(norm.sf(2.0))
     assert one_sided_p(_around(0.05, 0.0), 0.01) == 0

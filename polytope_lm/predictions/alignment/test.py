@@ -45,8 +45,9 @@ from polytope_lm.predictions.alignment.result import (
     LayerAlignment,
 )
 from polytope_lm.result import versions
-from polytope_lm.seeds import HALVES, derived
-from polytope_lm.statistics.peaks import Draws, cross_pair, group_weights, percentiles, raw
+from polytope_lm.seeds import Purpose, derived
+from polytope_lm.statistics.estimate import Resampled, resampled
+from polytope_lm.statistics.peaks import cross_pair, percentiles, raw
 from polytope_lm.statistics.verdict import Cell, decide, over_layers
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def align(
         "smallest_effect": smallest_effect, "resamples": resamples, "seed": seed, "profiles": len(groups),
         "runs": [{"layer": one.site.layer, **one.settings} for one in sets],
     }  # fmt: skip
-    draws = derived(seed, HALVES)
+    draws = derived(seed, Purpose.HALVES)
     layers, theirs, leads = [], [], []
     for number, one in enumerate(profiles):
         twin = twins[number] if twins else None
@@ -186,7 +187,7 @@ def align(
         if twin is not None:
             control, twins_beyond = _measured(twin, both, numbers, weights)
             theirs.append(control)
-            leads.append((beyond - twins_beyond).estimate)
+            leads.append((beyond - twins_beyond).by_percentiles())
     return AlignmentResult(
         settings=settings,
         layers=tuple(layers),
@@ -221,17 +222,17 @@ def _usable(profiles: PairProfiles) -> list[int]:
 
 def _resampled(groups: Sequence[Any], resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     numbers = np.unique([str(group) for group in groups], return_inverse=True)[1]
-    return group_weights(numbers, resamples, seed), numbers
+    return resampled(numbers, resamples, seed=seed), numbers
 
 
 def _measured(
     profiles: PairProfiles, used: Sequence[int], groups: np.ndarray, weights: np.ndarray
-) -> tuple[LayerAlignment, Draws]:
+) -> tuple[LayerAlignment, Resampled]:
     """Measure one layer; the second is the primary density's percentile beyond other pairs'."""
     good: list[Profile] = [one for i in used if (one := profiles.profiles[i]) is not None]
     peaks = np.array([one.sharpest for one in good])
 
-    def beyond(rows: np.ndarray) -> tuple[Draws, Draws]:
+    def beyond(rows: np.ndarray) -> tuple[Resampled, Resampled]:
         ranks = percentiles(rows)
         return raw(ranks, peaks, weights), cross_pair(ranks, peaks, groups, weights)
 
@@ -243,24 +244,25 @@ def _measured(
             continue
         own, null = beyond(np.array([one.density(layers, per) for one in good]))
         leads.append(own - null)
-        rows.append(_row(name, own, null, (leads[-1] - slow).estimate))
+        rows.append(_row(name, own, null, (leads[-1] - slow).by_percentiles()))
     rows.append(_row(SPEED, *speed, None))
     sharpness = np.array([one.sharpness for one in good])
-    mean = Draws(float(sharpness.mean()), weights @ sharpness / weights.sum(axis=1))
+    mean = Resampled(float(sharpness.mean()), weights @ sharpness / weights.sum(axis=1))
     crossings = sum(int(one.crossings.sum()) for one in good)
     missed = sum(int(np.maximum(one.missed, 0).sum()) for one in good)
     measured = LayerAlignment(
         model=str(profiles.settings["model"]), site=profiles.site, pairs=len(good),
         groups=len(np.unique(groups)), left_out=len(profiles) - len(good), profiles=tuple(rows),
-        sharpness=mean.estimate, sharp=float((sharpness > _SHARP).mean()),
+        sharpness=mean.by_percentiles(), sharp=float((sharpness > _SHARP).mean()),
         argmax_changes=float(np.mean([one.argmax_changes for one in good])),
         missed_at_most=missed / crossings, js_error=max(one.js_error for one in good),
     )  # fmt: skip
     return measured, leads[0]
 
 
-def _row(name: str, own: Draws, null: Draws, beyond_speed: Estimate | None) -> AlignedProfile:
-    return AlignedProfile(name, own.estimate, null.estimate, (own - null).estimate, beyond_speed)
+def _row(name: str, own: Resampled, null: Resampled, beyond_speed: Estimate | None) -> AlignedProfile:
+    raw_rank, null_rank, ahead = (each.by_percentiles() for each in (own, null, own - null))
+    return AlignedProfile(name, raw_rank, null_rank, ahead, beyond_speed)
 
 
 def _verdicts(layers: Sequence[LayerAlignment], smallest_effect: float) -> tuple[Verdict, ...]:

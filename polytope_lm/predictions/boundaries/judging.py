@@ -13,7 +13,7 @@ import numpy as np
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.boundaries import measure as p
 from polytope_lm.predictions.boundaries.result import Balance, LayerBoundaries, Shuffled, WeightsControl
-from polytope_lm.seeds import derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics import confounders as adjusting
 from polytope_lm.statistics.confounders import (
     Adjuster,
@@ -23,7 +23,6 @@ from polytope_lm.statistics.confounders import (
     beyond_controls,
     beyond_half,
 )
-from polytope_lm.statistics.estimate import percentile_estimate
 from polytope_lm.statistics.verdict import Cell, decide
 
 if TYPE_CHECKING:
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 
     from polytope_lm.models.sites import Site
     from polytope_lm.predictions.boundaries.result import BoundarySettings
-
-EFFECTS, PLANES, SHUFFLES, WEIGHTS = range(40, 44)
-"""What a seed is for, apart from the purposes in `seeds`."""
 
 SCORE = "AUC of flip-backs"
 BEYOND_COVARIATES = "what covariates explain (0.5)"
@@ -102,7 +98,7 @@ def judge(
             f"{len(real.different)} pairs in layer {site.layer} are too few to resample; give at least "
             f"{MIN_PAIRS}"
         )
-    table, seed = real.table(), derived(settings.seed, EFFECTS)
+    table, seed = real.table(), derived(settings.seed, Purpose.EFFECTS)
     adjuster = Adjuster(table, seed=seed, resamples=settings.resamples)
     outcome = table.outcomes[p.FLIP_BACKS]
     planes = _plane_adjusters(real, table, settings, seed)
@@ -124,7 +120,7 @@ def judge(
         left_out=adjuster.design.left_out, inflation=_inflation(adjuster), balance=_balance(adjuster),
         correlation=_correlation(crossings, hamming), gain=added(adjuster, outcome),
         beyond_curvature=_regressed(curved, outcome),
-        planes=tuple(each.regressed(counts)[0] for each, counts in planes),
+        planes=tuple(float(each.regressed(counts).value) for each, counts in planes),
         controls=tuple(_control(name, other, adjuster, settings, seed) for name, other in others.items()),
         shuffled=_shuffled(table, adjuster, settings),
         missed_at_most=int(real.column(p.MISSED).sum()), cells=tuple(cells), verdict=verdict,
@@ -193,13 +189,11 @@ def _control(
     table = other.table()
     adjuster = Adjuster(table, seed=seed, resamples=settings.resamples)
     outcome = table.outcomes[p.FLIP_BACKS]
-    value, draws = real.regressed(real.table.outcomes[p.FLIP_BACKS])
-    theirs, their_draws = adjuster.regressed(outcome)
-    ahead = percentile_estimate(value - theirs, draws - their_draws, widen=real.widen)
+    ahead = real.regressed(real.table.outcomes[p.FLIP_BACKS]) - adjuster.regressed(outcome)
     raw = adjuster.effect(p.ALL, table.outcomes[p.ALL])
     if raw is None:
         raise PolytopeError(f"{name}: no pair has any weight; give pairs of both kinds")
-    return WeightsControl(name, _regressed(adjuster, outcome), ahead, raw)
+    return WeightsControl(name, _regressed(adjuster, outcome), ahead.by_percentiles(widen=real.widen), raw)
 
 
 def _shuffled(table: PairTable, adjuster: Adjuster, settings: BoundarySettings) -> Shuffled | None:
@@ -208,13 +202,13 @@ def _shuffled(table: PairTable, adjuster: Adjuster, settings: BoundarySettings) 
     mixed = [rows for rows in members if 0 < int(table.different[rows].sum()) < len(rows)]
     if not settings.shuffles or not mixed:
         return None
-    rng = np.random.default_rng(derived(settings.seed, SHUFFLES))
+    rng = np.random.default_rng(derived(settings.seed, Purpose.SHUFFLES))
     outcome, found = table.outcomes[p.FLIP_BACKS], []
     for number in range(settings.shuffles):
         labels = table.different.copy()
         for rows in mixed:
             labels[rows] = rng.permutation(labels[rows])
-        seed = derived(settings.seed, SHUFFLES, number + 1)
+        seed = derived(settings.seed, Purpose.SHUFFLES, number + 1)
         found.append(
             beyond_half(Adjuster(replace(table, different=labels), seed=seed, resamples=_RESAMPLES), outcome)
         )

@@ -44,12 +44,12 @@ from polytope_lm.controls.planes import DRAWS
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.loading import select_sites
 from polytope_lm.pairs import Pair, Pairs, Problem
-from polytope_lm.predictions.boundaries.judging import MIN_PAIRS, PLANES, WEIGHTS, Measured, judge
+from polytope_lm.predictions.boundaries.judging import MIN_PAIRS, Measured, judge
 from polytope_lm.predictions.boundaries.measure import planes_of
 from polytope_lm.predictions.boundaries.result import BoundariesResult, BoundarySettings
 from polytope_lm.predictions.boundaries.runs import measure_pairs
 from polytope_lm.result import versions
-from polytope_lm.seeds import derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.verdict import over_layers
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class _Job:
 
     def _planes(self, model: Model) -> Planes:
         layers = range(min(site.layer for site in self.sites), model.n_layers)
-        seed = derived(self.settings.seed, PLANES)
+        seed = derived(self.settings.seed, Purpose.PLANES)
         return planes_of(model, self.pairs, layers, self.sites[0].kind, draws=self.settings.draws, seed=seed)
 
     def _teller(self, name: str, layer: int) -> Callable[[int], None]:
@@ -225,7 +225,7 @@ def _check(
 
 
 def _variant(model: Model, name: str, seed: int) -> Model:
-    return model if name == REAL else CONTROLS[name](model, seed=derived(seed, WEIGHTS))
+    return model if name == REAL else CONTROLS[name](model, seed=derived(seed, Purpose.PAIR_WEIGHTS))
 
 
 def _table(rows: dict[int, Row], used: Sequence[Pair]) -> Measured:

@@ -35,7 +35,7 @@ from polytope_lm.representations import controls as simhash
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.registry import get
-from polytope_lm.seeds import HALVES, PERMUTED_LABELS, PICKS, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.estimate import half_samples
 from polytope_lm.statistics.nulls import Rate
 
@@ -185,8 +185,8 @@ def make_task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
         raise PolytopeError(
             f"k = {k} clusters of {n} tokens; k must be at least 2 and below the number of tokens"
         )
-    halves = half_samples(documents, resamples, seed=derived(seed, HALVES))
-    picks = np.random.default_rng(derived(seed, PICKS)).random(resamples)
+    halves = half_samples(documents, resamples, seed=derived(seed, Purpose.HALVES))
+    picks = np.random.default_rng(derived(seed, Purpose.PICKS)).random(resamples)
     return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
 
 
@@ -208,8 +208,8 @@ def _trials(
     sample, seed, found = bench.task.sample, bench.task.seed, []
     for run in range(runs):
         tell(f"layer {bench.arrays.site.layer}: labels exchanged")
-        labels = exchanged(sample, exchange, derived(seed, PERMUTED_LABELS, run))
-        found.append(trial(bench, labels, smallest_effect, derived(seed, HALVES, run + 1)))
+        labels = exchanged(sample, exchange, derived(seed, Purpose.PERMUTED_LABELS, run))
+        found.append(trial(bench, labels, smallest_effect, derived(seed, Purpose.HALVES, run + 1)))
     return found
 
 

@@ -17,7 +17,7 @@ from polytope_lm.representations import binary as code
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import get
-from polytope_lm.seeds import MAP, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.planar import planar
 
 if TYPE_CHECKING:
@@ -101,6 +101,6 @@ def with_maps(
             if progress is not None:
                 progress(2 * number + side, 2 * len(compared), f"layer {layer.layer}: map by {name}")
             distance = pairwise(get(name).rows(arrays, seed=seed), name)
-            columns[f"{layer.site.key}/map/{short}"] = list(planar(distance, seed=derived(seed, MAP)))
+            columns[f"{layer.site.key}/map/{short}"] = list(planar(distance, seed=derived(seed, Purpose.MAP)))
     fresh = result.tokens.drop(columns=[name for name in columns if name in result.tokens])
     return replace(result, tokens=pd.concat([fresh, pd.DataFrame(columns)], axis=1))

@@ -18,7 +18,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.distances import in_blocks, nearest_rows, pairwise
 from polytope_lm.representations.registry import get
-from polytope_lm.seeds import MEDOIDS, REPRESENTATION, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics import clustering as linkage
 from polytope_lm.statistics.agreement import Partition
 from polytope_lm.statistics.clustering import (
@@ -268,5 +268,5 @@ def partition(
     found = get_clusterer(clusterer)
     site = codes.site(layer)
     arrays = LayerArrays(codes, site.layer, np.arange(len(codes)) if rows is None else np.asarray(rows))
-    made = get(representation).rows(arrays, seed=derived(seed, REPRESENTATION))
-    return found(Space(made, representation), k, derived(seed, MEDOIDS))
+    made = get(representation).rows(arrays, seed=derived(seed, Purpose.REPRESENTATION))
+    return found(Space(made, representation), k, derived(seed, Purpose.MEDOIDS))

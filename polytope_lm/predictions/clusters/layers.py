@@ -36,7 +36,7 @@ from polytope_lm.representations import controls as simhash
 from polytope_lm.representations import directions as cosine
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import get
-from polytope_lm.seeds import PERMUTED_LABELS, TIES, WEIGHTS, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import resampled_ami
 from polytope_lm.statistics.neighbours import strict_neighbours
 
@@ -74,7 +74,7 @@ def labels_permuted(code: Layout, task: Task) -> Measured:
     sample = task.sample
     within = sample.groups[:, _WORD], sample.groups[:, _DOCUMENT]
     drawn = [
-        permuted_labels(sample.labels, *within, seed=derived(task.seed, PERMUTED_LABELS, number))
+        permuted_labels(sample.labels, *within, seed=derived(task.seed, Purpose.PERMUTED_LABELS, number))
         for number in range(DRAWS)
     ]
     if drawn[0].movable == 0:
@@ -97,7 +97,7 @@ def token_identity(task: Task) -> Measured:
     """
     sample = task.sample
     n = len(sample.labels)
-    at_random = np.random.default_rng(derived(task.seed, TIES)).random((n, n), dtype=np.float32)
+    at_random = np.random.default_rng(derived(task.seed, Purpose.TIES)).random((n, n), dtype=np.float32)
     near = strict_neighbours(at_random, sample.groups, DEPTH * task.neighbours)
     shown = near[:, : task.neighbours]
     away = np.where(shown < 0, np.nan, 1).astype(np.float32)
@@ -229,7 +229,7 @@ class Controls:
             kept=KEEP,
             provenance=codes.provenance,
         )
-        made = MAKERS[name][0](self._model, derived(self._seed, WEIGHTS, list(MAKERS).index(name)))
+        made = MAKERS[name][0](self._model, derived(self._seed, Purpose.WEIGHTS, list(MAKERS).index(name)))
         return replace(weights.recaptured(wanted, made), model=None)  # its weights may go
 
 

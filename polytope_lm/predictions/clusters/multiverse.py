@@ -30,7 +30,7 @@ from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.registry import Representation, get
 from polytope_lm.result import versions
-from polytope_lm.seeds import MEDOIDS, REPRESENTATION, derived
+from polytope_lm.seeds import Purpose, derived
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -224,7 +224,7 @@ def _add(sweep: _Sweep, arrays: LayerArrays, tokens: _Tokens, representation: Re
     for number in range(representation.draws):
         start = time.perf_counter()
         try:
-            rows = representation.rows(arrays, seed=derived(tokens.seed, REPRESENTATION, number))
+            rows = representation.rows(arrays, seed=derived(tokens.seed, Purpose.REPRESENTATION, number))
         except PolytopeError as error:
             sweep.leave_out(where, error)
             return
@@ -263,7 +263,7 @@ def _partitions(
     for clusterer, k in sweep.choices(len(space)):
         start = time.perf_counter()
         try:
-            made = clusterer(space, k or 0, derived(seed, MEDOIDS))
+            made = clusterer(space, k or 0, derived(seed, Purpose.MEDOIDS))
         except PolytopeError as error:
             sweep.leave_out(f"{where}, {clusterer.name}" + (f", k = {k}" if k else ""), error)
             continue

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.seeds import TOKENS, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.neighbours import has_neighbours
 from polytope_lm.statistics.nulls import NOISE
 
@@ -146,7 +146,9 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Seque
     rows = np.flatnonzero(inside & labelled)
     eligible = len(rows)
     if eligible > tokens:
-        rows = np.sort(np.random.default_rng(derived(seed, TOKENS)).choice(rows, size=tokens, replace=False))
+        rows = np.sort(
+            np.random.default_rng(derived(seed, Purpose.TOKENS)).choice(rows, size=tokens, replace=False)
+        )
     values = table[label].iloc[rows].astype(str)
     if values.nunique() < 2:
         found = f"one value, {values.iloc[0]!r}," if len(values) else "no value"
@@ -264,11 +266,6 @@ def repeated_documents(texts: Sequence[str]) -> set[int]:
     return out
 
 
-PAIRS, NULLS, SPLITS, ITEMS = range(100, 104)
-"""What a seed is for in the scores of groups: tokens of the pairs, random groups, thirds of the documents,
-intruder items."""
-
-
 def rows_of(
     codes: TokenCodes, groups: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"] | None
 ) -> Int[np.ndarray, " n"]:
@@ -323,7 +320,7 @@ def affordable(groups: Int[np.ndarray, " n"], tokens: int, seed: int) -> Int[np.
         raise PolytopeError(f"tokens = {tokens} makes no pair; at least 2 are needed, 1,000 is the default")
     inside = np.flatnonzero(groups != NOISE)
     if len(inside) > tokens:
-        rng = np.random.default_rng(derived(seed, PAIRS))
+        rng = np.random.default_rng(derived(seed, Purpose.PAIRS))
         inside = np.sort(rng.choice(inside, size=tokens, replace=False))
     return inside
 

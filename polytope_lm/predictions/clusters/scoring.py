@@ -32,10 +32,10 @@ from polytope_lm.predictions.names import (
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
-from polytope_lm.seeds import MEDOIDS, REPRESENTATION, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import resampled_ami
 from polytope_lm.statistics.clustering import k_medoids
-from polytope_lm.statistics.estimate import estimate
+from polytope_lm.statistics.estimate import Resampled
 from polytope_lm.statistics.neighbours import hubs, resampled_agreement, strict_neighbours
 from polytope_lm.statistics.verdict import Cell, decide, one_sided_p, over_layers
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.clusters.sampling import Sample
     from polytope_lm.representations.arrays import LayerArrays
     from polytope_lm.representations.registry import Representation
+    from polytope_lm.statistics.estimate import Estimate
     from polytope_lm.statistics.verdict import Verdict
 
 DEPTH = 6
@@ -87,8 +88,8 @@ class Measured:
 
     Attributes:
         result: what is reported.
-        halves: each score on each half, `[resamples, scores]` in the order of `SCORES`; a random control
-            shows each half the mean of its draws, moved as one of them is.
+        scores: each score, in the order of `SCORES`, on all documents and on each half; of a random control
+            the mean over its draws (`Resampled.mean_of_draws`).
         clusters: cluster id of each token (first draw).
         neighbours: strict neighbours, nearest first, k of them, -1 for none (first draw).
         distances: distances to them, float32; NaN for none.
@@ -96,15 +97,10 @@ class Measured:
     """
 
     result: RepresentationResult
-    halves: Float[np.ndarray, "resamples scores"]
+    scores: Resampled
     clusters: Int[np.ndarray, " n"]
     neighbours: Int[np.ndarray, "n k"]
     distances: Float[np.ndarray, "n k"]
-
-    @property
-    def points(self) -> Float[np.ndarray, " scores"]:
-        """Each score on all documents, in the order of `SCORES`."""
-        return np.array([self.result.score(name).estimate.value for name in SCORES])
 
 
 @dataclass(frozen=True)
@@ -210,7 +206,7 @@ def summed_up(
         task: the halves and picks.
 
     """
-    halves = _halves(draws, task.picks)
+    whole = Resampled.mean_of_draws([Resampled(each[0], each[1:]) for each in draws], task.picks)
     near = first.neighbours[:, : task.neighbours]
     found = (near >= 0).sum(axis=1)
     name, role, isolates = about
@@ -219,51 +215,28 @@ def summed_up(
         role=role,
         isolates=isolates,
         metric=first.metric,
-        scores=_scores(
-            draws[:, 0], halves, task.sample.summary.documents, len(found), int((found > 0).sum())
-        ),
+        scores=_scores(whole, draws[:, 0], task, found),
         cluster_sizes=tuple(int(size) for size in np.bincount(first.clusters, minlength=task.k)),
         hubs=hubs(near),
         dropped_bits=first.dropped_bits,
         few_neighbours=int((found < task.neighbours).sum()),
     )
-    return Measured(result, halves, first.clusters, near, first.distances)
-
-
-def _halves(
-    draws: Float[np.ndarray, "d draws scores"], picks: Float[np.ndarray, " resamples"]
-) -> Float[np.ndarray, "resamples scores"]:
-    """Return the scores of each half: the mean of the draws, moved by how far one picked draw is from it.
-
-    The two halves of a pair move apart, so that `estimate` adds `var(draws)/d`, the variance of a mean of d
-    draws, to what the documents vary. A picked draw's own scores would count its spread d times.
-    """
-    halves: Float[np.ndarray, "resamples scores"] = draws[:, 1:].mean(axis=0)
-    if len(draws) == 1:
-        return halves
-    away = (draws[:, 0] - draws[:, 0].mean(axis=0)) / np.sqrt(len(draws) - 1)
-    pair = np.arange(len(halves)) // 2
-    sign = 1 - 2 * (np.arange(len(halves)) % 2)
-    halves += sign[:, None] * away[(picks[2 * pair] * len(draws)).astype(int)]
-    return halves
+    return Measured(result, whole, first.clusters, near, first.distances)
 
 
 def _scores(
-    points: Float[np.ndarray, "d scores"],
-    halves: Float[np.ndarray, "resamples scores"],
-    documents: int,
-    n: int,
-    with_neighbours: int,
+    whole: Resampled, points: Float[np.ndarray, "d scores"], task: Task, found: Int[np.ndarray, " n"]
 ) -> tuple[Score, ...]:
     out = []
     for i, name in enumerate(SCORES):
         each = tuple(float(value) for value in points[:, i]) if len(points) > 1 else ()
-        tokens = with_neighbours if name == AGREEMENT else n
-        about = estimate(
-            float(points[:, i].mean()), halves[:, i], documents, second_order=name in SECOND_ORDER
-        )
-        out.append(Score(name, about, tokens, each))
+        tokens = int((found > 0).sum()) if name == AGREEMENT else len(found)
+        out.append(Score(name, _interval(whole, i, task.sample.summary.documents), tokens, each))
     return tuple(out)
+
+
+def _interval(scores: Resampled, i: int, documents: int) -> Estimate:
+    return scores.column(i).by_halves(documents, second_order=SCORES[i] in SECOND_ORDER)
 
 
 def _laid_out(
@@ -275,14 +248,14 @@ def _laid_out(
 ) -> Layout:
     sample = task.sample
     start = time.perf_counter()
-    rows = representation.rows(arrays, seed=derived(task.seed, REPRESENTATION, number))
+    rows = representation.rows(arrays, seed=derived(task.seed, Purpose.REPRESENTATION, number))
     distance = pairwise(rows, representation.name)
     clock("distances", time.perf_counter() - start)
     start = time.perf_counter()
     near = strict_neighbours(distance, sample.groups, DEPTH * task.neighbours)
     clock("neighbours", time.perf_counter() - start)
     start = time.perf_counter()
-    clusters = k_medoids(distance, task.k, seed=derived(task.seed, MEDOIDS))
+    clusters = k_medoids(distance, task.k, seed=derived(task.seed, Purpose.MEDOIDS))
     clock("k-medoids", time.perf_counter() - start)
     start = time.perf_counter()
     lexical = resampled_ami(sample.token, clusters, task.with_whole)
@@ -312,21 +285,25 @@ def compare(
         beside: controls that the code's difference from is shown too; the verdict does not read it.
 
     """
-    cosines = [measured[name] for name in COSINES]
-    points = np.stack([each.points for each in cosines])
-    best = points.max(axis=0), np.stack([each.halves for each in cosines]).max(axis=0)
-    random = measured[SIMHASH].points, measured[SIMHASH].halves
+    cosines = [measured[name].scores for name in COSINES]
+    references = {BEST_COSINE: Resampled.better(cosines), SIMHASH: measured[SIMHASH].scores}
+    pairs = [
+        (name, reference)
+        for name in measured
+        for reference in REFERENCES
+        if name != reference and not (name in COSINES and reference == BEST_COSINE)
+    ]
+    references |= {name: measured[name].scores for name in beside}
+    pairs += [(code.CODE, name) for name in beside]
     differences: list[Difference] = []
-    for name, each in measured.items():
-        if name not in COSINES:
-            differences += _differences(each, BEST_COSINE, best, documents, smallest_effect)
-        if name != SIMHASH:
-            differences += _differences(each, SIMHASH, random, documents, smallest_effect)
-    for name in beside:
-        values = measured[name].points, measured[name].halves
-        differences += _differences(measured[code.CODE], name, values, documents, smallest_effect)
+    for name, reference in pairs:
+        ahead = measured[name].scores - references[reference]
+        for i, score in enumerate(SCORES):
+            found = _interval(ahead, i, documents)
+            differences.append(Difference(name, reference, score, found, one_sided_p(found, smallest_effect)))
     verdict = decided(site, differences, documents, smallest_effect)
-    better = {name: COSINES[int(points[:, i].argmax())] for i, name in enumerate(SCORES)}
+    best = np.argmax([each.value for each in cosines], axis=0)
+    better = {name: COSINES[int(which)] for name, which in zip(SCORES, best, strict=True)}
     results = tuple(each.result for each in measured.values())
     return LayerComparison(site, k, results, tuple(differences), better, verdict)
 
@@ -360,20 +337,3 @@ def with_holm(compared: Sequence[LayerComparison]) -> tuple[LayerComparison, ...
     """Return the layers with their verdicts corrected for the number of layers."""
     verdicts = over_layers([comparison.verdict for comparison in compared])
     return tuple(replace(c, verdict=v) for c, v in zip(compared, verdicts, strict=True))
-
-
-def _differences(
-    each: Measured,
-    reference: str,
-    values: tuple[Float[np.ndarray, " scores"], Float[np.ndarray, "resamples scores"]],
-    documents: int,
-    smallest_effect: float,
-) -> list[Difference]:
-    out = []
-    for i, score in enumerate(SCORES):
-        halves = each.halves[:, i] - values[1][:, i]
-        value = float(each.points[i] - values[0][i])
-        ahead = estimate(value, halves, documents, second_order=score in SECOND_ORDER)
-        p = one_sided_p(ahead, smallest_effect)
-        out.append(Difference(each.result.name, reference, score, ahead, p))
-    return out

@@ -51,7 +51,7 @@ from polytope_lm.predictions.clusters.scoring import Task, compare, decided, wit
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import get, registered
 from polytope_lm.result import versions
-from polytope_lm.seeds import HALVES, PICKS, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.estimate import half_samples
 
 if TYPE_CHECKING:
@@ -332,8 +332,8 @@ def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
     if not 2 <= k < n:
         msg = f"k = {k} clusters of {n} tokens; k must be at least 2 and below the number of tokens"
         raise PolytopeError(msg)
-    halves = half_samples(sample.summary.documents, resamples, seed=derived(seed, HALVES))
-    picks = np.random.default_rng(derived(seed, PICKS)).random(resamples)
+    halves = half_samples(sample.summary.documents, resamples, seed=derived(seed, Purpose.HALVES))
+    picks = np.random.default_rng(derived(seed, Purpose.PICKS)).random(resamples)
     return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
 
 

@@ -31,8 +31,8 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.embedding import mean_pooled
 from polytope_lm.models.loading import Model, load
 from polytope_lm.models.logits import check_logits, logits_at
-from polytope_lm.predictions.clusters.sampling import NULLS, affordable, documents_and_words, of_all, rows_of
-from polytope_lm.seeds import derived
+from polytope_lm.predictions.clusters.sampling import affordable, documents_and_words, of_all, rows_of
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.similarity import PairScore, inside_groups, js_divergences
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def context_coherence(
     some = affordable(groups, tokens, seed)
     near = context_likeness(codes, at[some], encoder, characters)
     documents, words = documents_and_words(codes, at[some])
-    nulls = derived(seed, NULLS)
+    nulls = derived(seed, Purpose.NULLS)
     found = inside_groups(
         near, groups[some], better="higher", apart=documents, token=words, draws=draws, seed=nulls
     )
@@ -264,7 +264,7 @@ def next_token_agreement(
     some = affordable(groups, tokens, seed)
     near = next_token_divergences(codes, at[some], model)
     documents, words = documents_and_words(codes, at[some])
-    nulls = derived(seed, NULLS)
+    nulls = derived(seed, Purpose.NULLS)
     found = inside_groups(
         near, groups[some], better="lower", apart=documents, token=words, draws=draws, seed=nulls
     )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters.sampling import NULLS
 from polytope_lm.predictions.groups import result as names
 from polytope_lm.predictions.groups.intruders import (
     intruder_items,
@@ -18,10 +17,10 @@ from polytope_lm.predictions.groups.intruders import (
 )
 from polytope_lm.predictions.groups.result import GroupScore
 from polytope_lm.predictions.groups.stability import position_check, stability
-from polytope_lm.seeds import derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import resampled_ami
 from polytope_lm.statistics.conditional import conditional_information, resampled_conditional
-from polytope_lm.statistics.estimate import Estimate, estimate
+from polytope_lm.statistics.estimate import Estimate, Resampled
 from polytope_lm.statistics.neighbours import nearest_label, strict_neighbours
 from polytope_lm.statistics.purity import label_purity, resampled_purity
 from polytope_lm.statistics.similarity import inside_groups, resampled_pairs
@@ -77,7 +76,7 @@ class Shared:
     @property
     def seed(self) -> int:
         """The seed of random groupings."""
-        return derived(self.settings.seed, NULLS)
+        return derived(self.settings.seed, Purpose.NULLS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +95,7 @@ def interval(
         return None, ""
     documents, mutual = len(np.unique(shared.documents)), score.name in INFORMATION
     try:
-        return estimate(score.value, halves, documents, second_order=mutual), ""
+        return Resampled(score.value, halves).by_halves(documents, second_order=mutual), ""
     except PolytopeError as error:
         return None, f"no interval: {error}"
 

@@ -39,7 +39,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters.sampling import ITEMS, documents_and_words, rows_of
+from polytope_lm.predictions.clusters.sampling import documents_and_words, rows_of
 from polytope_lm.predictions.groups.coherence import (
     CHARACTERS,
     ENCODER,
@@ -47,8 +47,8 @@ from polytope_lm.predictions.groups.coherence import (
     embeddings,
     encoder_of,
 )
-from polytope_lm.seeds import derived
-from polytope_lm.statistics.nulls import counted
+from polytope_lm.seeds import Purpose, derived
+from polytope_lm.statistics.nulls import Rate, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -184,7 +184,7 @@ def intruder_items(
             f"match = {match!r}, items = {items}; match is 'frequency' or 'token', and items at least 1"
         )
     at = rows_of(codes, groups, rows)
-    maker = _Maker(codes, at, groups, match, np.random.default_rng(derived(seed, ITEMS)))
+    maker = _Maker(codes, at, groups, match, np.random.default_rng(derived(seed, Purpose.ITEMS)))
     made: dict[str, IntruderItem] = {}
     turn = list(maker.rng.permutation(np.unique(groups[counted(groups)])))
     fruitful, barren = set(), set()
@@ -297,16 +297,15 @@ def score_answers(
     if not given:
         raise PolytopeError(f"none of {len(key)} items has an answer; fill in `answer` with 1 to {SHOWN}")
     correct = sum(key[item] == answer for item, answer in given.items())
-    test = binomtest(correct, len(given), CHANCE, alternative="greater")
-    low, high = binomtest(correct, len(given), CHANCE).proportion_ci(0.95, method="exact")
+    test, rate = binomtest(correct, len(given), CHANCE, alternative="greater"), Rate.of(correct, len(given))
     return IntruderScore(
         judge=judge,
         correct=correct,
         answered=len(given),
         unanswered=len(key) - len(given),
-        accuracy=correct / len(given),
-        low=float(low),
-        high=float(high),
+        accuracy=rate.value,
+        low=rate.low,
+        high=rate.high,
         p=float(test.pvalue),
     )
 

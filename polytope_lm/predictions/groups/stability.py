@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters.sampling import NULLS, SPLITS
-from polytope_lm.seeds import MEDOIDS, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import adjusted_mutual_information
 from polytope_lm.statistics.clustering import k_medoids
 from polytope_lm.statistics.nulls import AgainstNull, against, counted, random_groups
@@ -86,14 +85,14 @@ def stability(
         )
     scores, sizes = [], []
     for number in range(repeats):
-        first, second, last = thirds(documents, derived(seed, SPLITS, number))
+        first, second, last = thirds(documents, derived(seed, Purpose.SPLITS, number))
         least = int(min(first.sum(), second.sum()))
         if k >= least or not last.any():
             raise PolytopeError(
                 f"a third of the documents has {least} tokens, which k = {k} clusters do not fit; ask for "
                 "fewer clusters or more tokens"
             )
-        start = derived(seed, MEDOIDS, number)
+        start = derived(seed, Purpose.MEDOIDS, number)
         one, two = (_assigned(distance, part, last, k, start) for part in (first, second))
         scores.append(adjusted_mutual_information(one, two))
         sizes.append(int(last.sum()))
@@ -203,7 +202,7 @@ def position_check(
         )
     edges = np.unique(np.quantile(where, np.linspace(0, 1, BINS + 1)[1:-1], method="higher"))
     bins, scale = np.searchsorted(edges, where, side="right"), np.log2(1 + where.astype(np.float64))
-    nulls = derived(seed, NULLS)
+    nulls = derived(seed, Purpose.NULLS)
     shuffled = list(random_groups(here, draws=draws, seed=nulls, within=documents[inside]))
     ami = [adjusted_mutual_information(other, bins) for other in (here, *shuffled)]
     ratio = [correlation_ratio(other, scale) for other in (here, *shuffled)]

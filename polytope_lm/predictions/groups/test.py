@@ -34,8 +34,8 @@ from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import get
 from polytope_lm.result import versions
-from polytope_lm.seeds import HALVES, REPRESENTATION, derived
-from polytope_lm.statistics.estimate import estimate, half_samples
+from polytope_lm.seeds import Purpose, derived
+from polytope_lm.statistics.estimate import Resampled, half_samples
 from polytope_lm.statistics.nulls import NOISE, counted
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _shared(
         embed = coherence.encoder_of(codes, encoder)
         return embed, coherence.context_likeness(codes, rows[pairs], embed)
 
-    count, start = int(documents.max()) + 1, derived(settings.seed, HALVES)
+    count, start = int(documents.max()) + 1, derived(settings.seed, Purpose.HALVES)
     halves = _tried(lambda: half_samples(count, settings.resamples, seed=start), (_INTERVALS,), left_out)
     tell("next tokens")
     next_tokens = (names.NEXT_TOKEN,)
@@ -331,7 +331,7 @@ def _steps(
 
 def _distance(arrays: LayerArrays, name: str, seed: int) -> Float[np.ndarray, "n n"]:
     """Return the distances that the representation's clusters were made by (a random one's first draw)."""
-    return pairwise(get(name).rows(arrays, seed=derived(seed, REPRESENTATION)), name)
+    return pairwise(get(name).rows(arrays, seed=derived(seed, Purpose.REPRESENTATION)), name)
 
 
 def _leads(shared: Shared, found: Mapping[str, Mapping[str, Scored]]) -> tuple[Lead, ...]:
@@ -340,19 +340,17 @@ def _leads(shared: Shared, found: Mapping[str, Mapping[str, Scored]]) -> tuple[L
     out = []
     for name, scores in found.items():
         for score, mine in scores.items():
-            theirs = [found[each][score] for each in cosines if score in found[each]]
-            with_halves = mine.halves is not None and all(each.halves is not None for each in theirs)
-            if name in COSINES or not theirs or len(theirs) < len(cosines) or not with_halves:
+            both = [mine, *(found[each][score] for each in cosines if score in found[each])]
+            with_halves = not any(each.halves is None for each in both)
+            if name in COSINES or not cosines or len(both) <= len(cosines) or not with_halves:
                 continue
             sign = -1 if mine.score.better == "lower" else 1
-            values = [sign * each.score.value for each in theirs]
-            halves = np.max([sign * np.asarray(each.halves) for each in theirs], axis=0)
-            ahead = sign * np.asarray(mine.halves) - halves
+            own, *theirs = [Resampled(sign * e.score.value, sign * np.asarray(e.halves)) for e in both]
             # A difference of entropies given groups is one of mutual informations: H(label) cancels.
             mutual = score in (*group_scoring.INFORMATION, names.ENTROPY)
-            value, documents = sign * mine.score.value - max(values), int(shared.documents.max()) + 1
-            lead = estimate(value, ahead, documents, second_order=mutual)
-            out.append(Lead(name, score, cosines[int(np.argmax(values))], lead))
+            ahead, documents = own - Resampled.better(theirs), int(shared.documents.max()) + 1
+            best = cosines[int(np.argmax([each.value for each in theirs]))]
+            out.append(Lead(name, score, best, ahead.by_halves(documents, second_order=mutual)))
     return tuple(out)
 
 

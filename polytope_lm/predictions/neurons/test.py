@@ -30,7 +30,7 @@ from polytope_lm.representations import binary as code
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import get
-from polytope_lm.seeds import MEDOIDS, REPRESENTATION, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.clustering import k_medoids
 from polytope_lm.statistics.nulls import against
 from polytope_lm.statistics.purity import label_purity, purity_against_chance
@@ -136,9 +136,9 @@ def compared(
 
 
 def _made(arrays: LayerArrays, wanted: Clusters) -> Int[np.ndarray, " n"]:
-    rows = get(wanted.by).rows(arrays, seed=derived(wanted.seed, REPRESENTATION))
+    rows = get(wanted.by).rows(arrays, seed=derived(wanted.seed, Purpose.REPRESENTATION))
     k = clusters_for(len(arrays)) if wanted.k is None else wanted.k
-    return k_medoids(pairwise(rows, wanted.by), k, seed=derived(wanted.seed, MEDOIDS))
+    return k_medoids(pairwise(rows, wanted.by), k, seed=derived(wanted.seed, Purpose.MEDOIDS))
 
 
 def _taken(
@@ -228,7 +228,6 @@ def shown(
 
 LEAST = 10
 """Fewest top tokens that the ranking takes apart: of fewer, chance and clusters say nearly the same."""
-_SPLITS = 110  # what a seed is for: random groups of top tokens
 
 
 def neuron(  # noqa: PLR0913 -- each is a choice that moves a number
@@ -300,7 +299,7 @@ def _taken_apart(
     """Return the scores of a list of tokens, and the list, region by region."""
     group, labels = found.clusters[chosen], found.labels[chosen]
     words = ids_of(codes, found.rows[chosen], "token_id")
-    seed = derived(settings.seed, _SPLITS)
+    seed = derived(settings.seed, Purpose.TOP_TOKENS)
     scores = label_purity(group, labels, draws=settings.draws, seed=seed)
     same = label_purity(group, labels, within=words, draws=settings.draws, seed=seed)
     regions = tuple(
@@ -394,7 +393,9 @@ def _leads(
     """Return one row a neuron, greatest lead first."""
     column = "token_id" if within == "token" else "document"
     strata = np.zeros(len(values), np.int64) if within is None else ids_of(codes, found.rows, column)
-    keys = np.random.default_rng(derived(settings.seed, _SPLITS)).random((settings.draws, settings.top))
+    keys = np.random.default_rng(derived(settings.seed, Purpose.TOP_TOKENS)).random(
+        (settings.draws, settings.top)
+    )
     rows = []
     for index in range(values.shape[1]):
         chosen = top_of(values[:, index], np.flatnonzero(values[:, index] > 0), settings.top)

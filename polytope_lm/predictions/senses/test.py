@@ -47,8 +47,8 @@ from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import get, registered
 from polytope_lm.result import versions
-from polytope_lm.seeds import REPRESENTATION, derived
-from polytope_lm.statistics.estimate import percentile_estimate
+from polytope_lm.seeds import Purpose, derived
+from polytope_lm.statistics.estimate import Resampled, resampled
 from polytope_lm.statistics.neighbours import nearest_label
 from polytope_lm.statistics.verdict import Cell, decide, one_sided_p, over_layers
 
@@ -59,9 +59,6 @@ if TYPE_CHECKING:
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.representations.registry import Representation
-
-SENTENCES, DRAWN = 300, 301
-"""What a seed is for: bootstrap resamples, which draw of a random control a resample sees."""
 
 MIN_WORDS = 10
 """Words are resampled themselves from here on."""
@@ -185,8 +182,8 @@ def _compared(
     }
     documents = chosen["document"].to_numpy()[order].astype(np.int32)
     ids = pd.factorize(values[order], sort=True)[0].astype(np.int32)
-    weights = bootstrap_weights(list(parts.values()), documents, resamples, derived(seed, SENTENCES))
-    picks = np.random.default_rng(derived(seed, DRAWN)).random(resamples)
+    weights = bootstrap_weights(list(parts.values()), documents, resamples, derived(seed, Purpose.SENTENCES))
+    picks = np.random.default_rng(derived(seed, Purpose.SENSE_DRAWS)).random(resamples)
     return _Words(rows[order], parts, ids, documents, weights, picks), summaries, left_out
 
 
@@ -229,14 +226,12 @@ def bootstrap_weights(
     count = len(parts)
     times = np.ones((resamples + 1, count))
     if count >= MIN_WORDS:
-        times[1:] = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+        times[1:] = resampled(np.arange(count), resamples, seed=rng)
     out = np.empty((resamples + 1, len(documents)))
     for number, part in enumerate(parts):
-        unit = np.unique(documents[part], return_inverse=True)[1]
-        units = int(unit.max()) + 1
-        drawn = np.ones((resamples + 1, units))
-        drawn[1:] = rng.multinomial(units, np.full(units, 1 / units), size=resamples)
-        inside = drawn[:, unit]
+        inside = np.ones((resamples + 1, len(part)))
+        if len(set(documents[part])) > 1:
+            inside[1:] = resampled(documents[part], resamples, seed=rng)
         out[:, part] = inside / inside.sum(axis=1, keepdims=True) * times[:, [number]]
     result: Float[np.ndarray, "draws n"] = out / times.sum(axis=1, keepdims=True)
     return result
@@ -265,17 +260,20 @@ def _layer(
     means = {name: words.weights @ hits.T for name, hits in correct.items()}
     about = {each.name: (each.role, each.isolates) for each in chosen}
     about[MAJORITY] = ("control", "the word's most frequent sense in other sentences: no model at all")
-    draws = {name: _picked(found, words.picks) for name, found in means.items()}
+    accuracy = {
+        name: Resampled.mean_of_draws([Resampled(each[0], each[1:]) for each in found.T], words.picks)
+        for name, found in means.items()
+    }
     scores = tuple(
         SenseScore(
-            name, *about[name], percentile_estimate(float(draws[name][0]), draws[name][1:]),
+            name, *about[name], accuracy[name].by_percentiles(),
             {word: float(hits[:, part].mean()) for word, part in words.parts.items()},
             tuple(map(float, means[name][0])) if len(hits) > 1 else (),
         )
         for name, hits in correct.items()
     )  # fmt: skip
-    differences = _differences(draws, effect)
-    best = max(COSINES, key=lambda name: draws[name][0])
+    differences = _differences(accuracy, effect)
+    best = max(COSINES, key=lambda name: float(accuracy[name].value))
     site = arrays.site
     cells = [Cell(d.reference, d.score, d.estimate) for d in differences if d.representation == "code"]
     verdict = decide(
@@ -286,25 +284,16 @@ def _layer(
     return LayerSenses(site, scores, differences, best, verdict, left_out)
 
 
-def _picked(
-    means: Float[np.ndarray, "draws d"], picks: Float[np.ndarray, " resamples"]
-) -> Float[np.ndarray, " draws"]:
-    """Return the mean of a control's draws on the whole sample, and one of them, picked, on each resample."""
-    which = (picks * means.shape[1]).astype(int)
-    return np.concatenate([[means[0].mean()], means[np.arange(1, len(means)), which]])
-
-
-def _differences(draws: Mapping[str, Float[np.ndarray, " draws"]], effect: float) -> tuple[Difference, ...]:
+def _differences(accuracy: Mapping[str, Resampled], effect: float) -> tuple[Difference, ...]:
     """Return all differences; the better cosine is chosen inside each resample."""
-    best = np.max([draws[name] for name in COSINES], axis=0)
-    references = {BEST_COSINE: best, SIMHASH: draws[SIMHASH], MAJORITY: draws[MAJORITY]}
+    best = Resampled.better([accuracy[name] for name in COSINES])
+    references = {BEST_COSINE: best, SIMHASH: accuracy[SIMHASH], MAJORITY: accuracy[MAJORITY]}
     out = []
-    for name, mine in draws.items():
+    for name, mine in accuracy.items():
         for reference in CHANCE:
             if name == reference or (reference == BEST_COSINE and name in COSINES):
                 continue
-            ahead = mine - references[reference]
-            found = percentile_estimate(float(ahead[0]), ahead[1:])
+            found = (mine - references[reference]).by_percentiles()
             out.append(Difference(name, reference, ACCURACY, found, one_sided_p(found, effect)))
     return tuple(out)
 
@@ -317,7 +306,7 @@ def _correct(
     for part in words.parts.values():
         mine = arrays.part(part)
         for draw in range(representation.draws):
-            rows = representation.rows(mine, seed=derived(seed, REPRESENTATION, draw))
+            rows = representation.rows(mine, seed=derived(seed, Purpose.REPRESENTATION, draw))
             distance = pairwise(rows, representation.name)
             apart = words.documents[part][:, None]
             out[draw, part] = nearest_label(distance, words.senses[part], excluded=apart).correct

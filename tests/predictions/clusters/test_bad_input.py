@@ -32,7 +32,7 @@ def test_documents_and_k(world) -> None:
     _line("9 documents are too few to resample; at least 10 are needed, add documents", world(documents=9), 4)
     for k in (855, 5000, 1):
         _line(f"k = {k} clusters of 855 tokens; k must be at least 2 and below", world(), 4, k=k)
-    _line("seed = -3 is negative", world(), 4, seed=-3)
+    _line("seed = -3 is no seed", world(), 4, seed=-3)
     _line(r"resamples = 1 gives no spread; at least \d", world(), 4, resamples=1)
 
 

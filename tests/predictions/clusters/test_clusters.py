@@ -15,8 +15,8 @@ from polytope_lm.predictions.clusters.test import BUILT_IN
 from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, SIMHASH
 from polytope_lm.representations import registry
 from polytope_lm.representations.directions import COSINES
-from polytope_lm.seeds import REPRESENTATION, derived
-from polytope_lm.statistics.estimate import estimate
+from polytope_lm.seeds import Purpose, derived
+from polytope_lm.statistics.estimate import Resampled
 
 FAST = {"k": 12, "resamples": 60}
 
@@ -77,7 +77,7 @@ def _measured(name: str, halves: np.ndarray) -> Measured:
     scores = tuple(Score(score, none, 9) for score in (AMI, AGREEMENT, AMI_TOKEN))
     result = RepresentationResult(name, "other", "a test", "cosine", scores, (9,), Hubs(1, 0.0, 0.0))
     empty = np.zeros((9, 1), dtype=np.int32)
-    return Measured(result, halves, empty[:, 0], empty, empty.astype(np.float32))
+    return Measured(result, Resampled(np.full(3, 0.3), halves), empty[:, 0], empty, empty.astype(np.float32))
 
 
 def test_the_better_cosine_is_taken_inside_each_half() -> None:
@@ -88,8 +88,8 @@ def test_the_better_cosine_is_taken_inside_each_half() -> None:
     found = compare(site, 2, {name: _measured(name, each) for name, each in halves.items()}, 40, 0.01)
     inside = halves["code"] - np.maximum(halves[COSINES[0]], halves[COSINES[1]])
     sd = found.difference("code", BEST_COSINE, AMI).estimate.sd
-    assert sd == estimate(0.0, inside[:, 0], 40, second_order=True).sd
-    one = estimate(0.0, (halves["code"] - halves[COSINES[0]])[:, 0], 40, second_order=True).sd
+    assert sd == Resampled(0.0, inside[:, 0]).by_halves(40, second_order=True).sd
+    one = Resampled(0.0, (halves["code"] - halves[COSINES[0]])[:, 0]).by_halves(40, second_order=True).sd
     assert sd < 0.97 * one
 
 
@@ -186,7 +186,7 @@ def test_the_interval_of_a_random_control_holds_the_spread_of_its_draws(world) -
 
         @plm.representation("two-faced", isolates="draws that differ", draws=2)
         def two_faced(bits, seed):
-            if seed == derived(0, REPRESENTATION, 1):
+            if seed == derived(0, Purpose.REPRESENTATION, 1):
                 return bits - 0.5
             return np.random.default_rng(seed).normal(size=bits.shape)
 
@@ -216,12 +216,12 @@ def test_neighbouring_seeds_share_no_draw_and_no_purpose_shares_a_stream(world) 
         registry._REGISTRY.clear()
         registry._REGISTRY.update(before)
     assert len(seen) == len(set(seen)) == 10
-    assert seen[:5] == [derived(0, REPRESENTATION, number) for number in range(5)]
+    assert seen[:5] == [derived(0, Purpose.REPRESENTATION, number) for number in range(5)]
     draws = [layer.representation(SIMHASH).score(AGREEMENT).draws for layer in found]
     assert not set(draws[0]) & set(draws[1])
     every = [derived(seed, purpose, n) for seed in range(20) for purpose in range(8) for n in range(5)]
     assert len(set(every)) == len(every)
-    with pytest.raises(PolytopeError, match="seed = -1 is negative"):
+    with pytest.raises(PolytopeError, match="seed = -1 is no seed"):
         clusters(codes, 4, seed=-1)
 
 

@@ -16,7 +16,7 @@ from polytope_lm.predictions.clusters import layers as learned
 from polytope_lm.predictions.clusters.layers import LABELS_PERMUTED, MAKERS, SHOWN, TOKEN_IDENTITY, row_name
 from polytope_lm.predictions.names import AMI, BEST_COSINE, SCORES, SIMHASH
 from polytope_lm.representations import registered
-from polytope_lm.seeds import WEIGHTS, derived
+from polytope_lm.seeds import Purpose, derived
 
 FAST = {"k": 5, "resamples": 12}
 
@@ -82,7 +82,7 @@ def test_every_row_of_both_tables_is_there(codes) -> None:
 def test_a_controls_rows_are_those_of_its_own_comparison(codes, gated, control, make) -> None:
     layer = clusters(codes, 1, weights=control, **FAST).layers[0]
     number = list(MAKERS).index(control)
-    again = recaptured(codes, make(gated, derived(0, WEIGHTS, number)), keep=("u", "h"))
+    again = recaptured(codes, make(gated, derived(0, Purpose.WEIGHTS, number)), keep=("u", "h"))
     alone = clusters(again, 1, **FAST).layers[0]
     for name in SHOWN:
         mine, theirs = layer.representation(row_name(name, control)), alone.representation(name)

@@ -172,7 +172,7 @@ def test_all_noise_is_said(world) -> None:
         ({"ks": (1,)}, "k = 1 clusters of"),
         ({"layers": 3}, "layer 3 is not in these codes; captured layers: 4"),
         ({"sample_seeds": ()}, "nothing to cluster"),
-        ({"sample_seeds": (-1,)}, "seed = -1 is negative"),
+        ({"sample_seeds": (-1,)}, "seed = -1 is no seed"),
     ],
 )
 def test_mistakes_are_one_line(world, options: dict, says: str) -> None:

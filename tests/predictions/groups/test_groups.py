@@ -14,9 +14,9 @@ from polytope_lm.predictions import clusters, groups
 from polytope_lm.predictions.groups import result as names
 from polytope_lm.predictions.groups.result import GroupScores
 from polytope_lm.representations.directions import COSINES
-from polytope_lm.seeds import HALVES, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.conditional import conditional_ami
-from polytope_lm.statistics.estimate import estimate, half_samples
+from polytope_lm.statistics.estimate import Resampled, half_samples
 
 FAST = {"draws": 20, "resamples": 40, "tokens": 120, "items": 15, "repeats": 2}
 BY_ENCODER = (names.COHERENCE, names.INTRUDER, names.INTRUDER_TOKEN)
@@ -61,9 +61,9 @@ def test_every_number_is_that_of_the_same_clusters(world) -> None:
     own = conditional_ami(ids, label, token)
     assert code.score(names.CONDITIONAL).value == pytest.approx(own)
     documents = np.unique(codes.tokens["document"].to_numpy()[table["row"]], return_inverse=True)[1]
-    halves = half_samples(45, FAST["resamples"], seed=derived(0, HALVES))[:, documents]
+    halves = half_samples(45, FAST["resamples"], seed=derived(0, Purpose.HALVES))[:, documents]
     by_half = [adjusted_mutual_info_score(labels[kept], ids[kept]) for kept in halves]
-    expected = estimate(code.score(names.AMI).value, np.array(by_half), 45, second_order=True)
+    expected = Resampled(code.score(names.AMI).value, np.array(by_half)).by_halves(45, second_order=True)
     assert code.score(names.AMI).interval.low == pytest.approx(expected.low)
     cosines = [
         [adjusted_mutual_info_score(labels[k], table[f"L04.pre/cluster/{name}"][k]) for k in halves]
@@ -71,7 +71,7 @@ def test_every_number_is_that_of_the_same_clusters(world) -> None:
     ]
     lead = next(x for x in found.leads if x.score == names.AMI)
     ahead = np.array(by_half) - np.max(cosines, axis=0)
-    assert lead.estimate.sd == pytest.approx(estimate(0.0, ahead, 45, second_order=True).sd)
+    assert lead.estimate.sd == pytest.approx(Resampled(0.0, ahead).by_halves(45, second_order=True).sd)
 
 
 def test_what_can_run_runs_and_the_rest_has_its_reason(world) -> None:

@@ -6,9 +6,8 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_mutual_info_score
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters.sampling import SPLITS
 from polytope_lm.predictions.groups.stability import medoids, stability, thirds
-from polytope_lm.seeds import MEDOIDS, derived
+from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.clustering import k_medoids
 
 
@@ -34,11 +33,11 @@ def test_planted_clusters_are_stable_and_noise_is_not() -> None:
 def test_it_is_what_it_says_by_hand() -> None:
     distance, documents = _world(6)
     found = stability(distance, documents, 4, repeats=1, seed=3)
-    first, second, last = thirds(documents, derived(3, SPLITS, 0))
+    first, second, last = thirds(documents, derived(3, Purpose.SPLITS, 0))
     assigned = []
     for part in (first, second):
         rows = np.flatnonzero(part)
-        labels = k_medoids(distance[np.ix_(rows, rows)], 4, seed=derived(3, MEDOIDS, 0))
+        labels = k_medoids(distance[np.ix_(rows, rows)], 4, seed=derived(3, Purpose.MEDOIDS, 0))
         centres = [
             min(
                 rows[labels == c],

@@ -257,7 +257,7 @@ def resampled(
     _, codes = np.unique(unit, return_inverse=True)
     units = int(codes.max(initial=-1)) + 1
     if draws < 2 or units < 2:
-        msg = f"resamples = {draws} of {units} units give no spread; at least 2 of each are needed"
+        msg = f"resamples = {draws} of {units} units (pairs, groups or documents): no spread; give 2 or more"
         raise PolytopeError(msg)
     rng = np.random.default_rng(seed)
     times = rng.multinomial(units, np.full(units, 1 / units), size=draws)

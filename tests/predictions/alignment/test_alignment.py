@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_refused():
     one = world(follows="js", pairs=30)
     with pytest.raises(PolytopeError, match="1 sets of profiles, 0 of a twin and 29 groups do not fit"):
         align([one], range(29))
-    with pytest.raises(PolytopeError, match="1 groups of pairs"):
+    with pytest.raises(PolytopeError, match="resamples = 1000 of 1 units"):
         align([one], [0] * 30)
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from polytope_lm.errors import PolytopeError, brief
+from polytope_lm.errors import PolytopeError, brief, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 MEGABYTE = 2**20
+LONGEST_LINE = 256 * MEGABYTE
+_log = logging.getLogger(__name__)
 
 
 def expand(path: str | os.PathLike[str], what: str = "path") -> Path:
@@ -116,3 +124,84 @@ def inside(directory: str | os.PathLike[str], name: str, what: str) -> Path:
     if not found.is_relative_to(root):
         raise PolytopeError(f"{os.fspath(directory)}: {what} {brief(name)} lies outside the directory")
     return root / name
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of text, read line by line so that an error has its line number.
+
+    Attributes:
+        path: where it is on this machine (shown in errors only).
+        name: its path below the source, or its bare name: what identifiers are made of.
+        opener: opens what is no local file.
+
+    """
+
+    path: Path
+    name: str
+    opener: Callable[[], BinaryIO] | None = None
+
+    def open(self) -> BinaryIO:
+        """Open the file to read bytes; a local one must be regular."""
+        return self.opener() if self.opener else open_regular(self.path, "source")
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        r"""Lines of UTF-8 with their number from 1, line ends written as `\n`, a byte-order mark left out.
+
+        Raises:
+            PolytopeError: the file cannot be read, a line has more than 256 MiB, or a byte is not UTF-8 (with
+                line, byte and the cure).
+
+        """
+        number = 0
+        try:
+            with self.open() as stream:
+                while raw := stream.readline(LONGEST_LINE + 1):
+                    number += 1
+                    if len(raw) > LONGEST_LINE:
+                        raise PolytopeError(
+                            f"{self.path}, line {number}: more than {LONGEST_LINE // MEGABYTE} MiB; divide it"
+                        )
+                    yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            raise PolytopeError(
+                f"{self.path}, line {number}: byte 0x{error.object[error.start]:02x} is not UTF-8; save the "
+                "file as UTF-8 (for example: iconv -f latin1 -t utf-8)"
+            ) from None
+        except OSError as error:
+            raise PolytopeError(
+                f"{self.path}: cannot be read ({error.strerror}); check the file and its permissions"
+            ) from None
+
+    def row_id(self, row: int) -> str:
+        """Hash of name and row: the identifier of a row that brings none."""
+        return hashlib.sha256(f"{self.name}\0{row}".encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def below(directory: Path) -> list[File]:
+    """Regular files below a directory, sorted by name; hidden ones are passed over.
+
+    Symbolic links are not followed: a directory from elsewhere must not pull in files from outside it. How
+    many were passed over is said through `logging`.
+    """
+    found, links = [], 0
+    for folder, folders, names in os.walk(directory, onerror=_unreadable):
+        links += sum(Path(folder, name).is_symlink() for name in folders)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(folder, name)
+            if path.is_symlink():
+                links += 1
+            elif path.is_file() and not name.startswith("."):
+                found.append(File(path, path.relative_to(directory).as_posix()))
+    if links:
+        _log.warning(
+            "%s: %d symbolic link%s passed over", visible(directory), links, "s" if links != 1 else ""
+        )
+    return sorted(found, key=lambda file: file.name)
+
+
+def _unreadable(error: OSError) -> None:
+    raise PolytopeError(
+        f"{error.filename}: cannot be read ({error.strerror}); check the directory and its permissions"
+    ) from None

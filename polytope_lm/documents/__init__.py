@@ -24,9 +24,9 @@ import sys
 from types import ModuleType
 
 from polytope_lm.documents.collection import Document, Documents, Span, Tally
-from polytope_lm.documents.source import Source, documents
+from polytope_lm.documents.source import documents
 
-__all__ = ["Document", "Documents", "Source", "Span", "Tally", "documents"]
+__all__ = ["Document", "Documents", "Span", "Tally", "documents"]
 
 
 class _CallableModule(ModuleType):

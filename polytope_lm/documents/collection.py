@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from operator import index
+from typing import Literal
 
-from polytope_lm.errors import PolytopeError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from polytope_lm.errors import PolytopeError, brief, visible
 
 # Columns of the tables that tokens and documents stand in: a label of that name would hide one of them.
 RESERVED = ("document", "position", "start", "end", "token_id", "token", "index", "id", "text")
@@ -27,9 +25,12 @@ class Span:
     Attributes:
         start: first character.
         end: one past the last character.
-        labels: label name to value.
+        labels: label name to value, both strings.
         kind: "word" (a word: one token stands for it, its last) or "region" (a sentence, a code block: every
             token in it has the label).
+
+    Raises:
+        PolytopeError: a value of another type, an unknown kind, or a label that is no UTF-8.
 
     """
 
@@ -37,6 +38,18 @@ class Span:
     end: int
     labels: Mapping[str, str]
     kind: Literal["word", "region"] = "word"
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            if type(value) is not int:
+                try:
+                    object.__setattr__(self, name, index(value))
+                except TypeError:
+                    raise PolytopeError(f"Span: {name} is {brief(value)}; give a whole number") from None
+        if self.kind not in ("word", "region"):
+            raise PolytopeError(f"Span: kind {brief(self.kind)} is unknown; use 'word' or 'region'")
+        _check_labels(self.labels, f"Span {self.start}:{self.end}")
 
 
 @dataclass(frozen=True)
@@ -46,12 +59,12 @@ class Document:
     Attributes:
         id: the source's own identifier, or a hash of path and row.
         text: the text as the model will read it.
-        labels: labels of the whole document (genre, topic).
+        labels: labels of the whole document (genre, topic), names and values strings.
         spans: labelled stretches in order of `start`; those of one kind do not overlap.
 
     Raises:
-        PolytopeError: a span lies outside the text, is empty, or overlaps or precedes the one before it of
-            its kind.
+        PolytopeError: a value of another type, or one that is no UTF-8; a span that lies outside the text, is
+            empty, or overlaps or precedes the one before it of its kind.
 
     """
 
@@ -61,17 +74,22 @@ class Document:
     spans: tuple[Span, ...] = ()
 
     def __post_init__(self) -> None:
+        check_text(self.id, "Document: id")
+        place = f"document {self.id!r}"
+        check_text(self.text, f"{place}: text")
+        _check_labels(self.labels, place)
+        if not isinstance(self.spans, list | tuple):
+            raise PolytopeError(f"{place}: spans are {brief(self.spans)}; give a tuple of Span")
+        object.__setattr__(self, "spans", tuple(self.spans))
         free = {"word": 0, "region": 0}
         for span in self.spans:
-            if span.kind not in free:
-                msg = f"document {self.id!r}: span kind {span.kind!r} is unknown; use 'word' or 'region'"
-                raise PolytopeError(msg)
+            if not isinstance(span, Span):
+                raise PolytopeError(f"{place}: span {brief(span)} is no Span; write Span(start, end, labels)")
             if not free[span.kind] <= span.start < span.end <= len(self.text):
-                msg = (
-                    f"document {self.id!r}: span {span.start}:{span.end} must be inside the text "
+                raise PolytopeError(
+                    f"{place}: span {span.start}:{span.end} must be inside the text "
                     f"(0:{len(self.text)}), not empty, and after the {span.kind} before it; sort and cut them"
                 )
-                raise PolytopeError(msg)
             free[span.kind] = span.end
 
     @property
@@ -134,8 +152,9 @@ class Documents(Iterable[Document]):
         max_documents: int | None = None,
     ) -> None:
         if max_documents is not None and max_documents < 1:
-            msg = f"max_documents={max_documents} leaves nothing to read; give at least 1, or None for all"
-            raise PolytopeError(msg)
+            raise PolytopeError(
+                f"max_documents={max_documents} leaves nothing to read; give at least 1, or None for all"
+            )
         self.name = name
         self.options = options
         self.max_documents = max_documents
@@ -146,8 +165,7 @@ class Documents(Iterable[Document]):
         """Read the source from its start.
 
         Raises:
-            PolytopeError: a text with a lone surrogate, an identifier that occurs twice, or no document at
-                all.
+            PolytopeError: an identifier that occurs twice, or no document at all.
 
         """
         seen = _Seen()
@@ -158,11 +176,10 @@ class Documents(Iterable[Document]):
             if seen.documents == self.max_documents:
                 break
         if not seen.documents:
-            msg = f"{self.name}: no document with text in it; name a source that has some"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"{self.name}: no document with text in it; name a source that has some")
         tally = seen.tally()
         if self._tally is None and (tally.repeated or tally.blank):
-            _log.warning("%s: %s", self.name, tally)
+            _log.warning("%s: %s", visible(self.name), tally)
         self._tally = tally
 
     @property
@@ -189,7 +206,7 @@ class Documents(Iterable[Document]):
     def __repr__(self) -> str:
         """Show the description, and the counts once they are known."""
         counts = f": {self._tally}" if self._tally is not None else ""
-        return f"Documents({self.describe()}{counts})"
+        return f"Documents({visible(self.describe())}{counts})"
 
 
 class _Seen:
@@ -205,16 +222,15 @@ class _Seen:
         if not document.text.strip():
             self._blank += 1
             return False
-        digest = hashlib.sha256(_utf8(document)).digest()
+        digest = hashlib.sha256(document.text.encode()).digest()
         if digest in self._texts:
             self._repeated += 1
             return False
         if document.id in self._ids:
-            msg = (
+            raise PolytopeError(
                 f"document id {document.id!r} occurs twice; "
                 "give each its own, or number the rows with id_column=''"
             )
-            raise PolytopeError(msg)
         self._texts.add(digest)
         self._ids.add(document.id)
         self._digest.update(digest)
@@ -225,13 +241,22 @@ class _Seen:
         return Tally(self.documents, self._repeated, self._blank, self._digest.hexdigest())
 
 
-def _utf8(document: Document) -> bytes:
+def check_text(value: object, what: str) -> None:
+    """Refuse what is no string or no UTF-8: escapes in JSON and undecodable names give lone surrogates."""
+    if not isinstance(value, str):
+        raise PolytopeError(f"{what} is {brief(value)} of type {type(value).__name__}; give a string")
     try:
-        return document.text.encode()
+        value.encode()
     except UnicodeEncodeError as error:
-        # JSON's \ud800 escapes and surrogateescape reading produce such strings; no tokenizer takes them
-        msg = (
-            f"document {document.id!r}: character {error.start} is the lone surrogate "
-            f"U+{ord(document.text[error.start]):04X}, which is no text; replace it in the source"
-        )
-        raise PolytopeError(msg) from None
+        raise PolytopeError(
+            f"{what}: character {error.start} is the lone surrogate U+{ord(value[error.start]):04X}, "
+            "which is no text; replace it in the source"
+        ) from None
+
+
+def _check_labels(labels: object, place: str) -> None:
+    if not isinstance(labels, Mapping):
+        raise PolytopeError(f"{place}: labels are {brief(labels)}; give a dict of names and values")
+    for name, value in labels.items():
+        check_text(name, f"{place}: label name")
+        check_text(value, f"{place}: label {name!r}")

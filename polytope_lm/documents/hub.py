@@ -1,26 +1,37 @@
-"""Data sets of the Hugging Face hub, by name or directory, streamed; no code that comes with them is run."""
+"""Data sets of the Hugging Face hub, by name or directory, streamed; no code that comes with them is run.
+
+CSV, JSON and Parquet are read as local files of these kinds are, so that both ways give the same values; the
+library `datasets` finds the files and reads the other kinds. No file outside the data set is read.
+"""
 
 from __future__ import annotations
 
-import json
 import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import datasets
+import fsspec
 import httpx
 
-from polytope_lm.documents.rows import Columns, row_document
-from polytope_lm.errors import PolytopeError
+from polytope_lm import files
+from polytope_lm.documents import rows
+from polytope_lm.errors import PolytopeError, brief
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from polytope_lm.documents.collection import Document
+    from polytope_lm.documents.rows import Columns
 
 _PATTERN = re.compile(r"(?P<name>[^:#]+)(?::(?P<config>[^:#]+))?(?:#(?P<split>[^:#]+))?")
 # Builders that parse tables of text and nothing else: no scripts, no archives, no media decoders.
 _PLAIN = ("arrow", "csv", "json", "parquet", "text")
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, httpx.HTTPError)
+_NOTE = 16 * files.MEGABYTE
+T = TypeVar("T")
 
 
 def is_saved(path: Path) -> bool:
@@ -30,10 +41,10 @@ def is_saved(path: Path) -> bool:
 
 def saved_splits(path: Path) -> tuple[str, ...]:
     """Return the splits of a saved `DatasetDict`, none for any other directory."""
-    try:
-        splits = json.loads((path / "dataset_dict.json").read_bytes())["splits"]
-    except (OSError, ValueError, KeyError, TypeError):
+    if not (path / "dataset_dict.json").is_file():
         return ()
+    found = files.read_json(files.inside(path, "dataset_dict.json", "file"), "list of splits", _NOTE)
+    splits = found.get("splits") if isinstance(found, dict) else None
     return tuple(map(str, splits)) if isinstance(splits, list) else ()
 
 
@@ -44,70 +55,109 @@ def hub(name: str, columns: Columns) -> Iterator[Document]:
 
     Raises:
         PolytopeError: unknown or unreachable data set, no such split or column, data in other than plain
-            tables.
+            tables or outside the data set.
 
     """
-    if name and Path(name).is_dir():
-        yield from _documents(_guarded(name, lambda: _stream(name, None, "train")), columns, name)
-        return
     match = _PATTERN.fullmatch(name)
-    if match is None:
-        msg = f"hub:{name}: not a data set's name; write hub:NAME, hub:NAME:CONFIG or hub:NAME:CONFIG#SPLIT"
-        raise PolytopeError(msg)
-    base, config, split = match["name"], match["config"], match["split"] or "train"
-    yield from _documents(_guarded(name, lambda: _stream(base, config, split)), columns, name)
+    local = Path(name).is_dir() if name else False
+    if match is None and not local:
+        raise PolytopeError(
+            f"hub:{name}: not a data set's name; write hub:NAME, hub:NAME:CONFIG or hub:NAME:CONFIG#SPLIT"
+        )
+    base, config, split = (name, None, None) if local or match is None else match.groups()
+    read = _saved if is_saved(Path(base)) else partial(_built, config=config)
+    yield from _guarded(name, read(base, split=split or "train", columns=columns))
 
 
-def _guarded(name: str, load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        msg = f"hub:{name}: {reason}; check name, split and network, or give a local file or directory"
-        raise PolytopeError(msg) from None
+def _guarded(name: str, found: Iterator[T]) -> Iterator[T]:
+    while True:
+        try:
+            item = next(found)
+        except StopIteration:
+            return
+        except _UNREADABLE as error:
+            reason = str(error)[:200] or type(error).__name__
+            raise PolytopeError(
+                f"hub:{name}: {reason}; check name, split and network, or give a local file or directory"
+            ) from None
+        yield item
 
 
-def _load_saved(path: Path, split: str) -> Any:
-    loaded = datasets.load_from_disk(str(path))
-    if isinstance(loaded, datasets.DatasetDict):
-        if split not in loaded:
-            msg = f"{path}: no split {split!r}; splits: {', '.join(loaded)}"
-            raise PolytopeError(msg)
-        return loaded[split]
-    return loaded
+def _saved(base: str, *, split: str, columns: Columns) -> Iterator[Document]:
+    folder = Path(base)
+    if (folder / "dataset_dict.json").is_file():
+        _check_split(base, split, saved_splits(folder))
+        folder = files.inside(folder, split, "split")
+    state = files.read_json(files.inside(folder, "state.json", "file"), "saved data set", _NOTE)
+    listed = [*(state["_data_files"] or ()), *(state.get("_indices_data_files") or ())]
+    for path in ("dataset_info.json", *(str(entry["filename"]) for entry in listed)):
+        files.open_regular(files.inside(folder, path, "file"), "saved data set").close()
+    yield from dataset_rows(datasets.Dataset.load_from_disk(str(folder)), columns, base)
 
 
-def _stream(name: str, config: str | None, split: str) -> Any:
-    if is_saved(Path(name)):
-        return _load_saved(Path(name), split)
-    builder = datasets.load_dataset_builder(name, config)
+def _built(base: str, *, config: str | None, split: str, columns: Columns) -> Iterator[Document]:
+    builder = datasets.load_dataset_builder(base, config)
     # the builder's module says which parser of `datasets` it is; the data set has no part in that name
     parser = type(builder).__module__.removeprefix("datasets.packaged_modules.").partition(".")[0]
     if parser not in _PLAIN:
-        msg = (
-            f"hub:{name}: its data are of kind {parser!r}, not plain tables ({', '.join(_PLAIN)}); "
+        raise PolytopeError(
+            f"hub:{base}: its data are of kind {parser!r}, not plain tables ({', '.join(_PLAIN)}); "
             "convert them first"
         )
-        raise PolytopeError(msg)
-    return builder.as_streaming_dataset(split=split)
+    listed = {str(key): [str(path) for path in paths] for key, paths in builder.config.data_files.items()}
+    _check_split(base, split, listed)
+    found = [_data_file(base, builder.base_path, path) for path in listed[split]]
+    given = builder.config
+    if (
+        getattr(given, "field", None)
+        or getattr(given, "names", None)
+        or parser not in ("csv", "json", "parquet")
+    ):
+        yield from dataset_rows(builder.as_streaming_dataset(split=split), columns, base)
+        return
+    columns = replace(columns, classes=_classes(builder.info.features))
+    for file in found:
+        if parser == "json":
+            yield from rows.json_rows(file, columns)
+        elif parser == "parquet":
+            yield from rows.parquet_rows(file, columns)
+        else:
+            delimiter = given.sep if given.sep in rows.DELIMITERS else ","
+            yield from rows.csv_rows(file, columns, delimiter=rows.sniff(file, columns, default=delimiter))
 
 
-def _documents(data: Any, columns: Columns, name: str) -> Iterator[Document]:
-    rows = iter(data)
-    names = data.column_names
-    if names is None:  # a stream without a schema: its first row has one
-        first = _guarded(name, lambda: next(rows, {}))
-        names, rows = list(first), iter(data)
-    resolved = columns.resolve(names, name)
-    classes = {c: f.int2str for c, f in (data.features or {}).items() if isinstance(f, datasets.ClassLabel)}
+def _check_split(base: str, split: str, splits: Iterable[str]) -> None:
+    if split not in splits:
+        raise PolytopeError(f"{base}: no split {split!r}; splits: {', '.join(splits)}")
+
+
+def _data_file(base: str, root: str, path: str) -> files.File:
+    """Return a data file of a data set, refused where it lies outside."""
+    if Path(base).is_dir():
+        files.open_regular(files.inside(base, path, "data file"), "data set").close()
+        name = Path(path).resolve().relative_to(Path(base).resolve()).as_posix()
+    else:
+        name = path.removeprefix(root.rstrip("/") + "/")
+        if name == path or ".." in name.split("/"):
+            raise PolytopeError(f"hub:{base}: data file {brief(path)} lies outside the data set")
+    return files.File(Path(name), name, lambda: fsspec.open(path, "rb", compression="infer").open())
+
+
+def dataset_rows(data: Any, columns: Columns, name: str) -> Iterator[Document]:
+    """Make a document of each row of a `Dataset` or `IterableDataset`."""
+    if data.column_names is not None:  # None: a stream without a schema
+        columns = columns.resolve(data.column_names, name)
+        data = data.select_columns(columns.wanted)
+    columns = replace(columns, classes=_classes(data.features))
     stem = Path(name).name
-    for number in range(2**63):
-        row: Mapping[str, Any] | None = _guarded(name, lambda: next(rows, None))
-        if row is None:
-            return
-        named = {c: _class_name(row[c], classes.get(c)) for c in resolved.wanted if c in row}
-        yield row_document(named, resolved, f"{stem}#{number}", f"hub:{name}, row {number}")
+    for number, row in enumerate(data):
+        yield columns.document(row, f"{stem}#{number}", f"{name}, row {number}")
 
 
-def _class_name(value: Any, to_name: Callable[[int], str] | None) -> Any:
-    return to_name(value) if to_name is not None and isinstance(value, int) and value >= 0 else value
+def class_names(schema: Any) -> dict[str, list[str]]:
+    """Return the names of classes that a Parquet file written by `datasets` has, by column."""
+    return _classes(datasets.Features.from_arrow_schema(schema))
+
+
+def _classes(features: Any) -> dict[str, list[str]]:
+    return {c: list(f.names) for c, f in (features or {}).items() if isinstance(f, datasets.ClassLabel)}

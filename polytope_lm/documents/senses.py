@@ -11,8 +11,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from polytope_lm.documents.collection import Document, Span
-from polytope_lm.documents.plain_text import File, lines
 from polytope_lm.errors import PolytopeError
+from polytope_lm.files import File
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,19 +45,19 @@ def senses(file: File) -> Iterator[Document]:
     """
     gold = gold_of(file)
     names = _class_names(file)
-    for data, answer in zip_longest(lines(file), lines(gold)):
+    for data, answer in zip_longest(file.lines(), gold.lines()):
         if data is None or answer is None:
             short, number = (file, answer[0]) if answer else (gold, data[0] if data else 0)
-            msg = (
+            raise PolytopeError(
                 f"{short.path}: ends before line {number}, which the file beside it has; "
                 "give one sense a line"
             )
-            raise PolytopeError(msg)
         number, line = data
         sense = answer[1].strip()
         if names and sense not in names:
-            msg = f"{gold.path}, line {number}: sense {sense!r} is not in {CLASSES} ({', '.join(names)})"
-            raise PolytopeError(msg)
+            raise PolytopeError(
+                f"{gold.path}, line {number}: sense {sense!r} is not in {CLASSES} ({', '.join(names)})"
+            )
         yield _sentence(file, number, line, names.get(sense, sense))
 
 
@@ -65,11 +65,10 @@ def _sentence(file: File, number: int, line: str, sense: str) -> Document:
     position, _, text = line.rstrip("\n").partition("\t")
     words = text.split(" ")
     if not position.strip().isdecimal() or int(position) >= len(words) or not words[int(position)]:
-        msg = (
+        raise PolytopeError(
             f"{file.path}, line {number}: {position[:40]!r} is no position among {len(words)} words; "
             f"write the word's number from 0, a tab, the words divided by single blanks"
         )
-        raise PolytopeError(msg)
     start = sum(len(word) + 1 for word in words[: int(position)])
     target = words[int(position)]
     span = Span(start, start + len(target), {"sense": sense, "form": target})
@@ -81,13 +80,11 @@ def _class_names(file: File) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        names = json.loads("".join(line for _, line in lines(File(path, CLASSES))))
+        names = json.loads("".join(line for _, line in File(path, CLASSES).lines()))
     except (ValueError, RecursionError) as error:
-        msg = f'{path}: not JSON ({error}); write {{"0": "first sense", ...}}'
-        raise PolytopeError(msg) from None
+        raise PolytopeError(f'{path}: not JSON ({error}); write {{"0": "first sense", ...}}') from None
     if not isinstance(names, dict) or not all(isinstance(value, str) for value in names.values()):
-        msg = f'{path}: must map class numbers to names; write {{"0": "first sense", ...}}'
-        raise PolytopeError(msg)
+        raise PolytopeError(f'{path}: must map class numbers to names; write {{"0": "first sense", ...}}')
     return names
 
 

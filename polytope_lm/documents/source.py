@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from polytope_lm.documents import plain_text
-from polytope_lm.documents import rows as tables
-from polytope_lm.documents.collection import RESERVED, Document, Documents
-from polytope_lm.documents.plain_text import File
-from polytope_lm.errors import PolytopeError, public
+import numpy as np
+
+from polytope_lm.documents import rows
+from polytope_lm.documents.collection import RESERVED, Document, Documents, check_text
+from polytope_lm.errors import PolytopeError, brief, public, visible
+from polytope_lm.files import File, below, expand
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import datasets
+    import pandas as pd
+
+    Source: TypeAlias = (
+        str
+        | os.PathLike[str]
+        | Documents
+        | Document
+        | Sequence[str | Document | Mapping[str, object]]
+        | pd.DataFrame
+        | pd.Series[Any]
+        | datasets.Dataset
+        | datasets.IterableDataset
+    )
 
 _log = logging.getLogger(__name__)
 SAMPLE, HUB = "sample", "hub:"
@@ -25,8 +44,8 @@ _PARQUET = (".parquet", ".pq")
 _CONLLU = (".conllu",)
 _ALL = (*_TEXT, *_JSON, *_CSV, *_PARQUET, *_CONLLU)
 
-Source = str | Path | Documents | Sequence[str | Document | Mapping[str, object]]
 Reader = Callable[[File], Iterator[Document]]
+Opened = tuple[str, Callable[[], Iterator[Document]]]
 
 
 @dataclass(frozen=True)
@@ -44,12 +63,11 @@ class _Options:
         for option in fields(self):
             value = getattr(self, option.name)
             if value != option.default and option.name not in usable:
-                msg = f"{option.name}={value!r} means nothing for {source}; leave it out"
-                raise PolytopeError(msg)
+                raise PolytopeError(f"{option.name}={value!r} means nothing for {source}; leave it out")
 
     @property
-    def columns(self) -> tables.Columns:
-        return tables.Columns(self.text_column, self.label_columns, self.id_column)
+    def columns(self) -> rows.Columns:
+        return rows.Columns(self.text_column, self.label_columns, self.id_column)
 
     def describe(self) -> str:
         said = {
@@ -96,30 +114,55 @@ def documents(
 
     """
     if split not in {None, "blank-lines"}:
-        msg = f"split={split!r} is unknown; use 'blank-lines' or leave it out"
-        raise PolytopeError(msg)
-    if isinstance(label_columns, str):
-        label_columns = (label_columns,)
-    for label in label_columns:
+        raise PolytopeError(f"split={brief(split)} is unknown; use 'blank-lines' or leave it out")
+    labels = (label_columns,) if isinstance(label_columns, str) else tuple(label_columns)
+    for label in (*labels, *(name for name in (text_column, id_column) if name is not None)):
+        check_text(label, "name of a column")
+    for label in labels:
         if label in RESERVED:
-            msg = (
+            raise PolytopeError(
                 f"label column {label!r} has the name of a column of a store's tables "
                 f"({', '.join(RESERVED)}); rename it in the source"
             )
-            raise PolytopeError(msg)
-    options = _Options(split, text_column, tuple(label_columns), id_column, header, senses)
+    options = _Options(split, text_column, labels, id_column, header, senses)
     if isinstance(source, Documents):
         options.only("Documents that are read already")
-        return source if max_documents is None else _limited(source, max_documents)
+        if max_documents is None:
+            return source
+        return Documents(source.name, source.__iter__, options=source.options, max_documents=max_documents)
     name, read = _open(source, options)
+    if labels:
+        read = partial(_labelled, read, labels, name)
     return Documents(name, read, options=options.describe(), max_documents=max_documents)
 
 
-def _limited(source: Documents, limit: int) -> Documents:
-    return Documents(source.name, source.__iter__, options=source.options, max_documents=limit)
+def given(texts: Source) -> list[Document]:
+    """Return texts to encode as documents, equal ones kept: a string is a text here, not a path.
+
+    Raises:
+        PolytopeError: what is no text, nor a list, table or collection of texts.
+
+    """
+    if isinstance(texts, str | Document):
+        texts = [texts]
+    if isinstance(texts, Iterator):
+        texts = list(texts)
+    return list(texts if isinstance(texts, Documents) else _open_object(texts, _Options())[1]())
 
 
-def _open(source: object, options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:
+def _labelled(
+    read: Callable[[], Iterator[Document]], labels: tuple[str, ...], name: str
+) -> Iterator[Document]:
+    """Pass documents on; in the end, refuse a label that none of them has: its name is mistyped."""
+    unseen = set(labels)
+    for document in read():
+        unseen.difference_update(document.labels)
+        yield document
+    if unseen:
+        raise PolytopeError(f"{name}: no row has a label {min(unseen)!r}; check label_columns")
+
+
+def _open(source: object, options: _Options) -> Opened:
     if isinstance(source, str) and source == SAMPLE:
         options.only("the built-in sample")
         from polytope_lm.documents.sample import sample  # noqa: PLC0415 - half a megabyte of text
@@ -129,54 +172,76 @@ def _open(source: object, options: _Options) -> tuple[str, Callable[[], Iterator
         options.only("a hub data set", *_TABLE)
         return _hub(source.removeprefix(HUB), options)
     if isinstance(source, str) and not source:
-        msg = "the source is an empty string; give a path, 'sample' or 'hub:NAME'"
-        raise PolytopeError(msg)
-    if isinstance(source, str | Path):
-        return _open_path(Path(source), options)
-    if isinstance(source, Sequence) and not isinstance(source, bytes):
-        return _open_list(source, options)
-    msg = (
-        f"a source of type {type(source).__name__} cannot be read twice; "
-        "give a path, a name or a list of texts"
+        raise PolytopeError("the source is an empty string; give a path, 'sample' or 'hub:NAME'")
+    if isinstance(source, str | os.PathLike):
+        return _open_path(expand(source, "source"), options)
+    return _open_object(source, options)
+
+
+def _open_object(source: object, options: _Options) -> Opened:
+    if _is_a(source, "pandas.DataFrame"):
+        options.only("a DataFrame", *_TABLE)
+        kept: Any = source
+        return f"DataFrame of {_count(kept, 'row')}", partial(rows.frame_rows, kept.copy(), options.columns)
+    if _is_a(source, "pandas.Series"):
+        options.only("a Series")
+        kept = source
+        return f"Series of {_count(kept, 'text')}", partial(rows.series_rows, kept.copy())
+    if _is_a(source, "datasets.Dataset", "datasets.IterableDataset"):
+        options.only("a data set", *_TABLE)
+        from polytope_lm.documents.hub import dataset_rows  # noqa: PLC0415 - brings datasets
+
+        return "data set", partial(dataset_rows, source, options.columns, "the data set")
+    if isinstance(source, np.ndarray) and source.ndim == 1:
+        source = source.tolist()
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray | memoryview):
+        for number, item in enumerate(source):
+            if not isinstance(item, str | Document | Mapping):
+                raise PolytopeError(
+                    f"item {number} of the list is of type {type(item).__name__}; "
+                    "give strings, Documents or mappings"
+                )
+        tables = any(isinstance(item, Mapping) for item in source)
+        options.only("a list of texts", *(_TABLE if tables else ()))
+        return _count(source, "text"), partial(rows.mapping_rows, tuple(source), options.columns)
+    raise PolytopeError(
+        f"a source of type {type(source).__name__} is no collection of documents; {_cure(source)}"
     )
-    raise PolytopeError(msg)
 
 
-def _open_list(items: Sequence[object], options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:
-    for number, item in enumerate(items):
-        if not isinstance(item, str | Document | Mapping):
-            msg = (
-                f"item {number} of the list is of type {type(item).__name__}; "
-                "give strings, Documents or mappings"
-            )
-            raise PolytopeError(msg)
-    options.only("a list of texts", *(_TABLE if any(isinstance(item, Mapping) for item in items) else ()))
-    kept = tuple(items)
-
-    def read() -> Iterator[Document]:
-        for number, item in enumerate(kept):
-            if isinstance(item, Document):
-                yield item
-            elif isinstance(item, str):
-                yield Document(str(number), item)
-            elif isinstance(item, Mapping):
-                place = f"row {number}"
-                columns = options.columns.resolve(list(item), place)
-                yield tables.row_document(item, columns, str(number), place)
-
-    return f"{len(kept)} text{'s' if len(kept) != 1 else ''}", read
+def _cure(source: object) -> str:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "decode them first: [data.decode()]"
+    if isinstance(source, Document):
+        return "give a list: [document]"
+    if isinstance(source, Mapping) and _is_a(source, "datasets.DatasetDict", "datasets.IterableDatasetDict"):
+        return f"give one of its splits: {', '.join(map(repr, source))}"
+    if isinstance(source, Mapping):
+        return "write a row as [row], texts by identifier as pandas.Series(texts), columns as a DataFrame"
+    if isinstance(source, Iterator):
+        return "it can be read only once; give list(source)"
+    return "give a path, a name, a list of texts, Documents or dicts, a DataFrame, a Series or a data set"
 
 
-def _open_path(path: Path, options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:
+def _is_a(value: object, *names: str) -> bool:
+    """Whether a value is of a class of another library, which need not be imported to know."""
+    found = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(value).__mro__}
+    return not found.isdisjoint(names)
+
+
+def _count(source: Any, word: str) -> str:
+    return f"{len(source)} {word}{'s' if len(source) != 1 else ''}"
+
+
+def _open_path(path: Path, options: _Options) -> Opened:
     what = _what_is(path)
     if what == "directory":
         return _open_directory(path, options)
     if what != "file":
-        msg = (
+        raise PolytopeError(
             f"{str(path)[:80]!r} is {what}; "
             "give a path, 'sample', 'hub:NAME', or a text itself in a list: documents([text])"
         )
-        raise PolytopeError(msg)
     file = File(path, path.name)
     return path.name, partial(_reader(file, options), file)
 
@@ -192,29 +257,25 @@ def _what_is(path: Path) -> str:
         return f"no path that can be read ({error.strerror})"
 
 
-def _open_directory(path: Path, options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:
+def _open_directory(path: Path, options: _Options) -> Opened:
     from polytope_lm.documents.senses import is_senses  # noqa: PLC0415
 
-    name = path.resolve().name
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         options.only("a saved data set", *_TABLE)
         shown, read = _hub(str(path), options)
         return shown.removeprefix(HUB), read
-    found = [file for file in plain_text.below(path) if file.path.suffix.lower() in _ALL]
-    pairs = [file for file in found if options.senses is not False and is_senses(file)]
-    found = pairs or found
+    found = [file for file in below(path) if file.path.suffix.lower() in _ALL]
+    found = [file for file in found if options.senses is not False and is_senses(file)] or found
     kinds = sorted({file.path.suffix.lower() for file in found})
     if not found:
-        msg = f"{path}: no file that can be read; known endings: {', '.join(_ALL)}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{path}: no file that can be read; known endings: {', '.join(_ALL)}")
     readers = [(file, _reader(file, options)) for file in found]
     if len({_kind(kind) for kind in kinds}) > 1:
-        msg = (
+        raise PolytopeError(
             f"{path}: files of several kinds ({', '.join(kinds)}); "
             "give one of them, or a directory of one kind"
         )
-        raise PolytopeError(msg)
-    return name, lambda: chain.from_iterable(reader(file) for file, reader in readers)
+    return path.resolve().name, lambda: chain.from_iterable(reader(file) for file, reader in readers)
 
 
 def _kind(suffix: str) -> tuple[str, ...]:
@@ -229,52 +290,73 @@ def _reader(file: File, options: _Options) -> Reader:
         return _text_reader(file, options)
     if kind == _JSON:
         options.only(f"JSON lines ({file.path.name})", *_TABLE)
-        return partial(tables.json_lines, columns=options.columns)
+        return partial(rows.json_rows, columns=options.columns)
     if kind == _CSV:
         options.only(f"CSV ({file.path.name})", *_TABLE, "header")
-        delimiter = "\t" if suffix == ".tsv" else ","
-        return partial(tables.csv_rows, columns=options.columns, header=options.header, delimiter=delimiter)
+        usual = "\t" if suffix == ".tsv" else ","
+        delimiter = rows.sniff(file, options.columns, header=options.header, default=usual)
+        if delimiter != usual:
+            _log.warning("%s: its delimiter is the %s", visible(file.path), rows.DELIMITERS[delimiter])
+        return partial(rows.csv_rows, columns=options.columns, header=options.header, delimiter=delimiter)
     if kind == _PARQUET:
         options.only(f"Parquet ({file.path.name})", *_TABLE)
-        return partial(tables.parquet_rows, columns=options.columns)
+        return partial(rows.parquet_rows, columns=options.columns)
     if kind == _CONLLU:
-        options.only(f"CoNLL-U ({file.path.name})")
+        options.only(f"CoNLL-U ({file.path.name})", "id_column")
+        if options.id_column:
+            raise PolytopeError(
+                f"id_column={options.id_column!r} means nothing for CoNLL-U; '' numbers documents by line"
+            )
         from polytope_lm.documents.treebank import treebank  # noqa: PLC0415 - brings conllu
 
-        return treebank
-    msg = f"{file.path}: unknown ending {suffix or '(none)'!r}; known: {', '.join(_ALL)}"
-    raise PolytopeError(msg)
+        return partial(treebank, numbered=options.id_column == "")
+    raise PolytopeError(f"{file.path}: unknown ending {suffix or '(none)'!r}; known: {', '.join(_ALL)}")
 
 
 def _text_reader(file: File, options: _Options) -> Reader:
     from polytope_lm.documents import senses  # noqa: PLC0415
 
-    wanted = senses.is_senses(file) if options.senses is None else options.senses
-    if wanted:
+    if senses.is_senses(file) if options.senses is None else options.senses:
         options.only(f"senses ({file.path.name})", "senses")
         if not senses.is_senses(file):
-            msg = (
+            raise PolytopeError(
                 f"{file.path}: no file of senses {senses.gold_of(file).path.name} beside it; "
                 "add it, or senses=False"
             )
-            raise PolytopeError(msg)
         return senses.senses
     options.only(f"a text file ({file.path.name})", "split", "senses")
-    return plain_text.paragraphs if options.split else plain_text.text_file
+    return paragraphs if options.split else _text_file
+
+
+def _text_file(file: File) -> Iterator[Document]:
+    yield Document(file.name, "".join(line for _, line in file.lines()))
+
+
+def paragraphs(file: File) -> Iterator[Document]:
+    """Make a document of each run of lines between blank ones; its id ends in the first line's number."""
+    first, parts = 0, list[str]()
+    for number, line in chain(file.lines(), [(0, "")]):
+        if line.strip():
+            first = first or number
+            parts.append(line)
+        elif parts:
+            yield Document(f"{file.name}#{first}", "".join(parts).rstrip("\n"))
+            first, parts = 0, []
 
 
 def _hub(name: str, options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:
     from polytope_lm.documents import hub  # noqa: PLC0415 - brings datasets
 
     base, mark, split = name.partition("#")
-    if base and Path(base).is_dir():
-        if not mark and "train" in (splits := hub.saved_splits(Path(base))):
+    if base and (folder := expand(base, "hub")).is_dir():
+        if not mark and "train" in (splits := hub.saved_splits(folder)):
             mark, split = "#", "train"
             if len(splits) > 1:
+                others = ", ".join(splits)
                 _log.warning(
-                    "%s: split 'train' of %s; for another give hub:%s#SPLIT", base, ", ".join(splits), base
+                    "%s", visible(f"{base}: split 'train' of {others}; for another give hub:{base}#SPLIT")
                 )
-        shown = f"{Path(base).resolve().name}{mark}{split}"
+        shown, name = f"{folder.resolve().name}{mark}{split}", f"{folder}{mark}{split}"
     else:
         shown = name
     return f"{HUB}{shown}", partial(hub.hub, name, options.columns)

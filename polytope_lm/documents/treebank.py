@@ -1,6 +1,8 @@
-"""CoNLL-U treebanks: a document for each `# newdoc`, a span for each word with its gold labels.
+r"""CoNLL-U treebanks: a document for each `# newdoc`, a span for each word with its gold labels.
 
-Sentences are joined by a blank unless the last word of the one before says `SpaceAfter=No`, as words are.
+Words are divided as `# text` has them, where it spells the sentence; else as `SpacesBefore` and
+`SpacesAfter` say (`\s` a blank, `\t`, `\n`, `\r`), or by a blank unless a word says `SpaceAfter=No`. Between
+sentences stands what the last word says.
 
 A surface word of several syntactic words ("don't" = do + n't) is aligned by surface: where the syntactic
 words' forms, put together, spell the surface (upper and lower case alike), each has its own span (do|n't).
@@ -12,20 +14,25 @@ Source of the format: https://universaldependencies.org/format.html
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import conllu
 from conllu.exceptions import ParseException
 
 from polytope_lm.documents.collection import Document, Span
-from polytope_lm.documents.plain_text import File, lines
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from polytope_lm.files import File
+
 _COLUMNS = 10
+_ESCAPE = re.compile(r"\\.")
+_ESCAPES = {r"\s": " ", r"\t": "\t", r"\n": "\n", r"\r": "\r"}
 _LABELS = ("upos", "xpos", "deprel", "lemma", "form")
 
 
@@ -39,42 +46,59 @@ class _Draft:
     spans: list[Span] = field(default_factory=list)
     length: int = 0
 
-    def add(self, surface: str, labels: list[dict[str, str]], *, space_after: bool) -> None:
-        forms = [word["form"] for word in labels]
-        if "".join(forms).lower() == surface.lower():
+    def add(self, word: _Word) -> None:
+        self._append(word.before)
+        forms = [labels["form"] for labels in word.labels]
+        if "".join(forms).lower() == word.form.lower():
             start = self.length
-            for word in labels:
-                end = start + len(word["form"])
-                self.spans.append(Span(start, end, word))
+            for labels in word.labels:
+                end = start + len(labels["form"])
+                self.spans.append(Span(start, end, labels))
                 start = end
         else:
-            joined = {name: "+".join(w[name] for w in labels if name in w) for name in labels[0]}
-            self.spans.append(Span(self.length, self.length + len(surface), {**joined, "form": surface}))
-        for part in (surface, " " * space_after):
-            self.parts.append(part)
-            self.length += len(part)
+            joined = {n: "+".join(w[n] for w in word.labels if n in w) for n in word.labels[0]}
+            self.spans.append(Span(self.length, self.length + len(word.form), {**joined, "form": word.form}))
+        self._append(word.form + word.after)
+
+    def _append(self, part: str) -> None:
+        self.parts.append(part)
+        self.length += len(part)
 
     def document(self) -> Document:
-        return Document(self.id, "".join(self.parts).rstrip(" "), self.labels, tuple(self.spans))
+        return Document(self.id, "".join(self.parts)[: self.spans[-1].end], self.labels, tuple(self.spans))
 
 
-def treebank(file: File) -> Iterator[Document]:
+def treebank(file: File, *, numbered: bool = False) -> Iterator[Document]:
     """Documents of a CoNLL-U file; label `genre` = the document identifier's part before its first "-".
 
     Sentences before the first `# newdoc` (all of them, where there is none) are one document.
 
+    Args:
+        file: the file.
+        numbered: give each document a hash of file name and line as its identifier, not its `newdoc id`.
+
     Raises:
-        PolytopeError: a sentence is malformed (with its line), or a word has no form.
+        PolytopeError: a sentence is malformed (with its line), a word has no form, or a document's identifier
+            was there before.
 
     """
     draft: _Draft | None = None
+    lines: dict[str, int] = {}
     for number, sentence in _sentences(file):
         place = f"{file.path}, line {number}"
         parsed = _parse(sentence, place)
-        if draft is None or _begins_document(parsed.metadata):
+        if draft is None or "newdoc" in parsed.metadata or "newdoc id" in parsed.metadata:
             if draft is not None and draft.spans:
                 yield draft.document()
-            draft = _draft(parsed.metadata, file, number)
+            given = parsed.metadata.get("newdoc id")
+            if given and not numbered and lines.setdefault(given, number) != number:
+                raise PolytopeError(
+                    f"{place}: newdoc id {given!r} was there before (line {lines[given]}); "
+                    "give each document its own, or number them with id_column=''"
+                )
+            genre, dash, _ = (given or "").partition("-")
+            identifier = file.row_id(number) if numbered or not given else given
+            draft = _Draft(identifier, {"genre": genre} if dash and genre else {})
         _read_sentence(parsed, draft, place)
     if draft is not None and draft.spans:
         yield draft.document()
@@ -83,7 +107,7 @@ def treebank(file: File) -> Iterator[Document]:
 def _sentences(file: File) -> Iterator[tuple[int, str]]:
     """Blocks between blank lines, with the line they start on."""
     first, parts = 0, list[str]()
-    for number, line in lines(file):
+    for number, line in chain(file.lines(), [(0, "")]):
         if line.strip():
             _check_columns(line, f"{file.path}, line {number}")
             first = first or number
@@ -91,63 +115,76 @@ def _sentences(file: File) -> Iterator[tuple[int, str]]:
         elif parts:
             yield first, "".join(parts)
             first, parts = 0, []
-    if parts:
-        yield first, "".join(parts)
 
 
 def _check_columns(line: str, place: str) -> None:
     n = line.count("\t") + 1
     if n != _COLUMNS and not line.startswith("#"):  # the library would pass over what is missing
-        msg = f"{place}: {n} columns where CoNLL-U has {_COLUMNS}; divide them by single tabs, fill with _"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"{place}: {n} columns where CoNLL-U has {_COLUMNS}; divide them by single tabs, fill with _"
+        )
 
 
 def _parse(sentence: str, place: str) -> Any:
     try:
         (parsed,) = conllu.parse(sentence)
     except (ParseException, ValueError) as error:
-        msg = (
+        raise PolytopeError(
             f"{place}: the sentence is not CoNLL-U ({str(error).splitlines()[0]}); "
             "mend it as universaldependencies.org/format says"
-        )
-        raise PolytopeError(msg) from None
+        ) from None
     return parsed
 
 
-def _begins_document(metadata: dict[str, str | None]) -> bool:
-    return "newdoc" in metadata or "newdoc id" in metadata
+@dataclass
+class _Word:
+    """A surface word: its form as it stands in the text, its syntactic words' labels, what divides it."""
 
-
-def _draft(metadata: dict[str, str | None], file: File, number: int) -> _Draft:
-    given = metadata.get("newdoc id")
-    if not given:
-        return _Draft(file.row_id(number), {})
-    genre, dash, _ = given.partition("-")
-    return _Draft(given, {"genre": genre} if dash and genre else {})
+    form: str
+    labels: list[dict[str, str]]
+    before: str
+    after: str
 
 
 def _read_sentence(parsed: Any, draft: _Draft, place: str) -> None:
-    """Add a sentence's surface words to the draft, syntactic words gathered under their surface."""
-    surface: dict[str, Any] | None = None
-    last, gathered = 0, list[dict[str, str]]()
+    """Add a sentence's surface words to the draft, divided as its text has them."""
+    words = list(_surface(parsed, place))
+    # `# text` counts where it is these words and white space; it has no space after the last
+    pattern = r"(\s+|)".join(re.escape(word.form) for word in words)
+    if words and (found := re.fullmatch(pattern, parsed.metadata.get("text") or "")):
+        for word, after, following in zip(words, found.groups(), words[1:], strict=False):
+            word.after, following.before = after, ""
+    for word in words:
+        draft.add(word)
+
+
+def _surface(parsed: Any, place: str) -> Iterator[_Word]:
+    """Surface words of a sentence, syntactic words gathered under theirs."""
+    word, last = None, 0
     for token in parsed:
         identifier = token["id"]
         if isinstance(identifier, tuple) and identifier[1] == ".":
             continue
         if isinstance(identifier, tuple):
-            surface, last, gathered = token, identifier[2], []
+            if word is not None:
+                raise PolytopeError(
+                    f"{place}: range {identifier[0]}-{identifier[2]} begins inside the range that "
+                    f"ends at {last} ({word.form!r}); ranges must not overlap"
+                )
+            word, last = _Word(_form(token, place), [], *_spaces(token)), identifier[2]
             continue
-        word = _labels(token, place)
-        if surface is None:
-            draft.add(word["form"], [word], space_after=_space_after(token))
+        labels = _labels(token, place)
+        if word is None:
+            yield _Word(labels["form"], [labels], *_spaces(token))
             continue
-        gathered.append(word)
+        word.labels.append(labels)
         if identifier >= last:
-            draft.add(_form(surface, place), gathered, space_after=_space_after(surface))
-            surface = None
-    if surface is not None:
-        msg = f"{place}: word {surface['form']!r} ends after the sentence; mend the range of its number"
-        raise PolytopeError(msg)
+            yield word
+            word = None
+    if word is not None:
+        raise PolytopeError(
+            f"{place}: word {word.form!r} ends after the sentence; mend the range of its number"
+        )
 
 
 def _labels(token: dict[str, Any], place: str) -> dict[str, str]:
@@ -161,10 +198,15 @@ def _labels(token: dict[str, Any], place: str) -> dict[str, str]:
 def _form(token: dict[str, Any], place: str) -> str:
     form = token.get("form")
     if not isinstance(form, str) or not form:
-        msg = f"{place}: word {token.get('id')} has no form; fill column 2"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{place}: word {token.get('id')} has no form; fill column 2")
     return form
 
 
-def _space_after(token: dict[str, Any]) -> bool:
-    return (token.get("misc") or {}).get("SpaceAfter") != "No"
+def _spaces(token: dict[str, Any]) -> tuple[str, str]:
+    """White space before and after a word, by its last column."""
+    misc = token.get("misc") or {}
+    after = "" if misc.get("SpaceAfter") == "No" else " "
+    return tuple(  # type: ignore[return-value]
+        _ESCAPE.sub(lambda found: _ESCAPES.get(found[0], ""), misc.get(name) or default)
+        for name, default in (("SpacesBefore", ""), ("SpacesAfter", after))
+    )

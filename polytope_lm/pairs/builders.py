@@ -92,8 +92,9 @@ def from_documents(
     there = [document for document in documents if document.labels.get(label) is not None]
     values = sorted({document.labels[label] for document in there})
     if len(values) < 2:
-        msg = f"{len(values)} values of label {label!r} in {len(there)} documents; pairs need at least 2"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"{len(values)} values of label {label!r} in {len(there)} documents; pairs need at least 2"
+        )
     texts = [_Text(_cut(d.text, words), d.labels[label], None) for d in there]
     # Each value's group is all texts: those of that value are the starts.
     rng, found = np.random.default_rng(seed), []
@@ -131,8 +132,9 @@ def _paired(groups: dict[str, list[_Text]], most: int, uses: int, seed: int, nam
         left = dict.fromkeys(range(len(texts)), uses)
         found += _alternate(texts, range(len(texts)), left, most, word, rng)
     if not found:
-        msg = f"{name}: no word with sentences of two senses; give CoarseWSD files (X.data.txt, X.gold.txt)"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"{name}: no word with sentences of two senses; give CoarseWSD files (X.data.txt, X.gold.txt)"
+        )
     return _numbered(found, name, note)
 
 

@@ -66,17 +66,15 @@ class Pair:
         for name in ("a", "b"):
             text, target = getattr(self, name), getattr(self, f"target_{name}")
             if not text.strip():
-                msg = f"prompt {name} is empty; give it at least one word"
-                raise PolytopeError(msg)
+                raise PolytopeError(f"prompt {name} is empty; give it at least one word")
             if target is None:
                 continue
             start, end = target
             if not 0 <= start < end <= len(text) or not text[start:end].strip():
-                msg = (
+                raise PolytopeError(
                     f"target_{name} {list(target)} is no word of prompt {name} ({len(text)} characters); "
                     "give [start, end] in characters"
                 )
-                raise PolytopeError(msg)
 
     @property
     def prompts(self) -> tuple[str, str]:
@@ -150,8 +148,9 @@ def find_word(text: str, word: str, name: str) -> tuple[int, int]:
     found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) if word.strip() else None
     if found is None:
         shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-        msg = f"{name} {word!r} is not a word of {shown!r}; spell it as the prompt does, or give [start, end]"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"{name} {word!r} is not a word of {shown!r}; spell it as the prompt does, or give [start, end]"
+        )
     return found.span()
 
 
@@ -177,11 +176,11 @@ def read(path: str | Path) -> Pairs:
     try:
         text = place.read_text(encoding="utf-8-sig")
     except OSError as error:
-        msg = f"{str(path)!r}: {error.strerror}; give a JSON-lines file of pairs, or builtin"
-        raise PolytopeError(msg) from None
+        raise PolytopeError(
+            f"{str(path)!r}: {error.strerror}; give a JSON-lines file of pairs, or builtin"
+        ) from None
     except UnicodeDecodeError as error:
-        msg = f"{str(path)!r} is not UTF-8 (byte {error.start}); save it as UTF-8"
-        raise PolytopeError(msg) from None
+        raise PolytopeError(f"{str(path)!r} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     return parse(text, place.name)
 
 
@@ -207,8 +206,7 @@ def parse(text: str, name: str = "pairs") -> Pairs:
     if not pairs:
         why = "; ".join(str(problem) for problem in problems[:_MANY]) or "the file is empty"
         example = '{"a": "...", "b": "...", "group": "...", "same": true}'
-        msg = f"{name}: no pair in it ({why}); a line is {example}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{name}: no pair in it ({why}); a line is {example}")
     return Pairs(name, tuple(pairs), tuple(problems))
 
 

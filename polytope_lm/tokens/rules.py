@@ -85,6 +85,7 @@ def parse_rule(text: str) -> SampleRule:
     elif match := _RANDOM.fullmatch(text):
         rule = SampleRule("random", int(match[1]))
     if rule is None or rule.count < 1:
-        msg = f"tokens={text!r} is no sample rule; write all, word-final, every:6,skip:100 or random:80"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"tokens={text!r} is no sample rule; write all, word-final, every:6,skip:100 or random:80"
+        )
     return rule

@@ -59,11 +59,10 @@ def specials(tokenizer: Tokenizer, bos: bool | None = None) -> Specials:
     if bos:
         begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
         if begin is None:
-            msg = (
+            raise PolytopeError(
                 f"bos=True: tokenizer {tokenizer.name_or_path!r} has no BOS token; "
                 "leave bos out, or set its bos_token"
             )
-            raise PolytopeError(msg)
         prefix = prefix if begin in prefix else (begin, *prefix)
     return Specials(prefix, suffix)
 
@@ -86,8 +85,9 @@ def tokenise(texts: Sequence[str], tokenizer: Tokenizer) -> list[Tokenised]:
 
     """
     if not tokenizer.is_fast:
-        msg = f"tokenizer {tokenizer.name_or_path!r} gives no character offsets; load its fast version"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"tokenizer {tokenizer.name_or_path!r} gives no character offsets; load its fast version"
+        )
     if not texts:
         return []
     found = tokenizer(

@@ -126,15 +126,13 @@ class Windowing:
         room = self.context_length - n_special
         sides = 1 if self.causal else 2
         if self.min_context < 0 or sides * self.min_context >= room:
-            msg = (
+            raise PolytopeError(
                 f"min_context={self.min_context} leaves no room in a context of {self.context_length} tokens "
                 f"({n_special} special, {sides} side{'s'[: sides - 1]}); "
                 f"choose from 0 to {max((room - 1) // sides, 0)}"
             )
-            raise PolytopeError(msg)
         if self.seed < 0:
-            msg = f"seed={self.seed} is negative; seeds start at 0"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"seed={self.seed} is negative; seeds start at 0")
         return room
 
     def _windows(
@@ -220,8 +218,9 @@ def batches(windows: Sequence[Window], *, token_budget: int, pad_id: int) -> Ite
 
     """
     if token_budget < 1:
-        msg = f"token_budget={token_budget} is below 1; give the tokens that one batch may have"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"token_budget={token_budget} is below 1; give the tokens that one batch may have"
+        )
     rows: list[Window] = []
     for window in sorted(windows, key=lambda window: len(window.input_ids)):
         if rows and (len(rows) + 1) * len(window.input_ids) > token_budget:

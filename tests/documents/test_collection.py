@@ -21,7 +21,6 @@ from polytope_lm.errors import PolytopeError
         (Span(-1, 1, {}),),
         (Span(0, 2, {}), Span(1, 3, {})),
         (Span(2, 3, {}), Span(0, 1, {})),
-        (Span(0, 1, {}, "sentence"),),
     ],
 )
 def test_spans_that_make_no_sense_are_refused(spans):
@@ -97,16 +96,16 @@ def test_lists_of_strings_documents_and_rows():
         ("7", "c", {"l": "3"}),
     ]
     refused([b"a"], "item 0 of the list is of type bytes")
-    refused((x for x in "ab"), "cannot be read twice")
+    refused((x for x in "ab"), "generator.*list.source.")
     refused([Document("d", "a"), Document("d", "b")], "'d' occurs twice")
 
 
 def test_a_lone_surrogate_is_no_text(write):
     refused(["a\ud800"], r"character 1 is the lone surrogate U\+D800")
     rows = '{"text": "fine"}\n{"text": "a\\ud800", "kind": "b"}\n'
-    refused(write("x.jsonl", rows), r"x\.jsonl, line 2: text, character 1 is the lone surrogate U\+D800")
+    refused(write("x.jsonl", rows), r"x\.jsonl, line 2: .*character 1 is the lone surrogate U\+D800")
     rows = '{"text": "a", "kind": "\\udc00"}\n'
-    refused(write("y.jsonl", rows), r"y\.jsonl, line 1: kind, character 0 .*U\+DC00", label_columns="kind")
+    refused(write("y.jsonl", rows), r"y\.jsonl, line 1: .*kind.*character 0 .*U\+DC00", label_columns="kind")
 
 
 @pytest.mark.parametrize("source", [[], ["", " "]])

@@ -32,7 +32,7 @@ def test_a_directory_of_a_hub_data_set_is_streamed(table, tmp_path):
     assert [d.text for d in found] == ["a", "b"]
     assert found.describe() == "hub:news; label columns topic"
     refused(f"hub:{tmp_path / 'news'}", "no column 'nothing'; columns: text, topic", text_column="nothing")
-    refused(f"hub:{tmp_path / 'news'}#test", "Bad split: test")
+    refused(f"hub:{tmp_path / 'news'}#test", "no split 'test'; splits: train")
 
 
 def test_a_saved_data_set(table, tmp_path, caplog):

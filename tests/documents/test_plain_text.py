@@ -34,7 +34,8 @@ def test_paragraphs_of_a_text_file(write):
 def test_paragraphs_lose_no_line(tmp_path_factory, lines):
     path = tmp_path_factory.mktemp("p") / "a.txt"
     path.write_text("".join(lines))
-    from polytope_lm.documents.plain_text import File, paragraphs
+    from polytope_lm.documents.source import paragraphs
+    from polytope_lm.files import File
 
     found = [line for d in paragraphs(File(path, "a")) for line in d.text.split("\n")]
     assert found == [line.strip("\n") for line in lines if line.strip()]

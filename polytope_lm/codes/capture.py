@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,17 +16,20 @@ from polytope_lm.codes.plan import Plan, make_plan
 from polytope_lm.codes.store import layout, tables
 from polytope_lm.codes.store.reader import CodeStore
 from polytope_lm.codes.store.writer import StoreWriter
-from polytope_lm.documents import Document, Documents
+from polytope_lm.documents import Document
 from polytope_lm.documents import documents as read_documents
+from polytope_lm.documents.source import given
 from polytope_lm.errors import PolytopeError, forwards, public
+from polytope_lm.files import expand
 from polytope_lm.tokens import Window, Windowed, parse_rule, specials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pandas as pd
     from jaxtyping import Float, Int64
 
+    from polytope_lm.documents.source import Source
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
 
@@ -38,7 +40,7 @@ SHARD_TOKENS = 32_768
 @forwards(make_plan)
 def encode(
     model: Model,
-    texts: str | Document | Sequence[str | Document],
+    texts: Source,
     *,
     layers: Sequence[int] | int | str = "all",
     kind: str | None = None,
@@ -50,7 +52,8 @@ def encode(
 
     Args:
         model: from `load` or `wrap`.
-        texts: strings or `Document`s; equal ones are all kept.
+        texts: a string, a `Document`, or what `documents` reads from memory (a list, a DataFrame, a Series, a
+            data set); equal ones are all kept.
         layers: indices, or `all`.
         kind: code kind (`gate`, `up`, `gate+up`), or a declared hook point; by default the site's own.
         keep: activations to keep beside the bits: `h` (which `nearest` by direction needs), `u`, `x`, `up`,
@@ -63,10 +66,7 @@ def encode(
         PolytopeError: an empty text, an unknown layer, kind or rule.
 
     """
-    if not isinstance(texts, Iterable):
-        raise PolytopeError(f"can't encode {texts!r:.60}: give a string, a Document or a list of such")
-    given: list[Any] = [texts] if isinstance(texts, (str, Document)) else list(texts)
-    prompts = [t if isinstance(t, Document) else Document(id=str(i), text=t) for i, t in enumerate(given)]
+    prompts = given(texts)
     if not prompts:
         raise PolytopeError("no texts: give at least one string")
     for i, prompt in enumerate(prompts):
@@ -114,7 +114,7 @@ def check_text(name: str, text: Any) -> None:
 @forwards(make_plan)
 def capture(  # noqa: PLR0913 - settings, by name
     model: Model,
-    documents: Documents | Sequence[Document | str] | str | Path,
+    documents: Source,
     *,
     to: str | Path,
     layers: Sequence[int] | int | str = "all",
@@ -152,7 +152,7 @@ def capture(  # noqa: PLR0913 - settings, by name
 
     """
     plan = make_plan(model, layers=layers, kind=kind, keep=keep, tokens=tokens, **options)
-    source = documents if isinstance(documents, Documents) else read_documents(documents)
+    source = read_documents(documents)
     if (shard_documents is not None and shard_documents < 1) or not 1 <= part[0] <= part[1]:
         raise PolytopeError(
             f"shard_documents {shard_documents}, part {part}: at least one document a shard, and part (i, n) "
@@ -170,7 +170,7 @@ def capture(  # noqa: PLR0913 - settings, by name
     }
     if cost.documents is not None:  # a stream of unknown length is not read twice
         manifest["documents_sha256"] = source.sha256
-    path = Path(to)
+    path = expand(to, "to")
     with StoreWriter(path, manifest, part) as writer, reporter(cost, show=show) as report:
         shards = _write(plan, source, writer, size, report)
         writer.finish(shards)

@@ -30,10 +30,11 @@ __all__ = ["Document", "Documents", "Span", "Tally", "documents"]
 
 
 class _CallableModule(ModuleType):
-    """Importing this package binds it as `polytope_lm.documents`, over the function: so it can be called."""
+    """The package and the function have one name: what a user gets by it is both."""
 
     __call__ = staticmethod(documents)
     __signature__ = inspect.signature(documents)
 
 
 sys.modules[__name__].__class__ = _CallableModule
+globals()["documents"] = sys.modules[__name__]

@@ -238,9 +238,9 @@ def test_impossible_texts_are_one_line(model, gpt2, tmp_path):
     for texts, said in [
         ([], "no texts"),
         (["a", ""], "text 1 is empty"),
-        ([1], "text 0 is a int"),
-        (5, "can't encode 5: give a string"),
-        (None, "can't encode None"),
+        ([1], "item 0 .*int"),
+        (5, "type int"),
+        (None, "NoneType"),
         (["\ud800"], "lone surrogate"),
     ]:
         with pytest.raises(plm.PolytopeError, match=said):

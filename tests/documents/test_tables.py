@@ -200,12 +200,11 @@ def test_a_label_is_written_as_a_string(tmp_path):
         "string": ["007", ""],
     }
     expected = {
-        "int": "3", "float": "3.0", "bool": "True", "day": "2020-01-31", "time": "2020-01-31 10:00:00", "string": "007",
+        "int": "3", "float": "3.0", "bool": "True", "day": "2020-01-31", "time": "2020-01-31 10:00:00",
+        "string": "007",
     }  # fmt: skip
     pq.write_table(pa.table(rows), tmp_path / "x.parquet")
-    frame = pd.DataFrame(
-        {"text": rows["text"]} | {n: pd.Series(v, dtype=object) for n, v in rows.items() if n != "text"}
-    )
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in rows.items()})
     listed = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
     for source in (tmp_path / "x.parquet", frame, listed, datasets.Dataset.from_dict(rows)):
         found = [d.labels for d in documents(source, label_columns=list(expected))]

@@ -60,7 +60,7 @@ plm.paths.slice(model, a, b, c, layer=1, grid=21).plot()
 # moves anyway, beside the model as it began. A verdict needs at least 200 pairs: here are 40, so there is none.
 
 # %%
-from polytope_lm.pairs import pairs as builtin
+from polytope_lm.pairs import builtin
 
 result = plm.predictions.alignment(model, list(builtin())[:40], layers=1)
 result

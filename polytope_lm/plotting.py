@@ -114,8 +114,9 @@ def dots(
         key = str(number + 1) if number else ""
         _dots_panel(figure, key, names, series, signed=signed)
         place = [number * width, (number + 1) * width - 0.05 * (number + 1 < len(panels))]
-        axis = _axis(domain=place, anchor="y", nticks=5, ticklabeloverflow="hide past domain")
-        figure.layout[f"xaxis{key}"] = axis | {"title": {"text": escaped(what), "standoff": 6}}
+        figure.layout[f"xaxis{key}"] = _axis(
+            domain=place, anchor="y", nticks=5, ticklabeloverflow="hide past domain", title=escaped(what)
+        )
         reference: dict[str, Any] = {"xref": f"x{key}", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
         if band is not None:
             area = {"x0": band[0], "x1": band[1], "fillcolor": BAND, "line": {"width": 0}}
@@ -240,9 +241,7 @@ def strips(
     )
     figure.update_layout(showlegend=False)
     split = 1.0 if change is None else 1 - (0.5 if one else _CHANGE / height)
-    figure.layout.xaxis = _axis(
-        range=[0, 1], anchor="y", title={"text": "t, from the first prompt to the second", "standoff": 4}
-    )
+    figure.layout.xaxis = _axis(range=[0, 1], anchor="y", title="t, from the first prompt to the second")
     figure.layout.yaxis = _axis(
         range=[len(layers) - 0.5, -0.5],
         showgrid=False,
@@ -572,4 +571,6 @@ def _figure(*, height: int, title: str = "", margin: Mapping[str, int] | None = 
 
 def _axis(**more: Any) -> dict[str, Any]:
     """Return an axis in the package's style; `more` adds to it."""
-    return {"gridcolor": GRID, "linecolor": RULE, "zeroline": False, "ticks": "", "automargin": True, **more}
+    title = {"text": more.pop("title", ""), "standoff": 6, "font": {"size": 12}}
+    plain = {"gridcolor": GRID, "linecolor": RULE, "zeroline": False, "ticks": "", "automargin": True}
+    return {**plain, "title": title, **more}

@@ -23,9 +23,9 @@ CONTEXT = 48
 
 SIDES = {
     "code": ("by code", "Hamming distance", 1.0, 0),
-    "cosine": ("by direction (cosine)", "1 - cosine", 1e-4, 3),
+    "cosine": ("by direction", "cosine similarity", 1e-4, 3),
 }
-"""Both neighbourhoods of the search: name, measure of distance, its unit on the page, digits shown."""
+"""Both neighbourhoods of the search: name, measure, its unit on the page, digits shown."""
 
 
 def pack(array: np.ndarray) -> dict[str, Any]:
@@ -118,9 +118,14 @@ def _map_data(table: pd.DataFrame, key: str, side: str) -> dict[str, Any]:
 
 
 def _side_data(table: pd.DataFrame, key: str, side: str) -> dict[str, Any]:
-    """Return the neighbours on one side; distances are whole multiples of `unit`, half as large as floats."""
+    """Return the neighbours on one side, nearest first.
+
+    The table has distances, `1 - cosine` for directions; the page shows the cosine. Numbers are whole
+    multiples of `unit`, half as large as floats.
+    """
     name, measure, unit, digits = SIDES[side]
-    distance = np.rint(neighbour_table(table, f"{key}/distances/{side}", 0.0) / unit)
+    distance = neighbour_table(table, f"{key}/distances/{side}", 0.0)
+    shown = np.rint((1 - distance if side == "cosine" else distance) / unit)
     return {
         "key": side,
         "name": name,
@@ -128,7 +133,7 @@ def _side_data(table: pd.DataFrame, key: str, side: str) -> dict[str, Any]:
         "unit": unit,
         "digits": digits,
         "index": pack(neighbour_table(table, f"{key}/neighbours/{side}", -1).astype(np.int64)),
-        "distance": pack(distance.astype(np.int64)),
+        "shown": pack(shown.astype(np.int64)),
     }
 
 
@@ -151,9 +156,10 @@ def shared_neighbours(result: ClustersResult, layer: LayerComparison) -> np.ndar
 
 
 def typical_token(result: ClustersResult) -> int:
-    """Return the row that the page opens with: the first plain word with the median overlap of both sides.
+    """Return the row that the page opens with, by the rule that `overview.html.j2` states.
 
-    An example that nobody chose because it looks good.
+    The first plain word whose two lists of neighbours in the first layer share as many tokens as the median
+    token's do: an example that nobody chose because it looks good.
     """
     shared = shared_neighbours(result, result.layers[0])
     if shared is None or result.tokens is None:

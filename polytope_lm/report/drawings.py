@@ -57,7 +57,8 @@ def figures(results: Results) -> dict[str, dict[str, Any]]:
     if results.clusters is not None:
         layers = results.clusters.layers
         found["differences"] = differences_figure(results.clusters, (AMI, AGREEMENT), headline_names(layers))
-        found["differences"].update_layout(showlegend=False)  # the page has its own
+        tight = {"l": 60, "r": 8, "t": 8, "b": 40}
+        found["differences"].update_layout(showlegend=False, margin=tight)  # the page has its own legend
         found |= {f"scores-{row}": _scores(layer) for row, layer in enumerate(layers)}
     if results.overview is not None:
         rows = [f"layer {layer.layer}" for layer in results.overview.layers]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from polytope_lm.predictions.clusters.result import headline_names, ranges
+from polytope_lm.predictions.clusters.result import BEST_COSINE, SIMHASH, headline_names, ranges
 from polytope_lm.report import browser
 
 if TYPE_CHECKING:
@@ -18,12 +18,41 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.clusters.result import ClustersResult
     from polytope_lm.report.contents import Results
     from polytope_lm.report.drawings import PairView
+    from polytope_lm.statistics.verdict import Verdict
 
 Rows = tuple[tuple[str, str], ...]
 
 OUTCOMES = ("supported", "refuted", "inconclusive")
 _HUES = 8
 """Labels that get a colour of their own in the mix bars; the rest is grey."""
+
+
+TERMS = {
+    "spline code": "which neurons of an MLP are on for a token: one bit a neuron",
+    "spline codes": "which neurons of an MLP are on for a token: one bit a neuron",
+    "polytope": "a region of inputs with one code; in it a piecewise-linear MLP is one affine map",
+    "directions": "activations compared by the angle between them (cosine)",
+    "random hyperplanes": "codes of random planes that are on as often as the real neurons",
+    "AMI": "adjusted mutual information of clusters and labels: 0 is chance, 1 perfect",
+    "strict neighbour agreement": "share of a token's nearest tokens with its label, counting only "
+    "neighbours with another word form, lemma and document",
+    "AUC": "how often a pair of different meaning scores above one of the same: 0.5 is chance",
+    "better cosine": "the better of the cosine of h and the centred cosine of h",
+    "centred cosine": "cosine after the mean activation is taken off",
+    "rate-matched SimHash": "codes of random hyperplanes that are on as often as the real neurons",
+    "rate-standardised": "each bit is divided by how much it varies, so that rare bits count as others do",
+    "smallest effect of interest": "a difference below this is too small to matter; chosen beforehand",
+    "Holm": "a correction for asking the same question of several layers",
+    "Hamming distance": "number of bits in which two codes differ",
+    "cosine similarity": "cosine of the angle between two activations: 1 is the same direction",
+    "supported": "the whole interval lies above the smallest effect of interest, against every reference",
+    "refuted": "not ahead by an amount that matters, against some reference",
+    "inconclusive": "these data do not decide",
+    "flip-backs": "crossings that the codes of the ends do not tell: a neuron turns on and off again",
+    "crossings": "places on a path where one neuron turns on or off",
+    "premises": "what the paper assumes of a network: piecewise linear, with biases",
+}
+"""Words of the page that are explained where they stand."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +69,9 @@ class PageFacts:
 
     Attributes:
         model: the model's name.
+        question: what was asked, in plain words.
+        answer: what came out, in plain words.
+        weights: what was done to the weights, such as that they are dequantised; empty where nothing was.
         version: of this package.
         command: what reproduces the page; empty where no result knows it.
         facts: the footer, name and value.
@@ -53,6 +85,9 @@ class PageFacts:
     """
 
     model: str
+    question: str
+    answer: str
+    weights: str
     version: str
     command: str
     facts: Rows
@@ -65,8 +100,7 @@ class PageFacts:
 
     def for_template(self) -> dict[str, Any]:
         """Return the fields that templates read by name."""
-        names = ("command", "facts", "outcomes", "legend", "shared", "hues", "sites", "tables")
-        return {name: getattr(self, name) for name in names}
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
 
 
 def gather(results: Results, pairs: Sequence[PairView]) -> PageFacts:
@@ -74,8 +108,12 @@ def gather(results: Results, pairs: Sequence[PairView]) -> PageFacts:
     clusters = results.clusters
     sites = _sites(results, pairs)
     every = (clusters, results.boundaries, results.alignment, results.multiverse, *results.groups)
+    question, answer = _asked(results, pairs)
     return PageFacts(
         model=str(results.provenance.get("model", "model not recorded")),
+        question=question,
+        answer=answer,
+        weights=str(results.provenance.get("weights") or ""),
         version=version("polytope-lm"),
         command=next((one.command for one in every if one is not None), ""),
         facts=_footer(results, sites),
@@ -113,9 +151,81 @@ def _footer(results: Results, sites: Sequence[Site]) -> Rows:
         rows.append(("seed", str(results.boundaries.settings.seed)))
     elif overview is not None and overview.layers:
         rows.append(("n", f"{overview.layers[0].tokens:,} tokens, {overview.documents:,} documents"))
-    if "dtype" in provenance:
-        rows.append(("dtype", _short(provenance["dtype"])))
+    rows += [(name, _short(provenance[name])) for name in ("dtype", "weights") if provenance.get(name)]
     return tuple(rows)
+
+
+_ASKED = {
+    "clusters": (
+        "Do spline codes group tokens by meaning (label {label}) better than directions do?",
+        "they are ahead of directions and of random hyperplanes",
+    ),
+    "boundaries": (
+        "Does a path cross more polytope boundaries where meaning changes than its length explains?",
+        "crossings tell different meanings from the same one",
+    ),
+    "alignment": (
+        "Are polytope boundaries dense where the output changes?",
+        "they are denser than at the places where other pairs' outputs change",
+    ),
+}
+"""What each test asks, and what is so where it is supported."""
+
+
+def _asked(results: Results, pairs: Sequence[PairView]) -> tuple[str, str]:
+    """Say in plain words what was asked and what came out."""
+    if results.clusters is not None:
+        verdicts = {layer.layer: layer.verdict for layer in results.clusters.layers}
+        question, so = _ASKED["clusters"]
+        return question.format(label=results.clusters.settings.label), _answer(verdicts, so)
+    if results.boundaries is not None:
+        question, so = _ASKED["boundaries"]
+        return question, _answer({layer.layer: layer.verdict for layer in results.boundaries.layers}, so)
+    if results.alignment is not None:
+        question, so = _ASKED["alignment"]
+        found = results.alignment
+        if not found.verdicts:
+            return question, "Here: too few pairs for an answer."
+        layers = (layer.layer for layer in found.layers)
+        return question, _answer(dict(zip(layers, found.verdicts, strict=True)), so)
+    if pairs:
+        first = pairs[0]
+        count = next(row.crossings for row in first.rows if row.layer == first.layer)
+        return (
+            "Which polytope boundaries lie between two prompts?",
+            f"Here: {count:,} of layer {first.layer} on the way from the first prompt to the second.",
+        )
+    return "What do the codes look like?", "No claim was tested."
+
+
+def _answer(verdicts: Mapping[int, Verdict], so: str) -> str:
+    """Answer in one sentence: yes, no, open, or which of them in which layers."""
+    by = {outcome: [n for n, v in verdicts.items() if v.outcome == outcome] for outcome in OUTCOMES}
+    every = (
+        "in layer " + str(next(iter(verdicts))) if len(verdicts) == 1 else f"in all {len(verdicts)} layers"
+    )
+    every = "in both layers" if len(verdicts) == 2 else every
+    if len(by["supported"]) == len(verdicts):
+        return f"Here: yes, {so} {every}."
+    if len(by["inconclusive"]) == len(verdicts):
+        return f"Here: it stays open {every}; these data do not decide."
+    if len(by["refuted"]) == len(verdicts):
+        behind = all(verdict.deciding.high < 0 for verdict in verdicts.values())
+        whom = {_WHOM.get(verdict.deciding_reference, "") for verdict in verdicts.values()}
+        if behind and "" not in whom:
+            return f"Here: no, they are behind {' or '.join(sorted(whom))} {every}."
+        none = f"in none of the {len(verdicts)} layers" if len(verdicts) > 2 else f"not {every}"
+        return f"Here: no, {none} by an amount that matters."
+    words = {"supported": "yes", "refuted": "no", "inconclusive": "open"}
+    parts = [f"{words[name]} in {_layers(layers)}" for name, layers in by.items() if layers]
+    return f"Here: it depends on the layer: {', '.join(parts)}."
+
+
+_WHOM = {BEST_COSINE: "directions", SIMHASH: "random hyperplanes"}
+
+
+def _layers(layers: Sequence[int]) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {ranges(layers)}"
 
 
 def _outcomes(tested: ClustersResult | BoundariesResult | None) -> Rows:
@@ -125,7 +235,7 @@ def _outcomes(tested: ClustersResult | BoundariesResult | None) -> Rows:
     for outcome in OUTCOMES:
         layers = [layer.layer for layer in tested.layers if layer.verdict.outcome == outcome]
         if layers:
-            rows.append((outcome, f"layer{'s' * (len(layers) > 1)} {ranges(layers)}"))
+            rows.append((outcome, _layers(layers)))
     return tuple(rows)
 
 

@@ -10,13 +10,14 @@ import base64
 import contextlib
 import hashlib
 import os
+import re
 from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.groups.result import GroupScores
     from polytope_lm.predictions.overview import CodeOverview
 
-_SCRIPTS = ("core", "figures", "tables", "tabs", "search", "clusters", "map", "crossings", "start")
+_SCRIPTS = ("core", "figures", "tables", "tabs", "search", "clusters", "map", "crossings", "print", "start")
 _HEADLINE_CELLS = ((AMI, BEST_COSINE), (AMI, SIMHASH), (AGREEMENT, BEST_COSINE), (AGREEMENT, SIMHASH))
 _BARS_SHOWN = 120
 
@@ -121,7 +122,6 @@ def _render(results: Results, title: str | None) -> str:
         .get_template("page.html.j2")
         .render(
             title=title or f"{page.model}: codes and what they are worth",
-            version=page.version,
             policy=_policy(scripts),
             css=_inline(_static("report.css")),
             scripts=scripts,
@@ -132,6 +132,7 @@ def _render(results: Results, title: str | None) -> str:
             browsable=browsable,
             mapped=browser.mapped(results.clusters),
             scores=SCORES,
+            glossary=[(name, meaning) for name, meaning in facts.TERMS.items() if name != "spline codes"],
             headline_cells=_HEADLINE_CELLS,
             heights={name: figure["layout"]["height"] for name, figure in data["figures"].items()},
             **{each.name: getattr(results, each.name) for each in fields(results)},
@@ -179,6 +180,8 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "visible": visible,
+        "terms": _terms,
+        "score_names": _score_names,
         "bdi": _bdi,
         "interval": _interval,
         "weight": _weight,
@@ -191,6 +194,31 @@ def _environment() -> jinja2.Environment:
 def _bdi(text: object) -> Markup:
     """Return the text escaped for HTML in a `<bdi>`, so that its direction ends with it."""
     return Markup("<bdi>{}</bdi>").format(visible(text))
+
+
+_TERM = re.compile(
+    r"\b(" + "|".join(sorted(map(re.escape, facts.TERMS), key=len, reverse=True)) + r")\b", re.IGNORECASE
+)
+_MEANT = {name.lower(): meaning for name, meaning in facts.TERMS.items()}
+
+
+def _terms(text: object) -> Markup:
+    """Return the text as `_bdi` does; what a word means is shown when it is pointed at or has the focus."""
+    seen: set[str] = set()
+
+    def explained(found: re.Match[str]) -> str:
+        meant = _MEANT[found[0].lower()]
+        if meant in seen:  # once in a text is enough
+            return found[0]
+        seen.add(meant)
+        return str(Markup('<abbr tabindex="0" title="{}">{}</abbr>').format(meant, Markup(found[0])))  # noqa: S704
+
+    return Markup("<bdi>{}</bdi>").format(Markup(_TERM.sub(explained, str(escape(visible(text))))))  # noqa: S704
+
+
+def _score_names(scored: GroupScores) -> list[str]:
+    """Return each score's name once, in the order of the representations' own lists."""
+    return list(dict.fromkeys(score.name for each in scored.representations for score in each.scores))
 
 
 def _interval(estimate: Estimate, *, signed: bool = False) -> str:

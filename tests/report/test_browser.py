@@ -53,9 +53,8 @@ def test_columns_are_those_of_the_table(clusters_result: Callable[..., ClustersR
             found = np.stack(list(table[f"{key}/neighbours/{side['key']}"]))
             np.testing.assert_array_equal(unpack(side["index"]), found)
             distance = np.stack(list(table[f"{key}/distances/{side['key']}"]))
-            np.testing.assert_allclose(
-                unpack(side["distance"]) * side["unit"], distance, atol=side["unit"] / 2
-            )
+            shown = 1 - distance if side["key"] == "cosine" else distance
+            np.testing.assert_allclose(unpack(side["shown"]) * side["unit"], shown, atol=side["unit"] / 2)
 
 
 def test_short_lists_of_neighbours_are_filled_up(clusters_result: Callable[..., ClustersResult]) -> None:

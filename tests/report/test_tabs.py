@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -227,10 +228,18 @@ def test_figures_are_drawn_in_the_page_s_colours(page_of_all, visit, multiverse)
 def test_boundaries_alone_have_a_first_screen(tmp_path, visit, boundaries, crossings_result):
     path = report.write(tmp_path / "b.html", boundaries=boundaries, crossings=[crossings_result()])
     page = visit(path).page
-    assert page.locator(".verdict h1").inner_text() == boundaries.verdict
+    assert "in both layers" in page.locator(".verdict h1").inner_text()
+    assert page.locator(".finding").inner_text() == boundaries.verdict
     page.wait_for_selector('#panel-overview [data-figure="boundaries"] svg .point')
     sizes = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
     assert sizes == [800, 1280]
+
+
+def test_scores_of_one_kind_stand_together(page_of_all, visit):
+    page = visit(page_of_all, "#groups").page
+    texts = page.locator("#panel-groups table").first.locator("tbody th").all_inner_texts()
+    kinds = [text.splitlines()[0] for text in texts]
+    assert len(dict.fromkeys(kinds)) == 1 + sum(a != b for a, b in pairwise(kinds))
 
 
 def test_saved_results_come_back_on_one_page(tmp_path, multiverse, groups, boundaries, alignment):

@@ -128,7 +128,7 @@ function clusterBrowser() {
     const theirs = new Set(partner ? partner.rows : []);
     const common = one.rows.filter((row) => theirs.has(row));
     const apart = one.rows.filter((row) => !theirs.has(row));
-    const mix = one.mix.slice(0, 3).flatMap(([label, count]) => [bdi(LABELS.names[label]), ` ${count}  `]);
+    const mix = one.mix.slice(0, 3).flatMap(([label, count], index) => [index ? ", " : "", bdi(LABELS.names[label]), ` ${count}`]);
     side.title.replaceChildren(
       el("strong", {}, `#${one.cluster}`),
       ` ${plural(one.rows.length, "token")}, ${common.length} of them also in the other side's cluster. `,

@@ -42,11 +42,11 @@ function strips({ data, strips: { pair, layers } }) {
 }
 
 /** Draw (or redraw) a figure into the element. Nothing on the page is fetched, so the mode bar has no links. */
-function draw(target, figure) {
+function draw(target, figure, width = null) {
   drawn.set(target, figure);
   const styles = getComputedStyle(document.documentElement);
   const complete = figure.strips ? strips(figure) : figure.data;
-  const { data, layout } = themed({ data: complete, layout: { ...figure.layout, height: null } }, styles);
+  const { data, layout } = themed({ data: complete, layout: { ...figure.layout, height: null, width } }, styles);
   return Plotly.react(target, data, layout, { responsive: true, displayModeBar: false, displaylogo: false });
 }
 

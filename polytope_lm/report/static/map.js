@@ -47,9 +47,29 @@ function tokenMaps() {
     return side.at;
   }
 
-  function dots(pen, at, rows, colour, size) {
+  /** One shape for each hue, so that the map is read without colours; the style sheet's legend has the same. */
+  const SHAPES = [
+    (pen, x, y, r) => (pen.moveTo(x + r, y), pen.arc(x, y, r, 0, 2 * Math.PI)),
+    (pen, x, y, r) => pen.rect(x - 0.9 * r, y - 0.9 * r, 1.8 * r, 1.8 * r),
+    ...[
+      [[0, -1.2], [1.1, 0.9], [-1.1, 0.9]],
+      [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]],
+      [[0, 1.2], [1.1, -0.9], [-1.1, -0.9]],
+      [[-0.4, -1.2], [0.4, -1.2], [0.4, -0.4], [1.2, -0.4], [1.2, 0.4], [0.4, 0.4], [0.4, 1.2], [-0.4, 1.2], [-0.4, 0.4], [-1.2, 0.4], [-1.2, -0.4], [-0.4, -0.4]],
+      [[-1.3, -0.5], [1.3, -0.5], [1.3, 0.5], [-1.3, 0.5]],
+      [[-0.5, -1.3], [0.5, -1.3], [0.5, 1.3], [-0.5, 1.3]],
+    ].map((corners) => (pen, x, y, r) => {
+      corners.forEach(([dx, dy], index) => (index ? pen.lineTo(x + dx * r, y + dy * r) : pen.moveTo(x + dx * r, y + dy * r)));
+      pen.closePath();
+    }),
+    (pen, x, y, r) => pen.rect(x - 0.45 * r, y - 0.45 * r, 0.9 * r, 0.9 * r),
+  ];
+
+  function dots(pen, at, rows, hue, colour, size) {
     pen.fillStyle = colour;
-    for (const row of rows) pen.fillRect(at[2 * row] - size / 2, at[2 * row + 1] - size / 2, size, size);
+    pen.beginPath();
+    for (const row of rows) SHAPES[Math.min(hue, 8)](pen, at[2 * row], at[2 * row + 1], 0.6 * size);
+    pen.fill();
   }
 
   /** All tokens, those that are picked in front; kept until they look otherwise. */
@@ -60,13 +80,13 @@ function tokenMaps() {
     const kept = new OffscreenCanvas(width, height);
     const pen = kept.getContext("2d");
     const [at, group, picked] = [located(side), groups(), new Set(state.picked)];
-    const size = (TOKENS.token.length > 4000 ? 2.5 : 4) * devicePixelRatio;
+    const size = (TOKENS.token.length > 4000 ? 4 : 6) * devicePixelRatio;
     const byColour = [...Array(9)].map(() => []);
     for (let row = 0; row < TOKENS.token.length; row += 1) if (!picked.has(row)) byColour[Math.min(group[row], 8)].push(row);
     pen.globalAlpha = picked.size ? 0.18 : 0.75;
-    for (let hue = 8; hue >= 0; hue -= 1) dots(pen, at, byColour[hue], colours.of[hue] || colours.rest, size);
+    for (let hue = 8; hue >= 0; hue -= 1) dots(pen, at, byColour[hue], hue, colours.of[hue] || colours.rest, size);
     pen.globalAlpha = 1;
-    for (const row of state.picked) dots(pen, at, [row], colours.of[group[row]] || colours.rest, 1.6 * size);
+    for (const row of state.picked) dots(pen, at, [row], group[row], colours.of[group[row]] || colours.rest, 1.6 * size);
     [side.looks, side.backdrop] = [looks, kept];
     return kept;
   }
@@ -167,7 +187,28 @@ function tokenMaps() {
     const box = side.canvas.getBoundingClientRect();
     return [(event.clientX - box.left) * devicePixelRatio, (event.clientY - box.top) * devicePixelRatio];
   };
+  /** From the chosen token to the nearest one in the direction of an arrow key. */
+  function step(side, [dx, dy]) {
+    const at = located(side);
+    const from = state.row === null ? 0 : state.row;
+    let best = from;
+    let least = Infinity;
+    for (let row = 0; row < TOKENS.token.length; row += 1) {
+      const [x, y] = [at[2 * row] - at[2 * from], at[2 * row + 1] - at[2 * from + 1]];
+      const ahead = x * dx + y * dy;
+      const aside = Math.abs(x * dy - y * dx);
+      if (ahead > aside && ahead + aside < least) [best, least] = [row, ahead + aside];
+    }
+    choose(best);
+  }
+
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   for (const side of sides) {
+    side.canvas.addEventListener("keydown", (event) => {
+      if (!(event.key in ARROWS)) return;
+      event.preventDefault();
+      step(side, ARROWS[event.key]);
+    });
     side.canvas.addEventListener("pointerdown", (event) => {
       side.canvas.setPointerCapture(event.pointerId);
       side.from = pointer(side, event);

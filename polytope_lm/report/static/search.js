@@ -22,7 +22,7 @@ function neighbourhoods() {
   const state = { layer: 0, row: TOKENS.example };
   const stored = DATA.layers.map((layer) =>
     lazily(() =>
-      layer.neighbours.map((side) => ({ ...side, index: unpack(side.index), distance: unpack(side.distance) })),
+      layer.neighbours.map((side) => ({ ...side, index: unpack(side.index), shown: unpack(side.shown) })),
     ),
   );
   const input = byId("search");
@@ -33,13 +33,13 @@ function neighbourhoods() {
 
   function column(side, others) {
     const rows = [...side.index.row(state.row)];
-    const distances = side.distance.row(state.row);
+    const numbers = side.shown.row(state.row);
     const own = labelOf(state.row);
     const items = rows.map((row, rank) => {
       if (row < 0) return null;
       const shared = others.has(row);
       const same = labelOf(row) === own;
-      const distance = fixed(distances[rank] * side.unit, side.digits);
+      const distance = fixed(numbers[rank] * side.unit, side.digits);
       const note = `${side.measure} ${distance}; ${TOKENS.label_name}: ${labelOf(row)}`;
       const tag = [
         el("span", { class: "distance" }, distance),
@@ -58,7 +58,8 @@ function neighbourhoods() {
     return el(
       "section",
       { class: "side", "data-side": side.key, "aria-label": `neighbours by ${side.name}` },
-      el("h3", {}, bdi(side.name), el("small", {}, `${agreeing} of ${known.length} share its label`)),
+      el("h3", {}, bdi(side.name), el("small", {}, `${agreeing} of ${known.length} have its label`)),
+      el("p", { class: "measure" }, `${side.measure}, nearest first`),
       el("ol", {}, items),
     );
   }

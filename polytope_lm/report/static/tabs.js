@@ -21,8 +21,8 @@ function show(name, parts = [], { focus = false } = {}) {
   }
   if (focus) chosen.focus();
   document.body.dataset.tab = chosen.dataset.tab;
-  drawVisible(byId(chosen.getAttribute("aria-controls")));
   if (visitors[chosen.dataset.tab]) visitors[chosen.dataset.tab](parts);
+  drawVisible(byId(chosen.getAttribute("aria-controls"))); // when the room that the rest leaves is known
 }
 
 function followAddress() {

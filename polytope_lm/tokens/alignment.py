@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,7 +73,8 @@ class Marks:
         word_spans, region_spans = document.words, document.regions
         if not (word_spans or region_spans or words):
             return cls((), (), nobody, nobody, nobody >= 0)
-        bounds = np.array([m.span() for m in _WORD.finditer(document.text)], dtype=np.int64).reshape(-1, 2)
+        found = chain.from_iterable(match.span() for match in _WORD.finditer(document.text))
+        bounds = np.fromiter(found, dtype=np.int64).reshape(-1, 2)
         starts = _past_leading_space(tokens, bounds)
         word_of, n_words = nobody, len(word_spans)
         if word_spans:

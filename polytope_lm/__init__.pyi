@@ -14,5 +14,7 @@ from .models.loading import wrap as wrap
 from .paths.path import path as path
 from .predictions.calibration.test import calibrate as calibrate
 from .representations import representation as representation
+from .result import load_result as load_result
+from .result import load_results as load_results
 
 __version__: str

@@ -228,9 +228,7 @@ def write_results(
 
 def save_overview(out: Path, seen: "CodeOverview") -> None:
     """Write what codes look like, where `polytope-lm report` finds it."""
-    from polytope_lm import result as saved  # noqa: PLC0415
-
-    saved.write(out / "overview.json", seen.to_dict())
+    seen.save(out)
 
 
 def show_scores(result: "ClustersResult") -> None:

@@ -18,24 +18,22 @@ A slice as a picture: boundaries over the likeliest next token; texts are text, 
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.paths.crossings import shortened
 from polytope_lm.plotting import areas
+from polytope_lm.result import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
     import plotly.graph_objects as go
-    from jaxtyping import Float, Int
 
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Geometry
@@ -48,7 +46,7 @@ _AT_ONCE = 256  # places whose logits are held together
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Slice:
+class Slice(Result):
     """Regions of one layer in a square window of a plane.
 
     Attributes:
@@ -81,6 +79,12 @@ class Slice:
     top: Int[np.ndarray, "_ _"]
     words: Mapping[int, str]
     model: str
+
+    kind = "slices"
+    file = "slice.json"
+    tab = "Slices"
+    several = True
+    indent = None
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -119,55 +123,6 @@ class Slice:
             for letter, text, (x, y) in zip("ABC", said, self.points, strict=True)
         }
         return areas(self.grid, words, self.lines, points, self.corners, f"{self.model}, {where}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; `from_dict` is its inverse."""
-        return {
-            **{name: getattr(self, name).tolist() for name in (*_FLOATS, *_INTS)},
-            "prompts": list(self.prompts),
-            "tokens": list(self.tokens),
-            "site": self.site.to_dict(),
-            "corners": list(self.corners),
-            "regions": [list(region) for region in self.regions],
-            "words": {str(token): word for token, word in self.words.items()},
-            "model": self.model,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Slice:
-        """Rebuild from `to_dict`'s data."""
-        fields: dict[str, Any] = {name: np.array(data[name], dtype=np.float64) for name in _FLOATS}
-        fields |= {name: np.array(data[name], dtype=np.int64) for name in _INTS}
-        fields |= {name: tuple(data[name]) for name in ("prompts", "tokens", "corners")}
-        fields["regions"] = tuple(tuple(region) for region in data["regions"])
-        fields["words"] = {int(token): word for token, word in data["words"].items()}
-        return cls(site=Site.from_dict(data["site"]), model=data["model"], **fields)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the slice as one JSON file and return its path; `slice*.json` is shown by a report."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n", encoding="utf-8")
-        return target
-
-    @classmethod
-    def load(cls, path: str | Path) -> Slice:
-        """Read what `save` has written.
-
-        Raises:
-            PolytopeError: no such file, or it holds something else.
-
-        """
-        try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            what = f"{type(error).__name__}: {error}"
-            msg = f"{str(path)!r} is not a saved Slice ({what}); write it with .save()"
-            raise PolytopeError(msg) from error
-
-
-_FLOATS = ("points", "lines", "vertices", "grid")
-_INTS = ("neurons", "top")
 
 
 def slice(  # noqa: A001, PLR0913 - `plm.paths.slice`

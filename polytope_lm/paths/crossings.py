@@ -11,23 +11,21 @@ Crossings as a picture and as a table for notebooks; prompts are shown as text, 
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from polytope_lm.errors import PolytopeError, escaped
+from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.plotting import strips
+from polytope_lm.result import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
     import plotly.graph_objects as go
-    from jaxtyping import Bool, Float, Int
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _SHOWN = 40  # characters of a prompt
@@ -104,7 +102,7 @@ class OutputChange:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Crossings:
+class Crossings(Result):
     """All crossings of one path, ordered by layer and place.
 
     Attributes:
@@ -147,6 +145,12 @@ class Crossings:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     position: Int[np.ndarray, " n"] | None = None
     context: Literal["a", "both"] = "a"
+
+    kind = "crossings"
+    file = "crossings.json"
+    tab = "Crossings"
+    several = True
+    indent = None
 
     def __len__(self) -> int:
         return len(self.t)
@@ -229,9 +233,21 @@ class Crossings:
         found = (self.t, self.layer, self.neuron, self.on)
         return strips(layers, found, self.output_change, title=" → ".join(self.prompts))
 
-    def _repr_html_(self) -> str:
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return one row a layer: crossings, those of neurons that return, how they were found."""
+        heads = "layer|crossings|bits that differ|of neurons that return|found by|missed at most|premises"
+        rows = [tuple(heads.split("|"))]
+        for part in self.layers:
+            here = self.layer == part.layer
+            counts = (here.sum(), part.hamming, (here & self.returns).sum())
+            rows.append(tuple(map(str, (part.layer, *counts, part.method, part.missed, part.site.premises))))
+        return rows
 
-        return crossings_table(self)
+    @property
+    def headline(self) -> str:
+        """Between which prompts, and along which path."""
+        ends = " → ".join(self.prompts)
+        return f"{ends}: {self.shape} in {self.space} of layer {self.site.layer}, length {self.length:.4g}"
 
     def __repr__(self) -> str:
         ends = " -> ".join(shortened(prompt) for prompt in self.prompts)
@@ -252,93 +268,3 @@ class Crossings:
         ends = f"{self.tokens[0]!r} -> {self.tokens[1]!r}"
         where = f"{self.shape} in {self.space} of layer {self.site.layer}, length {self.length:.4g}"
         return "\n".join([f"{self.provenance.get('model', 'model')}: {ends}, {where}", *rows])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; `from_dict` is its inverse."""
-        change = self.output_change
-        return {
-            **{name: getattr(self, name) for name in _PLAIN},
-            **{name: getattr(self, name).tolist() for name in _ARRAYS},
-            "prompts": list(self.prompts),
-            "tokens": list(self.tokens),
-            "site": self.site.to_dict(),
-            "layers": [{**asdict(part), "site": part.site.to_dict()} for part in self.layers],
-            "output_change": None if change is None else _change_to_dict(change),
-            "provenance": dict(self.provenance),
-            "position": None if self.position is None else self.position.tolist(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Crossings:
-        """Rebuild from `to_dict`'s data."""
-        change = data["output_change"]
-        data = {"context": "a", **data}  # what files written before there were others mean
-        fields: dict[str, Any] = {name: data[name] for name in (*_PLAIN, "provenance")}
-        fields |= {name: np.array(data[name], dtype=dtype) for name, dtype in _ARRAYS.items()}
-        fields |= {name: tuple(data[name]) for name in ("prompts", "tokens")}
-        where = data.get("position")
-        fields["position"] = None if where is None else np.array(where, dtype=np.int32)
-        fields["site"] = Site.from_dict(data["site"])
-        fields["layers"] = tuple(
-            LayerMethod(**{**d, "site": Site.from_dict(d["site"])}) for d in data["layers"]
-        )
-        fields["output_change"] = None if change is None else _change_from_dict(change)
-        return cls(**fields)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result as one JSON file and return its path."""
-        target = Path(path)
-        target.write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n", encoding="utf-8")
-        return target
-
-    @classmethod
-    def load(cls, path: str | Path) -> Crossings:
-        """Read what `save` has written.
-
-        Raises:
-            PolytopeError: no such file, or it holds something else.
-
-        """
-        try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            what = f"{type(error).__name__}: {error}"
-            msg = f"{str(path)!r} is not a saved Crossings ({what}); write it with .save()"
-            raise PolytopeError(msg) from error
-
-
-_PLAIN = ("at", "space", "scope", "shape", "length", "context")
-_ARRAYS = {"t": np.float64, "layer": np.int16, "neuron": np.int32, "on": np.bool_}
-
-
-def _change_to_dict(change: OutputChange) -> dict[str, Any]:
-    numbers = {name: getattr(change, name).tolist() for name in ("t", "js", "top_probability")}
-    return {**numbers, "top": list(change.top), "error": change.error}
-
-
-def _change_from_dict(data: Mapping[str, Any]) -> OutputChange:
-    numbers = {name: np.array(data[name], dtype=np.float64) for name in ("t", "js", "top_probability")}
-    return OutputChange(top=tuple(data["top"]), error=float(data.get("error", 0.0)), **numbers)
-
-
-def crossings_table(crossings: Crossings) -> str:
-    """Return an HTML table with a row a layer: crossings, those of neurons that return, how they were found.
-
-    Args:
-        crossings: one path's crossings.
-
-    """
-    returns = crossings.returns
-    rows = []
-    for part in crossings.layers:
-        here = crossings.layer == part.layer
-        counts = (here.sum(), part.hamming, (here & returns).sum())
-        cells = (part.layer, *counts, part.method, part.missed, part.site.premises)
-        rows.append("".join(f"<td>{escaped(cell)}</td>" for cell in cells))
-    names = "layer|crossings|bits that differ|of neurons that return|found by|missed at most|premises"
-    head = "".join(f"<th>{name}</th>" for name in names.split("|"))
-    ends = " → ".join(f"<bdi>{escaped(prompt)}</bdi>" for prompt in crossings.prompts)
-    where = f"{crossings.shape} in {crossings.space} of layer {crossings.site.layer}"
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<p>{ends}<br>{escaped(where)}, length {crossings.length:.4g}</p>{table}"

@@ -81,7 +81,7 @@ class Profile:
     js_error: float = 0.0
     residual: Float[np.ndarray, " _"] = field(default_factory=lambda: np.empty(0))
     distance: Float[np.ndarray, " _"] = field(default_factory=lambda: np.empty(0))
-    lens: Float[np.ndarray, "_ steps"] = field(default_factory=lambda: np.empty((0, 0)))
+    lens: Float[np.ndarray, "_ _"] = field(default_factory=lambda: np.empty((0, 0)))
 
     def __repr__(self) -> str:
         own, later = self.crossings[0], self.crossings[1:].sum()

@@ -8,17 +8,18 @@ to Soft", ICLR 2019, on what a smooth activation does to a region).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from polytope_lm.models.sites import Site
 from polytope_lm.predictions.clusters.sampling import first_positions
+from polytope_lm.result import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from polytope_lm.codes.codes import TokenCodes
 
 AMBIGUOUS_BELOW = 0.5
@@ -57,8 +58,8 @@ class LayerOverview:
         return self.site.layer
 
 
-@dataclass(frozen=True)
-class CodeOverview:
+@dataclass(frozen=True, repr=False)
+class CodeOverview(Result):
     """All layers' codes in numbers.
 
     Attributes:
@@ -75,20 +76,25 @@ class CodeOverview:
     first_position: int
     provenance: Mapping[str, Any]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; `from_dict` is its inverse."""
-        return {**asdict(self), "provenance": dict(self.provenance)}
+    kind = "overview"
+    file = "overview.json"
+    tab = "Codes"
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> CodeOverview:
-        """Rebuild an overview from `to_dict`'s data."""
-        layers = tuple(
-            LayerOverview(
-                **{**d, "site": Site.from_dict(d["site"]), "rate_histogram": tuple(d["rate_histogram"])}
-            )
-            for d in data["layers"]
-        )
-        return cls(**{**data, "layers": layers})
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a layer."""
+        rows = [
+            {
+                "layer": one.layer, "site": one.site.key, "bits": one.site.width, "tokens": one.tokens,
+                "dead": one.dead, "always on": one.always_on, "mean bits on": one.mean_bits_on,
+                "distinct codes": one.distinct_codes, "ambiguous": one.ambiguous,
+            }
+            for one in self.layers
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        layers = len(self.layers)
+        return f"<CodeOverview: {layers} layer{'s' * (layers != 1)}, {self.documents:,} documents>"
 
 
 def overview(codes: TokenCodes) -> CodeOverview:

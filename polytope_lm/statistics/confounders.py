@@ -36,14 +36,12 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.statistics.estimate import Resampled, auc, auc_draws, resampled
+from polytope_lm.statistics.estimate import Estimate, Resampled, auc, auc_draws, resampled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from jaxtyping import Bool, Float, Int
-
-    from polytope_lm.statistics.estimate import Estimate
 
 FOLDS = 5
 _KNOTS = (0.05, 0.35, 0.65, 0.95)

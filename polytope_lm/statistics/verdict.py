@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from scipy.stats import norm
@@ -24,7 +24,7 @@ from scipy.stats import norm
 from polytope_lm.statistics.estimate import Estimate, Z
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from jaxtyping import Float
 
@@ -81,6 +81,7 @@ class Verdict:
     premises_met: bool
     premises: str
     unit: str = "documents"
+    derived: ClassVar[tuple[str, ...]] = ("sentence",)  # what files say beside the fields
 
     @property
     def sentence(self) -> str:
@@ -97,12 +98,6 @@ class Verdict:
         if self.documents_needed is not None:
             text += f"; about {self.documents_needed:,} {self.unit} would settle it"
         return f"{text}. Premises: {self.premises.partition(';')[0]}."
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
-        """Rebuild a verdict from its fields as plain data; a `sentence` among them is left aside."""
-        fields = {name: value for name, value in data.items() if name != "sentence"}
-        return cls(**{**fields, "deciding": Estimate(**data["deciding"])})
 
     def __str__(self) -> str:
         return self.sentence

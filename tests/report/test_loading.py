@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,7 +29,7 @@ def saved(
     clusters_result((4, 8), tokens=120, first=()).save(folder)
     crossings_result(seed=1).save(folder / "crossings-1.json")
     crossings_result(seed=2).save(folder / "crossings-2.json")
-    (folder / "overview.json").write_text(json.dumps(overview_result.to_dict()), encoding="utf-8")
+    overview_result.save(folder)
     return folder
 
 

@@ -5,26 +5,21 @@ Dots and intervals: how far crossings are denser at a pair's own peak than at ot
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from html import escape
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.pairs import Problem
 from polytope_lm.plotting import Marks, dots
+from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
     import plotly.graph_objects as go
 
-FORMAT = 1
 _SHOWN = 5  # problems that a notebook spells out
 LEAST_PAIRS = 200
 PRIMARY = "crossings of all layers, per step"
@@ -97,7 +92,7 @@ class LayerAlignment:
 
 
 @dataclass(frozen=True, repr=False)
-class AlignmentResult:
+class AlignmentResult(Result):
     """Whether boundaries are dense where the output changes, layer by layer.
 
     Attributes:
@@ -120,6 +115,10 @@ class AlignmentResult:
     versions: Mapping[str, str]
     command: str
     problems: tuple[Problem, ...] = ()
+
+    kind = "alignment"
+    tab = "Boundaries"
+    derived = ("verdict",)
 
     def __repr__(self) -> str:
         return f"AlignmentResult: {self.verdict}"
@@ -172,61 +171,6 @@ class AlignmentResult:
             line=0, band=(-effect, effect), signed=True, title=self.layers[0].model,
         )  # fmt: skip
 
-    def _repr_html_(self) -> str:
-        table: str = self.to_frame().to_html(index=False, float_format="{:.3f}".format, na_rep="")
-        left_out = "".join(f"<p>Left out: {escape(str(problem))}</p>" for problem in self.problems[:_SHOWN])
-        return f"<p>{escape(self.verdict)}</p>{table}{left_out}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; `from_dict` is its inverse."""
-        return {"format": FORMAT, "prediction": "alignment", **asdict(self), "verdict": self.verdict}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> AlignmentResult:
-        """Rebuild from `to_dict`'s data."""
-        return cls(
-            settings=data["settings"],
-            layers=tuple(_layer(one) for one in data["layers"]),
-            twins=tuple(_layer(one) for one in data["twins"]),
-            leads=tuple(Estimate(**one) for one in data["leads"]),
-            verdicts=tuple(Verdict.from_dict(one) for one in data["verdicts"]),
-            versions=data["versions"],
-            command=data["command"],
-            problems=tuple(Problem(**one) for one in data.get("problems", ())),
-        )
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result as one JSON file and return its path."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        target.write_text(text + "\n", encoding="utf-8")
-        return target
-
-    @classmethod
-    def load(cls, path: str | Path) -> AlignmentResult:
-        """Read what `save` has written.
-
-        Raises:
-            PolytopeError: no such file, or it holds something else.
-
-        """
-        try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            what = f"{type(error).__name__}: {error}"
-            msg = f"{str(path)!r} is not a saved AlignmentResult ({what}); write it with .save()"
-            raise PolytopeError(msg) from error
-
-
-def _layer(data: Mapping[str, Any]) -> LayerAlignment:
-    numbers = {**data, "site": Site.from_dict(data["site"]), "sharpness": Estimate(**data["sharpness"])}
-    profiles = []
-    for one in data["profiles"]:
-        estimates = {
-            name: None if value is None else Estimate(**value)
-            for name, value in one.items()
-            if name != "name"
-        }
-        profiles.append(AlignedProfile(one["name"], **estimates))  # type: ignore[arg-type]
-    return LayerAlignment(**{**numbers, "profiles": tuple(profiles)})
+    def notes(self) -> list[str]:
+        """Return the first pairs that could not be used, and why."""
+        return [f"Left out: {problem}" for problem in self.problems[:_SHOWN]]

@@ -7,31 +7,24 @@ Dots and intervals: the effect of meaning on crossings, before and after what di
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field
-from html import escape
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from polytope_lm import result as saved
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.pairs import Problem
 from polytope_lm.plotting import Marks, dots
 from polytope_lm.predictions.clusters.result import OUTCOMES, ranges
+from polytope_lm.result import Result
 from polytope_lm.statistics.confounders import Effect
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.verdict import Cell, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import plotly.graph_objects as go
-
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -184,7 +177,7 @@ class LayerBoundaries:
 
 
 @dataclass(frozen=True, repr=False)
-class BoundariesResult:
+class BoundariesResult(Result):
     """Prediction 2 put to the test: do polytope boundaries follow meaning, beyond distance.
 
     Attributes:
@@ -208,6 +201,11 @@ class BoundariesResult:
     command: str
     numbers: pd.DataFrame | None = field(default=None, compare=False)
     timings: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    kind = "boundaries"
+    tab = "Boundaries"
+    tables = {"numbers": "pairs.parquet"}  # noqa: RUF012
+    derived = ("verdict",)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -259,106 +257,16 @@ class BoundariesResult:
     def __repr__(self) -> str:
         return f"<BoundariesResult: {self.verdict}>"
 
-    def _repr_html_(self) -> str:
-        return to_html(self)
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return one row a layer, under `HEADS`: AUC of different against same meaning."""
+        return [HEADS, *overview_rows(self)]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data without texts; `from_dict` is its inverse (but for `numbers`)."""
-        return {
-            "format": FORMAT,
-            "prediction": "boundaries",
-            "verdict": self.verdict,
-            "settings": {**asdict(self.settings), "controls": list(self.settings.controls)},
-            "layers": [_plain(layer) for layer in self.layers],
-            "problems": [asdict(problem) for problem in self.problems],
-            "provenance": dict(self.provenance),
-            "versions": dict(self.versions),
-            "command": self.command,
-            "timings": dict(self.timings),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], numbers: pd.DataFrame | None = None) -> BoundariesResult:
-        """Rebuild a result from `to_dict`'s data, and the table of numbers if it is at hand."""
-        settings = {**data["settings"], "controls": tuple(data["settings"]["controls"])}
-        return cls(
-            settings=BoundarySettings(**settings),
-            layers=tuple(_layer(each) for each in data["layers"]),
-            problems=tuple(Problem(**each) for each in data["problems"]),
-            provenance=data["provenance"],
-            versions=data["versions"],
-            command=data["command"],
-            numbers=numbers,
-            timings=data.get("timings", {}),
-        )
-
-    def save(self, directory: str | Path) -> Path:
-        """Write `result.json` (the same bytes for the same seed, `timings` apart) and `pairs.parquet`.
-
-        Returns:
-            The path of `result.json`.
-
-        """
-        path = saved.write(Path(directory) / "result.json", self.to_dict())
-        if self.numbers is not None:
-            self.numbers.to_parquet(path.with_name("pairs.parquet"), index=False)
-        return path
-
-    @classmethod
-    def load(cls, directory: str | Path) -> BoundariesResult:
-        """Read what `save` wrote.
-
-        Raises:
-            PolytopeError: no `result.json` there, or one of another kind or format.
-
-        """
-        path = Path(directory) / "result.json"
-        marks = {"prediction": "boundaries", "format": FORMAT}
-        data = saved.read(path, marks, "a boundaries result", "run `polytope-lm test boundaries`")
-        table = path.with_name("pairs.parquet")
-        return cls.from_dict(data, pd.read_parquet(table) if table.is_file() else None)
-
-
-def _plain(layer: LayerBoundaries) -> dict[str, Any]:
-    data = asdict(layer)
-    data["verdict"]["sentence"] = layer.verdict.sentence
-    data["inflation"] = {
-        name: value if value is not None and math.isfinite(value) else None
-        for name, value in layer.inflation.items()
-    }
-    return data
-
-
-def _effect(data: Mapping[str, Any]) -> Effect:
-    return Effect(
-        **{**data, "by_group": Estimate(**data["by_group"]), "by_pair": Estimate(**data["by_pair"])}
-    )
-
-
-def _control(data: Mapping[str, Any]) -> WeightsControl:
-    return WeightsControl(
-        data["name"], _effect(data["effect"]), Estimate(**data["ahead"]), _effect(data["raw"])
-    )
-
-
-def _layer(data: Mapping[str, Any]) -> LayerBoundaries:
-    shuffled = data["shuffled"]
-    made = {
-        "site": Site.from_dict(data["site"]),
-        "effects": tuple(_effect(each) for each in data["effects"]),
-        "covariates": tuple(data["covariates"]),
-        "balance": Balance(**data["balance"]),
-        "gain": Estimate(**data["gain"]),
-        "beyond_curvature": _effect(data["beyond_curvature"]),
-        "planes": tuple(data["planes"]),
-        "controls": tuple(_control(each) for each in data["controls"]),
-        "shuffled": None if shuffled is None else Shuffled(**shuffled),
-        "cells": tuple(
-            Cell(**{**each, "difference": Estimate(**each["difference"])}) for each in data["cells"]
-        ),
-        "verdict": Verdict.from_dict(data["verdict"]),
-    }
-    return LayerBoundaries(**{**data, **made})
+    def notes(self) -> list[str]:
+        """Return what a reader needs beside the table, layer by layer, and how many pairs were left out."""
+        found = ["AUC of different against same meaning, 95 % intervals."]
+        found += [text for layer in self.layers for text in notes(layer)]
+        left_out = [f"{len(self.problems)} pairs left out; {self.problems[0]}"] if self.problems else []
+        return found + left_out
 
 
 HEADS = ("layer", "pairs", "groups", "crossings", "flip-backs", "matched", "beyond covariates", "verdict")
@@ -457,24 +365,6 @@ def notes(layer: LayerBoundaries) -> list[str]:
             f"{s.excluded:.0%} of intervals exclude 0.5; p of the real labels {s.p:.3f}"
         )
     return [f"layer {layer.layer}, {text}" for text in found]
-
-
-def to_html(result: BoundariesResult) -> str:
-    """Return the verdict and a table for a notebook, everything escaped."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in HEADS)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in overview_rows(result)
-    )
-    more = "".join(f"<li>{escape(text)}</li>" for layer in result.layers for text in notes(layer))
-    left_out = ""
-    if result.problems:
-        first = escape(str(result.problems[0]))
-        left_out = f"<p>{len(result.problems)} pairs left out; {first}</p>"
-    return (
-        f"<p><b>{escape(result.verdict)}</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-        f"</table><p>AUC of different against same meaning, 95 % intervals.</p><ul>{more}</ul>{left_out}"
-    )
 
 
 _SHOWN = (

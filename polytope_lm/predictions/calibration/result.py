@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from html import escape
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from polytope_lm import result as saved
 from polytope_lm.plotting import Marks, dots
+from polytope_lm.result import Result
 from polytope_lm.statistics.nulls import Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import plotly.graph_objects as go
 
-FORMAT = 1
-FILE = "calibration.json"
 
 MOST_SUPPORTED = 0.025
 """A test of one-sided level 2.5 % may say *supported* in at most this share of null runs."""
@@ -75,7 +70,7 @@ class LayerCalibration:
 
 
 @dataclass(frozen=True, repr=False)
-class CalibrationResult:
+class CalibrationResult(Result):
     """How often prediction 1's test is wrong on one set of codes, labels exchanged.
 
     Attributes:
@@ -92,6 +87,7 @@ class CalibrationResult:
         documents: documents that they come from.
         layers: rates of each layer.
         provenance: of the codes.
+        command: what reproduces it.
 
     """
 
@@ -108,6 +104,16 @@ class CalibrationResult:
     documents: int
     layers: tuple[LayerCalibration, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+    kind = "calibration"
+    file = "calibration.json"
+    tab = "Calibration"
+
+    @property
+    def headline(self) -> str:
+        """The summary."""
+        return self.summary
 
     @property
     def summary(self) -> str:
@@ -155,45 +161,6 @@ class CalibrationResult:
     def __repr__(self) -> str:
         return f"<CalibrationResult: {self.summary}>"
 
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(escape=True, index=False, float_format="{:.3f}".format)
-        return f"<p><b>{escape(self.summary)}</b></p>{table}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; `from_dict` is its inverse."""
-        return {"format": FORMAT, "result": "calibration", **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> CalibrationResult:
-        """Rebuild a result from `to_dict`'s data."""
-        plain = {name: value for name, value in data.items() if name not in {"format", "result"}}
-        return cls(**{**plain, "layers": tuple(_layer(each) for each in plain["layers"])})
-
-    def save(self, directory: str | Path) -> Path:
-        """Write `calibration.json`, the same bytes for the same seed, and return its path."""
-        return saved.write(Path(directory) / FILE, self.to_dict())
-
-    @classmethod
-    def load(cls, directory: str | Path) -> CalibrationResult:
-        """Read what `save` wrote.
-
-        Raises:
-            PolytopeError: no such file there, or one of another kind or format.
-
-        """
-        marks = {"result": "calibration", "format": FORMAT}
-        cure = "run plm.calibrate and save what it returns"
-        data = saved.read(Path(directory) / FILE, marks, "a calibration", cure)
-        return cls.from_dict(data)
-
 
 def _excluding(cell: CellRate) -> float:
     return cell.excludes_zero.value
-
-
-def _layer(data: Mapping[str, Any]) -> LayerCalibration:
-    cells = tuple(
-        CellRate(**{**cell, "excludes_zero": Rate(**cell["excludes_zero"])}) for cell in data["cells"]
-    )
-    rates = {name: Rate(**data[name]) for name in ("supported", "refuted")}
-    return LayerCalibration(data["layer"], data["site"], **rates, cells=cells)

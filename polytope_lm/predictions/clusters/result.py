@@ -17,19 +17,17 @@ the numbers, in `ClustersResult.tokens`, so that `result.json` never holds a cor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from html import escape
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pandas as pd
 
-from polytope_lm import result as saved
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.plotting import Marks, dots
 from polytope_lm.predictions.clusters.sampling import SampleSummary
 from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, REFERENCES, SCORES, SIMHASH
+from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.neighbours import Hubs
 from polytope_lm.statistics.verdict import Outcome, Verdict
@@ -205,37 +203,6 @@ def named(items: tuple[T, ...], name: str, what: str) -> T:
     there = ", ".join(repr(item.name) for item in items)
     msg = f"no {what} {name!r} in this result; there are {there}"
     raise PolytopeError(msg)
-
-
-def plain(layer: LayerComparison) -> dict[str, Any]:
-    """Return one layer as plain JSON data; `layer_from` is its inverse."""
-    data = asdict(layer)
-    data["verdict"]["sentence"] = layer.verdict.sentence
-    return data
-
-
-def layer_from(data: Mapping[str, Any]) -> LayerComparison:
-    """Rebuild one layer from `plain`'s data."""
-    return LayerComparison(
-        site=Site.from_dict(data["site"]),
-        k=data["k"],
-        representations=tuple(_representation(d) for d in data["representations"]),
-        differences=tuple(
-            Difference(**{**d, "estimate": Estimate(**d["estimate"])}) for d in data["differences"]
-        ),
-        best_cosine=data["best_cosine"],
-        verdict=Verdict.from_dict(data["verdict"]),
-        left_out=data.get("left_out", {}),
-    )
-
-
-def _representation(data: Mapping[str, Any]) -> RepresentationResult:
-    scores = tuple(
-        Score(**{**d, "estimate": Estimate(**d["estimate"]), "draws": tuple(d["draws"])})
-        for d in data["scores"]
-    )
-    sizes, hubs = tuple(data["cluster_sizes"]), Hubs(**data["hubs"])
-    return RepresentationResult(**{**data, "scores": scores, "cluster_sizes": sizes, "hubs": hubs})
 
 
 OUTCOMES = ("supported", "refuted", "inconclusive")
@@ -478,46 +445,6 @@ def clusters_of(result: ClustersResult, representation: str, layer: int | None) 
     return ClustersView(result.tokens[columns], ids, name, label)
 
 
-def describe(result: ClustersResult) -> str:
-    """Return the result at a prompt: its size and the verdict."""
-    sample, layers = result.sample, len(result.layers)
-    return (
-        f"<ClustersResult: {layers} layer{'s' * (layers > 1)}, {sample.tokens:,} tokens of "
-        f"{sample.documents:,} documents, k = {result.settings.k}. {result.verdict}>"
-    )
-
-
-def to_html(result: ClustersResult) -> str:
-    """Return the verdict and a table of scores for a notebook, everything escaped."""
-    lines = [f"<p><b>{escape(result.verdict)}</b></p>", "<table><thead><tr>"]
-    lines += [
-        f"<th>{escape(head)}</th>"
-        for head in ("layer", "representation", *SCORES, "over cosine (AMI)", "over SimHash (AMI)")
-    ]
-    lines.append("</tr></thead><tbody>")
-    for layer in result.layers:
-        lines += _html_rows(layer)
-    lines.append("</tbody></table>")
-    lines += [
-        f"<p>Layer {layer.layer}: {escape(name)} left out: {escape(why)}.</p>"
-        for layer in result.layers
-        for name, why in layer.left_out.items()
-    ]
-    return "".join(lines)
-
-
-def _html_rows(layer: LayerComparison) -> list[str]:
-    ahead = {(d.representation, d.reference): d.estimate for d in layer.differences if d.score == AMI}
-    out = []
-    for each in layer.representations:
-        cells = [str(layer.layer), each.name, *(str(each.score(score).estimate) for score in SCORES)]
-        cells += [str(ahead.get((each.name, reference), "")) for reference in REFERENCES]
-        out.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    return out
-
-
-FORMAT = 1
-
 __all__ = [
     "AGREEMENT",
     "AMI",
@@ -541,7 +468,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, repr=False)
-class ClustersResult:
+class ClustersResult(Result):
     """Prediction 1 put to the test: are regions of the code more monosemantic than directions.
 
     `tokens` has one row a compared token: `row` (in the codes), `document` (id), `position`, `left`, `token`,
@@ -570,6 +497,11 @@ class ClustersResult:
     command: str
     tokens: pd.DataFrame | None = field(default=None, repr=False, compare=False)
     timings: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+
+    kind = "clusters"
+    tab = "Verdict"
+    tables = {"tokens": "tokens.parquet"}  # noqa: RUF012
+    derived = ("verdict",)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -608,63 +540,26 @@ class ClustersResult:
         """
         return clusters_of(self, representation, layer)
 
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return one row a layer and representation: its scores, and how far it is ahead in AMI."""
+        rows: list[tuple[str, ...]] = [
+            ("layer", "representation", *SCORES, "over cosine (AMI)", "over SimHash (AMI)")
+        ]
+        for layer in self.layers:
+            ahead = {(d.representation, d.reference): d.estimate for d in layer.differences if d.score == AMI}
+            for each in layer.representations:
+                cells = [str(layer.layer), each.name, *(str(each.score(score).estimate) for score in SCORES)]
+                rows.append((*cells, *(str(ahead.get((each.name, one), "")) for one in REFERENCES)))
+        return rows
+
+    def notes(self) -> list[str]:
+        """Return what was left out, and why."""
+        layers = [(layer.layer, *one) for layer in self.layers for one in layer.left_out.items()]
+        return [f"Layer {layer}: {name} left out: {why}." for layer, name, why in layers]
+
     def __repr__(self) -> str:
-        return describe(self)
-
-    def _repr_html_(self) -> str:
-        return to_html(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data without texts; `from_dict` is its inverse (but for `tokens`)."""
-        return {
-            "format": FORMAT,
-            "prediction": "clusters",
-            "verdict": self.verdict,
-            "settings": asdict(self.settings),
-            "sample": asdict(self.sample),
-            "layers": [plain(layer) for layer in self.layers],
-            "provenance": dict(self.provenance),
-            "versions": dict(self.versions),
-            "command": self.command,
-            "timings": dict(self.timings),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], tokens: pd.DataFrame | None = None) -> ClustersResult:
-        """Rebuild a result from `to_dict`'s data, and the table of tokens if it is at hand."""
-        return cls(
-            settings=Settings(**data["settings"]),
-            sample=SampleSummary(**data["sample"]),
-            layers=tuple(layer_from(d) for d in data["layers"]),
-            provenance=data["provenance"],
-            versions=data["versions"],
-            command=data["command"],
-            tokens=tokens,
-            timings=data.get("timings", {}),
+        sample, layers = self.sample, len(self.layers)
+        return (
+            f"<ClustersResult: {layers} layer{'s' * (layers > 1)}, {sample.tokens:,} tokens of "
+            f"{sample.documents:,} documents, k = {self.settings.k}. {self.verdict}>"
         )
-
-    def save(self, directory: str | Path) -> Path:
-        """Write `result.json` (the same bytes for the same seed, `timings` apart) and `tokens.parquet`.
-
-        Returns:
-            The path of `result.json`.
-
-        """
-        path = saved.write(Path(directory) / "result.json", self.to_dict())
-        if self.tokens is not None:
-            self.tokens.to_parquet(path.with_name("tokens.parquet"), index=False)
-        return path
-
-    @classmethod
-    def load(cls, directory: str | Path) -> ClustersResult:
-        """Read what `save` wrote.
-
-        Raises:
-            PolytopeError: no `result.json` there, or one of another kind or format.
-
-        """
-        path = Path(directory) / "result.json"
-        marks = {"prediction": "clusters", "format": FORMAT}
-        data = saved.read(path, marks, "a clusters result", "run `polytope-lm test clusters`")
-        table = path.with_name("tokens.parquet")
-        return cls.from_dict(data, pd.read_parquet(table) if table.is_file() else None)

@@ -9,6 +9,7 @@ Which tokens a score of pairs looks at: all of a grouping, or as many of them as
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,7 +22,7 @@ from polytope_lm.statistics.neighbours import has_neighbours
 from polytope_lm.statistics.nulls import NOISE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from jaxtyping import Bool, Int
 

@@ -5,28 +5,25 @@ The specification curve: leads by size above, the choices behind each of them be
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from html import escape
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from polytope_lm import result as saved
 from polytope_lm.errors import PolytopeError, escaped
 from polytope_lm.plotting import Lead, choices
 from polytope_lm.predictions.names import BEST_COSINE, REFERENCES, SIMHASH
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.directions import COSINES
+from polytope_lm.result import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import plotly.graph_objects as go
 
-FILE = "multiverse.json"
-FORMAT = 1
 
 CHOICES = ("layer", "label", "clusterer", "k", "seed")
 """What a specification chooses, beside the representation."""
@@ -137,8 +134,8 @@ class LeftOut:
     why: str
 
 
-@dataclass(frozen=True)
-class Multiverse:
+@dataclass(frozen=True, repr=False)
+class Multiverse(Result):
     """Every choice that could have been made otherwise, and what it would have given. No verdict.
 
     Attributes:
@@ -159,6 +156,10 @@ class Multiverse:
     versions: Mapping[str, str]
     command: str
     timings: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+
+    kind = "multiverse"
+    file = "multiverse.json"
+    tab = "Other choices"
 
     def leads(self, representation: str = code.CODE, reference: str = BEST_COSINE) -> list[Cell]:
         """Return one representation's cells that have a lead over a reference, by that lead, least first.
@@ -233,44 +234,19 @@ class Multiverse:
             f"{len(cells)} specifications, by lead; no verdict",
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data without texts; `from_dict` is its inverse."""
-        return {"format": FORMAT, "prediction": "multiverse", **asdict(self)}
+    def figures(self) -> dict[str, go.Figure]:
+        """Return a specification curve for each reference that cells could be compared with."""
+        own = [cell for cell in self.cells if cell.representation == code.CODE]
+        named = {"cosine": BEST_COSINE, "SimHash": SIMHASH}
+        there = {name for name in REFERENCES for cell in own if cell.over(name) is not None}
+        return {name: self.plot(reference=one) for name, one in named.items() if one in there}
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Multiverse:
-        """Rebuild a result from `to_dict`'s data."""
-        cells = tuple(
-            Cell(**{**cell, "draws": tuple(Draw(**draw) for draw in cell["draws"])}) for cell in data["cells"]
-        )
-        return cls(
-            cells=cells,
-            left_out=tuple(LeftOut(**each) for each in data["left_out"]),
-            settings=data["settings"],
-            provenance=data["provenance"],
-            versions=data["versions"],
-            command=data["command"],
-            timings=data.get("timings", {}),
-        )
+    def notes(self) -> list[str]:
+        """Return what could not be computed, and why."""
+        return [f"{each.what} left out: {each.why}." for each in self.left_out]
 
-    def save(self, directory: str | Path) -> Path:
-        """Write `multiverse.json`, the same bytes for the same choices (`timings` apart); return its path."""
-        return saved.write(Path(directory) / FILE, self.to_dict())
-
-    @classmethod
-    def load(cls, directory: str | Path) -> Multiverse:
-        """Read what `save` wrote.
-
-        Raises:
-            PolytopeError: no `multiverse.json` there, or one of another kind or format.
-
-        """
-        marks = {"prediction": "multiverse", "format": FORMAT}
-        cure = "run plm.predictions.multiverse and save what it returns"
-        data = saved.read(Path(directory) / FILE, marks, "a multiverse", cure)
-        return cls.from_dict(data)
-
-    def _lines(self) -> list[str]:
+    @property
+    def headline(self) -> str:
         """Say in how many specifications the code is ahead, and that this decides nothing."""
         lines = [f"{len(self.cells):,} cells, {len(self.left_out)} left out; no verdict"]
         for reference in REFERENCES:
@@ -282,15 +258,10 @@ class Multiverse:
                     f"code ahead of {reference} in {ahead} of {len(there)} specifications, by "
                     f"{there[0]:+.3f} to {there[-1]:+.3f} AMI"
                 )
-        return lines
+        return "; ".join(lines)
 
     def __repr__(self) -> str:
-        return f"<Multiverse: {'; '.join(self._lines())}>"
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<p>{escape(line)}.</p>" for line in self._lines())
-        notes = "".join(f"<p>{escape(each.what)} left out: {escape(each.why)}.</p>" for each in self.left_out)
-        return head + self.to_frame().to_html(escape=True, index=False, max_rows=40) + notes
+        return f"<Multiverse: {self.headline}>"
 
 
 def with_leads(cells: Sequence[Cell]) -> tuple[Cell, ...]:

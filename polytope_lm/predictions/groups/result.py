@@ -5,23 +5,16 @@ Plain numbers, never texts: `groups.json` can be kept and shown where the corpus
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import pandas as pd
 
-from polytope_lm import result as saved
 from polytope_lm.errors import PolytopeError
+from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.nulls import AgainstNull
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-FORMAT = 1
-FILE = "groups.json"
 
 AMI = "AMI"
 ENTROPY = "label entropy"
@@ -186,7 +179,7 @@ class GroupSettings:
 
 
 @dataclass(frozen=True, repr=False)
-class GroupScores:
+class GroupScores(Result):
     """Scores of groups of tokens beyond AMI and neighbour agreement. Shown, never a verdict.
 
     Attributes:
@@ -215,6 +208,11 @@ class GroupScores:
     versions: Mapping[str, str]
     command: str
 
+    kind = "groups"
+    file = "groups.json"
+    tab = "More scores"
+    several = True
+
     def representation(self, name: str) -> RepresentationScores:
         """Return the scores of the representation of that name.
 
@@ -239,42 +237,6 @@ class GroupScores:
             ]
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for JSON."""
-        return {"scores": "groups", "format": FORMAT, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> GroupScores:
-        """Rebuild scores from `to_dict`'s data."""
-        kept = {name: value for name, value in data.items() if name not in {"scores", "format"}}
-        return cls(
-            **{
-                **kept,
-                "settings": GroupSettings(**data["settings"]),
-                "representations": tuple(_representation(each) for each in data["representations"]),
-                "leads": tuple(
-                    Lead(**{**each, "estimate": Estimate(**each["estimate"])}) for each in data["leads"]
-                ),
-            }
-        )
-
-    def save(self, directory: str | Path) -> Path:
-        """Write `groups.json`, the same bytes for the same seed; return its path."""
-        return saved.write(Path(directory) / FILE, self.to_dict())
-
-    @classmethod
-    def load(cls, directory: str | Path) -> GroupScores:
-        """Read what `save` wrote.
-
-        Raises:
-            PolytopeError: no `groups.json` there, or one of another kind or format.
-
-        """
-        marks = {"scores": "groups", "format": FORMAT}
-        cure = "run plm.predictions.groups and save what it returns"
-        data = saved.read(Path(directory) / FILE, marks, "a file of scores of groups", cure)
-        return cls.from_dict(data)
-
     def __repr__(self) -> str:
         names = ", ".join(each.name for each in self.representations)
         return (
@@ -282,23 +244,22 @@ class GroupScores:
             f"{self.settings.label!r}; {names}. Shown, not a verdict.>"
         )
 
-    def _repr_html_(self) -> str:
-        heads = ("score", "better", *(each.name for each in self.representations))
-        lines = [f"<p>{escape(repr(self))}</p><table><thead><tr>"]
-        lines += [f"<th>{escape(head)}</th>" for head in heads]
-        lines.append("</tr></thead><tbody>")
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return one row a score: what is better, and each representation's value, interval and chance."""
+        rows = [("score", "better", *(each.name for each in self.representations))]
         for name in ORDER:
             found = [[s for s in each.scores if s.name == name] for each in self.representations]
             if any(found):
                 better = next(s.better for scores in found for s in scores)
-                cells = (name, better, *(_cell(scores[0]) if scores else "" for scores in found))
-                lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-        lines.append("</tbody></table>")
-        reasons = {**self.left_out}
+                rows.append((name, better, *(_cell(scores[0]) if scores else "" for scores in found)))
+        return rows
+
+    def notes(self) -> list[str]:
+        """Return what was left out, and why."""
+        reasons = dict(self.left_out)
         for each in self.representations:
             reasons |= {f"{name} of {each.name}": why for name, why in each.left_out.items()}
-        lines += [f"<p>{escape(name)} left out: {escape(why)}.</p>" for name, why in reasons.items()]
-        return "".join(lines)
+        return [f"{name} left out: {why}." for name, why in reasons.items()]
 
 
 def _cell(score: GroupScore) -> str:
@@ -339,13 +300,3 @@ def _row(each: RepresentationScores, score: GroupScore, lead: Lead | None) -> di
         "lead high": ahead.high if ahead else None,
         "note": score.note,
     }
-
-
-def _representation(data: Mapping[str, Any]) -> RepresentationScores:
-    return RepresentationScores(**{**data, "scores": tuple(_score(each) for each in data["scores"])})
-
-
-def _score(data: Mapping[str, Any]) -> GroupScore:
-    records = {"interval": Estimate, "random": AgainstNull, "matched": AgainstNull}
-    built = {name: None if data[name] is None else kind(**data[name]) for name, kind in records.items()}
-    return GroupScore(**{**data, **built})

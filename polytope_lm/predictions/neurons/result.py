@@ -5,20 +5,17 @@ Pictures of neurons beside polytopes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from html import escape
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from polytope_lm.codes.code import visible_frame
 from polytope_lm.errors import PolytopeError, escaped
 from polytope_lm.plotting import Cloud, clouds
+from polytope_lm.result import Result, as_html, table
 from polytope_lm.statistics.nulls import AgainstNull
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import plotly.graph_objects as go
 
 
@@ -78,7 +75,7 @@ class Region:
 
 
 @dataclass(frozen=True, repr=False)
-class NeuronRegions:
+class NeuronRegions(Result):
     """One neuron's, or direction's, top tokens taken apart by the clusters that they fall into.
 
     Attributes:
@@ -93,7 +90,7 @@ class NeuronRegions:
             is not explained by which word it is.
         regions: greatest first.
         command: what reproduces it.
-        tokens: the list, region by region, in context; never part of `to_dict`.
+        tokens: the list, region by region, in context; None after `load` where the table is gone.
 
     """
 
@@ -108,6 +105,12 @@ class NeuronRegions:
     regions: tuple[Region, ...]
     command: str
     tokens: pd.DataFrame | None = field(default=None, compare=False)
+
+    kind = "neuron"
+    file = "neuron.json"
+    tab = "Neurons"
+    several = True
+    tables = {"tokens": "neuron.parquet"}  # noqa: RUF012
 
     @property
     def lead(self) -> float:
@@ -132,23 +135,6 @@ class NeuronRegions:
         ]
         return pd.DataFrame(rows)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for JSON: scores, no texts."""
-        numbers = {name: value for name, value in self.__dict__.items() if name != "tokens"}
-        return {name: _plain(value) for name, value in numbers.items()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> NeuronRegions:
-        """Rebuild from `to_dict`'s data."""
-        scores = {name: AgainstNull(**data[name]) for name in ("purity", "entropy", "same_words")}
-        regions = tuple(
-            Region(
-                **{**each, "purity": AgainstNull(**each["purity"]), "entropy": AgainstNull(**each["entropy"])}
-            )
-            for each in data["regions"]
-        )
-        return cls(**{**data, **scores, "settings": NeuronSettings(**data["settings"]), "regions": regions})
-
     def plot(self) -> go.Figure:
         """Draw every token at its activation, in its region's row, coloured by label.
 
@@ -167,22 +153,27 @@ class NeuronRegions:
             f"p = {self.same_words.p:.2g}. {self.settings.premises}>"
         )
 
+    def figures(self) -> dict[str, go.Figure]:
+        """Return the picture, where the tokens are at hand."""
+        return {} if self.tokens is None else {self.of: self.plot()}
+
     def _repr_html_(self) -> str:
-        parts = [f"<p>{escape(repr(self))}</p>"]
-        if self.tokens is None:
-            return parts[0] + self.to_frame().round(3).to_html(index=False, escape=True)
+        parts, tokens = [super()._repr_html_()], self.tokens
+        if tokens is None:
+            return parts[0]
         for region in self.regions:
-            inside = self.tokens[self.tokens["cluster"] == region.cluster].head(_SHOWN)
-            head = (
-                f"cluster {region.cluster}: {region.size} tokens, {region.majority}, purity {region.purity}"
-            )
-            shown = visible_frame(inside[["activation", "left", "token", "right", "label"]].round(3))
-            parts.append(f"<h4>{escape(head)}</h4>{shown.to_html(index=False, escape=True)}")
+            inside = tokens[tokens["cluster"] == region.cluster].head(_SHOWN)
+            heads = ("activation", "left", "token", "right", "label")
+            shown = [
+                (f"{row[0]:.3f}", *map(str, row[1:])) for row in inside[[*heads]].itertuples(index=False)
+            ]
+            about = f"cluster {region.cluster}: {region.size} tokens, {region.majority}, "
+            parts.append(f"<h4>{as_html(about)}purity {region.purity}</h4>{table([heads, *shown])}")
         return "".join(parts)
 
 
 @dataclass(frozen=True, repr=False)
-class NeuronRanking:
+class NeuronRanking(Result):
     """Neurons by how much purer their top tokens are inside clusters than chance makes them.
 
     Attributes:
@@ -206,23 +197,13 @@ class NeuronRanking:
     least: int
     command: str
 
+    kind = "neurons"
+    file = "neurons.json"
+    tab = "Neurons"
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row a neuron, greatest lead first."""
         return self.neurons.copy()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for JSON."""
-        return {
-            **{name: value for name, value in self.__dict__.items() if name not in {"neurons", "settings"}},
-            "settings": asdict(self.settings),
-            "neurons": self.neurons.to_dict(orient="list"),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> NeuronRanking:
-        """Rebuild from `to_dict`'s data."""
-        settings, table = NeuronSettings(**data["settings"]), pd.DataFrame(data["neurons"])
-        return cls(**{**data, "settings": settings, "neurons": table})
 
     def plot(self) -> go.Figure:
         """Draw each neuron's purity as one list against its lead inside the clusters."""
@@ -237,16 +218,6 @@ class NeuronRanking:
             f"{self.settings.by!r} make the top tokens of {ahead} purer in {self.settings.label!r} than "
             f"random groups of the same {kept} (false-discovery rate 5 %). {self.settings.premises}>"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.neurons.head(20).round(3).to_html(index=False, escape=True)
-        return f"<p>{escape(repr(self))}</p>{table}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [asdict(each) for each in value]
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
 _LEGEND, _OTHERS = 7, "other labels"

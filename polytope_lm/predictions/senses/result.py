@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from html import escape
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from polytope_lm import result as saved
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.plotting import Marks, dots
 from polytope_lm.predictions.clusters.result import Difference, named
 from polytope_lm.predictions.names import BEST_COSINE, SIMHASH
+from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import plotly.graph_objects as go
 
-FORMAT = 1
 ACCURACY = "1-NN sense accuracy"
 MAJORITY = "majority sense"
 CHANCE = (BEST_COSINE, SIMHASH, MAJORITY)
@@ -123,7 +119,7 @@ class WordSummary:
 
 
 @dataclass(frozen=True, repr=False)
-class SensesResult:
+class SensesResult(Result):
     """Word senses told apart by the nearest other use of the same word.
 
     Attributes:
@@ -144,6 +140,11 @@ class SensesResult:
     provenance: Mapping[str, Any]
     versions: Mapping[str, str]
     command: str
+
+    kind = "senses"
+    file = "senses.json"
+    tab = "Senses"
+    derived = ("verdict",)
 
     @property
     def sentences(self) -> int:
@@ -214,54 +215,12 @@ class SensesResult:
             f"{self.sentences:,} sentences. {self.verdict}>"
         )
 
-    def _repr_html_(self) -> str:
-        frame = self.to_frame().iloc[:, :7]
-        return f"<p><b>{escape(self.verdict)}</b></p>{frame.to_html(index=False, escape=True)}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data without texts; `from_dict` is its inverse."""
-        return {"format": FORMAT, "prediction": "senses", "verdict": self.verdict, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SensesResult:
-        """Rebuild a result from `to_dict`'s data."""
-        return cls(
-            settings=SenseSettings(**data["settings"]),
-            words={name: WordSummary(**each) for name, each in data["words"].items()},
-            words_left_out=data["words_left_out"],
-            layers=tuple(_layer(each) for each in data["layers"]),
-            provenance=data["provenance"],
-            versions=data["versions"],
-            command=data["command"],
-        )
-
-    def save(self, directory: str | Path) -> Path:
-        """Write `senses.json`, the same bytes for the same seed; return its path."""
-        return saved.write(Path(directory) / "senses.json", self.to_dict())
-
-    @classmethod
-    def load(cls, directory: str | Path) -> SensesResult:
-        """Read what `save` wrote.
-
-        Raises:
-            PolytopeError: no `senses.json` there, or one of another kind or format.
-
-        """
-        marks = {"prediction": "senses", "format": FORMAT}
-        cure = "run plm.predictions.senses and save what it returns"
-        data = saved.read(Path(directory) / "senses.json", marks, "a senses result", cure)
-        return cls.from_dict(data)
-
-
-def _layer(data: Mapping[str, Any]) -> LayerSenses:
-    scores = tuple(
-        SenseScore(**{**each, "estimate": Estimate(**each["estimate"]), "draws": tuple(each["draws"])})
-        for each in data["scores"]
-    )
-    differences = tuple(
-        Difference(**{**each, "estimate": Estimate(**each["estimate"])}) for each in data["differences"]
-    )
-    verdict = Verdict.from_dict(data["verdict"])
-    return LayerSenses(
-        Site.from_dict(data["site"]), scores, differences, data["best_cosine"], verdict, data["left_out"]
-    )
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return one row a layer and representation: accuracy with its interval, and how far it is ahead."""
+        rows = [("layer", "representation", ACCURACY, *(f"over {name}" for name in CHANCE))]
+        for layer in self.layers:
+            ahead = {(d.representation, d.reference): str(d.estimate) for d in layer.differences}
+            for each in layer.scores:
+                leads = (ahead.get((each.name, reference), "") for reference in CHANCE)
+                rows.append((str(layer.layer), each.name, str(each.estimate), *leads))
+        return rows

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
-import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions import clusters, multiverse
 from polytope_lm.predictions.clusters import clusterers
@@ -198,11 +197,11 @@ def test_the_same_choices_give_the_same_bytes_but_for_timings(world, tmp_path: P
 
 
 def test_what_is_no_multiverse_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PolytopeError, match=r"no multiverse\.json in"):
+    with pytest.raises(PolytopeError, match=r"multiverse\.json"):
         Multiverse.load(tmp_path)
     for text in ("[]", "not json", '{"prediction": "clusters", "format": 1}'):
         (tmp_path / "multiverse.json").write_text(text, encoding="utf-8")
-        with pytest.raises(PolytopeError, match="is not a multiverse of format 1"):
+        with pytest.raises(PolytopeError, match=r"multiverse\.json"):
             Multiverse.load(tmp_path)
 
 
@@ -268,7 +267,7 @@ def test_the_verdict_of_joined_codes_names_both_layers(world) -> None:
     one = clusters(codes, 4, k=12, resamples=40)
     ami = [result.layers[0].representation("code").score(AMI).estimate.value for result in (joined, one)]
     assert ami[0] > ami[1]
-    loaded = plm.predictions.results.ClustersResult.from_dict(joined.to_dict())
+    loaded = type(joined).from_dict(joined.to_dict())
     assert loaded.layers[0].site == joined.layers[0].site
 
 

@@ -65,7 +65,7 @@ def test_the_printed_command_gives_the_result(world, result) -> None:
 def test_what_is_no_result_is_refused(content, tmp_path) -> None:
     if content is not None:
         (tmp_path / "result.json").write_text(content)
-    with pytest.raises(PolytopeError, match=r"no result\.json in|is not a clusters result of format 1"):
+    with pytest.raises(PolytopeError, match=r"result\.json"):
         ClustersResult.load(tmp_path)
 
 

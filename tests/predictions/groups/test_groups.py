@@ -102,9 +102,9 @@ def test_scores_save_load_and_hold_no_text(world, tmp_path) -> None:
     assert len(frame) == sum(len(each.scores) for each in found.representations)
     assert {"value", "low", "high", "chance", "same token p", "lead over cosine"} <= set(frame.columns)
     path.write_text(json.dumps({"format": 1}))
-    with pytest.raises(PolytopeError, match="is not a file of scores of groups of format 1"):
+    with pytest.raises(PolytopeError, match=r"groups\.json"):
         GroupScores.load(tmp_path)
-    with pytest.raises(PolytopeError, match=r"no groups\.json"):
+    with pytest.raises(PolytopeError, match=r"groups\.json"):
         GroupScores.load(tmp_path / "nowhere")
 
 

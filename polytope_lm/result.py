@@ -22,7 +22,6 @@ import secrets
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import (
@@ -39,7 +38,7 @@ from typing import (
 
 import numpy as np
 
-from polytope_lm.errors import PolytopeError, brief, visible
+from polytope_lm.errors import PolytopeError, brief, escaped
 from polytope_lm.files import MEGABYTE, expand, parse_json, read_bytes
 
 if TYPE_CHECKING:
@@ -136,8 +135,8 @@ class Result:
 
     def _repr_html_(self) -> str:
         notes = [*self.notes(), *([self.notice] if self.notice else [])]
-        return f"<p><strong>{as_html(self.headline)}</strong></p>{table(self.rows())}" + "".join(
-            f"<p>{as_html(note)}</p>" for note in notes
+        return f"<p><strong>{escaped(self.headline)}</strong></p>{table(self.rows())}" + "".join(
+            f"<p>{escaped(note)}</p>" for note in notes
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -542,16 +541,11 @@ def _mapping(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
     return read
 
 
-def as_html(text: object) -> str:
-    """Return text that a browser shows as it is: escaped, unseen characters spelled out."""
-    return escape(visible(text))
-
-
 def table(rows: Sequence[tuple[str, ...]], most: int = 40) -> str:
     """Return rows of text, the heads first, as an HTML table of `most` rows at most, everything escaped."""
     heads, *body = rows
-    head = "".join(f"<th>{as_html(cell)}</th>" for cell in heads)
-    lines = "".join(f"<tr>{''.join(f'<td>{as_html(cell)}</td>' for cell in row)}</tr>" for row in body[:most])
+    head = "".join(f"<th>{escaped(cell)}</th>" for cell in heads)
+    lines = "".join(f"<tr>{''.join(f'<td>{escaped(cell)}</td>' for cell in row)}</tr>" for row in body[:most])
     more = f"<p>{len(body) - most:,} more rows: .to_frame() has all.</p>" if len(body) > most else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>{more}"
 

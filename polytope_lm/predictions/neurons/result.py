@@ -12,7 +12,7 @@ import pandas as pd
 
 from polytope_lm.errors import PolytopeError, escaped
 from polytope_lm.plotting import Cloud, clouds
-from polytope_lm.result import Result, as_html, table
+from polytope_lm.result import Result, table
 from polytope_lm.statistics.nulls import AgainstNull
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class NeuronRegions(Result):
                 (f"{row[0]:.3f}", *map(str, row[1:])) for row in inside[[*heads]].itertuples(index=False)
             ]
             about = f"cluster {region.cluster}: {region.size} tokens, {region.majority}, "
-            parts.append(f"<h4>{as_html(about)}purity {region.purity}</h4>{table([heads, *shown])}")
+            parts.append(f"<h4>{escaped(about)}purity {region.purity}</h4>{table([heads, *shown])}")
         return "".join(parts)
 
 

@@ -5,6 +5,8 @@
 `polytope-lm report`: one page from saved results.
 """
 
+from importlib import resources
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +25,7 @@ Name = Annotated[str | None, typer.Argument(help="A model, to see its sites and 
 def models(
     name: Name = None, *, revision: Revision = None, trust_remote_code: Trust = False, json: Json = False
 ) -> None:
-    """List the packaged models; with a name, show a model's sites and premises.
+    """List the packaged models and the known families; with a name, show a model's sites and premises.
 
     \b
     Example:
@@ -67,6 +69,15 @@ def _list(*, json: bool) -> None:
     ]
     show_table(("name", "installed", "what it is", "licence"), rows, elastic=("what it is", "licence"))
     say("Any directory written by save_pretrained (./gpt2) and any hub name (gpt2) will do as well.")
+    say("Families that are known, and what is proved of each beside plain forward hooks:")
+    text = resources.files("polytope_lm").joinpath("data/families.json").read_text(encoding="utf-8")
+    families: list[dict[str, str]] = loads(text)
+    columns = [column for column in families[0] if column != "MLP"]
+    reasons = list(dict.fromkeys(v for row in families for v in row.values() if v.startswith("refused: ")))
+    number = {reason: f"refused ({n})" for n, reason in enumerate(reasons, 1)}
+    show_table(columns, [tuple(number.get(row[c], row[c]) for c in columns) for row in families])
+    for n, reason in enumerate(reasons, 1):
+        say(f"({n}) {reason.removeprefix('refused: ')}")
 
 
 Source = Annotated[

@@ -93,6 +93,7 @@ def run_patched(
 
     """
     _check(model, input_ids, vectors, layer, position)
+    _check_streams(model, layer, at)
     # Nothing after the position reaches it.
     ids = torch.as_tensor(np.asarray(input_ids)[: position + 1], device=model.device)
     read: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
@@ -146,7 +147,7 @@ def run_replaced(
         PolytopeError: no such layer, position or point, or sequences of another length or width.
 
     """
-    model.block(layer)
+    _check_streams(model, layer, at)
     expected = (len(input_ids), model.d_model)
     if np.ndim(sequences) != 3 or np.shape(sequences)[1:] != expected or not len(sequences):
         msg = f"sequences have shape {np.shape(sequences)}, expected [n, {expected[0]}, {expected[1]}]"
@@ -202,6 +203,15 @@ def _check(model: Model, input_ids: np.ndarray, vectors: np.ndarray, layer: int,
         raise PolytopeError(msg)
     if not 0 <= position < len(input_ids):
         msg = f"position {position} is outside the sequence of {len(input_ids)} tokens"
+        raise PolytopeError(msg)
+
+
+def _check_streams(model: Model, layer: int, at: Space) -> None:
+    if at != "mlp_in" and not model.block(layer).streams:
+        msg = (
+            f"{model.name}, layer {layer}: the block carries several streams side by side, so replacing {at} "
+            "leaves the others as they were; use at='mlp_in'"
+        )
         raise PolytopeError(msg)
 
 

@@ -98,6 +98,10 @@ def next_token_logits(model: Model, residual: Float[np.ndarray, "n D"]) -> Float
     """
     if not model.has_logits:
         raise PolytopeError(f"{model.name} has no LM head: a logit lens needs a causal model with logits")
+    if not all(block.streams for block in model.blocks):
+        raise PolytopeError(
+            f"{model.name}: its blocks carry several streams side by side: no one vector a token is decoded"
+        )
     if residual.ndim != 2 or residual.shape[1] != model.d_model:
         raise PolytopeError(f"residual has shape {residual.shape}, expected [n, {model.d_model}]")
     parts = []

@@ -174,4 +174,4 @@ def _clean(model: Model, ids: Tensor, layer: int, **more: Any) -> tuple[Tensor, 
 
 def _state(out: Any) -> Any:
     """Return the keys and values of a forward's output: `past_key_values` before transformers 5.24."""
-    return out["cache"] if "cache" in out else out.get("past_key_values")
+    return next((value for key, value in out.items() if key in {"cache", "past_key_values"}), None)

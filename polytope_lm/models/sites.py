@@ -82,8 +82,9 @@ class Premises:
 
     def __str__(self) -> str:
         bias = "with biases" if self.biased else "without biases"
+        norm = "no norm" if self.norm == "none" else self.norm
         verdict = "" if self.met else "; outside the paper's premises"
-        return f"{self.linearity} ({self.activation}), {bias}, {self.norm} before it{verdict}"
+        return f"{self.linearity} ({self.activation}), {bias}, {norm} before it{verdict}"
 
 
 @dataclass(frozen=True)

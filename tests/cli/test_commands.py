@@ -49,6 +49,9 @@ def test_models_lists_the_packaged_ones_and_shows_sites() -> None:
         e["name"] for e in json.loads(run("models", "--json").out)
     }
     assert "tiny-relu" in run("models").out
+    known = " ".join(run("models").out.split())
+    assert "GPT-NeoX, sequential proved proved proved proved" in known
+    assert "(1) layer 0: the block carries several streams" in known
     shown = run("models", "tiny-relu")
     assert "piecewise affine (relu), with biases, LayerNorm before it" in shown.out
     facts = json.loads(run("models", "tiny-relu", "--json").out)

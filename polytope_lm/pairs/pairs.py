@@ -21,17 +21,19 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.documents.collection import check_text
+from polytope_lm.errors import PolytopeError, brief, visible
+from polytope_lm.files import MEGABYTE, expand, parse_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
-_SHOWN = 40
+LARGEST = 256 * MEGABYTE
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,25 @@ class Pair:
     line: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("a", "b"):
-            text, target = getattr(self, name), getattr(self, f"target_{name}")
+        for name in ("a", "b", "group", *(["topic"] if self.topic is not None else [])):
+            check_text(getattr(self, name), f"pair: {name}")
+        if not isinstance(self.same, bool):
+            raise PolytopeError(f"pair: same is {brief(self.same)}; give True or False")
+        for name, text in (("a", self.a), ("b", self.b)):
             if not text.strip():
                 raise PolytopeError(f"prompt {name} is empty; give it at least one word")
-            if target is None:
+            if (target := getattr(self, f"target_{name}")) is None:
                 continue
-            start, end = target
-            if not 0 <= start < end <= len(text) or not text[start:end].strip():
+            ends = target if isinstance(target, list | tuple) else ()
+            if (
+                len(ends) != 2
+                or not all(isinstance(end, int) for end in ends)
+                or not 0 <= ends[0] < ends[1] <= len(text)
+                or not text[ends[0] : ends[1]].strip()
+            ):
                 raise PolytopeError(
-                    f"target_{name} {list(target)} is no word of prompt {name} ({len(text)} characters); "
-                    "give [start, end] in characters"
+                    f"target_{name} {brief(list(ends) or target)} is no word of prompt {name} "
+                    f"({len(text)} characters); give [start, end] in characters"
                 )
 
     @property
@@ -132,7 +142,7 @@ class Pairs:
         same, groups = sum(pair.same for pair in self.pairs), len({pair.group for pair in self.pairs})
         left_out = f", {len(self.problems)} left out" if self.problems else ""
         note = f"; {self.note}" if self.note else ""
-        return (
+        return visible(
             f"Pairs: {self.name}, {len(self)} ({same} same, {len(self) - same} different in meaning), "
             f"{groups} groups{left_out}{note}"
         )
@@ -147,9 +157,9 @@ def find_word(text: str, word: str, name: str) -> tuple[int, int]:
     """
     found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) if word.strip() else None
     if found is None:
-        shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
         raise PolytopeError(
-            f"{name} {word!r} is not a word of {shown!r}; spell it as the prompt does, or give [start, end]"
+            f"{name} {brief(word)} is not a word of {brief(text)}; spell it as the prompt does, or give "
+            "[start, end]"
         )
     return found.span()
 
@@ -169,19 +179,11 @@ def read(path: str | Path) -> Pairs:
         The pairs, with `problems` for the lines that are none.
 
     Raises:
-        PolytopeError: no such file, or no line with a pair.
+        PolytopeError: no regular file of at most 256 MiB of UTF-8, or no line with a pair.
 
     """
-    place = Path(path)
-    try:
-        text = place.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise PolytopeError(
-            f"{str(path)!r}: {error.strerror}; give a JSON-lines file of pairs, or builtin"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise PolytopeError(f"{str(path)!r} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    return parse(text, place.name)
+    place = expand(path)
+    return parse(read_text(place, "file of pairs", LARGEST), place.name)
 
 
 def parse(text: str, name: str = "pairs") -> Pairs:
@@ -212,7 +214,7 @@ def parse(text: str, name: str = "pairs") -> Pairs:
 
 def write(pairs: Iterable[Pair], path: str | Path) -> Path:
     """Write pairs as JSON lines; `read` is the inverse. Returns the path."""
-    target = Path(path)
+    target = expand(path)
     rows = (json.dumps(_row(pair), ensure_ascii=False) for pair in pairs)
     target.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
     return target
@@ -228,30 +230,19 @@ def _row(pair: Pair) -> dict[str, Any]:
 
 
 def _pair(line: str, number: int) -> Pair:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise PolytopeError(f"not JSON ({error}); write one object a line") from None
+    row = parse_json(line, "not one object")
     if not isinstance(row, dict):
-        raise PolytopeError(f"{line[:40]!r} is not an object; write {{...}}")
+        raise PolytopeError(f"{brief(row)} is not an object; write {{...}}")
     for name, kind in _NEEDED.items():
         if not isinstance(row.get(name), kind):
-            given = "is missing" if name not in row else f"is {row[name]!r}"
+            given = "is missing" if name not in row else f"is {brief(row[name])}"
             wanted = "a text" if kind is str else "true or false"
             raise PolytopeError(f"{name!r} {given}; give {wanted}")
-    unknown = sorted(set(row) - set(_NEEDED) - set(_OPTIONAL))
-    if unknown:
+    if unknown := sorted(set(row) - set(_NEEDED) - set(_OPTIONAL)):
         known = ", ".join((*_NEEDED, *_OPTIONAL))
-        raise PolytopeError(f"unknown key {unknown[0]!r}; a pair has {known}")
-    topic = row.get("topic")
-    if topic is not None and not isinstance(topic, str):
-        raise PolytopeError(f"'topic' is {topic!r}; give a text, or leave it out")
-    pair = Pair(row["a"], row["b"], row["group"], row["same"], topic, line=number)
-    return replace(
-        pair,
-        target_a=_target(pair.a, row.get("target_a"), "target_a"),
-        target_b=_target(pair.b, row.get("target_b"), "target_b"),
-    )
+        raise PolytopeError(f"unknown key {brief(unknown[0])}; a pair has {known}")
+    targets = {name: _target(row[name[-1]], row.get(name), name) for name in ("target_a", "target_b")}
+    return Pair(row["a"], row["b"], row["group"], row["same"], row.get("topic"), line=number, **targets)
 
 
 def _target(text: str, given: Any, name: str) -> tuple[int, int] | None:
@@ -259,9 +250,9 @@ def _target(text: str, given: Any, name: str) -> tuple[int, int] | None:
         return None
     if isinstance(given, str):
         return find_word(text, given, name)
-    if isinstance(given, list) and len(given) == 2 and all(type(place) is int for place in given):
+    if isinstance(given, list) and len(given) == 2 and all(type(end) is int for end in given):
         return given[0], given[1]
-    raise PolytopeError(f"{name!r} is {given!r}; give [start, end] in characters, or the word")
+    raise PolytopeError(f"{name!r} is {brief(given)}; give [start, end] in characters, or the word")
 
 
 NAME = "builtin"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 
+import numpy as np
 import pytest
 from reading import refused, texts
 
@@ -111,3 +112,49 @@ def test_a_lone_surrogate_is_no_text(write):
 @pytest.mark.parametrize("source", [[], ["", " "]])
 def test_a_source_of_nothing_is_refused(source):
     refused(source, "no document with text")
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda: Document(3, "x"), "id is 3 of type int"),
+        (lambda: Document("d", b"x"), "'d': text is b'x' of type bytes"),
+        (lambda: Document("d", "x", {"y": 3}), "'d': label 'y' is 3 of type int"),
+        (lambda: Document("d", "x", {"y": None}), "'d': label 'y' is None"),
+        (lambda: Document("d", "x", {3: "y"}), "'d': label name is 3"),
+        (lambda: Document("d", "x", {"y": "\ud800"}), r"'d': label 'y': character 0 .*U\+D800"),
+        (lambda: Document("d", "x", {"\ud800": "y"}), r"U\+D800"),
+        (lambda: Document("\ud800", "x"), r"id: character 0 .*U\+D800"),
+        (lambda: Document("d", "x", [("y", "z")]), "'d': labels are"),
+        (lambda: Document("d", "x", {}, ((0, 1, {}),)), r"'d': span \(0, 1, \{\}\) is no Span"),
+        (lambda: Document("d", "x", {}, {"start": 0}), "'d': spans are"),
+        (lambda: Document("d", "x", {}, 3), "'d': spans are 3"),
+        (lambda: Span(0.0, 1, {}), "start is 0.0"),
+        (lambda: Span(0, "1", {}), "end is '1'"),
+        (lambda: Span(0, 1, {"y": 3}), "0:1: label 'y' is 3"),
+        (lambda: Span(0, 1, ["y"]), "0:1: labels are"),
+        (lambda: Span(0, 1, {}, "sentence"), "kind 'sentence'"),
+    ],
+)
+def test_what_is_made_by_hand_is_checked_when_it_is_made(made, says):
+    with pytest.raises(PolytopeError, match=says) as caught:
+        made()
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_and_lists_of_spans_are_taken():
+    document = Document("d", "hello", {}, [Span(np.int64(0), np.uint8(5), {"t": "x"})])
+    assert document.spans == (Span(0, 5, {"t": "x"}),)
+    assert type(document.spans[0].start) is type(document.spans[0].end) is int
+    assert hash(Span(0, 1, {}).start) == hash(0)
+
+
+def test_nothing_in_data_reaches_the_terminal_raw(write, caplog):
+    name = "x\u202ey\x1b[31m.txt"
+    found = documents(write(name, "a\n\nb\n\na"), split="blank-lines")
+    list(found)
+    path = write("z\u202e.csv", "text;l\na;b\n")
+    shown = repr(found) + caplog.text + repr(documents(path)) + repr(next(iter(found)))
+    with pytest.raises(PolytopeError) as caught:
+        list(documents(path, text_column="\u202e"))
+    assert not {"\u202e", "\x1b"} & set(shown + caplog.text + str(caught.value))

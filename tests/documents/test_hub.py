@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import os
+
 import datasets
 import pytest
 from reading import refused, texts
@@ -89,3 +93,100 @@ def test_names_of_the_hub_have_parts(monkeypatch):
     assert asked == [("a", None), ("o/a", "c"), ("o/a", "c"), ("o/a", None)]
     refused("hub:", "not a data set's name")
     refused("hub:a", "means nothing", split="blank-lines")
+
+
+def test_both_ways_of_reading_files_give_the_same(tmp_path):
+    """Nothing is re-typed: no missing value is made of NA, no number of 007, no time of a date."""
+    contents = {
+        "csv": 'text,country,code\n"Windhoek, say",NA,007\nOslo,NO,1e3\nnull,true,2020-01-01\n',
+        "jsonl": '{"text":"2020-01-01","country":"NA","code":"007"}\n'
+        '{"text":"x","country":null,"code":1.50}\n',
+        "json": '[{"text": "a", "country": "NO"}, {"text": "b", "code": "010"}]',
+    }
+    for kind, content in contents.items():
+        folder = tmp_path / kind
+        folder.mkdir()
+        (folder / f"train.{kind}").write_text(content)
+        options = {"label_columns": ["country", "code"]}
+        direct = list(documents(folder / f"train.{kind}", **options))
+        assert list(documents(f"hub:{folder}", **options)) == direct
+        assert list(documents(f"hub:{folder}#train", **options)) == direct
+    direct = list(documents(tmp_path / "csv" / "train.csv", label_columns=["country", "code"]))
+    assert [tuple(d.labels.values()) for d in direct] == [
+        ("NA", "007"),
+        ("NO", "1e3"),
+        ("true", "2020-01-01"),
+    ]
+    table = datasets.Dataset.from_dict(
+        {"text": ["a", "b"], "y": [1, 0]},
+        features=datasets.Features(
+            {"text": datasets.Value("string"), "y": datasets.ClassLabel(names=["n", "p"])}
+        ),
+    )
+    (tmp_path / "parquet").mkdir()
+    table.to_parquet(tmp_path / "parquet" / "train.parquet")
+    direct = list(documents(tmp_path / "parquet" / "train.parquet", label_columns="y"))
+    assert [d.labels for d in direct] == [{"y": "p"}, {"y": "n"}]
+    assert list(documents(f"hub:{tmp_path / 'parquet'}", label_columns="y")) == direct
+
+
+def test_compressed_files_and_text_of_a_data_set_are_read(tmp_path):
+    (tmp_path / "a").mkdir()
+    with gzip.open(tmp_path / "a" / "train.csv.gz", "wt") as stream:
+        stream.write("text;l\nx;007\n")
+    assert [(d.text, d.labels) for d in documents(f"hub:{tmp_path / 'a'}", label_columns="l")] == [
+        ("x", {"l": "007"})
+    ]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "train.txt").write_text("one\ntwo\n")
+    assert texts(f"hub:{tmp_path / 'b'}") == ["one", "two"]
+
+
+@pytest.mark.parametrize("where", ["../secret.jsonl", "ABSOLUTE", "LINK", "sub/../../secret.jsonl"])
+def test_a_data_set_reads_nothing_outside_its_directory(tmp_path, where):
+    (tmp_path / "secret.jsonl").write_text('{"text": "secret"}\n')
+    folder = tmp_path / "data"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "link.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    named = {"ABSOLUTE": str(tmp_path / "secret.jsonl"), "LINK": "link.jsonl"}.get(where, where)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {named}\n---\n")
+    refused(f"hub:{folder}", "secret.jsonl' lies outside|link.jsonl' lies outside")
+
+
+def test_a_saved_data_set_reads_nothing_outside_its_directory(table, tmp_path):
+    table.save_to_disk(tmp_path / "secret")
+    table.save_to_disk(tmp_path / "data")
+    secret = next((tmp_path / "secret").glob("*.arrow"))
+    state = json.loads((tmp_path / "data" / "state.json").read_text())
+    for named in (f"../secret/{secret.name}", str(secret)):
+        state["_data_files"] = [{"filename": named}]
+        (tmp_path / "data" / "state.json").write_text(json.dumps(state))
+        refused(tmp_path / "data", "lies outside")
+    (tmp_path / "data" / "state.json").unlink()
+    (tmp_path / "data" / "state.json").symlink_to(tmp_path / "secret" / "state.json")
+    refused(f"hub:{tmp_path / 'data'}", "state.json.*lies outside")
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "dataset_dict.json").write_text('{"splits": ["../secret"]}')
+    refused(f"hub:{tmp_path / 'both'}#../secret", "lies outside")
+
+
+@pytest.mark.parametrize(
+    "state", ["{", "[]", '{"_data_files": 3}', '{"_data_files": [3]}', "[" * 100_000, "FIFO"]
+)
+def test_a_damaged_saved_data_set_is_one_line(table, tmp_path, state):
+    table.save_to_disk(tmp_path / "data")
+    path = tmp_path / "data" / "state.json"
+    path.unlink()
+    if state == "FIFO":
+        os.mkfifo(path)
+        (tmp_path / "data" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    else:
+        path.write_text(state)
+    refused(tmp_path / "data", "data")
+
+
+def test_home_in_the_name_of_a_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "news").mkdir()
+    (tmp_path / "news" / "train.csv").write_text("text\na\n")
+    assert texts("hub:~/news") == texts("~/news") == texts("~/news/train.csv") == ["a"]

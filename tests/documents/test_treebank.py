@@ -85,3 +85,43 @@ def test_a_treebanks_text_is_the_one_that_it_states():
         for span in document.spans:
             at += document.text[span.start : span.end].lower() == span.labels["form"].lower()
     assert at == sum(len(d.spans) for d in found)
+
+
+def sentence(*words, text=None, head="# newdoc id = a-1\n"):
+    """A sentence of (number, form, last column)."""
+    lines = [f"{n}\t{form}\t{form}\tX\t_\t_\t0\tx\t_\t{misc}" for n, form, misc in words]
+    return head + (f"# text = {text}\n" if text else "") + "\n".join(lines) + "\n\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (sentence((1, "to", r"SpacesAfter=\s\s"), (2, "go", "_")), "to  go"),
+        (sentence((1, "to", r"SpacesAfter=\s\s"), (2, "go", "_"), text="to  go"), "to  go"),
+        (sentence((1, "to", "_"), (2, "go", "_"), text="to  go"), "to  go"),
+        (sentence((1, "to", "_"), (2, "go", "_"), text="to\u00a0go"), "to\u00a0go"),
+        (sentence((1, "to", "_"), (2, "go", "_"), text="toogo"), "to go"),
+        (sentence((1, "to", r"SpacesAfter=\t\n|x=1"), (2, "go", "SpaceAfter=No")), "to\t\ngo"),
+        (sentence((1, "to", r"SpacesBefore=\s")) + sentence((1, "go", "_"), head=""), " to go"),
+        (sentence((1, "to", r"SpacesAfter=\n\n"), text="to") + sentence((1, "go", "_"), head=""), "to\n\ngo"),
+    ],
+)
+def test_words_are_divided_as_the_text_has_them(write, content, text):
+    (found,) = documents(write("x.conllu", content))
+    assert found.text == text
+    assert [found.text[span.start : span.end] for span in found.spans] == ["to", "go"]
+
+
+def test_ranges_do_not_overlap(write):
+    words = [("1-2", "ab", "_"), (1, "a", "_"), ("2-3", "bc", "_"), (2, "b", "_"), (3, "c", "_")]
+    refused(write("x.conllu", sentence(*words)), "line 1: range 2-3 .*'ab'")
+
+
+def test_one_identifier_twice_is_refused_or_numbered(write):
+    path = write("x.conllu", sentence((1, "One", "_")) + sentence((1, "Two", "_")))
+    refused(path, r"line 4: newdoc id 'a-1' .*line 1.*id_column=''")
+    found = list(documents(path, id_column=""))
+    assert [d.text for d in found] == ["One", "Two"]
+    assert len({d.id for d in found}) == 2
+    assert [d.labels for d in found] == [{"genre": "a"}] * 2
+    refused(path, "id_column='key'", id_column="key")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_target_word_is_a_whole_word() -> None:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("{", "not JSON"),
+        ("{", "malformed JSON"),
         ("[1]", "is not an object"),
         ({**GOOD, "same": "yes"}, "'same' is 'yes'"),
         ({k: v for k, v in GOOD.items() if k != "group"}, "'group' is missing"),
@@ -42,8 +43,18 @@ def test_a_target_word_is_a_whole_word() -> None:
         ({**GOOD, "target_a": [5, 400]}, "target_a [5, 400] is no word"),
         ({**GOOD, "target_a": [4, 4]}, "target_a [4, 4] is no word"),
         ({**GOOD, "target_b": [1]}, "give [start, end] in characters"),
-        ({**GOOD, "topic": 3}, "'topic' is 3"),
+        ({**GOOD, "topic": 3}, "topic is 3"),
         ({**GOOD, "taget_a": "bank"}, "unknown key 'taget_a'"),
+        ({**GOOD, "a": float("nan")}, "'a' is nan"),
+        ({**GOOD, "target_a": [float("nan"), 2]}, "'target_a' is [nan, 2]"),
+        ({**GOOD, "target_a": [0, 2.0]}, "'target_a' is [0, 2.0]"),
+        ({**GOOD, "target_a": {"start": 0}}, "'target_a' is {'start': 0}"),
+        ({**GOOD, "b": ["x"]}, "'b' is ['x']"),
+        ({**GOOD, "a": "x" * 50 + "\ud800"}, "U+D800"),
+        ("[" * 100_000, "JSON that cannot be read"),
+        ('{"a": ' + "[" * 500 + "]" * 500 + "}", "'a' is [["),
+        ("1" * 5000, "JSON that cannot be read"),
+        ("null", "None is not an object"),
     ],
 )
 def test_a_bad_line_is_reported_and_the_rest_is_read(row: object, says: str) -> None:
@@ -56,11 +67,11 @@ def test_a_bad_line_is_reported_and_the_rest_is_read(row: object, says: str) -> 
 
 
 def test_a_file_without_a_pair_is_an_error(tmp_path) -> None:
-    with pytest.raises(PolytopeError, match=r"no pair in it \(line 1: not JSON"):
+    with pytest.raises(PolytopeError, match=r"no pair in it \(line 1: .*malformed JSON"):
         pairs.parse("{")
     with pytest.raises(PolytopeError, match="the file is empty"):
         pairs.parse("\n")
-    with pytest.raises(PolytopeError, match="give a JSON-lines file of pairs"):
+    with pytest.raises(PolytopeError, match=r"none\.jsonl"):
         pairs.read(tmp_path / "none.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b'{"a": "\xe9"}')
     with pytest.raises(PolytopeError, match="is not UTF-8"):
@@ -83,3 +94,28 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows: list[tuple]) -> N
 def test_a_line_number_is_no_part_of_a_pair() -> None:
     pair = Pair("a", "b", "g", same=True)
     assert replace(pair, line=3) == pair
+
+
+def test_what_is_no_regular_file_is_one_line(tmp_path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, "/dev/zero", "~/no-such-pairs.jsonl"):
+        with pytest.raises(PolytopeError, match=str(path).removeprefix("~")):
+            pairs.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"a": 3}, "a is 3"),
+        ({"group": None}, "group is None"),
+        ({"same": 1}, "same is 1"),
+        ({"topic": b"x"}, "topic is b'x'"),
+        ({"b": "\ud800 b"}, r"U\+D800"),
+        ({"target_a": (0.0, 2.0)}, r"target_a \[0.0, 2.0\]"),
+        ({"target_b": (0, 1, 2)}, r"target_b \[0, 1, 2\]"),
+        ({"target_b": "owes"}, "target_b 'owes'"),
+    ],
+)
+def test_a_pair_made_by_hand_is_checked(change: dict, says: str) -> None:
+    with pytest.raises(PolytopeError, match=says):
+        Pair(**(GOOD | change))

@@ -12,10 +12,8 @@ import importlib.metadata
 import json
 import threading
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path as FilePath
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import numpy as np
@@ -24,22 +22,22 @@ from threadpoolctl import threadpool_limits
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import read
-from polytope_lm.paths import profiles
 from polytope_lm.paths.ends import POINTS, End, chosen, end, place
 from polytope_lm.paths.path import Path
-from polytope_lm.paths.profile import STEPS, Profile
-from polytope_lm.paths.profiles import PairProfiles
+from polytope_lm.paths.profile import STEPS, PairProfiles, header
+from polytope_lm.paths.resume import resumable
 from polytope_lm.paths.solve.chebyshev import EVALUATIONS
 from polytope_lm.paths.solve.curves import Shape
 from polytope_lm.paths.trace import Found, in_layer, profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Future
+    from pathlib import Path as FilePath
 
     from polytope_lm.models.interventions import Space
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
+    from polytope_lm.paths.resume import Entry
 
 CHUNK = 64
 _TOKENS = 4096  # of all prompts that are read at once
@@ -122,29 +120,11 @@ def crossings_of_pairs(  # noqa: PLR0913
     texts = [_texts(pair) for pair in pairs]
     lines = [int(getattr(pair, "line", None) or number + 1) for number, pair in enumerate(pairs)]
     with _cores_shared(workers):
-        head = profiles.header(site, _settings(job, texts), len(pairs))
-        entries = _run(job, texts, lines, head, to, workers, progress)
+        head = header(site, _settings(job, texts), len(pairs))
+        told = _Told(progress, len(texts), cost(model, len(texts), site.layer, options))
+        work = partial(_work, job, texts, lines)
+        entries = resumable(head, work, to=to, workers=workers, told=told)
     return PairProfiles.from_dict({**head, "lines": entries})
-
-
-def _run(
-    job: _Job,
-    texts: list[tuple[Any, Any]],
-    lines: Sequence[int],
-    head: Mapping[str, Any],
-    to: str | FilePath | None,
-    workers: int,
-    progress: Callable[[int, int, str], None] | None,
-) -> list[dict[str, Any]]:
-    """Go on from what is kept; return every pair's line."""
-    words = cost(job.model, len(texts), job.site.layer, job.options)
-    with _file(to, head) as (entries, keep):
-        told = _Told(progress, len(entries), len(texts), words)
-        for number, outcome in _outcomes(job, texts, len(entries), workers):
-            entries.append(profiles.entry(number, lines[number], outcome))
-            keep(entries[-1])
-            told.one_more()
-    return entries
 
 
 @contextmanager
@@ -216,71 +196,36 @@ def _settings(job: _Job, texts: list[tuple[Any, Any]]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _file(
-    to: str | FilePath | None, head: Mapping[str, Any]
-) -> Iterator[tuple[list[dict[str, Any]], Callable[[Mapping[str, Any]], None]]]:
-    """Give the lines of an earlier run, and what keeps one more."""
-    if to is None:
-        yield [], lambda _entry: None
-        return
-    from filelock import FileLock, Timeout  # noqa: PLC0415 - only where something is kept
-
-    path = FilePath(to)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(path.with_name(path.name + ".lock")).acquire(timeout=0)
-    except Timeout as error:
-        raise PolytopeError(f"{str(path)!r} is being written by another run: wait for it") from error
-    with lock:
-        entries = profiles.resumed(path, head)
-        with path.open("ab") as file:
-
-            def keep(entry: Mapping[str, Any]) -> None:
-                file.write(profiles.encoded(entry))
-                file.flush()
-
-            yield entries, keep
+def _work(
+    job: _Job, texts: list[tuple[Any, Any]], lines: Sequence[int], left: Sequence[int]
+) -> Iterator[tuple[int, Callable[[], Entry]]]:
+    """Prepare chunks of pairs, and yield how each that is left is followed."""
+    model_free, todo = threading.RLock(), set(left)
+    for first in range(0, len(texts), CHUNK):
+        chunk = range(first, min(first + CHUNK, len(texts)))
+        if todo.isdisjoint(chunk):
+            continue
+        with model_free:
+            ready = _prepare(job, [texts[number] for number in chunk])
+        for number, one in zip(chunk, ready, strict=True):
+            if number in todo:
+                yield number, partial(_entry, job, one, texts[number], lines[number], model_free)
 
 
-def _outcomes(
-    job: _Job, texts: list[tuple[Any, Any]], done: int, workers: int
-) -> Iterator[tuple[int, Profile | str]]:
-    """Yield each remaining pair's number and its profile, or why it has none, in order."""
-    model_free = threading.RLock()
-    waiting: deque[tuple[int, Future[Profile | str]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for first in range(done - done % CHUNK, len(texts), CHUNK):
-                with model_free:
-                    ready = _prepare(job, texts[first : first + CHUNK])
-                for number, one in enumerate(ready, first):
-                    if number >= done:
-                        waiting.append((number, pool.submit(_followed, job, one, model_free)))
-                while len(waiting) > workers:
-                    yield _next(waiting, texts)
-            while waiting:
-                yield _next(waiting, texts)
-        finally:  # whoever stops listening doesn't wait for a whole chunk
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _next(waiting: deque[tuple[int, Future[Profile | str]]], texts: list[Any]) -> tuple[int, Profile | str]:
-    number, future = waiting.popleft()
-    outcome = future.result()
-    if isinstance(outcome, str):  # what is kept has no texts
-        for text in texts[number]:
-            outcome = outcome.replace(repr(text), "…") if isinstance(text, str) and text else outcome
-    return number, outcome
-
-
-def _followed(job: _Job, ready: _Ready | str, model_free: threading.RLock) -> Profile | str:
+def _entry(
+    job: _Job, ready: _Ready | str, texts: tuple[Any, Any], line: int, model_free: threading.RLock
+) -> Entry:
+    """Return a pair's profile, or why it has none, without its texts."""
     if isinstance(ready, str):
-        return ready
-    try:
-        return profile(ready.path, **job.options, lock=model_free, own=ready.own)
-    except PolytopeError as error:
-        return str(error)
+        message = ready
+    else:
+        try:
+            return {"profile": profile(ready.path, **job.options, lock=model_free, own=ready.own).to_dict()}
+        except PolytopeError as error:
+            message = str(error)
+    for text in texts:
+        message = message.replace(repr(text), "…") if isinstance(text, str) and text else message
+    return {"line": line, "bad": message}
 
 
 def _prepare(job: _Job, texts: list[tuple[Any, Any]]) -> list[_Ready | str]:
@@ -362,17 +307,15 @@ def _read(job: _Job, ends: list[End]) -> list[np.ndarray]:
 class _Told:
     """Tells the cost, then what is left, in minutes."""
 
-    def __init__(
-        self, progress: Callable[[int, int, str], None] | None, done: int, total: int, words: str
-    ) -> None:
-        self.progress, self.before, self.done, self.total = progress, done, done, total
-        self.start = time.perf_counter()
-        if progress is not None:
-            progress(done, total, words)
+    def __init__(self, progress: Callable[[int, int, str], None] | None, total: int, words: str) -> None:
+        self.progress, self.total, self.words = progress, total, words
+        self.start, self.before = time.perf_counter(), 0
 
-    def one_more(self) -> None:
-        self.done += 1
+    def __call__(self, done: int) -> None:
+        if self.words:
+            self.before, words, self.words = done, self.words, ""
+        else:
+            each = (time.perf_counter() - self.start) / (done - self.before)
+            words = f"{each:.2f} s a pair, about {each * (self.total - done) / 60:.0f} min left"
         if self.progress is not None:
-            each = (time.perf_counter() - self.start) / (self.done - self.before)
-            left = each * (self.total - self.done) / 60
-            self.progress(self.done, self.total, f"{each:.2f} s a pair, about {left:.0f} min left")
+            self.progress(done, self.total, words)

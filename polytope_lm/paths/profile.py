@@ -20,14 +20,17 @@ scores 1; with n equal steps it saturates at n, one jump, so n is always reporte
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sites import Site
+from polytope_lm.paths.resume import FORMAT, encoded, read
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
     from jaxtyping import Float, Int
@@ -196,3 +199,129 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(one) for one in value]
     return float(f"{value:.{_ROUND}g}")
+
+
+@dataclass(frozen=True)
+class BadPair:
+    """A pair that gave no path: its number from 0, its line in the pairs' file from 1, and why."""
+
+    pair: int
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"pair {self.pair} (line {self.line}): {self.message}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PairProfiles:
+    """Profiles of the paths of many pairs in one layer.
+
+    Attributes:
+        site: where the paths lie.
+        settings: everything that moves a number: model, revision, space, shape, evaluations, digest of the
+            pairs, ...
+        profiles: one a pair, in order; None for a bad pair.
+        bad: the bad pairs.
+
+    """
+
+    site: Site
+    settings: Mapping[str, Any]
+    profiles: tuple[Profile | None, ...]
+    bad: tuple[BadPair, ...]
+
+    def __len__(self) -> int:
+        return len(self.profiles)
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.bad)} of them bad" if self.bad else ""
+        where = f"{self.settings['shape']} in {self.settings['at']} of layer {self.site.layer}"
+        return f"PairProfiles: {len(self):,} pairs{failed}; {where}; {self.settings['model']}"
+
+    @property
+    def good(self) -> Iterator[tuple[int, Profile]]:
+        """Number and profile of each pair that gave one."""
+        return ((number, one) for number, one in enumerate(self.profiles) if one is not None)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a good pair.
+
+        Columns: `pair`, `length`; `own` and `later` crossings, how many of each belong to neurons that cross
+        more than once (`own_returning`, `later_returning`), the ends' Hamming distances (`own_hamming`,
+        `later_hamming`), `missed` at most (-1: unknown); and where later layers were followed `output` (sum
+        of JS distances), `sharpest` (the step of the largest), `argmax_changes`, `sharpness`, `residual`
+        (length of the last block's output's way) and `js_error`.
+        """
+        import pandas as pd  # noqa: PLC0415 - a table is wanted less often than the numbers
+
+        return pd.DataFrame([_row(number, profile) for number, profile in self.good])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data; `from_dict` is its inverse."""
+        return {
+            "format": FORMAT,
+            **header(self.site, self.settings, len(self)),
+            "lines": self._lines(),
+        }
+
+    def _lines(self) -> list[dict[str, Any]]:
+        bad = {one.pair: {"line": one.line, "bad": one.message} for one in self.bad}
+        return [
+            {"pair": number, **(bad[number] if profile is None else {"profile": profile.to_dict()})}
+            for number, profile in enumerate(self.profiles)
+        ]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PairProfiles:
+        """Rebuild from `to_dict`'s data."""
+        entries = data["lines"]
+        bad = tuple(BadPair(one["pair"], one["line"], one["bad"]) for one in entries if "bad" in one)
+        profiles = tuple(None if "bad" in one else Profile.from_dict(one["profile"]) for one in entries)
+        return cls(Site.from_dict(data["site"]), data["settings"], profiles, bad)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file of JSON lines, the same that `crossings_of_pairs(to=...)` writes."""
+        target = Path(path)
+        head = header(self.site, self.settings, len(self))
+        target.write_bytes(encoded({"format": FORMAT, **head}, self._lines()))
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> PairProfiles:
+        """Read a finished file.
+
+        Raises:
+            PolytopeError: no such file, one that holds something else, or one that is not whole.
+
+        """
+        head, entries = read(path)
+        if len(entries) != head["pairs"]:
+            raise PolytopeError(
+                f"{str(path)!r} has {len(entries):,} of {head['pairs']:,} pairs: run what wrote it again"
+            )
+        try:
+            return cls.from_dict({**head, "lines": entries})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise PolytopeError(f"{str(path)!r} holds no profiles of pairs ({what})") from error
+
+
+def header(site: Site, settings: Mapping[str, Any], pairs: int) -> dict[str, Any]:
+    """Return what a run over pairs was asked, as its file's first line says it."""
+    return {"pairs": pairs, "site": site.to_dict(), "settings": dict(settings)}
+
+
+def _row(number: int, one: Profile) -> dict[str, Any]:
+    row: dict[str, Any] = {"pair": number, "length": one.length}
+    for name, values in (("", one.crossings), ("_returning", one.returning), ("_hamming", one.hamming)):
+        row |= {f"own{name}": int(values[0]), f"later{name}": int(values[1:].sum())}
+    row["missed"] = -1 if (one.missed < 0).any() else int(one.missed.sum())
+    if not len(one.residual):
+        return row
+    row |= {"output": float(one.js.sum()), "sharpest": one.sharpest, "argmax_changes": one.argmax_changes}
+    return row | {
+        "sharpness": one.sharpness,
+        "residual": float(one.residual.sum()),
+        "js_error": one.js_error,
+    }

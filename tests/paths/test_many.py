@@ -18,8 +18,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.interventions import run_patched
 from polytope_lm.paths import many as batch
 from polytope_lm.paths.many import crossings_of_pairs
-from polytope_lm.paths.profile import Profile, sharpness
-from polytope_lm.paths.profiles import PairProfiles
+from polytope_lm.paths.profile import PairProfiles, Profile, sharpness
 from polytope_lm.paths.trace import mlp_inputs, profile
 
 WORDS = ["bank", "river", "money", "pond", "ducks", "boat", "water"]
@@ -229,6 +228,22 @@ def test_results_load_as_they_were(finished, tmp_path):
 
 
 @pytest.mark.usefixtures("users_arrays")
+def test_finished_files_of_the_former_format_load(finished, tmp_path):
+    _, found, whole = finished
+    former = tmp_path / "former.jsonl"
+    lines = [json.loads(line) for line in whole.splitlines()]
+    lines[0]["format"] = 1
+    former.write_text(
+        "".join(json.dumps({k: v for k, v in one.items() if k != "sum"}) + "\n" for one in lines)
+    )
+    again = PairProfiles.load(former)
+    assert again.bad == found.bad
+    assert again.to_frame().equals(found.to_frame())
+    former.write_text(former.read_text().replace('"hamming"', '"hammink"'))
+    with pytest.raises(PolytopeError, match=r"former\.jsonl. holds no profiles of pairs \(KeyError"):
+        PairProfiles.load(former)
+
+
 @pytest.mark.parametrize("change", [{"evaluations": 72}, {"shape": "arc"}, {"pairs": PAIRS}, {"layer": 0}])
 def test_another_runs_file_is_refused(finished, model, tmp_path, change):
     pairs, _, whole = finished
@@ -244,7 +259,7 @@ def test_another_runs_file_is_refused(finished, model, tmp_path, change):
 def test_a_file_of_something_else_is_left_alone(model, tmp_path, content):
     target = tmp_path / "notes.txt"
     target.write_bytes(content)
-    with pytest.raises(PolytopeError, match="holds no profiles of pairs"):
+    with pytest.raises(PolytopeError, match=r"notes\.txt. holds no pairs"):
         crossings_of_pairs(model, PAIRS, 0, to=target)
     assert target.read_bytes() == content
 

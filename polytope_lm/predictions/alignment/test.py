@@ -54,8 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from polytope_lm.models.loading import Model
-    from polytope_lm.paths.profile import Profile
-    from polytope_lm.paths.profiles import PairProfiles
+    from polytope_lm.paths.profile import PairProfiles, Profile
     from polytope_lm.statistics.estimate import Estimate
     from polytope_lm.statistics.verdict import Verdict
 

@@ -14,8 +14,7 @@ from polytope_lm import report
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Premises, Site
 from polytope_lm.pairs import Pair, read, write
-from polytope_lm.paths.profile import Profile
-from polytope_lm.paths.profiles import PairProfiles
+from polytope_lm.paths.profile import PairProfiles, Profile
 from polytope_lm.predictions.alignment.result import PRIMARY, SPEED, AlignmentResult
 from polytope_lm.predictions.alignment.test import align, alignment
 

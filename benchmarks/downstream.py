@@ -22,7 +22,7 @@ import numpy as np
 
 import polytope_lm as plm
 from benchmarks._machine import Figure, arguments, describe, report
-from polytope_lm.paths.trace import Runs
+from polytope_lm.paths.trace import Trace
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -115,7 +115,7 @@ def _confirmed(path: ModelPath, pairs: list[tuple[int, int, float, float]]) -> i
     if not pairs:
         return 0
     t = np.array([[2 * a - (a + b) / 2, (a + b) / 2, 2 * b - (a + b) / 2] for *_, a, b in pairs]).clip(0, 1)
-    runs = Runs(path)
+    runs = Trace(path, logits=True)
     values, first = runs.at(t.reshape(-1)), runs.sites[0].layer
     signs = np.array(
         [
@@ -146,7 +146,7 @@ def measure(model: Any, prompts: tuple[str, str], layer: int, options: Namespace
 
 def stepped(path: ModelPath, ours: Crossings, steps: int) -> Crossings:
     """Look for the same layers' crossings in equal steps, without the next-token distribution."""
-    runs = Runs(path)
+    runs = Trace(path, logits=True)
     runs.logits = False
     later = runs.grid(steps)
     t, layer, neuron, on, _ = (np.concatenate(column) for column in zip(*later.parts, strict=True))

@@ -18,7 +18,7 @@ import torch
 
 import polytope_lm as plm
 from benchmarks._machine import Figure, arguments, describe, interleaved, median_ratio, report
-from polytope_lm.paths.trace import Runs
+from polytope_lm.paths.trace import Trace
 
 if TYPE_CHECKING:
     from polytope_lm.paths.path import Path
@@ -45,7 +45,7 @@ def make_path(model: Any, layer: int) -> Path:
 
 def ours(path: Path, t: np.ndarray) -> list[np.ndarray]:
     """Evaluate all places; the prefix is computed here, too."""
-    return Runs(path).at(t)
+    return Trace(path, logits=True).at(t)
 
 
 def theirs(bridge: Any, path: Path, t: np.ndarray, batch: int) -> list[np.ndarray]:
@@ -54,7 +54,7 @@ def theirs(bridge: Any, path: Path, t: np.ndarray, batch: int) -> list[np.ndarra
     What attention adds is changed by as much as the path has moved: the stream after it then is the path's,
     for the norm and for what is carried on.
     """
-    sites = Runs(path).sites
+    sites = Trace(path, logits=True).sites
     moved = torch.as_tensor(path.points(t) - path.a).float()
     ids = torch.as_tensor(path.input_ids)
     found: dict[str, list[np.ndarray]] = {site.hook: [] for site in sites}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from polytope_lm.paths.many import crossings_of_pairs
-    from polytope_lm.paths.rays import direction_path, random_path
+    from polytope_lm.paths.path import direction_path, random_path
 
 _HOMES = {
     "crossings_of_pairs": "polytope_lm.paths.many",
-    "direction_path": "polytope_lm.paths.rays",
-    "random_path": "polytope_lm.paths.rays",
+    "direction_path": "polytope_lm.paths.path",
+    "random_path": "polytope_lm.paths.path",
     "slice": "polytope_lm.geometry.slices",
 }
 

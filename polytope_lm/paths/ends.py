@@ -1,8 +1,10 @@
-"""A path's ends: prompts as the model reads them, the token that is meant, and its activation."""
+"""Where a path lies: its ends, which are prompts as the model reads them, and the curve between them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast, get_args
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from polytope_lm.codes.capture import check_text
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import read
 from polytope_lm.models.interventions import Space
+from polytope_lm.paths.solve import curves
 from polytope_lm.tokens import specials, tokenise
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.hooks import Point
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
+    from polytope_lm.paths.solve.curves import Shape
 
 POINTS: dict[str, Point] = {"resid_mid": "x", "mlp_in": "u", "embed": "resid_pre"}
 
@@ -115,3 +119,97 @@ def place(model: Model, at: str, layer: int | None, kind: str | None) -> tuple[S
         msg = f"{site.hook} is a declared site, and paths lie at MLPs: leave kind={kind!r} out"
         raise PolytopeError(msg)
     return space, site
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Curve:
+    """A line or an arc between two activations; downstream, in the context of prompt A or in both.
+
+    Attributes:
+        model: the model.
+        site: the site that the path belongs to; layer 0's where the path lies between embeddings.
+        at: its space, `resid_mid` (what the MLP's norm reads), `mlp_in` (what the MLP reads) or `embed` (what
+            block 0 reads).
+        shape: `line` or `arc`.
+        prompts: the two texts; what stands at the end of a path that has no second prompt is in brackets.
+        tokens: the tokens at the two ends.
+        input_ids: prompt A as the model reads it, `[S]`.
+        position: index of A's token in `input_ids`.
+        a: the path at t = 0, `[D]`.
+        b: the path at t = 1, `[D]`.
+        sequences: the activations of A and B at all positions, `[2, S, D]`, where all of them move; None
+            where A's context is kept.
+        everywhere: crossings are counted at all positions, not only at `position`.
+
+    """
+
+    model: Model
+    site: Site
+    at: Space
+    shape: Shape
+    prompts: tuple[str, str]
+    tokens: tuple[str, str]
+    input_ids: Int[np.ndarray, " S"]
+    position: int
+    a: Float[np.ndarray, " D"]
+    b: Float[np.ndarray, " D"]
+    sequences: Float[np.ndarray, "2 S D"] | None = None
+    everywhere: bool = False
+
+    @property
+    def space(self) -> str:
+        """The space's name in this block: the norm of a parallel block reads `resid_pre`."""
+        return "resid_pre" if self.at == "resid_mid" and self.site.parallel else self.at
+
+    @property
+    def scope(self) -> Literal["stream", "mlp"]:
+        """What follows the path downstream: the residual stream, or only what this MLP reads."""
+        return "mlp" if self.at == "mlp_in" else "stream"
+
+    @property
+    def context(self) -> Literal["a", "both"]:
+        """Which context later layers read: A's, or one that moves with the path from A's to B's."""
+        return "a" if self.sequences is None else "both"
+
+    @property
+    def centred(self) -> bool:
+        """Whether an arc is that of `C x`, as a LayerNorm sees it, the mean going from A's to B's."""
+        return self.at == "resid_mid" and self.site.premises.norm == "LayerNorm"
+
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """Indices into `input_ids` of the tokens whose crossings are counted."""
+        return tuple(range(len(self.input_ids))) if self.everywhere else (self.position,)
+
+    @cached_property
+    def length(self) -> float:
+        """Euclidean length of the path; with all positions counted, in the space of all of them."""
+        return curves.length(self.shape, *self.ends(), centred=self.centred)
+
+    def ends(self) -> tuple[Float[np.ndarray, "P D"], Float[np.ndarray, "P D"]]:
+        """Return both ends of the paths of all tokens that are counted."""
+        if self.sequences is None or not self.everywhere:
+            return self.a[None], self.b[None]
+        return self.sequences[0], self.sequences[1]
+
+    @cached_property
+    def still(self) -> bool:
+        """Whether both ends are the same, so that nothing changes on the way."""
+        moving = self.sequences if self.sequences is not None else (self.a, self.b)
+        return np.array_equal(moving[0], moving[1])
+
+    def points(self, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n D"]:
+        """Return the path at each t; its ends exactly."""
+        return curves.points(self.shape, self.a[None], self.b[None], t, centred=self.centred)[:, 0]
+
+    def versions(self, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n S D"]:
+        """Return the paths of all positions at each t.
+
+        Raises:
+            PolytopeError: A's context is kept, and only one position moves.
+
+        """
+        if self.sequences is None:
+            raise PolytopeError("context='a': only one position moves; .points(t) gives it")
+        starts, ends = self.sequences
+        return curves.points(self.shape, starts, ends, t, centred=self.centred)

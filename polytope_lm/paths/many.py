@@ -59,7 +59,7 @@ class _Ready(NamedTuple):
     """A pair's path with the crossings of its own layer (None where it has no closed form)."""
 
     path: Path
-    own: Found | None
+    own: list[Found] | None
 
 
 def crossings_of_pairs(  # noqa: PLR0913
@@ -276,17 +276,19 @@ def _draw(
 
 
 def _activations(job: _Job, ends: list[End]) -> list[np.ndarray]:
-    """Read what the paths move at the ends' positions, prompts of like lengths together."""
-    order = sorted(range(len(ends)), key=lambda i: len(ends[i].ids))
-    batches: list[list[int]] = []
-    for i in order:
-        if not batches or len(ends[i].ids) * (len(batches[-1]) + 1) > _TOKENS:
+    """Read what the paths move at the ends' positions, prompts of like lengths together, equal ones once."""
+    keys = [(one.ids.tobytes(), one.position) for one in ends]
+    distinct = sorted(dict(zip(keys, ends, strict=True)).items(), key=lambda one: len(one[1].ids))
+    batches: list[list[tuple[tuple[bytes, int], End]]] = []
+    for one in distinct:
+        if not batches or len(one[1].ids) * (len(batches[-1]) + 1) > _TOKENS:
             batches.append([])
-        batches[-1].append(i)
-    found: dict[int, np.ndarray] = {}
+        batches[-1].append(one)
+    found: dict[tuple[bytes, int], np.ndarray] = {}
     for batch in batches:
-        found |= dict(zip(batch, _read(job, [ends[i] for i in batch]), strict=True))
-    return [found[i] for i in range(len(ends))]
+        rows = _read(job, [one for _, one in batch])
+        found |= dict(zip((key for key, _ in batch), rows, strict=True))
+    return [found[key] for key in keys]
 
 
 def _read(job: _Job, ends: list[End]) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jaxtyping import Float
-
-    from polytope_lm.paths.solve.chebyshev import Followed
 
 
 def probabilities(logits: Float[np.ndarray, "rows V"]) -> Float[np.ndarray, "rows V"]:
@@ -54,7 +51,10 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 
 
 def output_change(
-    t: Float[np.ndarray, " places"], logits: Float[np.ndarray, "places V"], tokenizer: Any
+    t: Float[np.ndarray, " places"],
+    logits: Float[np.ndarray, "places V"],
+    tokenizer: Any,
+    error: float = 0.0,
 ) -> OutputChange:
     """Compare the next-token distributions along a path.
 
@@ -62,6 +62,7 @@ def output_change(
         t: the places.
         logits: next-token logits at each of them.
         tokenizer: shows the likeliest tokens as text.
+        error: how far the distributions may be from the model's own.
 
     """
     chances = probabilities(logits)
@@ -72,6 +73,7 @@ def output_change(
         js=js_distances(chances),
         top=tuple(words[int(token)] for token in top),
         top_probability=chances.max(axis=1),
+        error=error,
     )
 
 
@@ -84,22 +86,3 @@ def joined(changes: Sequence[OutputChange]) -> OutputChange:
         top=(*first.top, *(token for one in rest for token in one.top[1:])),
         top_probability=np.concatenate([first.top_probability, *(one.top_probability[1:] for one in rest)]),
     )
-
-
-def interpolated_change(found: Followed, t: Float[np.ndarray, " places"], tokenizer: Any) -> OutputChange:
-    """Compare the next-token distributions at places between those where the model was run.
-
-    The logits are interpolated as `h` is; `error` says how far the distribution so found is from the model's
-    own, at the places that were held out.
-
-    Args:
-        found: the path, the logits being the last thing that was followed.
-        t: the places.
-        tokenizer: shows the likeliest tokens as text.
-
-    """
-    logits, node = found.values[-1].astype(np.float64), found.node
-    guessed = found.guessed(logits)
-    errors = js_distance(probabilities(guessed), probabilities(logits[~node]))
-    change = output_change(t, found.interpolated(logits, t), tokenizer)
-    return replace(change, error=float(errors.max()))

@@ -1,123 +1,43 @@
-"""A path between two activations: where it lies, and what it crosses."""
+"""A path between two activations, along a direction or to a random end: where it lies, and what it crosses.
+
+Random controls have the data's mean and covariance, so that they leave a prompt's activation as another
+prompt would, and yet towards no meaning. Source: Lee & Heimersheim, "Investigating Sensitive Directions in
+GPT-2" (2024), whose baselines are `mixture`, along the difference of two draws, which knows nothing of the
+prompt ("cov-random mixture"), and `difference`, towards one draw ("cov-random difference").
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
 from polytope_lm.errors import PolytopeError, public
-from polytope_lm.paths.crossings import Crossings, LayerMethod, shortened
-from polytope_lm.paths.ends import activations, chosen, end, place
-from polytope_lm.paths.solve import curves
-from polytope_lm.paths.solve.arc import arc_crossings
+from polytope_lm.paths.crossings import Crossings, shortened
+from polytope_lm.paths.ends import Curve, activations, chosen, end, place
 from polytope_lm.paths.solve.chebyshev import EVALUATIONS
 from polytope_lm.paths.solve.curves import Shape
-from polytope_lm.paths.solve.line import in_layer_crossings
-from polytope_lm.paths.trace import Part, Runs
+from polytope_lm.paths.trace import Trace, in_layer
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float
 
-    from polytope_lm.models.interventions import Space
+    from polytope_lm.codes.codes import Codes
     from polytope_lm.models.loading import Model
-    from polytope_lm.models.sites import Site
+
+Control = Literal["mixture", "difference"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Path:
-    """A line or an arc between two activations; downstream, in the context of prompt A or in both.
-
-    Attributes:
-        model: the model.
-        site: the site that the path belongs to; layer 0's where the path lies between embeddings.
-        at: its space, `resid_mid` (what the MLP's norm reads), `mlp_in` (what the MLP reads) or `embed` (what
-            block 0 reads).
-        shape: `line` or `arc`.
-        prompts: the two texts; what stands at the end of a path that has no second prompt is in brackets.
-        tokens: the tokens at the two ends.
-        input_ids: prompt A as the model reads it, `[S]`.
-        position: index of A's token in `input_ids`.
-        a: the path at t = 0, `[D]`.
-        b: the path at t = 1, `[D]`.
-        sequences: the activations of A and B at all positions, `[2, S, D]`, where all of them move; None
-            where A's context is kept.
-        everywhere: crossings are counted at all positions, not only at `position`.
-
-    """
-
-    model: Model
-    site: Site
-    at: Space
-    shape: Shape
-    prompts: tuple[str, str]
-    tokens: tuple[str, str]
-    input_ids: Int[np.ndarray, " S"]
-    position: int
-    a: Float[np.ndarray, " D"]
-    b: Float[np.ndarray, " D"]
-    sequences: Float[np.ndarray, "2 S D"] | None = None
-    everywhere: bool = False
+class Path(Curve):
+    """A line or an arc between two activations, and the boundaries that it crosses; see `Curve`."""
 
     def __repr__(self) -> str:
         ends = " -> ".join(shortened(prompt) for prompt in self.prompts)
         where = f"{self.shape} in {self.space} of layer {self.site.layer}, length {self.length:.4g}"
         return f"Path: {ends}; {where}; {shortened(self.model.name)}"
-
-    @property
-    def space(self) -> str:
-        """The space's name in this block: the norm of a parallel block reads `resid_pre`."""
-        return "resid_pre" if self.at == "resid_mid" and self.site.parallel else self.at
-
-    @property
-    def scope(self) -> Literal["stream", "mlp"]:
-        """What follows the path downstream: the residual stream, or only what this MLP reads."""
-        return "mlp" if self.at == "mlp_in" else "stream"
-
-    @property
-    def context(self) -> Literal["a", "both"]:
-        """Which context later layers read: A's, or one that moves with the path from A's to B's."""
-        return "a" if self.sequences is None else "both"
-
-    @property
-    def centred(self) -> bool:
-        """Whether an arc is that of `C x`, as a LayerNorm sees it, the mean going from A's to B's."""
-        return self.at == "resid_mid" and self.site.premises.norm == "LayerNorm"
-
-    @property
-    def counted(self) -> tuple[int, ...]:
-        """Indices into `input_ids` of the tokens whose crossings are counted."""
-        return tuple(range(len(self.input_ids))) if self.everywhere else (self.position,)
-
-    @cached_property
-    def length(self) -> float:
-        """Euclidean length of the path; with all positions counted, in the space of all of them."""
-        return curves.length(self.shape, *self._ends(), centred=self.centred)
-
-    def _ends(self) -> tuple[Float[np.ndarray, "P D"], Float[np.ndarray, "P D"]]:
-        """Return both ends of the paths of all tokens that are counted."""
-        if self.sequences is None or not self.everywhere:
-            return self.a[None], self.b[None]
-        return self.sequences[0], self.sequences[1]
-
-    def points(self, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n D"]:
-        """Return the path at each t; its ends exactly."""
-        return curves.points(self.shape, self.a[None], self.b[None], t, centred=self.centred)[:, 0]
-
-    def versions(self, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n S D"]:
-        """Return the paths of all positions at each t.
-
-        Raises:
-            PolytopeError: A's context is kept, and only one position moves.
-
-        """
-        if self.sequences is None:
-            raise PolytopeError("context='a': only one position moves; .points(t) gives it")
-        starts, ends = self.sequences
-        return curves.points(self.shape, starts, ends, t, centred=self.centred)
 
     def crossings(
         self, *, downstream: bool = False, steps: int | None = None, evaluations: int = EVALUATIONS
@@ -131,7 +51,7 @@ class Path:
                 Attention reads the clean context of prompt A and only the path's position moves, unless the
                 path has `context="both"`.
             steps: look at the later layers in so many equal steps, the baseline, which doesn't know what it
-                misses; by default places are added until the crossings are known (see `paths.adaptive`).
+                misses; by default points are added until the crossings are known (`paths.solve.chebyshev`).
             evaluations: forward evaluations at most, where `steps` is not given.
 
         Raises:
@@ -139,35 +59,25 @@ class Path:
                 too many, too few evaluations or too many, NaN along the path.
 
         """
-        layers, parts = self._in_layer() if self.at != "embed" else ([], [])
+        found = in_layer([self])[0] if self.at != "embed" else []
         change = None
         if downstream or self.at == "embed":
-            runs = Runs(self, only=None if downstream else 0)
-            later = runs.grid(steps) if steps is not None else runs.adaptive(evaluations)
-            layers += later.methods
-            parts += later.parts
-            change = later.change
-        t, layer, neuron, on, token = (np.concatenate(column) for column in zip(*parts, strict=True))
+            trace = Trace(self, only=None if downstream else self.site, logits=downstream)
+            later, change = trace.grid(steps) if steps is not None else trace.adaptive(evaluations)
+            found = [*found, *later]
+        t, neuron, on, token = (
+            np.concatenate([getattr(one, name) for one in found]) for name in ("t", "neuron", "on", "token")
+        )
+        layer = np.repeat([one.site.layer for one in found], [len(one.t) for one in found])
         return Crossings(
             prompts=self.prompts, tokens=self.tokens, site=self.site, at=self.at, space=self.space,
             scope=self.scope, shape=self.shape, length=self.length, t=t, layer=layer.astype(np.int16),
-            neuron=neuron.astype(np.int32), on=on, layers=tuple(layers), output_change=change,
-            provenance={**self.model.provenance, "version": importlib.metadata.version("polytope-lm")},
+            neuron=neuron.astype(np.int32), on=on, layers=tuple(one.method for one in found),
+            output_change=change, provenance={
+                **self.model.provenance, "version": importlib.metadata.version("polytope-lm"),
+            },
             context=self.context, position=token.astype(np.int32) if self.everywhere else None,
         )  # fmt: skip
-
-    def _in_layer(self) -> tuple[list[LayerMethod], list[Part]]:
-        """Find the crossings of the path's own layer."""
-        geometry, (a, b) = self.model.geometry(self.site), self._ends()
-        if self.shape == "line":
-            found = in_layer_crossings(geometry, a, b, at=self.at)
-        else:
-            found = arc_crossings(geometry, a, b, at=self.at)
-        order = np.argsort(found.t, kind="stable")
-        token = np.array(self.counted)[found.pair][order]
-        own = np.full(len(order), self.site.layer)
-        part = Part(found.t[order], own, found.neuron[order], found.on[order], token)
-        return [LayerMethod(self.site, "closed form", 0, int(found.hamming.sum()))], [part]
 
 
 @public
@@ -217,7 +127,10 @@ def path(  # noqa: PLR0913
     ends = [end(model, prompt, name, position) for prompt, name in ((prompt_a, "A"), (prompt_b, "B"))]
     if moved or everywhere:
         _check_equal(ends[0].ids, ends[1].ids, "positions='all'" if everywhere else "context='both'")
-    found = [activations(model, e.ids, site.layer, space) for e in ends]
+    found = [activations(model, ends[0].ids, site.layer, space)]
+    # Equal prompts are read once: a second run may round otherwise.
+    same = np.array_equal(ends[0].ids, ends[1].ids)
+    found.append(found[0] if same else activations(model, ends[1].ids, site.layer, space))
     a, b = (rows[e.position] for rows, e in zip(found, ends, strict=True))
     drawn = Path(
         model=model, site=site, at=space, shape=form, prompts=(prompt_a, prompt_b),
@@ -233,3 +146,152 @@ def _check_equal(a: np.ndarray, b: np.ndarray, what: str) -> None:
     if len(a) != len(b):
         msg = f"{what} needs prompts of equal length, but A has {len(a)} tokens and B has {len(b)}"
         raise PolytopeError(msg)
+
+
+@public
+def direction_path(
+    model: Model,
+    prompt: str,
+    direction: Float[np.ndarray, " D"],
+    *,
+    length: float,
+    at: str = "resid_mid",
+    layer: int | None = None,
+    kind: str | None = None,
+    position: int = -1,
+) -> Path:
+    """Draw a straight line from a prompt's activation along a direction: `x(t) = x + t length v / |v|`.
+
+    Args:
+        model: the model.
+        prompt: the text at t = 0, whose context is kept downstream.
+        direction: v, `[D]`; its length doesn't matter.
+        length: how far to go, Euclidean, in the path's space; negative goes the other way.
+        at: the space, as for `path`.
+        layer: the block; left out with `at="embed"`.
+        kind: which code of a gated MLP.
+        position: which token, special tokens not counted; -1 is the last.
+
+    Raises:
+        PolytopeError: a direction of another width, without length or with NaN, a length that is no number;
+            and whatever `path` refuses of a space, a layer, a kind and a prompt.
+
+    """
+    space, _ = place(model, at, layer, kind)
+    vector = np.asarray(direction, dtype=np.float64)
+    if vector.shape != (model.d_model,):
+        msg = f"direction has shape {vector.shape}, but {space} of {model.name} is [{model.d_model}]"
+        raise PolytopeError(msg)
+    norm = float(np.linalg.norm(vector))
+    if not 0 < norm < np.inf:
+        raise PolytopeError(f"direction has the length {norm}: give one that points somewhere")
+    if not np.isfinite(length):
+        raise PolytopeError(f"length={length}: give a number")
+    step = vector / norm * length
+    return _from(
+        model, prompt, lambda x: x + step, "[along a direction]", "line", at=at, layer=layer, kind=kind,
+        position=position,
+    )  # fmt: skip
+
+
+@public
+def random_path(  # noqa: PLR0913
+    model: Model,
+    prompt: str,
+    sample: Codes | Float[np.ndarray, "n D"],
+    *,
+    control: str = "mixture",
+    length: float | None = None,
+    seed: int = 0,
+    at: str = "resid_mid",
+    layer: int | None = None,
+    kind: str | None = None,
+    shape: str = "line",
+    position: int = -1,
+) -> Path:
+    """Draw a path from a prompt's activation that has the data's covariance but no meaning.
+
+    With `r, r'` drawn from the normal distribution of the sample's mean and covariance (sums of the sample's
+    rows with normal weights, so that no D x D matrix is made), the path ends at
+
+    - `mixture`: `x + (r - r')`;
+    - `difference`: `r`.
+
+    Args:
+        model: the model.
+        prompt: the text at t = 0, whose context is kept downstream.
+        sample: activations of many tokens in the path's space, `[n, D]`; or codes of the path's layer that
+            keep them: `plm.encode(..., keep=["x"])` for `resid_mid`, `keep=["u"]` for `mlp_in`.
+        control: `mixture` or `difference`.
+        length: Euclidean length of the straight line to the end; by default what was drawn.
+        seed: chooses the draws.
+        at: the space, as for `path`.
+        layer: the block; left out with `at="embed"`.
+        kind: which code of a gated MLP.
+        shape: `line` or `arc`.
+        position: which token, special tokens not counted; -1 is the last.
+
+    Raises:
+        PolytopeError: fewer than two rows, rows of another width or with NaN, codes without what is needed,
+            an unknown control, a length that is not positive; and whatever `path` refuses.
+
+    """
+    space, site = place(model, at, layer, kind)
+    form = cast("Shape", chosen("shape", shape, get_args(Shape), "a shape"))
+    which = chosen("control", control, get_args(Control), "a random control")
+    if length is not None and not 0 < length < np.inf:
+        raise PolytopeError(f"length={length}: give a positive number, or leave it out")
+    rows = _rows(sample, space, site.layer, model)
+    rng = np.random.default_rng(seed)
+
+    def other(x: np.ndarray) -> np.ndarray:
+        step = _draw(rows, rng)
+        step -= _draw(rows, rng) if which == "mixture" else x
+        return x + step * (1.0 if length is None else length / float(np.linalg.norm(step)))
+
+    return _from(
+        model, prompt, other, f"[random {which}, seed {seed}]", form, at=at, layer=layer, kind=kind,
+        position=position,
+    )  # fmt: skip
+
+
+def _draw(rows: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, " D"]:
+    """Draw from the normal distribution with the rows' mean and covariance (ddof 1)."""
+    mean = rows.mean(axis=0)
+    weights = rng.standard_normal(len(rows)) / np.sqrt(len(rows) - 1)
+    drawn: np.ndarray = mean + weights @ (rows - mean)
+    return drawn
+
+
+def _rows(sample: Codes | np.ndarray, at: str, layer: int, model: Model) -> Float[np.ndarray, "n D"]:
+    if not isinstance(sample, np.ndarray):
+        name = {"resid_mid": "x", "mlp_in": "u"}.get(at)
+        if name is None:
+            raise PolytopeError(f"sample: codes keep no embeddings; give an array [n, {model.d_model}]")
+        sample = sample.activations(name, layer)
+    rows = np.asarray(sample, dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[1] != model.d_model or len(rows) < 2:
+        msg = f"sample has shape {rows.shape}, expected [n, {model.d_model}], n at least 2"
+        raise PolytopeError(msg)
+    if not np.isfinite(rows).all():
+        row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+        raise PolytopeError(f"sample[{row}] has NaN or infinite values: leave this row out")
+    return rows
+
+
+def _from(
+    model: Model, prompt: str, other: Any, name: str, shape: Shape, *, at: str, layer: int | None,
+    kind: str | None, position: int,
+) -> Path:  # fmt: skip
+    """Draw a path from a prompt's activation to what `other` makes of it."""
+    space, site = place(model, at, layer, kind)
+    if space == "embed" and shape == "arc":
+        raise PolytopeError("shape='arc' with at='embed': between embeddings paths are lines")
+    begin = end(model, prompt, "A", position)
+    x = activations(model, begin.ids, site.layer, space)[begin.position]
+    drawn = Path(
+        model=model, site=site, at=space, shape=shape, prompts=(prompt, name), tokens=(begin.token, name),
+        input_ids=begin.ids, position=begin.position, a=x, b=other(x),
+    )  # fmt: skip
+    drawn.points(np.array([0.5]))  # an arc that can't be drawn is refused here
+    return drawn

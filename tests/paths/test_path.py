@@ -339,7 +339,9 @@ def test_a_path_and_its_patches_are_shown_in_a_line(model):
     assert repr(path).startswith("Path: 'bank bank")
     assert len(repr(path)) < 200
     assert "resid_mid of layer 0" in repr(path)
-    run = run_patched(model, path.input_ids, path.points([0, 1]), layer=0, position=3, taps=[(1, "h")])
+    run = run_patched(
+        model, path.input_ids, path.points(np.array([0.0, 1.0])), layer=0, position=3, taps=[(1, "h")]
+    )
     assert (
         repr(run)
         == f"Patched: h of layer 1 [2, {model.site(1).width}], logits [2, {model.hf.config.vocab_size}]"

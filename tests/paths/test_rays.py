@@ -8,7 +8,7 @@ import pytest
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
 from polytope_lm.paths import direction_path, random_path
-from polytope_lm.paths import rays as directions
+from polytope_lm.paths import path as directions
 
 A = "He sat on the bank"
 

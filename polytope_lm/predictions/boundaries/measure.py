@@ -2,13 +2,17 @@
 
 The path is straight, between the last tokens of both prompts (or their targets) in what the layer's norm
 reads; downstream it runs in A's context. Crossings of the layer itself are in closed form, later ones by
-`paths.adaptive`. Only numbers are kept, no text.
+`paths.solve.chebyshev`. Only numbers are kept, no text.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import threading
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,18 +22,20 @@ from polytope_lm.controls.planes import rate_matched_planes
 from polytope_lm.errors import PolytopeError
 from polytope_lm.geometry.linear_mapping import POINTS, curvature
 from polytope_lm.models.hooks import read
-from polytope_lm.models.interventions import run_patched
+from polytope_lm.pairs import Problem
 from polytope_lm.paths.ends import end
-from polytope_lm.paths.output import js_distance, probabilities
+from polytope_lm.paths.output import js_distance
 from polytope_lm.paths.path import path as make_path
-from polytope_lm.paths.solve.chebyshev import EVALUATIONS, Followed, follow
-from polytope_lm.paths.trace import mlp_inputs
+from polytope_lm.paths.resume import resumable
+from polytope_lm.paths.trace import POINTS as READ
+from polytope_lm.paths.trace import Trace, mlp_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path as FilePath
 
     from polytope_lm.controls.planes import Planes
-    from polytope_lm.models.hooks import Point, Tap
+    from polytope_lm.models.hooks import Tap
     from polytope_lm.models.loading import Model
     from polytope_lm.pairs import Pair
     from polytope_lm.paths.path import Path
@@ -47,7 +53,7 @@ SOFT, CURVATURE = "soft distance", "LMN curvature"
 MEASURES = (SOFT, CURVATURE)
 MISSED = "missed at most"
 
-_POINTS: Mapping[str, tuple[Point, ...]] = {"gate": ("gate",), "up": ("up",), "gate+up": ("gate", "up")}
+Row = dict[str, float]
 
 
 def plane_column(draw: int, what: str) -> str:
@@ -69,7 +75,7 @@ def planes_of(
         seed: of the planes.
 
     """
-    points = _POINTS.get(model.site(layers[0], kind).kind, ("h",))
+    points = READ.get(model.site(layers[0], kind).kind, ("h",))
     u: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
     bits: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
     for prompt in dict.fromkeys(text for pair in pairs for text in pair.prompts):
@@ -123,21 +129,33 @@ def measure_pair(
     free = lock or threading.Lock()
     with free:  # a norm may be run to read its gain, so the geometry too
         path = make_path(model, *pair.prompts, layer=layer, kind=kind)
-        run = _Run(path, free, with_u=planes is not None)
         own, apart = path.crossings(), _distances(path)
-    followed = follow(run.at, evaluations=EVALUATIONS, signs=len(run.later))
-    ends = [((h[0] > 0) != (h[-1] > 0)).sum() for h in followed.values[: len(run.later)]]
+    last, inputs = model.n_layers - 1, range(layer, model.n_layers) if planes is not None else ()
+    trace = Trace(path, residuals=[last], inputs=inputs, lock=free)
+    followed = trace.follow()
+    later = trace.found(followed)
     inside, hamming = float(len(own)), float(own.layers[0].hamming)
-    down, down_hamming = float(sum(len(part.t) for part in followed.layers)), float(sum(ends))
+    down = float(sum(len(one.t) for one in later))
+    down_hamming = float(sum(one.method.hamming for one in later))
+    stream = trace.read(followed, "resid_post", last)
     row = {
         IN_LAYER: inside, DOWNSTREAM: down, ALL: inside + down,
         FLIP_BACKS_IN: inside - hamming, FLIP_BACKS_DOWN: down - down_hamming,
         FLIP_BACKS: inside + down - hamming - down_hamming,
         HAMMING_IN: hamming, HAMMING_DOWN: down_hamming, LENGTH: float(path.length),
-        MISSED: float(sum(followed.missed_at_most(number) for number in range(len(run.later)))),
+        MISSED: float(sum(one.method.missed_at_most or 0 for one in later)), **apart,
+        CURVATURE: curvature(trace.along(followed, stream, np.linspace(0, 1, POINTS))),
     }  # fmt: skip
-    row |= apart | run.output(followed)
-    return row | (_plane_counts(planes, run, followed) if planes is not None else {})
+    if model.has_logits:
+        chances = trace.decoded(stream[[0, -1]])
+        row[JS] = float(js_distance(chances[:1], chances[1:])[0])
+    if planes is not None:
+        counts = [planes.crossings(n, trace.read(followed, "u", n).astype(np.float32)) for n in inputs]
+        crossed, differ = (np.sum(column, axis=0) for column in zip(*counts, strict=True))
+        for draw in range(planes.draws):
+            row[plane_column(draw, "crossings")] = float(crossed[draw])
+            row[plane_column(draw, "Hamming")] = float(differ[draw])
+    return row
 
 
 def _distances(path: Path) -> dict[str, float]:
@@ -145,7 +163,8 @@ def _distances(path: Path) -> dict[str, float]:
     geometry = path.model.geometry(path.site)
     x = np.stack([path.a, path.b])
     u = mlp_inputs(geometry, x)
-    h = u @ geometry.weight.astype(np.float64).T + geometry.bias
+    weight = geometry.weight.astype(np.float64)
+    h = np.stack([row @ weight.T + geometry.bias for row in u])  # one by one: equal rows stay equal
     found = {}
     for name, ends in (("x", x), ("u", u), ("h", h)):
         found[f"Euclidean distance in {name}"] = float(np.linalg.norm(ends[1] - ends[0]))
@@ -164,64 +183,61 @@ def _cosine_distance(ends: np.ndarray) -> float:
     return float(1 - a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-class _Run:
-    """The model along one path: `h` of later layers, the last block's output, then any `u`."""
+def measure_pairs(
+    model: Model,
+    pairs: Sequence[Pair],
+    layer: int,
+    *,
+    kind: str | None,
+    planes: Planes | None,
+    seed: int,
+    kept: FilePath | None = None,
+    told: Callable[[int], None] = lambda _done: None,
+) -> tuple[dict[int, Row], list[Problem]]:
+    """Measure pairs from one layer.
 
-    def __init__(self, path: Path, lock: threading.Lock, *, with_u: bool) -> None:
-        from polytope_lm.models.prefix import share_prefix  # noqa: PLC0415 - it imports transformers
+    Args:
+        model: a causal model.
+        pairs: prompts, each with its own `line`.
+        layer: the paths' layer.
+        kind: code kind.
+        planes: rate-matched hyperplanes.
+        seed: of the hyperplanes: numbers kept under another one are of no use.
+        kept: a file of finished pairs, from which a run that was stopped goes on; see `paths.resume`.
+        told: told how many pairs are done.
 
-        model, layer = path.model, path.site.layer
-        self.path, self.lock = path, lock
-        self.later = range(layer + 1, model.n_layers)
-        self.read_u = range(layer, model.n_layers) if with_u else range(0)
-        self.points = _POINTS.get(path.site.kind, ("h",))
-        ids = torch.as_tensor(path.input_ids)
-        self.prefix = share_prefix(model, ids, layer=layer, position=path.position) if model.causal else None
+    Returns:
+        Numbers by line, and the pairs that could not be measured.
 
-    def at(self, t: np.ndarray) -> list[np.ndarray]:
-        path = self.path
-        last: Tap = (path.model.n_layers - 1, "resid_post")
-        us: list[Tap] = [(layer, "u") for layer in self.read_u]
-        taps: list[Tap] = [(layer, point) for layer in self.later for point in self.points]
-        with self.lock:
-            run = run_patched(
-                path.model, path.input_ids, path.points(t), layer=path.site.layer, position=path.position,
-                at=path.at, taps=[*taps, last, *us], logits=False, prefix=self.prefix,
-            )  # fmt: skip
-        got = run.activations
-        values = [np.concatenate([got[layer, p] for p in self.points], axis=1) for layer in self.later]
-        values += [got[tap] for tap in (last, *us)]
-        if not all(np.isfinite(value).all() for value in values):
-            raise PolytopeError(
-                f"{path.model.name}: NaN or infinite values along the path from layer {path.site.layer}; try "
-                "dtype='float32'"
-            )
-        return values
+    Raises:
+        PolytopeError: the file is another run's or something else.
 
-    def output(self, followed: Followed) -> dict[str, float]:
-        """Return how far the ends' next-token distributions are apart, and how bent the map between is."""
-        from polytope_lm.models.logits import next_token_logits  # noqa: PLC0415 - it imports transformers
+    """
+    texts = json.dumps([[pair.line, *pair.prompts] for pair in pairs])
+    head = {
+        "pairs": len(pairs), "revision": model.revision, "dtype": str(model.dtype), "layer": layer,
+        "kind": kind, "draws": planes.draws if planes else 0, "seed": seed,
+        "pairs_sha256": hashlib.sha256(texts.encode()).hexdigest(),
+    }  # fmt: skip
+    lock = threading.Lock()
 
-        stream = followed.values[len(self.later)].astype(np.float64)
-        places = followed.interpolated(stream, np.linspace(0, 1, POINTS))
-        places[0], places[-1] = stream[0], stream[-1]
-        found = {CURVATURE: curvature(places)}
-        if self.path.model.has_logits:
-            with self.lock:
-                logits = next_token_logits(self.path.model, stream[[0, -1]])
-            chances = probabilities(logits)
-            found[JS] = float(js_distance(chances[:1], chances[1:])[0])
-        return found
+    def one(number: int) -> dict[str, Any]:
+        return _measured(model, pairs[number], layer, kind=kind, planes=planes, lock=lock)
+
+    entries = resumable(head, lambda left: ((n, partial(one, n)) for n in left), to=kept, told=told)
+    lines = [pair.line for pair in pairs]
+    rows = {line: entry["found"] for line, entry in zip(lines, entries, strict=True) if "found" in entry}
+    bad = [Problem(line, entry["bad"]) for line, entry in zip(lines, entries, strict=True) if "bad" in entry]
+    return rows, sorted(bad, key=lambda problem: problem.line)
 
 
-def _plane_counts(planes: Planes, run: _Run, followed: Followed) -> dict[str, float]:
-    crossed, apart = np.zeros(planes.draws), np.zeros(planes.draws)
-    for layer, u in zip(run.read_u, followed.values[len(run.later) + 1 :], strict=True):
-        here, ends = planes.crossings(layer, u)
-        crossed += here
-        apart += ends
-    found = {}
-    for draw in range(planes.draws):
-        found[plane_column(draw, "crossings")] = float(crossed[draw])
-        found[plane_column(draw, "Hamming")] = float(apart[draw])
-    return found
+def _measured(model: Model, pair: Pair, layer: int, **options: Any) -> dict[str, Any]:
+    """Return a pair's numbers, or what is wrong with it."""
+    try:
+        row = measure_pair(model, pair, layer, **options)
+    except PolytopeError as error:
+        return {"bad": str(error)}
+    bad = next((name for name, value in row.items() if not math.isfinite(value)), None)
+    if bad is not None:
+        return {"bad": f"{bad} is {row[bad]}; leave this pair out, or try dtype='float32'"}
+    return {"found": row}

@@ -45,9 +45,8 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.loading import select_sites
 from polytope_lm.pairs import Pair, Pairs, Problem
 from polytope_lm.predictions.boundaries.judging import MIN_PAIRS, Measured, judge
-from polytope_lm.predictions.boundaries.measure import planes_of
+from polytope_lm.predictions.boundaries.measure import measure_pairs, planes_of
 from polytope_lm.predictions.boundaries.result import BoundariesResult, BoundarySettings
-from polytope_lm.predictions.boundaries.runs import measure_pairs
 from polytope_lm.result import versions
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.verdict import over_layers
@@ -58,8 +57,8 @@ if TYPE_CHECKING:
     from polytope_lm.controls.planes import Planes
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
+    from polytope_lm.predictions.boundaries.measure import Row
     from polytope_lm.predictions.boundaries.result import LayerBoundaries
-    from polytope_lm.predictions.boundaries.runs import Row
 
 CONTROLS = {"permuted": weights.permuted, "untrained": weights.untrained}
 REAL = "real"
@@ -149,7 +148,7 @@ class _Job:
             kept = self.keep / f"{name}-{site.key}.jsonl" if self.keep is not None else None
             rows[site.layer], here = measure_pairs(
                 model, self.pairs, site.layer, kind=site.kind, planes=planes, seed=self.settings.seed,
-                kept=kept, tell=self._teller(name, site.layer),
+                kept=kept, told=self._told(name, site.layer),
             )  # fmt: skip
             problems += here
             self.timings[f"layer {site.layer}: {name}"] = time.perf_counter() - began
@@ -168,16 +167,16 @@ class _Job:
         seed = derived(self.settings.seed, Purpose.PLANES)
         return planes_of(model, self.pairs, layers, self.sites[0].kind, draws=self.settings.draws, seed=seed)
 
-    def _teller(self, name: str, layer: int) -> Callable[[int], None]:
+    def _told(self, name: str, layer: int) -> Callable[[int], None]:
         number = [site.layer for site in self.sites].index(layer)
         before = ((REAL, *self.settings.controls).index(name) * len(self.sites) + number) * len(self.pairs)
         total = (1 + len(self.settings.controls)) * len(self.sites) * len(self.pairs)
 
-        def tell(done: int) -> None:
+        def told(done: int) -> None:
             if self.progress is not None:
                 self.progress(before + done, total, f"layer {layer}, {name}")
 
-        return tell
+        return told
 
 
 def _used(found: Pairs, measured: dict[str, Rows]) -> tuple[list[Pair], list[Problem]]:

@@ -11,12 +11,13 @@ from small import tree
 import polytope_lm as plm
 from polytope_lm import pairs
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.interventions import Patched, run_patched
 from polytope_lm.pairs import Pair, Pairs
+from polytope_lm.paths.ends import activations
 from polytope_lm.paths.path import path
 from polytope_lm.predictions.boundaries import measure as p
 from polytope_lm.predictions.boundaries.judging import MIN_PAIRS, from_numbers, judge
 from polytope_lm.predictions.boundaries.result import BoundariesResult
-from polytope_lm.predictions.boundaries.runs import measure_pairs
 from polytope_lm.predictions.boundaries.test import boundaries
 
 SHORT = [pair for pair in pairs.builtin() if max(len(pair.a), len(pair.b)) < 56][:32]
@@ -62,8 +63,33 @@ def test_gated_models_have_a_soft_distance_for_each_kind(gated) -> None:
 
 
 def test_equal_prompts_cross_nothing(model) -> None:
+    for pair in SHORT[:4]:
+        row = p.measure_pair(model, replace(pair, b=pair.a), 1)
+        zero = [*p.OUTCOMES, *p.COVARIATES, *p.MEASURES]
+        assert {name: row[name] for name in zero if row[name] != 0} == {}
+
+
+def test_equal_prompts_are_equal_whatever_a_second_run_rounds(model, monkeypatch) -> None:
+    """Another row of a batch and another kernel may round otherwise: here each is off by its own amount."""
+    rng = np.random.default_rng(0)
+
+    def read(*given):
+        rows = activations(*given)
+        return rows + rng.normal(0, 1e-5, rows.shape)
+
+    def run(*args, **options):
+        found = run_patched(*args, **options)
+        noisy = {
+            tap: v + rng.normal(0, 1e-3, v.shape).astype(v.dtype) for tap, v in found.activations.items()
+        }
+        return Patched(noisy, found.logits)
+
+    monkeypatch.setattr("polytope_lm.paths.path.activations", read)
+    monkeypatch.setattr("polytope_lm.paths.trace.run_patched", run)
+    different = [p.measure_pair(model, SHORT[0], 1)[p.LENGTH] for _ in range(2)]
+    assert different[0] != different[1]
     row = p.measure_pair(model, replace(SHORT[0], b=SHORT[0].a), 1)
-    assert all(row[name] == 0 for name in (*p.OUTCOMES, p.LENGTH, "cosine distance in u", p.CURVATURE))
+    assert {name: value for name, value in row.items() if value} == {}
 
 
 def test_targets_end_the_path(model) -> None:
@@ -173,11 +199,14 @@ def test_it_is_the_same_again_and_goes_on_where_it_was_cut(model, tmp_path) -> N
 
 
 def test_what_was_kept_of_another_run_is_not_used(model, tmp_path) -> None:
-    kept = tmp_path / "kept.jsonl"
-    options = {"kind": None, "planes": None, "kept": kept}
-    first, _ = measure_pairs(model, SHORT[:3], 1, seed=0, **options)
-    other, _ = measure_pairs(model, SHORT[:3], 2, seed=0, **options)
-    assert first[SHORT[0].line] != other[SHORT[0].line]
+    options = {"kind": None, "planes": None, "seed": 0, "kept": tmp_path / "kept.jsonl"}
+    p.measure_pairs(model, SHORT[:3], 1, **options)
+    before = (tmp_path / "kept.jsonl").read_bytes()
+    with pytest.raises(PolytopeError, match=r"kept\.jsonl. holds another run's pairs \(layer: 1, asked 2\)"):
+        p.measure_pairs(model, SHORT[:3], 2, **options)
+    with pytest.raises(PolytopeError, match=r"another run's pairs \(pairs_sha256"):
+        p.measure_pairs(model, SHORT[1:4], 1, **options)
+    assert (tmp_path / "kept.jsonl").read_bytes() == before
 
 
 def test_bad_pairs_are_reported_by_line_and_the_rest_runs(model) -> None:

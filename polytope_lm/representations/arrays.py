@@ -1,4 +1,4 @@
-"""The arrays of one layer's chosen tokens, read when they are first asked for."""
+"""The arrays of one layer's chosen tokens: their rows alone, read when they are first asked for."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class LayerArrays:
         if name == "site":
             return self.site
         if name == "packed":
-            return np.ascontiguousarray(self._codes.packed(self._layer)[self._rows])
+            return self._codes.rows(self.site, self._rows)
         if name == "bits":
             unpacked = np.unpackbits(self.get("packed"), axis=1, count=self.site.width, bitorder="little")
             return unpacked.astype(bool)
@@ -75,7 +75,7 @@ class LayerArrays:
                 + ("" if kept_as in ("u", "h") else f", and {kept_as} as well")
             )
             raise PolytopeError(msg)
-        values = np.asarray(self._codes.activations(kept_as, self._layer)[self._rows], dtype=np.float32)
+        values = self._codes.rows(self.site, self._rows, kept_as)
         if not np.isfinite(values).all():
             row = int(self._rows[np.argwhere(~np.isfinite(values))[0, 0]])
             msg = (

@@ -79,6 +79,8 @@ class TokenCodes(ABC):
         out = np.empty((len(rows), width_of(site, name)), np.uint8 if name is None else np.float32)
         first = 0
         for block in self.blocks(site, name):
+            if not first and block.shape[1] != out.shape[1]:  # codes made by hand, wider than their site says
+                out = np.empty((len(rows), block.shape[1]), out.dtype)
             here = (rows >= first) & (rows < first + len(block))
             out[here] = block[rows[here] - first]
             first += len(block)

@@ -1,33 +1,22 @@
-"""The claim itself: tokens are alike if they lie in nearby polytopes, by the Hamming distance of their codes.
+"""Codes compared by bits: the claim, other thresholds, the second bit of a gated MLP, bits weighted.
 
-`d(a, b) = sum_i |z_ai - z_bi|`, the number of hyperplanes between the two points' polytopes (Black et al.,
-"Interpreting Neural Networks through the Polytope Lens", 2022).
-
-The second bit of a gated MLP: the sign of `up`, alone and beside the gate's.
-
-`act(g) * up` is a product: with the gate's sign fixed, the sign of `up` still says on which side of a second
-hyperplane the token lies. Codes of kind `gate` with `up` kept give both without a second capture.
-
-Does it matter that the boundary is where the network put it: bits cut at each neuron's median instead.
-
-`z_ti = 1[h_ti > median_t h_ti]`, with the median over the compared tokens: every bit fires on half of them
-(but for ties), the hyperplanes keep their directions and lose their places.
-
-The claim without hubs from extreme firing rates: each bit counts in units of its own spread.
-
-`(z_i - r_i) / sqrt(r_i (1 - r_i))`, then cosine, with `r_i` the share of the compared tokens for which neuron
-i is on. A bit that never changes (`r_i` 0 or 1) has no spread: it is dropped and counted.
-
-Do near-boundary bits matter: codes in which they count less, or not at all.
-
-A token's distance to hyperplane i in `u`-space is `|h_i| / ||w_i||`. In units of the neuron's own median over
-the compared tokens, `||w_i||` cancels: `m_ti = |h_ti| / median_t |h_ti|`.
-
-- *margin-weighted*: `sign(h) min(1, m)`: bits of the nearer half count in proportion to their distance;
-- *large-margin*: `sign(h) 1[m >= 1]`: bits of the nearer half count nothing.
-
-Both compared by cosine, under which the hard code `sign(h)` orders pairs as Hamming does. A neuron with
-median 0 has no unit: it is dropped and counted.
+- *code*, the claim: tokens are alike if they lie in nearby polytopes. `d(a, b) = sum_i |z_ai - z_bi|` is the
+  number of hyperplanes between the two points' polytopes (Black et al., "Interpreting Neural Networks through
+  the Polytope Lens", 2022).
+- *up code*, *gate+up code*: `act(g) * up` is a product. With the gate's sign fixed, the sign of `up` still
+  says on which side of a second hyperplane the token lies. Codes of kind `gate` with `up` kept give both
+  without a second capture.
+- *median-threshold code*: does it matter that the boundary is where the network put it? `z_ti = 1[h_ti >
+  median_t h_ti]` over the compared tokens: every bit fires on half of them (but for ties), the hyperplanes
+  keep their directions and lose their thresholds.
+- *rate-standardised code*, the claim without hubs from extreme firing rates: `(z_i - r_i) / sqrt(r_i (1 -
+  r_i))`, then cosine, with `r_i` the share of the compared tokens for which neuron i is on. A bit that never
+  changes (`r_i` 0 or 1) has no spread: it is dropped and counted.
+- *margin-weighted* `sign(h) min(1, m)` and *large-margin* `sign(h) 1[m >= 1]`: do near-boundary bits matter?
+  A token's distance to hyperplane i in `u`-space is `|h_i| / ||w_i||`. In units of the neuron's own median
+  over the compared tokens, `||w_i||` cancels: `m_ti = |h_ti| / median_t |h_ti|`. Bits of the nearer half
+  count in proportion to their distance, or nothing. Both are compared by cosine, under which the hard code
+  `sign(h)` orders pairs as Hamming does. A neuron with median 0 has no unit: it is dropped and counted.
 """
 
 from __future__ import annotations

@@ -1,38 +1,27 @@
-"""Thresholds at which a random feature is on as often as a real neuron.
+"""Controls that are representations: random hyperplanes, rotations, shuffled bits.
 
-Isolates the learned placement of hyperplanes: random ones on the same `u`, each as often on as the neuron.
+- *SimHash, rate-matched* isolates the learned placement of the hyperplanes: random ones on the same `u`,
+  each as often on as the neuron. Bit i of token t is `1[g_i . u_t > c_i]`, with `g_i` standard normal and
+  `c_i` the quantile at which the bit is on for exactly as many of the compared tokens as neuron i (but for
+  ties). A learned code earns its keep only where it beats this one. One draw is not enough: their spread
+  reached .03 AMI.
+- *SimHash, zero bias*: hyperplanes through the origin, `1[g_i . u_t > 0]`. `P[bit differs] = angle / pi`
+  (Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002), so with many bits its
+  Hamming distance orders pairs as the raw cosine of `u` does: a noisy cosine. A code that it equals is
+  compression; the rate-matched draws say what firing rates add to it.
+- *rotation* isolates the basis from the spectrum: the same pre-activations, biases too, in a random
+  orthonormal basis, `h' = R h` with R Haar-orthogonal. All distances and angles between tokens' `h` stay, the
+  neurons are gone; a code that loses nothing owes nothing to its own neurons. Bits are cut at 0 as the real
+  ones, or so that bit i is on for as many of the compared tokens as neuron i. R is the Q of a Gaussian
+  matrix's QR with the signs of R's diagonal (Mezzadri, "How to generate random matrices from the classical
+  compact groups", Notices of the AMS 2007), in float32: O(N^3) time, 3 N^2 floats.
+- *shuffled bits* isolates firing rates from joint structure: each neuron's bits shuffled among the tokens, on
+  their own. What is left knows nothing of which tokens fired: its scores must be at chance, and where they
+  are not, the scores, not the codes, are at fault.
 
-Bit i of token t is `1[g_i . u_t > c_i]`, with `g_i` standard normal and `c_i` the quantile at which the bit
-is on for exactly as many of the compared tokens as neuron i (but for ties). Without thresholds, for random
-hyperplanes through the origin, `P[bit differs] = angle / pi` (Charikar, "Similarity estimation techniques
-from rounding algorithms", STOC 2002): such a code is a noisy cosine, and a learned code earns its keep only
-where it beats this one. One draw is not enough: their spread reached .03 AMI.
-
-In joined codes of several layers each neuron reads its own layer's `u`, so its random partner does too: a
-hyperplane across layers would see what no neuron sees, and fewer on one layer would give it other rates.
-
-Isolates what any code of `u`'s angles gives: random hyperplanes through the origin, a noisy cosine.
-
-Bit i of token t is `1[g_i . u_t > 0]`, `g_i` standard normal, as many bits as the real code has. `P[bit
-differs] = angle / pi` (Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002), so
-with many bits its Hamming distance orders pairs as the raw cosine of `u` does. A code that it equals is
-compression; the rate-matched draws say what firing rates add to it. In joined codes of several layers each
-layer's hyperplanes act on its own `u`.
-
-Isolates the basis from the spectrum: the same pre-activations, biases too, in a random orthonormal basis.
-
-`h' = R h` with R Haar-orthogonal in R^N: all distances and angles between tokens' `h` stay, the neurons are
-gone. A code that loses nothing owes nothing to its own neurons. Bits are cut at 0 as the real ones, or so
-that bit i is on for as many of the compared tokens as neuron i.
-
-R is the Q of a Gaussian matrix's QR with the signs of R's diagonal (Mezzadri, "How to generate random
-matrices from the classical compact groups", Notices of the AMS 2007), in float32: O(N^3) time, 3 N^2 floats.
-In joined codes of several layers each layer's `h` is rotated on its own.
-
-Isolates firing rates from joint structure: each neuron's bits shuffled among the tokens, on their own.
-
-Every neuron stays on for as many tokens, and what is left knows nothing of which ones: its scores must be at
-chance. Where they are not, the scores, not the codes, are at fault.
+In joined codes of several layers each neuron reads its own layer's `u` or `h`, so its random partner does
+too: a hyperplane across layers would see what no neuron sees, and fewer on one layer would give it other
+rates.
 """
 
 from __future__ import annotations

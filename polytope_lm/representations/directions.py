@@ -1,29 +1,21 @@
-"""What binarising buys, the paper's question: the cosine of the same vector that the code is the sign of.
+"""Readings of "direction" that codes are compared with: cosines, directions found in the data, neurons.
 
-Raw, and centred per coordinate over the compared tokens: pre-activations share a large mean, which raw cosine
-reads as likeness. An uncentred reference alone makes false positives, so the verdict takes the better of the
-two.
-
-Other readings of "direction": the cosine of what the MLP reads, of what it writes, of the stream.
-
-Codes may beat the cosine of `post` and lose to that of `h`, so all are shown: `u` (the MLP's input after its
-norm), `x` (the residual stream before it), `post` (the input of the down projection) and, in gated MLPs,
-`(g, up)`, both pre-activations side by side. Each raw, and centred per coordinate over the compared tokens.
-
-The direction lens as the paper drew it: a token is how much it has of some directions found in the data.
-
-- *NMF*: `max(h, 0) ~ W H` with non-negative factors (Lee & Seung, "Learning the parts of objects by
-  non-negative matrix factorization", Nature 1999); a token's row is its row of `W`. `max(h, 0)` is the
+- *cosine of h*, the reference: the same vector that the code is the sign of, so the paper's question, what
+  binarising buys. Raw, and centred per coordinate over the compared tokens: pre-activations share a large
+  mean, which raw cosine reads as similarity. An uncentred reference alone makes false positives, so the
+  verdict takes the better of the two.
+- *cosine of u*, *x*, *post*, *(g, up)*: what the MLP reads after its norm, the residual stream before it, the
+  input of the down projection and, in gated MLPs, both pre-activations side by side. Codes may beat the
+  cosine of `post` and lose to that of `h`, so all are shown, raw and centred.
+- *NMF*, the direction lens as the paper drew it: a token is how much it has of some directions found in the
+  data. `max(h, 0) ~ W H` with non-negative factors (Lee & Seung, "Learning the parts of objects by
+  non-negative matrix factorization", Nature 1999); a token's row is its row of `W`, and `max(h, 0)` is the
   activation of a ReLU MLP.
 - *k-means*: unit directions to the k-means centres of the tokens' centred, unit-length `h`; a token's row is
-  its cosine with each.
-
-Both on at most `DIRECTIONS` directions and compared by cosine.
-
-The neuron lens as the paper drew it: a token is what its most active neuron says.
-
-`n_t = argmax_i |post_ti|`; two tokens are alike (distance 0) if that neuron is the same, else not (distance
-1). In absolute value, because a gated MLP's activations have both signs.
+  its cosine with each. Like NMF on at most `DIRECTIONS` directions and compared by cosine.
+- *top neuron*, the neuron lens: a token is what its most active neuron says. `n_t = argmax_i |post_ti|`; two
+  tokens are at distance 0 if that neuron is the same, else 1. In absolute value, because a gated MLP's
+  activations have both signs.
 """
 
 from __future__ import annotations

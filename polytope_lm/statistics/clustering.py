@@ -1,27 +1,21 @@
-"""k-medoids: the same clusterer for every representation, exact up to some 20,000 tokens, sampled beyond.
+"""Clusterers that see distances alone: k-medoids, average linkage, HDBSCAN.
 
-*Exact*: FasterPAM (Schubert & Rousseeuw, "Fast and Eager k-Medoids Clustering", Information Systems 2021)
-with k random tokens as first medoids. All representations start from the *same* random tokens, so that a
-difference between two of them is not the luck of two starts; the more careful `build` start costs O(n^2 k)
-and FasterPAM ends as low without it.
+*k-medoids*, the primary one. Exact: FasterPAM (Schubert & Rousseeuw, "Fast and Eager k-Medoids Clustering",
+Information Systems 2021) with k random tokens as first medoids. All representations start from the *same*
+random tokens, so that a difference between two of them is not the luck of two starts; the more careful
+`build` start costs O(n^2 k) and FasterPAM ends as low without it. Sampled, beyond some 20,000 tokens: the
+same on several random samples, all tokens then assigned to the nearest of each sample's medoids, the
+assignment with the least total deviation kept (CLARA: Kaufman & Rousseeuw, "Finding Groups in Data", 1990,
+chapter 3). The best medoids so far are part of the next sample. Distances are computed in blocks: n x k and
+size x size of them, never n x n.
 
-*Sampled*: the same on several random samples, all tokens then assigned to the nearest of each sample's
-medoids, the assignment with the least total deviation kept (CLARA: Kaufman & Rousseeuw, "Finding Groups in
-Data", 1990, chapter 3). The best medoids so far are part of the next sample. Distances are computed in
-blocks: n x k and size x size of them, never n x n.
+*Average linkage*, cut at k clusters: offered, never headlined. The distance of two clusters is the mean over
+their pairs of tokens (UPGMA: Sokal & Michener, 1958). It follows the density of the data: on real codes it
+can leave 94 % of the tokens in one cluster, so read the sizes first.
 
-Average linkage, cut at k clusters: offered, never headlined.
-
-The distance of two clusters is the mean over their pairs of tokens (UPGMA: Sokal & Michener, 1958). It
-follows the density of the data: on real codes it can leave 94 % of the tokens in one cluster, so read the
-sizes first.
-
-HDBSCAN on a graph of nearest neighbours: one algorithm for Hamming, cosine and any other distance.
-
-The paper clustered with HDBSCAN. On codes of thousands of bits it calls 31 to 95 % of the tokens noise and
-jumps from 2 to 73 clusters between layers, so it is offered, never headlined, and its AMI is a score among
-the tokens that it did not throw away.
-
+*HDBSCAN* on a graph of nearest neighbours, one algorithm for any distance. The paper clustered with it. On
+codes of thousands of bits it calls 31 to 95 % of the tokens noise and jumps from 2 to 73 clusters between
+layers, so it is offered, never headlined, and its AMI is a score among the tokens that it did not throw away.
 With core distance `c(a)` to the m-th neighbour, it takes the minimum spanning tree of `max(c(a), c(b),
 d(a, b))` over the graph's edges and keeps the clusters that last longest (Campello, Moulavi & Sander,
 "Density-based clustering based on hierarchical density estimates", PAKDD 2013). The nearest m neighbours are

@@ -1,4 +1,9 @@
-"""Taking away what covariates explain: regression, overlap weights, matching, variance inflation.
+"""The effect of meaning on what paths cross, without what distances and other covariates explain.
+
+Everything works on a `PairTable`, one row a pair of prompts: what a path between them crosses, how far they
+are apart, and their label. No model is needed, so that planted worlds go through the same steps as a language
+model. An effect is an AUC: the probability that a pair of different meaning has more of the outcome than a
+pair of the same meaning; raw, after matching, after regression.
 
 *Regression.* The outcome (the square root of a count, whose spread hardly depends on its size) is regressed
 on restricted cubic splines of every covariate (4 knots; Harrell, "Regression Modeling Strategies", 2015),
@@ -14,16 +19,6 @@ suffice.
 
 *Matching.* Each different pair with at most one same pair: the assignment with the least total Euclidean
 distance of the standardised covariates, within a caliper of 0.2 sd of the propensity's logit (Austin 2011).
-
-Pairs of prompts as numbers: what a path between them crosses, how far they are apart, and their label.
-
-The effect of meaning is estimated from this table alone, so that planted worlds, with no model in them, go
-through the same steps as a language model.
-
-The effect of meaning on what paths cross: raw, after matching, after regression; and the primary cells.
-
-Everything works on a `PairTable`. An effect is an AUC: the probability that a pair of different meaning has
-more of the outcome than a pair of the same meaning.
 """
 
 from __future__ import annotations

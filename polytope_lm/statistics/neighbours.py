@@ -1,17 +1,17 @@
-"""Strict neighbour agreement: do a token's nearest *other* words share its label.
+"""Neighbours under exclusions: do a token's nearest *other* words share its label.
 
-For each token the k nearest tokens that share none of its groups (lemma, form, token, document); the score is
-the mean over tokens of the share of those neighbours with the token's own label. Without the exclusions the
-score mostly counts repeated words and repeated passages (figures are .1 to .3 higher).
+*Strict neighbour agreement.* For each token the k nearest tokens that share none of its groups (lemma, form,
+token, document); the score is the mean over tokens of the share of those neighbours with the token's own
+label. Without the exclusions the score mostly counts repeated words and repeated passages (figures are .1 to
+.3 higher).
 
-Hubs: the in-degree of a token is how many others name it. A skewed in-degree means that a few tokens speak
+*Hubs.* The in-degree of a token is how many others name it. A skewed in-degree means that a few tokens speak
 for many (Radovanovic, Nanopoulos & Ivanovic, "Hubs in space", JMLR 2010).
 
-1-NN accuracy: does the nearest other token have the same label, leave-one-out.
-
-Among all tokens, or only among tokens of one identity, where the word explains nothing: then every token is
-read by the nearest other use of the same word. Beside it stands the share that the most frequent label of the
-*other* allowed tokens gets, which needs no representation at all.
+*1-NN accuracy.* Does the nearest other token have the same label, leave-one-out: among all tokens, or only
+among tokens of one identity, where the word explains nothing, for every token is then read by the nearest
+other use of the same word. Beside it stands the share that the most frequent label of the *other* allowed
+tokens gets, which needs no representation at all.
 """
 
 from __future__ import annotations

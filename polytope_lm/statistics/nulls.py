@@ -1,4 +1,4 @@
-"""A score of a grouping beside what groups of the same sizes score by chance.
+"""What chance gives: random groups of the same sizes, permutation p-values, the interval of a frequency.
 
 Random groups of the same sizes are a permutation of the group ids among the tokens, freely or within strata.
 Freely, they say what sizes alone give. Within a document they keep what the document brings, within a token
@@ -8,10 +8,9 @@ identity they keep what the word brings, so that only the rest can be ahead of t
 grouping among its own permutations never gives 0 (Phipson & Smyth, "Permutation p-values should never be
 zero", 2010).
 
-How often something happened in repeated runs, with the exact binomial interval of that frequency.
-
-Clopper & Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial"
-(Biometrika 1934): it covers at least 95 %, also where nothing happened at all.
+A frequency in repeated runs has the exact binomial interval (Clopper & Pearson, "The use of confidence or
+fiducial limits illustrated in the case of the binomial", Biometrika 1934): it covers at least 95 %, also
+where nothing happened at all.
 """
 
 from __future__ import annotations

@@ -6,14 +6,8 @@ With `n_cl` tokens of label l in group c, `n_c` in the group, n in all groups:
     purity of c  = max_l n_cl / n_c;                                     overall: sum_c (n_c / n) purity of c
 
 Small groups are pure by themselves (a group of one always is), so neither number means anything without its
-size-matched null: Manning, Raghavan & Schuetze, "Introduction to Information Retrieval" (2008), 16.3. Noise
-(-1) is in no group: it is left out, and counted beside every number.
-
-How much purer a list of tokens is in groups than as one list, for thousands of lists.
-
-`purity = sum_c max_l n_cl / n`, with `n_cl` of the list's n tokens in group c with label l. Any groups
-raise it, small ones most, so that only what is above random groups of the same sizes counts; see
-`inference.nulls`.
+size-matched null (see `nulls`): Manning, Raghavan & Schuetze, "Introduction to Information Retrieval" (2008),
+16.3. Noise (-1) is in no group: it is left out, and counted beside every number.
 """
 
 from __future__ import annotations

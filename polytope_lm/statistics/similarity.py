@@ -1,14 +1,12 @@
-"""Mean likeness of pairs of tokens inside groups, against random groups of the same sizes.
+"""Mean similarity of pairs of tokens inside groups, against random groups; divergences between all pairs.
 
 For a symmetric `s_ij` (a divergence, a cosine) the score of a grouping is the mean over tokens of the mean
 `s_ij` to the other tokens of the token's group, so that a group counts by its tokens and not by their square.
 Pairs of one document do not count where documents are given: they share a context, which any grouping by
-place would find. A token without another one to pair with is left out, and counted.
+position would find. A token without another one to pair with is left out, and counted. Two nulls: groups
+permuted among all tokens (what sizes alone give), and among tokens of one identity (what the word gives).
 
-Two nulls: groups permuted among all tokens (what sizes alone give), and among tokens of one identity (what
-the word gives).
-
-Jensen-Shannon divergences between all pairs of many distributions, over the whole vocabulary.
+Jensen-Shannon divergences of many distributions, over the whole vocabulary:
 
     JS(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2   in bits, 0 to 1      (Lin, IEEE Trans. Inf. Theory 1991).
 

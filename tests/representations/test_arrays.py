@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 import polytope_lm as plm
-from polytope_lm.codes.codes import TokenCodes
 from polytope_lm.representations.arrays import LayerArrays
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from polytope_lm.codes.codes import TokenCodes
 
 ROWS = np.array([7, 0, 3, 11])
 

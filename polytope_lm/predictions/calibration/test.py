@@ -26,8 +26,8 @@ import numpy as np
 from polytope_lm.controls.labels import labels_of_other_documents, permuted_labels
 from polytope_lm.errors import PolytopeError, public
 from polytope_lm.predictions.calibration.result import CalibrationResult, CellRate, LayerCalibration
-from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, clusters_for, layers_of
-from polytope_lm.predictions.clusters.scoring import Task, compare, laid_out, scored
+from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, layers_of
+from polytope_lm.predictions.clusters.scoring import NEIGHBOURS, Task, compare, laid_out, make_task, scored
 from polytope_lm.predictions.names import AGREEMENT, AMI, REFERENCES
 from polytope_lm.progress import stepwise
 from polytope_lm.representations import binary as code
@@ -36,7 +36,6 @@ from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.registry import get
 from polytope_lm.seeds import Purpose, derived
-from polytope_lm.statistics.estimate import half_samples
 from polytope_lm.statistics.nulls import Rate
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 
 Exchange = Literal["between documents", "within word and document"]
 
-NEIGHBOURS = 10
 CELLS = tuple((score, reference) for score in (AMI, AGREEMENT) for reference in REFERENCES)
 """What the verdict reads."""
 
@@ -170,24 +168,6 @@ def representations(draws: int) -> tuple[Representation, ...]:
             f"draws = {draws} of SimHash; at least 1 is needed, {simhash.SIMHASH_DRAWS} is usual"
         )
     return (*(get(name) for name in (code.CODE, *COSINES)), replace(get(simhash.SIMHASH), draws=draws))
-
-
-def make_task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
-    """Return what all representations of one run share.
-
-    Raises:
-        PolytopeError: k that is no number of clusters, too few documents or resamples.
-
-    """
-    n, documents = sample.summary.tokens, sample.summary.documents
-    k = clusters_for(n) if k is None else k
-    if not 2 <= k < n:
-        raise PolytopeError(
-            f"k = {k} clusters of {n} tokens; k must be at least 2 and below the number of tokens"
-        )
-    halves = half_samples(documents, resamples, seed=derived(seed, Purpose.HALVES))
-    picks = np.random.default_rng(derived(seed, Purpose.PICKS)).random(resamples)
-    return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
 
 
 def set_up(codes: TokenCodes, layer: int, task: Task, chosen: Sequence[Representation]) -> Bench:

@@ -1,7 +1,4 @@
-"""The compared tokens in context, with their clusters and neighbours, to browse beside the numbers.
-
-Maps of the compared tokens, by code and by the better cosine, side by side: for looking, never a score.
-"""
+"""For looking, never a score: the compared tokens in context, their neighbours, and maps of them."""
 
 from __future__ import annotations
 

@@ -1,21 +1,18 @@
-"""What words alone would score: two controls that need no other representation of the tokens.
+"""What one layer is compared with: representations, controls of labels and words, other weights.
 
-- *Labels permuted* among tokens of the same word in the same document: the code's own clusters against labels
+A representation's clusters and neighbours know no label, so several labels of the same tokens cost little
+more than one. Two controls need no other representation of the tokens and say what words alone would score:
+
+- *labels permuted* among tokens of the same word in the same document: the code's own clusters against labels
   that know word and document but not the token in its context. Drawn several times.
-- *Token identity*: each token takes the commonest label that its token has in *other* documents (the
+- *token identity*: each token takes the commonest label that its token has in *other* documents (the
   commonest label of all where it occurs in no other): the AMI that a lexicon reaches without any model. A
   lexicon makes no difference between strict neighbours, which are all other tokens, so they are drawn at
   random among those allowed: its agreement is the chance level of that score.
 
-What learning adds to architecture: the same comparison in the model with permuted weights, or untrained.
-
-The controls are read at the compared tokens, with the capture's own settings. Their activations are held for
-as many layers at a time as fit `BYTES_AT_ONCE`, so the model is read once for each such block of layers.
-
-One layer: every representation and control, scored against every label.
-
-A representation's clusters and neighbours know no label, so several labels of the same tokens cost little
-more than one.
+What learning adds to architecture: the same comparison in the model with *permuted weights*, or *untrained*,
+read at the compared tokens with the capture's own settings. Their activations are held for as many layers at
+a time as fit `BYTES_AT_ONCE`, so the model is read once for each such block of layers.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A first-position token without BOS attends to itself alone and has a norm of its own in many models (an
 attention sink): left in, sinks make a cluster that any representation finds. They are counted and left out.
-
-Which tokens a score of pairs looks at: all of a grouping, or as many of them as it can afford.
+Scores of pairs look at all tokens of a grouping, or at as many of them as they can afford.
 """
 
 from __future__ import annotations

@@ -1,14 +1,8 @@
-"""Score one representation of one layer: its clusters, its strict neighbours, the same on halves.
+"""One layer: what each representation scores, on all tokens and on half-samples; its differences and verdict.
 
 Clusters and neighbours know no label: `laid_out` finds them once, `scored` holds any number of labels against
-them.
-
-One layer's differences from both references, and its verdict.
-
-The better of raw and centred cosine is taken inside each half, score by score: chosen once on the whole
-sample, the maximum would favour the code. The other reference, rate-matched SimHash, is the mean of its draws
-on the whole sample and on each half, moved there as a draw picked at random is, so that the interval holds
-their spread too.
+them. Both references of a difference, the better of raw and centred cosine and the mean of the rate-matched
+draws, are taken inside each half, score by score (`Resampled.better`, `Resampled.mean_of_draws`).
 """
 
 from __future__ import annotations
@@ -20,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytope_lm.predictions.clusters.result import Difference, LayerComparison, RepresentationResult, Score
+from polytope_lm.predictions.clusters.sampling import clusters_for
 from polytope_lm.predictions.names import (
     AGREEMENT,
     AMI,
@@ -34,8 +29,8 @@ from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import resampled_ami
-from polytope_lm.statistics.clustering import k_medoids
-from polytope_lm.statistics.estimate import Resampled
+from polytope_lm.statistics.clustering import check_k, k_medoids
+from polytope_lm.statistics.estimate import Resampled, half_samples
 from polytope_lm.statistics.neighbours import hubs, resampled_agreement, strict_neighbours
 from polytope_lm.statistics.verdict import Cell, decide, one_sided_p, over_layers
 
@@ -51,6 +46,8 @@ if TYPE_CHECKING:
     from polytope_lm.statistics.estimate import Estimate
     from polytope_lm.statistics.verdict import Verdict
 
+NEIGHBOURS = 10
+"""Strict neighbours that the agreement counts."""
 DEPTH = 6
 """Neighbours are stored to six times k, so that a half of the documents finds the k nearest of its own."""
 
@@ -80,6 +77,26 @@ class Task:
     def with_whole(self) -> Bool[np.ndarray, "draws n"]:
         """The whole sample and then each half, so that points and halves come from the same code."""
         return np.concatenate([np.ones((1, self.inside.shape[1]), dtype=bool), self.inside])
+
+
+def make_task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
+    """Return what all representations of one run share.
+
+    Args:
+        sample: the compared tokens.
+        k: clusters; by default 100, or n/60 below 6,000 tokens.
+        seed: of the halves and of what `Task.seed` is for.
+        resamples: halves of the documents.
+
+    Raises:
+        PolytopeError: k that is no number of clusters, too few documents or resamples.
+
+    """
+    k = clusters_for(sample.summary.tokens) if k is None else k
+    check_k(k, sample.summary.tokens)
+    halves = half_samples(sample.summary.documents, resamples, seed=derived(seed, Purpose.HALVES))
+    picks = np.random.default_rng(derived(seed, Purpose.PICKS)).random(resamples)
+    return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
 
 
 @dataclass(frozen=True)

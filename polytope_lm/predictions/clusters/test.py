@@ -1,8 +1,4 @@
-"""What a comparison shows: which representations and controls were asked for, and which can be had.
-
-One result out of several that were computed layer by layer.
-
-Prediction 1: regions of activation space named by the code are monosemantic where directions are not.
+"""Prediction 1: regions of activation space named by the code are monosemantic where directions are not.
 
 Claim. Tokens that lie in nearby polytopes of an MLP mean alike: cluster tokens by the Hamming distance of
 their codes `z = 1[h > 0]`, and the clusters agree with a gold label better than clusters of directions do
@@ -30,8 +26,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.browsing import add_layer, tokens_table
 from polytope_lm.predictions.clusters.layers import (
@@ -46,23 +40,21 @@ from polytope_lm.predictions.clusters.layers import (
     row_name,
 )
 from polytope_lm.predictions.clusters.result import ClustersResult, LayerComparison, Settings
-from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, clusters_for, layers_of
-from polytope_lm.predictions.clusters.scoring import Task, compare, decided, with_holm
+from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, layers_of
+from polytope_lm.predictions.clusters.scoring import NEIGHBOURS, compare, decided, make_task, with_holm
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import get, registered
 from polytope_lm.result import versions
-from polytope_lm.seeds import Purpose, derived
-from polytope_lm.statistics.estimate import half_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
-    from polytope_lm.predictions.clusters.sampling import Sample
 
 
 def chosen_menu(
@@ -150,8 +142,6 @@ def joined(results: Sequence[ClustersResult], command: str = "") -> ClustersResu
 
 
 __all__ = ["BUILT_IN", "clusters", "clusters_by_label"]
-
-NEIGHBOURS = 10
 
 
 def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
@@ -283,7 +273,7 @@ class _LabelRun:
     ) -> None:
         k, tokens, seed, resamples, self.effect = options
         sample = choose(codes, label, tokens=tokens, seed=seed, also=labels)
-        self.label, self.task = label, _task(sample, k, seed, resamples)
+        self.label, self.task = label, make_task(sample, k, seed, resamples)
         check_neighbours(codes, sample, label, NEIGHBOURS)
         self.table = tokens_table(codes, sample)
         self.layers: list[LayerComparison] = []
@@ -324,17 +314,6 @@ def _teller(
             progress(number * steps + step, layers * steps, f"layer {layer}: {name}")
 
     return tell
-
-
-def _task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
-    n = sample.summary.tokens
-    k = clusters_for(n) if k is None else k
-    if not 2 <= k < n:
-        msg = f"k = {k} clusters of {n} tokens; k must be at least 2 and below the number of tokens"
-        raise PolytopeError(msg)
-    halves = half_samples(sample.summary.documents, resamples, seed=derived(seed, Purpose.HALVES))
-    picks = np.random.default_rng(derived(seed, Purpose.PICKS)).random(resamples)
-    return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
 
 
 def _check_kept(codes: TokenCodes) -> None:

@@ -1,21 +1,19 @@
-"""Context coherence: are the contexts of one group's tokens alike to another, external encoder.
+"""Are tokens of one group alike to an encoder that reads their contexts, and to the model's next tokens.
 
-A token's context is the text up to 150 characters to its left and right, the token itself kept, without the
-word that either end cuts through. An encoder that is not the model under test reads it (all-MiniLM-L6-v2 by
-default: mean over tokens of the last hidden states); the score is the mean cosine of the contexts of tokens
-of one group. Pairs of one document do not count, for their contexts overlap. Beside it stand random groups of
-the same sizes, and groups permuted among tokens of one identity, since the token is in its context.
+*Context coherence.* A token's context is the text up to 150 characters to its left and right, the token
+itself kept, without the word that either end cuts through. An encoder that is not the model under test reads
+it (all-MiniLM-L6-v2 by default: mean over tokens of the last hidden states); the score is the mean cosine of
+the contexts of tokens of one group.
 
-Next-token agreement: do tokens of one group make the model expect the same.
-
-The score is the mean Jensen-Shannon divergence, in bits from 0 to 1, between the model's own next-token
-distributions at tokens of one group and of two documents; lower is more alike. Beside it stand random groups
-of the same sizes, and groups permuted among tokens of one identity: most of what the next token can be is
-decided by this one, so that a lexical cluster agrees without meaning anything.
-
-The distributions are read where the tokens were captured, in the same windows, over the whole vocabulary. A
+*Next-token agreement.* Do tokens of one group make the model expect the same? The score is the mean
+Jensen-Shannon divergence, in bits from 0 to 1, between the model's own next-token distributions; lower is
+more alike. They are read where the tokens were captured, in the same windows, over the whole vocabulary. A
 pair costs some 30 microseconds for 50,000 entries, so at most `tokens` of the grouped tokens are taken
 (1,000: half a million pairs, 0.2 GB of float32), drawn by seed; all pairs of these count.
+
+In both, pairs of one document do not count, for their contexts overlap. Beside both stand random groups of
+the same sizes, and groups permuted among tokens of one identity: the token is in its context and decides most
+of what comes next, so that a lexical cluster agrees without meaning anything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The scores of one grouping, each with its null, its n, and itself on halves of the documents."""
+"""The scores of one grouping, each with its null, its n, and itself on half-samples of the documents."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from polytope_lm.predictions.groups.intruders import (
 from polytope_lm.predictions.groups.result import GroupScore
 from polytope_lm.predictions.groups.stability import position_check, stability
 from polytope_lm.seeds import Purpose, derived
-from polytope_lm.statistics.agreement import resampled_ami
-from polytope_lm.statistics.conditional import conditional_information, resampled_conditional
+from polytope_lm.statistics.agreement import conditional_information, resampled_ami, resampled_conditional
 from polytope_lm.statistics.estimate import Estimate, Resampled
 from polytope_lm.statistics.neighbours import nearest_label, strict_neighbours
 from polytope_lm.statistics.purity import label_purity, resampled_purity

@@ -10,21 +10,18 @@ outsider is then like any other, and a judge is right one time in five. Noise is
 Sources: Chang et al., "Reading tea leaves: how humans interpret topic models" (NeurIPS 2009), for the task;
 Paulo & Belrose, "Evaluating SAE interpretability without explanations" (2025), for groups of contexts.
 
-Intruder items on disk: questions that people or a language model fill in, a key apart, delphi's records.
-
-`intruders.jsonl`, a line an item, holds texts and no answers:
+Items go to disk for people or a language model to judge. `intruders.jsonl`, a line an item, holds texts and
+no answers; whoever judges replaces `null` with 1 to 5, and an item left at null is unanswered:
 
     {"item": "0f3a...", "examples": ["... <<token>> ...", (five)], "answer": null}
 
-Whoever judges replaces `null` with 1 to 5, the example that does not belong; an item left at null is
-unanswered. `intruders.key.jsonl` holds answers and no texts:
+`intruders.key.jsonl` holds answers and no texts:
 
     {"item": "0f3a...", "intruder": 3, "group": 17, "rows": [12, 840, 77, 1201, 5]}
 
-delphi (EleutherAI) scores latents of sparse autoencoders by the same task. `delphi_records` gives one record
-a group with the fields of its `LatentRecord`, whose `test` are members and whose `not_active` are the matched
-outsiders; a token is "active" where it is the grouped one. Its `IntruderScorer` draws items of its own from
-them.
+`delphi_records` gives one record a group with the fields of `LatentRecord` of delphi (EleutherAI), which
+scores latents of sparse autoencoders by the same task: `test` are members, `not_active` the matched
+outsiders, and a token is "active" where it is the grouped one. Its `IntruderScorer` draws items of its own.
 """
 
 from __future__ import annotations

@@ -1,19 +1,15 @@
-"""Stability: would other documents have given the same regions.
+"""Would other documents have given the same regions, and do regions follow more than position.
 
-The documents are cut at random into three parts of (nearly) equal numbers of documents. The tokens of the
-first and those of the second are clustered, each on their own, and every token of the third goes to its
-nearest medoid of either clustering: AMI between the two assignments. Repeated over seeds, each of which cuts
-anew. A clustering that is not stable can not be a fact about the model, whatever it scores; a stable one need
-not mean anything.
+*Stability.* The documents are cut at random into three parts of (nearly) equal numbers of documents. The
+tokens of the first and those of the second are clustered, each on their own, and every token of the third
+goes to its nearest medoid of either clustering: AMI between the two assignments. Repeated over seeds, each of
+which cuts anew. A clustering that is not stable can not be a fact about the model, whatever it scores; a
+stable one need not mean anything. A medoid is the member with the smallest sum of distances to its cluster:
+where FasterPAM has ended, it could not be exchanged with profit.
 
-A medoid is the member with the smallest sum of distances to its cluster: where FasterPAM has ended, it could
-not be exchanged with profit.
-
-Position check: does a grouping follow where tokens stand in their document, instead of what they say.
-
-Two numbers for groups: AMI with ten bins of the position (equal shares of the tokens), and the correlation
-ratio `eta^2 = between-group / total sum of squares` of `log2(1 + position)` (the first positions differ
-most). Their null permutes groups within each document, so that what remains is position and not which
+*Position.* Two numbers for groups: AMI with ten bins of the position (equal shares of the tokens), and the
+correlation ratio `eta^2 = between-group / total sum of squares` of `log2(1 + position)` (the first positions
+differ most). Their null permutes groups within each document, so that what remains is position and not which
 document, or how long a one, a token comes from. One for neighbours: the share that stand at the very same
 position; its null permutes positions within each document.
 """

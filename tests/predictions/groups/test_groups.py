@@ -15,7 +15,7 @@ from polytope_lm.predictions.groups import result as names
 from polytope_lm.predictions.groups.result import GroupScores
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.seeds import Purpose, derived
-from polytope_lm.statistics.conditional import conditional_ami
+from polytope_lm.statistics.agreement import resampled_conditional
 from polytope_lm.statistics.estimate import Resampled, half_samples
 
 FAST = {"draws": 20, "resamples": 40, "tokens": 120, "items": 15, "repeats": 2}
@@ -58,7 +58,7 @@ def test_every_number_is_that_of_the_same_clusters(world) -> None:
     homogeneity = homogeneity_score(labels, ids)
     assert f"homogeneity {homogeneity:.3f}" in code.score(names.V_MEASURE).note
     label, token = (np.unique(x, return_inverse=True)[1] for x in (labels, table["word"]))
-    own = conditional_ami(ids, label, token)
+    own = resampled_conditional(ids, label, token, np.ones((1, len(ids)), dtype=bool))[0]
     assert code.score(names.CONDITIONAL).value == pytest.approx(own)
     documents = np.unique(codes.tokens["document"].to_numpy()[table["row"]], return_inverse=True)[1]
     halves = half_samples(45, FAST["resamples"], seed=derived(0, Purpose.HALVES))[:, documents]

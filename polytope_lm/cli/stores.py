@@ -202,7 +202,7 @@ def _encoded(store: "CodeStore", text: str, layer: int | None, name: str | None,
     site, was = store.site(layer), store.provenance
     needed = Needed("to read a text", "give a row number, or --model")
     model = model_of(store, name, needed, trust=trust)
-    around, were = specials(model.tokenizer), was["special_tokens"]
+    around, were = specials(model.tokenizer, model.bos), was["special_tokens"]
     same = [list(around.prefix), list(around.suffix)] == [were["before"], were["after"]]
     options = {"bos": None if same else was["bos"], "max_length": was["max_length"]}
     kind = site.hook if site.kind == "custom" else site.kind

@@ -140,7 +140,7 @@ def capture(  # noqa: PLR0913 - settings, by name
         shard_documents: documents a shard; by default about 32,768 tokens' worth.
         part: `(i, n)` writes every n-th shard, so that n processes can share one store.
         progress: show cost and progress on stderr; by default on a terminal only.
-        **options: `seed`; `bos` (None: as the tokenizer does by itself); `min_context`, tokens that every
+        **options: `seed`; `bos` (None: as the tokenizer or bridge does); `min_context`, tokens that every
             stored token has before it if its document has them; `max_length` of a window; `all_pieces`, a
             word's labels on all its tokens; `batch_tokens`; `keep_dtype`.
 
@@ -283,14 +283,10 @@ def with_model(store: CodeStore, model: Model) -> CodeStore:
 
     """
     was, own = store.manifest, store.site(store.layers[0])
-    if model.revision != was["revision"]:
-        raise PolytopeError(
-            f"{store.path} was written by {was['model']}, revision {was['revision']}; {model.name} is now "
-            f"revision {model.revision}: give the same model"
-        )
+    model.check_made(f"{store.path} was written", was)
     kind = own.hook if own.kind == "custom" else own.kind
     same = {name: was[name] for name in ("tokens", "seed", "min_context", "max_length", "all_pieces")}
-    around = specials(model.tokenizer)
+    around = specials(model.tokenizer, model.bos)
     by_itself = [list(around.prefix), list(around.suffix)] == list(was["special_tokens"].values())
     plan = make_plan(
         model, layers=list(store.layers), kind=kind, keep=(), bos=None if by_itself else was["bos"], **same

@@ -114,6 +114,7 @@ def make_plan(  # noqa: PLR0913 - the options of `capture`, by name
         min_context = length // (4 if model.causal else 8)
     keep = tuple(dict.fromkeys([keep] if isinstance(keep, str) else keep))
     rule = parse_rule(tokens)
+    bos = model.bos if bos is None else bos
     windowing = Windowing(rule, length, min_context, bos, all_pieces, seed, causal=model.causal)
     return Plan(
         model, sites, specs(model, sites, keep, keep_dtype), keep, keep_dtype, windowing, batch_tokens

@@ -37,17 +37,13 @@ def at_hand(codes: TokenCodes, model: Model | None = None) -> Model:
 
     """
     found = model if model is not None else codes.model
-    made_by, revision = codes.provenance.get("model"), codes.provenance.get("revision")
     if found is None:
+        made_by = str(codes.provenance.get("model"))
         raise PolytopeError(
-            f"these codes were opened without their model; pass model=plm.load({str(made_by)!r}) or use "
+            f"these codes were opened without their model; pass model=plm.load({made_by!r}) or use "
             "codes.capture.with_model"
         )
-    if found.revision != revision:
-        raise PolytopeError(
-            f"these codes were made by {made_by}, revision {revision}; {found.name} is revision "
-            f"{found.revision}: give the same model"
-        )
+    found.check_made("these codes were made", codes.provenance)
     return found
 
 
@@ -99,8 +95,8 @@ def _windowing(codes: TokenCodes, model: Model) -> Windowing:
     try:
         around = list(was["special_tokens"].values())
         length, least = int(was["max_length"]), int(was["min_context"])
-        by_itself = specials(model.tokenizer)
-        bos = None if [list(by_itself.prefix), list(by_itself.suffix)] == around else bool(was["bos"])
+        usual = specials(model.tokenizer, model.bos)
+        bos = model.bos if [list(usual.prefix), list(usual.suffix)] == around else bool(was["bos"])
         now = specials(model.tokenizer, bos)
     except KeyError as error:
         raise PolytopeError(

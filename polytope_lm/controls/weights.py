@@ -164,7 +164,7 @@ def _settings(codes: TokenCodes, model: Model) -> dict[str, Any]:
     for bos in (None, False, True):
         if bos and model.tokenizer.bos_token_id is None and model.tokenizer.cls_token_id is None:
             continue
-        around = specials(model.tokenizer, bos)
+        around = specials(model.tokenizer, model.bos if bos is None else bos)
         if (around.prefix, around.suffix) == (before, after):
             break
     else:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-import logging
 from typing import TYPE_CHECKING, Any
 
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-_log = logging.getLogger(__name__)
 
 
 def is_bridge(candidate: object) -> bool:
@@ -38,31 +34,21 @@ def check_raw(bridge: Any, name: str) -> None:
         )
 
 
-def own_tokenizer(bridge: Any, name: str) -> Any:
-    """Return a bridge's tokenizer as the model's authors made it.
+def default_bos(bridge: Any) -> bool | None:
+    """Return whether a bridge puts BOS before texts, as its `to_tokens` and so `run_with_cache` decide.
 
-    Booting a bridge reloads the tokenizer with `add_bos_token=True`, also for models such as GPT-2 whose
-    tokenizer adds none; codes would then differ from those of the same model loaded in any other way. Where
-    its files are at hand it is read again without that; where not, one line says what is read.
-
-    Args:
-        bridge: a `TransformerBridge`.
-        name: the model's name, for the notice.
+    Returns:
+        True where `cfg.default_prepend_bos` adds one that the tokenizer does not; False where it takes the
+        tokenizer's away; None where texts are read as the tokenizer gives them.
 
     """
-    tokenizer = bridge.tokenizer
-    if not getattr(tokenizer, "init_kwargs", {}).get("add_bos_token"):
-        return tokenizer
-    from transformers import AutoTokenizer  # noqa: PLC0415 - slow to import
-
-    try:
-        return AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
-    except (OSError, ValueError):
-        _log.warning(
-            "%s: the bridge's tokenizer puts BOS before texts; for the model's own: wrap(bridge, tokenizer)",
-            name,
-        )
-        return tokenizer
+    wanted = bool(getattr(bridge.cfg, "default_prepend_bos", True))
+    given = bool(getattr(bridge.cfg, "tokenizer_prepends_bos", True))
+    if bridge.tokenizer is None or wanted == given:
+        return None
+    bos = bridge.tokenizer.bos_token  # it may be one that the vocabulary lacks, and then is left out
+    atom = bos is not None and len(bridge.tokenizer(bos, add_special_tokens=False)["input_ids"]) == 1
+    return (True if atom else None) if wanted else False
 
 
 def build(model: nn.Module, tokenizer: Any, name: str) -> Any:

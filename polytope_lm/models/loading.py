@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,16 @@ DTYPES = {
     "float64": torch.float64,
 }
 
+# Values of a configuration that name things, repeat what provenance says apart, or change no activation.
+_UNTELLING = {
+    "name_or_path", "commit_hash", "transformers_version", "architectures", "auto_map", "dtype",
+    "torch_dtype", "experts_implementation", "attn_implementation", "attn_implementation_internal",
+    "use_cache",
+    "return_dict", "output_attentions", "output_hidden_states", "id2label", "label2id", "problem_type",
+    "task_specific_params", "model_name", "tokenizer_name", "device", "n_devices", "seed",
+    "default_prepend_bos",
+}  # fmt: skip
+
 
 @public
 def load(
@@ -46,8 +58,8 @@ def load(
     """Load a model by a packaged name, a directory or a hub name, in this order.
 
     Args:
-        name: `tiny-gpt2`, `tiny-relu`, `smollm2-135m` or `minilm-l6`; a directory (written with a separator,
-            such as `./gpt2`); or a name on the model hub, such as `gpt2`.
+        name: `tiny-gpt2`, `tiny-relu`, `smollm2-135m`, `gemma3-270m` or `minilm-l6`; a directory (written
+            with a separator, such as `./gpt2`); or a name on the model hub, such as `gpt2`.
         device: a torch device.
         dtype: `float32` (the default: half precision flips 0.2 to 0.5 % of the bits), `float16`, `bfloat16`.
         revision: the hub's branch, tag or commit.
@@ -64,7 +76,8 @@ def load(
     place = checked_device(device)
     source = locate(name, revision)
     hf, tokenizer, commit = read_model(source, DTYPES[dtype], trust_remote_code=trust_remote_code)
-    return _assemble(hf.to(place), tokenizer, source.name, commit or source.revision)
+    model = _assemble(hf.to(place), tokenizer, source.name, commit or source.revision)
+    return replace(model, weights_origin=source.origin, formerly=source.formerly)
 
 
 @public
@@ -73,18 +86,20 @@ def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model
 
     Args:
         model: a transformers model with its tokenizer, or a `TransformerBridge` with unprocessed weights.
-        tokenizer: a fast tokenizer; a bridge brings its own, without the BOS that TransformerLens adds to it.
+        tokenizer: a fast tokenizer; a bridge brings its own, and whether BOS is put before texts
+            (`bridge.cfg.default_prepend_bos`).
         name: a name for stores and reports; by default the configuration's.
 
     Raises:
         PolytopeError: a bridge with folded norms, a slow tokenizer, or a model without supported sites.
 
     """
-    lens = model if bridges.is_bridge(model) else None
+    lens, bos = (model if bridges.is_bridge(model) else None), None
     if lens is not None:
         name = name or str(getattr(lens.cfg, "model_name", "bridge"))
         bridges.check_raw(lens, name)
-        tokenizer = tokenizer or bridges.own_tokenizer(lens, name)
+        tokenizer = tokenizer or lens.tokenizer
+        bos = bridges.default_bos(lens)
         model = lens.original_model
     if not isinstance(model, nn.Module):
         raise PolytopeError(
@@ -93,30 +108,63 @@ def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model
     config = getattr(model, "config", None)
     # The last part only: a directory's path says where a machine keeps it, not which model it is.
     name = name or Path(str(getattr(config, "_name_or_path", "") or type(model).__name__)).name
-    return _assemble(model, tokenizer, name, None, lens)
+    return replace(_assemble(model, tokenizer, name, None, lens), bos=bos)
 
 
-def _assemble(hf: nn.Module, tokenizer: Any, name: str, revision: str | None, lens: Any = None) -> Model:
+def _assemble(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, lens: Any = None) -> Model:
     """Survey a loaded model and put a `Model` together."""
     if tokenizer is not None and not getattr(tokenizer, "is_fast", False):
         raise PolytopeError(
             f"{name}: {type(tokenizer).__name__} is a slow tokenizer; labels need character offsets: pass a "
             f"fast one"
         )
-    config = (
-        lens.cfg if lens is not None and getattr(hf, "config", None) is None else getattr(hf, "config", None)
-    )
-    if config is not None and hasattr(config, "get_text_config"):  # what its decoder has
-        config = config.get_text_config()
+    _check_weights(hf, name)
+    config: Any = getattr(hf, "config", None)
+    config = lens.cfg if lens is not None and config is None else config
     trunk = getattr(hf, getattr(hf, "base_model_prefix", "") or "", hf)
+    whole = config
+    if hasattr(config, "get_text_config") and (text := config.get_text_config()) is not config:
+        model: Any = hf
+        trunk, config = model.get_decoder(), text  # images have their own part
     act = getattr(getattr(lens, "cfg", None), "act_fn", None)
-    with exclusive(hf, trunk, name):
-        blocks, causal = survey(trunk, find_blocks(trunk, name), config, name, act)
+    try:
+        with exclusive(hf, trunk, name):
+            blocks, causal = survey(trunk, find_blocks(trunk, name), config, name, act)
+    except PolytopeError as error:
+        raise (_unsound(hf, name) or error) from None
+    settings, cut = _config_digest(whole), _tokenizer_digest(tokenizer)
     return Model(
-        name=name, revision=revision or _fingerprint(hf), hf=hf, tokenizer=tokenizer, trunk=trunk,
-        blocks=tuple(blocks), causal=causal, lens=lens,
+        name=name, revision=f"{weights or _weights_digest(hf)} config-{settings} tokenizer-{cut}", hf=hf,
+        tokenizer=tokenizer, trunk=trunk, blocks=tuple(blocks), causal=causal, lens=lens,
         context_length=_context_length(trunk, config, tokenizer),
     )  # fmt: skip
+
+
+def _check_weights(hf: nn.Module, name: str) -> None:
+    """Refuse a model that can't be run on token ids, or whose weights are not here."""
+    takes = getattr(hf, "main_input_name", "input_ids")
+    if takes != "input_ids":
+        raise PolytopeError(f"{name}: {type(hf).__name__} reads {takes}, not token ids: give a text model")
+    weights = dict(hf.named_parameters())
+    away = [key for key, weight in weights.items() if weight.is_meta]
+    if away:
+        raise PolytopeError(
+            f"{name}: {len(away)} of its {len(weights)} weights are without values ({away[0]} is on the meta "
+            f"device: never loaded, or offloaded): load it whole, without device_map or offloading"
+        )
+
+
+def _unsound(hf: nn.Module, name: str) -> PolytopeError | None:
+    """Return what to say of the first weights that are NaN or infinite: whatever else was seen comes of them."""
+    for key, weight in hf.named_parameters():
+        flawed = (~weight.detach().isfinite()).nonzero()
+        if len(flawed):
+            where = ", ".join(str(int(i)) for i in flawed[0])
+            return PolytopeError(
+                f"{name}: {len(flawed)} of {weight.numel()} weights of {key} are NaN or infinite, first "
+                f"at [{where}]: give a sound copy"
+            )
+    return None
 
 
 def _context_length(trunk: nn.Module, config: Any, tokenizer: Any) -> int:
@@ -131,13 +179,37 @@ def _context_length(trunk: nn.Module, config: Any, tokenizer: Any) -> int:
     return int(min((n for n in lengths if n), default=sys.maxsize))
 
 
-def _fingerprint(hf: nn.Module) -> str:
+def _weights_digest(hf: nn.Module) -> str:
     """Hash all weights, so that two models of one name can't share a store."""
     digest = hashlib.sha256()
     for key, value in sorted(hf.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return "weights-" + digest.hexdigest()[:16]
+
+
+def _config_digest(config: Any) -> str:
+    """Hash a configuration's values, but those that name things or change no activation.
+
+    Of a transformers configuration those that are not the class's defaults: what a later version adds with a
+    default leaves it as it is.
+    """
+    values = config.to_diff_dict() if hasattr(config, "to_diff_dict") else vars(config) if config else {}
+    return hashlib.sha256(json.dumps(_telling(values), sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _telling(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _telling(v) for key, v in value.items() if str(key).lstrip("_") not in _UNTELLING}
+    return [_telling(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    """Hash the serialised backend, without the truncation and padding that the last call left in it."""
+    if tokenizer is None:
+        return "none"
+    backend = tokenizer.backend_tokenizer.to_str()
+    return hashlib.sha256(backend[backend.index('"added_tokens"') :].encode()).hexdigest()[:12]
 
 
 def select_sites(model: Model, layers: Sequence[int] | int | str, kind: str | None) -> tuple[Site, ...]:

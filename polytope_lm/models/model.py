@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import threading
 from contextlib import contextmanager
@@ -19,13 +20,15 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models import bridge as bridges
 from polytope_lm.models.families import Block, make_site
 from polytope_lm.models.sites import Geometry, Point, Premises, Site
+from polytope_lm.models.sources import changed_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from jaxtyping import Float
 
+_log = logging.getLogger(__name__)
 _POINTS: dict[str, Point] = {
     "hook_resid_pre": "resid_pre",
     "hook_resid_mid": "x",
@@ -102,8 +105,8 @@ class Model:
 
     Attributes:
         name: the name that it was loaded by.
-        revision: which weights: the hub's commit, a packaged model's version and checksum, or a hash of the
-            weights.
+        revision: which weights (the hub's commit, a packaged model's version and checksum, or a hash), which
+            configuration and which tokenizer (hashes).
         hf: the transformers model, as it was given.
         tokenizer: its fast tokenizer.
         trunk: the model without its LM head.
@@ -112,6 +115,11 @@ class Model:
         context_length: the longest input, in tokens.
         lens: the `TransformerBridge` that the user brought, if any.
         custom: sites that the user declared, with their weights.
+        bos: as in `tokens.specials`: what is put before texts unless a call says otherwise. None: what the
+            tokenizer puts there; a `TransformerBridge` has a default of its own.
+        weights_origin: what was done to the weights before they came here ("dequantised from 4 bits ..."), if
+            anything is known.
+        formerly: how old stores name the weights, if otherwise.
 
     """
 
@@ -125,6 +133,9 @@ class Model:
     context_length: int
     lens: Any = None
     custom: tuple[tuple[Site, Tensor, Tensor], ...] = field(default=())
+    bos: bool | None = None
+    weights_origin: str = ""
+    formerly: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -152,14 +163,39 @@ class Model:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """What tells the model from others in a result: name, revision, family, dtype, attention."""
+        """What tells the model from others: name, revision, family, dtype, attention, its weights' origin."""
         return {
             "model": self.name,
             "revision": self.revision,
             "family": self.family,
             "dtype": str(self.dtype)[6:],
             "attention": self.attention,
+            **({"weights": self.weights_origin} if self.weights_origin else {}),
         }
+
+    def check_made(self, what: str, was: Mapping[str, Any], cure: str = "give the same model") -> None:
+        """Make sure that this very model made something.
+
+        Args:
+            what: what was made, for the error.
+            was: its provenance.
+            cure: what to do otherwise.
+
+        Raises:
+            PolytopeError: other weights, another configuration or another tokenizer.
+
+        """
+        changed, compared = changed_parts(str(was.get("revision")), self.revision, self.formerly)
+        if changed:
+            raise PolytopeError(
+                f"{what} by {was.get('model')}, revision {was.get('revision')}; {self.name} has another "
+                f"{' and '.join(changed)}, revision {self.revision}: {cure}"
+            )
+        if not compared:
+            _log.warning(
+                "%s by %s, whose weights are the same; its configuration and tokenizer were not recorded and "
+                "can't be compared", what, was.get("model"),
+            )  # fmt: skip
 
     @property
     def n_layers(self) -> int:
@@ -174,7 +210,8 @@ class Model:
     @property
     def has_logits(self) -> bool:
         """Whether the model has an LM head and so a next-token distribution."""
-        return self.causal and self.hf is not self.trunk
+        find = getattr(self.hf, "get_output_embeddings", None)
+        return self.causal and self.hf is not self.trunk and (find is None or find() is not None)
 
     @cached_property
     def sites(self) -> Sites:

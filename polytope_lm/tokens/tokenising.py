@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import WordLevel
 
 from polytope_lm.errors import PolytopeError
 
@@ -18,10 +20,14 @@ LONG = 2**18  # characters tokenised at once: the tokenizer takes some 500 bytes
 OVERLAP = 4096  # characters that two stretches of a longer text both read
 
 
+_TEXT = "\ufdd0"  # a noncharacter, which no vocabulary has
+
+
 class Tokenizer(Protocol):
     """What is used of a transformers fast tokenizer."""
 
     is_fast: bool
+    backend_tokenizer: Backend
     name_or_path: str
     all_special_ids: list[int]
     unk_token_id: int | None
@@ -54,11 +60,7 @@ def specials(tokenizer: Tokenizer, bos: bool | None = None) -> Specials:
     """
     if bos is False:
         return Specials((), ())
-    plain, full = (
-        list(tokenizer(["a"], add_special_tokens=added)["input_ids"][0]) for added in (False, True)
-    )
-    before = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
-    prefix, suffix = tuple(full[:before]), tuple(full[before + len(plain) :])
+    prefix, suffix = _around(tokenizer)
     if bos:
         begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
         if begin is None:
@@ -68,6 +70,16 @@ def specials(tokenizer: Tokenizer, bos: bool | None = None) -> Specials:
             )
         prefix = prefix if begin in prefix else (begin, *prefix)
     return Specials(prefix, suffix)
+
+
+def _around(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return what the tokenizer puts before and after a text, found with a token that no vocabulary has."""
+    processor = tokenizer.backend_tokenizer.post_processor
+    if processor is None:
+        return (), ()
+    text = processor.process(Backend(WordLevel({_TEXT: 0}, unk_token=_TEXT)).encode(_TEXT))
+    at = text.tokens.index(_TEXT)
+    return tuple(text.ids[:at]), tuple(text.ids[at + 1 :])
 
 
 @dataclass(frozen=True, eq=False)

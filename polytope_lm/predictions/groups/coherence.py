@@ -29,6 +29,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.embedding import mean_pooled
 from polytope_lm.models.loading import Model, load
 from polytope_lm.models.logits import check_logits, logits_at
+from polytope_lm.models.sources import changed_parts
 from polytope_lm.predictions.clusters.sampling import affordable, documents_and_words, of_all, rows_of
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.similarity import PairScore, inside_groups, js_divergences
@@ -96,7 +97,8 @@ def encoder_of(codes: TokenCodes, encoder: Model | Embed | str | None = None) ->
     loaded = encoder if isinstance(encoder, Model) else None
     if (name or ENCODER) != made_by and loaded is None:
         loaded = load(name or ENCODER)
-    if loaded is None or loaded.revision == revision:
+    others = changed_parts(str(revision), loaded.revision, loaded.formerly)[0] if loaded else []
+    if loaded is None or "weights" not in others:
         raise PolytopeError(
             f"the encoder {name or ENCODER!r} is the model under test; judge its groups by another one, "
             "encoder=plm.load(...) or a function of texts"

@@ -38,7 +38,7 @@ from typing import (
 
 import numpy as np
 
-from polytope_lm.errors import PolytopeError, brief, escaped
+from polytope_lm.errors import PolytopeError, brief, escaped, public
 from polytope_lm.files import MEGABYTE, expand, parse_json, read_bytes
 
 if TYPE_CHECKING:
@@ -206,6 +206,7 @@ class Result:
         return path if path.suffix == ".json" else path / cls.file
 
 
+@public
 def load_result(where: str | Path) -> Any:
     """Load a saved result, whatever its kind.
 
@@ -227,6 +228,7 @@ def load_result(where: str | Path) -> Any:
     return _read(path, _data(path))
 
 
+@public
 def load_results(where: str | Path) -> dict[str, Any]:
     """Load every result in a directory, by its file's name; those in `layer-*/` below it too.
 

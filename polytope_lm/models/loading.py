@@ -155,7 +155,7 @@ def _check_weights(hf: nn.Module, name: str) -> None:
 
 
 def _unsound(hf: nn.Module, name: str) -> PolytopeError | None:
-    """Return what to say of the first weights that are NaN or infinite: whatever else was seen comes of them."""
+    """Return what to say of the first weights that are NaN or infinite: the rest comes of them."""
     for key, weight in hf.named_parameters():
         flawed = (~weight.detach().isfinite()).nonzero()
         if len(flawed):

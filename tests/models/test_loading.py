@@ -315,7 +315,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(directory, file):
 
 @pytest.mark.parametrize(
     "change",
-    [{"n_layer": 10**9}, {"n_layer": 1e9}, {"n_layer": "x"}, {"n_head": 5}, {"text_config": {"num_experts": 10**9}},
+    [{"n_layer": 10**9}, {"n_layer": 1e9}, {"n_layer": "x"}, {"n_head": 5}, {"a": {"num_experts": 10**9}},
      {"activation_function": "nonesuch"}, {"vocab_size": -1}, {"n_positions": 10**9}],
 )  # fmt: skip
 def test_settings_that_can_not_be_are_one_line(directory, change):

@@ -163,7 +163,9 @@ def test_nan_in_a_later_layer_changes_nothing_before_it(tokenizer):
     assert not plm.wrap(bert, tokenizer).causal
     with torch.no_grad():
         hf.model.embed_tokens.weight[:] = torch.nan
-    with pytest.raises(plm.PolytopeError, match="NaN or infinite values in layer 0"):
+    with pytest.raises(
+        plm.PolytopeError, match=r"embed_tokens\.weight are NaN or infinite, first at \[0, 0\]"
+    ):
         plm.wrap(hf, tokenizer, name="broken")
 
 

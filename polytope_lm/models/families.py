@@ -208,14 +208,14 @@ def survey(
             f"{name}: NaN or infinite values in layer 0, and in every other: mend the weights, or load "
             f"float32"
         )
-    model_block = found[finite[-1]]
+    alike = found[finite[-1]]
+    path = next((p for p, m in alike.module.named_modules() if m is alike.norm), "")
+    why = "NaN or infinite values there: mend the weights, or load float32"
     for layer in set(range(len(drafts))) - set(finite):  # its values say nothing: it is built as the others
-        path = next((p for p, m in drafts[finite[-1]].module.named_modules() if m is model_block.norm), "")
+        own = drafts[layer]
         found[layer] = replace(
-            model_block,
-            module=drafts[layer].module, pre=drafts[layer].pre, down=drafts[layer].down,
-            norm=resolve(drafts[layer].module, path),
-            inexact=f"{name}, layer {layer}: NaN or infinite values there: mend the weights, or load float32",
+            alike, module=own.module, pre=own.pre, down=own.down, norm=resolve(own.module, path),
+            inexact=f"{name}, layer {layer}: {why}",
         )  # fmt: skip
     return [found[layer] for layer in range(len(drafts))], causal
 
@@ -342,20 +342,25 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 
 def _settle(draft: Block, probe: _Probe, layer: int, name: str) -> Block:
     """Choose the norm that the probe showed before the MLP, and check the formulas with its numbers."""
-    u, out, down_out = probe.u, stream_of(probe.block_out), probe.down_out
+    u, out, down_out, block_in = probe.u, stream_of(probe.block_out), probe.down_out, probe.block_in
     assert u is not None  # noqa: S101 - the probe reached this MLP
     assert down_out is not None  # noqa: S101
     where = f"{name}, layer {layer}"
-    path = next((p for p, (_, normed) in probe.norms.items() if _same(normed, u)), None)
+    paths = [p for p, (_, normed) in probe.norms.items() if _same(normed, u)]
+    # The very tensor: two norms of equal weights put out the same where attention adds nothing.
+    path = next((p for p in paths if probe.norms[p][1].data_ptr() == u.data_ptr()), (*paths, None)[0])
     added = [down_out, *(normed for _, normed in probe.norms.values() if normed.numel() == u.numel())]
-    carried = any(_same(out, u.reshape(out.shape) + a.reshape(out.shape)) for a in added if _alike(out, u))
+    one = out.numel() == u.numel()
+    carried = one and any(_same(out, u.reshape(out.shape) + a.reshape(out.shape)) for a in added)
     if path is None and not carried:
         raise PolytopeError(
             f"{where}: what {type(draft.module).__name__}'s MLP reads is neither a norm's output (it has "
             f"{', '.join(probe.norms) or 'none'}) nor the stream that the block carries on; not supported"
         )
     width = {kind: h.shape[-1] // (2 if draft.fused else 1) for kind, h in probe.h.items()}
-    block = replace(draft, widths=width, d_model=u.shape[-1], streams=_alike(out, u), returns=_packing(probe))
+    packed = probe.block_out
+    returns = (type(packed), len(packed)) if isinstance(packed, (tuple, list)) else None
+    block = replace(draft, widths=width, d_model=u.shape[-1], streams=one, returns=returns)
     if path is None:
         block = replace(block, norm=next(iter(draft.pre.values())))
     else:
@@ -364,7 +369,8 @@ def _settle(draft: Block, probe: _Probe, layer: int, name: str) -> Block:
         norm = resolve(draft.module, path)
         kind, offset, off = _norm_fit(norm, x, u)
         block = replace(
-            block, norm=norm, norm_kind=kind, norm_offset=offset, parallel=_same(x, probe.block_in),
+            block, norm=norm, norm_kind=kind, norm_offset=offset,
+            parallel=block_in is not None and x.data_ptr() == block_in.data_ptr() and _same(x, block_in),
             post_norm=_same(out, after) or any(_same(before, after) for before, _ in probe.norms.values()),
         )  # fmt: skip
         if off > torch.finfo(u.dtype).eps ** 0.5:
@@ -375,15 +381,6 @@ def _settle(draft: Block, probe: _Probe, layer: int, name: str) -> Block:
     return replace(block, inexact=_linear_fault(block, probe, where))
 
 
-def _alike(stream: Tensor, u: Tensor) -> bool:
-    return stream.numel() == u.numel()
-
-
-def _packing(probe: _Probe) -> tuple[type, int] | None:
-    out = probe.block_out
-    return (type(out), len(out)) if isinstance(out, (tuple, list)) else None
-
-
 def _norm_fit(norm: nn.Module, x: Tensor, u: Tensor) -> tuple[NormKind, int, float]:
     """Return the kind and the gain's offset that reproduce what a norm did best, and how far off they are."""
     x, u = x.detach().float().reshape(-1, u.shape[-1]), u.detach().float().reshape(-1, u.shape[-1])
@@ -392,9 +389,10 @@ def _norm_fit(norm: nn.Module, x: Tensor, u: Tensor) -> tuple[NormKind, int, flo
     for kind in kinds:
         centred = x - x.mean(-1, keepdim=True) if kind == "LayerNorm" else x
         for offset in (0, 1):
-            gain, shift, eps = _norm_numbers(norm, kind, offset, u.shape[-1])
+            *parts, eps = _norm_numbers(norm, kind, offset, u.shape[-1])
+            gain, shift = (part.float().to(x.device) for part in parts)
             unit = centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
-            error = (unit * gain.float() + shift.float() - u).abs().max() / u.abs().max().clamp(min=1e-30)
+            error = (unit * gain + shift - u).abs().max() / u.abs().max().clamp(min=1e-30)
             fits.append((float(error), kind, offset))
     best = min(fits, key=lambda fit: fit[0])
     return best[1], best[2], best[0]

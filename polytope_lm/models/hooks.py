@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from polytope_lm.compiled import compiled
@@ -215,8 +216,7 @@ def pack_on_device(on: Bool[Tensor, "... N"]) -> UInt8[Tensor, "... B"]:
     """Pack booleans where they are, as `np.packbits` does: an accelerator sends an eighth of the bytes."""
     padded = nn.functional.pad(on.to(torch.uint8), (0, -on.shape[-1] % 8))
     powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=on.device)
-    bytes_of_bits = padded.reshape(*padded.shape[:-1], padded.shape[-1] // 8, 8) * powers
-    return bytes_of_bits.sum(-1, dtype=torch.uint8)
+    return (rearrange(padded, "... (byte bit) -> ... byte bit", bit=8) * powers).sum(-1, dtype=torch.uint8)
 
 
 @compiled

@@ -3,11 +3,9 @@
 `run_replaced` writes every position of a sequence at once. What is replaced at a layer, and what follows:
 
 - `mlp_in`: `u`, what this layer's MLP reads. The residual stream keeps its own value (scope `mlp`).
-- `resid_mid`: the stream that the MLP's norm reads, and that is carried on (scope `stream`):
-    - blocks whose MLP follows attention: `x` is replaced for the norm, and in what the block
-      adds the MLP's output to;
-    - parallel blocks: `x` is the block's input, so this block's attention reads the new one as well;
-    - blocks that carry the norm's output on (OPT-350m): the norm's input is replaced and the rest follows.
+- `resid_mid`: the stream that the MLP's norm reads (scope `stream`), written in place, so that whatever the
+  block carries on (this stream, or in OPT-350m the norm's output) changes with it. In parallel blocks it is
+  the block's input, so this block's attention reads the new one as well.
 - `embed`: what block 0 reads, the token's embedding with its position's.
 """
 
@@ -16,6 +14,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 Space = Literal["resid_mid", "mlp_in", "embed"]
 
 _TOKENS = 4096  # of all versions in one batch: enough to keep the cores busy, little memory
+_carried: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _SHARED_TOKENS = 16384  # of all keys in one batch, where only the last token of each version is computed
 
 
@@ -96,24 +96,8 @@ def run_patched(
     _check_streams(model, layer, at)
     # Nothing after the position reaches it.
     ids = torch.as_tensor(np.asarray(input_ids)[: position + 1], device=model.device)
-    read: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
-    scores: list[Tensor] = []
-    size = max(1, (_TOKENS if prefix is None else _SHARED_TOKENS) // len(ids))
-    for first in range(0, len(vectors), size):
-        rows = torch.as_tensor(vectors[first : first + size]).to(model.device, model.dtype)
-        with model.alone(), _versions(ids, len(rows), prefix) as (batch, more):
-
-            def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
-                read[tap].append(value.reshape(*shape, -1)[:, -1].float().cpu())
-
-            with _patched(model.block(layer), at, rows, -1, batch.shape), tapped(model, taps, keep):
-                if logits and model.has_logits:
-                    out = forward(model, batch, logits=True, logits_to_keep=1, **more).logits
-                    scores.append(out[:, -1].float().cpu())
-                else:
-                    forward(model, batch, **more)
-    found = {tap: torch.cat(parts).numpy() for tap, parts in read.items()}
-    return Patched(found, torch.cat(scores).numpy() if scores else None)
+    replaced = _Replaced(layer, at, -1)
+    return _run(model, ids, vectors, replaced, [-1], taps=taps, logits=logits, prefix=prefix)
 
 
 @torch.inference_mode()
@@ -157,37 +141,48 @@ def run_replaced(
         msg = f"positions {where} are not all inside the sequence of {len(input_ids)} tokens"
         raise PolytopeError(msg)
     ids = torch.as_tensor(np.asarray(input_ids), device=model.device)
+    back = [position - len(ids) for position in where]
+    return _run(model, ids, sequences, _Replaced(layer, at, slice(None)), back, taps=taps, logits=logits)
+
+
+@dataclass(frozen=True)
+class _Replaced:
+    """What is replaced: the layer, the place in it, and one position or all."""
+
+    layer: int
+    at: Space
+    position: int | slice
+
+
+def _run(
+    model: Model, ids: Tensor, versions: np.ndarray, replaced: _Replaced, back: list[int], *,
+    taps: Sequence[Tap], logits: bool, prefix: Prefix | None = None,
+) -> Patched:  # fmt: skip
+    """Run versions batch by batch and read the positions `back`, counted from the end."""
     read: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
     scores: list[Tensor] = []
-    size = max(1, _TOKENS // len(ids))
-    for first in range(0, len(sequences), size):
-        rows = torch.as_tensor(sequences[first : first + size]).to(model.device, model.dtype)
-        batch = ids.expand(len(rows), -1)
+    size = max(1, (_TOKENS if prefix is None else _SHARED_TOKENS) // len(ids))
+    for first in range(0, len(versions), size):
+        rows = torch.as_tensor(versions[first : first + size]).to(model.device, model.dtype)
+        with ExitStack() as stack:
+            stack.enter_context(model.alone())
+            more: dict[str, Any] = {}
+            batch = ids.expand(len(rows), -1)
+            if prefix is not None:
+                batch, more = stack.enter_context(prefix.entered(len(rows)))
 
-        def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
-            read[tap].append(value.reshape(*shape, -1)[:, where].flatten(1).float().cpu())
+            def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
+                read[tap].append(value.reshape(*shape, -1)[:, back].flatten(1).float().cpu())
 
-        with (
-            model.alone(),
-            _patched(model.block(layer), at, rows, slice(None), batch.shape),
-            tapped(model, taps, keep),
-        ):
+            stack.enter_context(_patched(model.block(replaced.layer), replaced, rows, batch.shape))
+            stack.enter_context(tapped(model, taps, keep))
             if logits and model.has_logits:
-                scores.append(forward(model, batch, logits=True).logits[:, where[-1]].float().cpu())
+                out = forward(model, batch, logits=True, logits_to_keep=-back[-1], **more).logits
+                scores.append(out[:, back[-1]].float().cpu())
             else:
-                forward(model, batch)
+                forward(model, batch, **more)
     found = {tap: torch.cat(parts).numpy() for tap, parts in read.items()}
     return Patched(found, torch.cat(scores).numpy() if scores else None)
-
-
-@contextmanager
-def _versions(ids: Tensor, rows: int, prefix: Prefix | None) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """Give the ids of so many versions and the forward's options."""
-    if prefix is None:
-        yield ids.expand(rows, -1), {}
-        return
-    with prefix.entered(rows) as entered:
-        yield entered
 
 
 def _check(model: Model, input_ids: np.ndarray, vectors: np.ndarray, layer: int, position: int) -> None:
@@ -213,20 +208,52 @@ def _check_streams(model: Model, layer: int, at: Space) -> None:
             "leaves the others as they were; use at='mlp_in'"
         )
         raise PolytopeError(msg)
+    if at == "resid_mid" and not _carries(model, layer):
+        msg = (
+            f"{model.name}, layer {layer}: {type(model.block(layer).module).__name__} carries on a copy of "
+            "what its norm reads, so resid_mid can't be replaced; use at='mlp_in'"
+        )
+        raise PolytopeError(msg)
+
+
+def _carries(model: Model, layer: int) -> bool:
+    """Check once a block that giving one token another's `x` gives that token's output of the block."""
+    block = model.block(layer)
+    if block.parallel or not model.causal:
+        return True
+    if block.module not in _carried:
+        ids = torch.tensor([[0, 1], [0, 2]], device=model.device)
+        read: dict[Tap, Tensor] = {}
+
+        def keep(tap: Tap, value: Tensor) -> None:
+            read[tap] = value.reshape(len(ids), 2, -1)[:, -1].clone()
+
+        with model.alone(), tapped(model, [(layer, "x"), (layer, "resid_post")], keep):
+            forward(model, ids)
+        x, clean = read[layer, "x"], read[layer, "resid_post"]
+        replaced = _Replaced(layer, "resid_mid", -1)
+        with (
+            model.alone(),
+            _patched(block, replaced, x.flip(0), ids.shape),
+            tapped(model, [(layer, "resid_post")], keep),
+        ):
+            forward(model, ids)
+        off = (read[layer, "resid_post"] - clean.flip(0)).abs().max()
+        _carried[block.module] = not bool(off > 1e-2 * clean.abs().max())
+    return _carried[block.module]
 
 
 @contextmanager
-def _patched(
-    block: Block, at: Space, rows: Tensor, position: int | slice, shape: torch.Size
-) -> Iterator[None]:
-    """Put `rows` in the replaced place, one position or all, while the context lasts, whatever happens."""
+def _patched(block: Block, replaced: _Replaced, rows: Tensor, shape: torch.Size) -> Iterator[None]:
+    """Put `rows` in the replaced place while the context lasts, whatever happens."""
+    at = replaced.at
     in_place = at == "resid_mid" and not block.parallel
 
     def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = args[0] if args else kwargs["hidden_states"]
         # The tensor that a norm reads is the one that the block carries on: written in place, both change.
         changed = value if in_place else value.clone()
-        changed.view(*shape, -1)[:, position] = rows
+        changed.view(*shape, -1)[:, replaced.position] = rows
         if in_place:
             return None
         return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -62,41 +62,38 @@ def exclusive(hf: nn.Module, trunk: nn.Module, name: str) -> Iterator[None]:
     """
     with _making_a_turn:
         lock, depth = _turns.setdefault(trunk, (threading.RLock(), [0]))
-    with lock:
+    with lock, ExitStack() as stack:
         if not depth[0]:
-            _check_hooks(hf, name)
-        training = [module for module in hf.modules() if module.training]
-        configs = {id(c): c for m in hf.modules() if (c := getattr(m, "config", None)) is not None}
-        tuples = [c for c in configs.values() if getattr(c, "return_dict", True) is False]
+            for path, module in hf.named_modules():
+                state = vars(module)  # getattr is slow where a module has no such thing
+                if state["_forward_hooks"] or state["_forward_pre_hooks"] or state.get("fwd_hooks"):
+                    _check_hooks(module, name, path)
+                if module.training:
+                    stack.callback(setattr, module, "training", True)
+                    module.training = False
+                if getattr(config := state.get("config"), "return_dict", None) is False:
+                    stack.callback(setattr, config, "return_dict", False)
+                    config.return_dict = True
         depth[0] += 1
         try:
-            for module in training:
-                module.training = False
-            for config in tuples:
-                config.return_dict = True
             yield
         finally:
             depth[0] -= 1
-            for module in training:
-                module.training = True
-            for config in tuples:
-                config.return_dict = False
 
 
-def _check_hooks(hf: nn.Module, name: str) -> None:
-    """Refuse hooks that neither we nor the libraries put on a model."""
-    for path, module in hf.named_modules():
-        of_users = list(getattr(module, "fwd_hooks", ()))  # TransformerLens keeps what users add here
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-            function = getattr(hook, "func", hook)
-            if str(getattr(function, "__module__", "")).split(".")[0] not in _LIBRARIES:
-                of_users.append(function)
-        if of_users:
-            called = getattr(of_users[0], "__qualname__", type(of_users[0]).__name__)
-            raise PolytopeError(
-                f"{name}: a hook that is not the model's own, {called}, sits on {path or 'the model'} and "
-                f"may change its codes: call remove() on its handle (reset_hooks() on a bridge) first"
-            )
+def _check_hooks(module: nn.Module, name: str, path: str) -> None:
+    """Refuse hooks that neither we nor the libraries put on a module."""
+    of_users = list(getattr(module, "fwd_hooks", ()))  # TransformerLens keeps what users add here
+    for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+        function = getattr(hook, "func", hook)
+        if str(getattr(function, "__module__", "")).split(".")[0] not in _LIBRARIES:
+            of_users.append(function)
+    if of_users:
+        called = getattr(of_users[0], "__qualname__", type(of_users[0]).__name__)
+        raise PolytopeError(
+            f"{name}: a hook that is not the model's own, {called}, sits on {path or 'the model'} and may "
+            f"change its codes: call remove() on its handle (reset_hooks() on a bridge) first"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,10 +274,10 @@ class Model:
             bias: b, `[N]`; zeros by default.
 
         Raises:
-            PolytopeError: the bridge has no such hook point, or the shapes do not fit.
+            PolytopeError: the bridge has no such hook point, shapes do not fit, or numbers are not finite.
 
         """
-        extended = replace(self, custom=(*self.custom, declare(self, hook, weight, bias)))
+        extended = replace(self, custom=(*self.custom, _declared(self, hook, weight, bias)))
         if "_built_bridge" in vars(self):  # a second bridge would be a third copy of the weights
             vars(extended)["_built_bridge"] = self._built_bridge
         return extended
@@ -328,37 +325,27 @@ class Sites(tuple[Site, ...]):
         return "\n".join(lines)
 
 
-def declare(model: Model, hook: str, weight: Any, bias: Any = None) -> tuple[Site, Tensor, Tensor]:
-    """Check and describe a declared site.
-
-    Args:
-        model: the model that has the hook point.
-        hook: TransformerLens's canonical name, `blocks.LAYER.…`.
-        weight: W, `[N, width of the activation]`.
-        bias: b, `[N]`, or None.
-
-    Returns:
-        The site, its W and its b.
-
-    Raises:
-        PolytopeError: an unknown hook point, shapes that do not fit, or numbers that are
-            not finite.
-
-    """
+def _declared(model: Model, hook: str, weight: Any, bias: Any) -> tuple[Site, Tensor, Tensor]:
+    """Check what `with_site` was given; return the site, its W and its b."""
     found = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook)
     if found is None:
         raise PolytopeError(
             f"hook point {hook!r}: expected TransformerLens's name, such as blocks.4.hook_resid_post"
         )
-    layer = int(found[1])
-    model.block(layer)
+    inside = model.site(int(found[1]))
     if any(site.hook == hook for site, _, _ in model.custom):
         raise PolytopeError(
-            f"{model.name}: {hook!r} has a declared site already; declare the other one on the model without "
-            f"it"
+            f"{model.name}: {hook!r} has a declared site already; declare the other on the model without it"
         )
-    if known_point(model, hook) is None:
-        _check_bridge(model, hook)
+    point, width = known_point(model, hook), None
+    if point is not None:
+        width = inside.width if point in {"h", "up", "post"} else inside.d_model
+    elif not model.causal:
+        raise PolytopeError(
+            f"{model.name}: declared hook points outside the MLP need a causal model; {hook!r} is outside"
+        )
+    elif hook not in model.bridge.hook_dict:
+        raise PolytopeError(f"{model.name} has no hook point {hook!r}; model.bridge.hook_dict lists them")
     W = _numbers(hook, "weight", weight)
     if W.ndim != 2:
         raise PolytopeError(
@@ -369,11 +356,10 @@ def declare(model: Model, hook: str, weight: Any, bias: Any = None) -> tuple[Sit
         raise PolytopeError(
             f"{hook}: bias has shape {tuple(b.shape)}, expected [{len(W)}] as the weight has {len(W)} rows"
         )
-    expected = _width(model, layer, known_point(model, hook))
-    if expected not in {None, W.shape[1]}:
-        raise PolytopeError(f"{hook}: weight takes {W.shape[1]} values, the activation there has {expected}")
+    if width not in {None, W.shape[1]}:
+        raise PolytopeError(f"{hook}: weight takes {W.shape[1]} values, the activation there has {width}")
     premises = Premises("unknown", "none", bool((b != 0).any()), "none")
-    return Site(layer, "custom", hook, W.shape[0], W.shape[1], premises), W, b
+    return Site(inside.layer, "custom", hook, W.shape[0], W.shape[1], premises), W, b
 
 
 def _numbers(hook: str, what: str, value: Any) -> Tensor:
@@ -398,22 +384,6 @@ def weights_digest(weight: Tensor, bias: Tensor) -> str:
     for tensor in (weight, bias):
         digest.update(tensor.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _check_bridge(model: Model, hook: str) -> None:
-    """Make sure that the bridge has a hook point, and that it can be read there."""
-    if not model.causal:
-        raise PolytopeError(
-            f"{model.name}: declared hook points outside the MLP need a causal model; {hook!r} is outside"
-        )
-    if hook not in model.bridge.hook_dict:
-        raise PolytopeError(f"{model.name} has no hook point {hook!r}; model.bridge.hook_dict lists them")
-
-
-def _width(model: Model, layer: int, point: str | None) -> int | None:
-    """Return how wide a known point is, None for a hook point that only the bridge has."""
-    site = model.site(layer)
-    return None if point is None else site.width if point in {"h", "up", "post"} else site.d_model
 
 
 def known_point(model: Model, hook: str) -> Point | None:

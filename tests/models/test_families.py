@@ -11,6 +11,7 @@ import transformers as tf
 
 import polytope_lm as plm
 from benchmarks.families import COLUMNS, DATA, FAMILIES, IDS, TABLE, captured, generate, hooked
+from polytope_lm.models.interventions import run_patched
 
 SMALL = {
     "vocab_size": 60, "hidden_size": 24, "intermediate_size": 44, "num_hidden_layers": 2,
@@ -119,6 +120,28 @@ def test_a_way_into_the_mlp_that_is_no_norm_is_refused() -> None:
     with pytest.raises(plm.PolytopeError, match=r"odd, layer 0: .*neither a norm's output") as error:
         plm.wrap(hf, name="odd")
     assert "\n" not in str(error.value)
+
+
+def test_a_block_that_carries_a_copy_on_is_not_written(tokenizer) -> None:
+    hf = tf.LlamaForCausalLM(tf.LlamaConfig(**{**SMALL, "vocab_size": 400})).eval()
+    layer = hf.model.layers[1]
+
+    def copying(hidden_states: torch.Tensor, **more: object) -> torch.Tensor:
+        stream = hidden_states + layer.self_attn(layer.input_layernorm(hidden_states), **more)[0]
+        return stream + layer.mlp(layer.post_attention_layernorm(stream.clone()))
+
+    layer.forward = copying
+    model = plm.wrap(hf, tokenizer, name="copied")
+    plm.path(model, "a b", "a c", layer=0).crossings(downstream=True)
+    with pytest.raises(plm.PolytopeError, match=r"copied, layer 1: LlamaDecoderLayer carries on a copy"):
+        run_patched(model, np.array([3, 4]), np.ones((1, 24), np.float32), layer=1, position=1)
+    run_patched(model, np.array([3, 4]), np.ones((1, 24), np.float32), layer=1, position=1, at="mlp_in")
+
+
+def test_attention_that_adds_nothing_makes_no_parallel_block() -> None:
+    hf = tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL)).eval()
+    hf.model.layers[1].self_attn.o_proj.weight.data.zero_()
+    assert [site.parallel for site in plm.wrap(hf).sites] == [False, False]
 
 
 def test_unknown_families_are_refused() -> None:

@@ -7,7 +7,7 @@ from functools import cache
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from polytope_lm.tokens import windows
+from polytope_lm.tokens import SampleRule, Windowing, parse_rule
 
 CORPUS = ["a a a a a the cat sat on the mat and don't the cats sit there hello world"] * 4
 END = "<|endoftext|>"
@@ -73,5 +73,7 @@ def surface(document, window):
 
 
 def cut(document, tokenizer=None, **options):
-    given_options = {"rule": "all", "context_length": 64, "min_context": 8} | options
-    return windows(document, 0, tokenizer or byte_bpe(), **given_options)
+    given = {"rule": "all", "context_length": 64, "min_context": 8} | options
+    rule = given.pop("rule")
+    how = Windowing(rule if isinstance(rule, SampleRule) else parse_rule(rule), **given)
+    return list(how.apply([document], 0, tokenizer or byte_bpe()).windows)

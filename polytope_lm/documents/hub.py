@@ -154,10 +154,5 @@ def dataset_rows(data: Any, columns: Columns, name: str) -> Iterator[Document]:
         yield columns.document(row, f"{stem}#{number}", f"{name}, row {number}")
 
 
-def class_names(schema: Any) -> dict[str, list[str]]:
-    """Return the names of classes that a Parquet file written by `datasets` has, by column."""
-    return _classes(datasets.Features.from_arrow_schema(schema))
-
-
 def _classes(features: Any) -> dict[str, list[str]]:
     return {c: list(f.names) for c, f in (features or {}).items() if isinstance(f, datasets.ClassLabel)}

@@ -269,10 +269,7 @@ def parquet_rows(file: File, columns: Columns) -> Iterator[Document]:
         with file.open() as stream, pq.ParquetFile(stream) as table:
             schema = table.schema_arrow
             resolved = columns.resolve(schema.names, str(file.path))
-            if b"huggingface" in (schema.metadata or {}):
-                from polytope_lm.documents.hub import class_names  # noqa: PLC0415 - brings datasets
-
-                resolved = replace(resolved, classes=class_names(schema))
+            resolved = replace(resolved, classes=_class_names(schema.metadata, str(file.path)))
             number = 0
             for batch in table.iter_batches(batch_size=_BATCH, columns=resolved.wanted):
                 values = [
@@ -286,6 +283,18 @@ def parquet_rows(file: File, columns: Columns) -> Iterator[Document]:
         raise PolytopeError(
             f"{file.path}: not readable as Parquet ({error}); write the file again or check its permissions"
         ) from None
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None, place: str) -> dict[str, list[str]]:
+    """Return the names of classes, by column, that `datasets` writes into a Parquet file."""
+    note = (metadata or {}).get(b"huggingface")
+    try:
+        features = parse_json(note, place)["info"]["features"] if note else {}
+        return {
+            name: [*map(str, f["names"])] for name, f in features.items() if f.get("_type") == "ClassLabel"
+        }
+    except (LookupError, TypeError, AttributeError):
+        raise PolytopeError(f"{place}: its note of features is damaged; write the file again") from None
 
 
 def _values(batch: Any, name: str, place: str) -> list[Any]:

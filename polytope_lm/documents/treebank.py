@@ -86,7 +86,13 @@ def treebank(file: File, *, numbered: bool = False) -> Iterator[Document]:
     lines: dict[str, int] = {}
     for number, sentence in _sentences(file):
         place = f"{file.path}, line {number}"
-        parsed = _parse(sentence, place)
+        try:
+            (parsed,) = conllu.parse(sentence)
+        except (ParseException, ValueError) as error:
+            raise PolytopeError(
+                f"{place}: the sentence is not CoNLL-U ({str(error).splitlines()[0]}); "
+                "mend it as universaldependencies.org/format says"
+            ) from None
         if draft is None or "newdoc" in parsed.metadata or "newdoc id" in parsed.metadata:
             if draft is not None and draft.spans:
                 yield draft.document()
@@ -109,31 +115,16 @@ def _sentences(file: File) -> Iterator[tuple[int, str]]:
     first, parts = 0, list[str]()
     for number, line in chain(file.lines(), [(0, "")]):
         if line.strip():
-            _check_columns(line, f"{file.path}, line {number}")
+            if (n := line.count("\t") + 1) != _COLUMNS and not line.startswith("#"):
+                raise PolytopeError(  # the library would pass over what is missing
+                    f"{file.path}, line {number}: {n} columns where CoNLL-U has {_COLUMNS}; divide them by "
+                    "single tabs, fill with _"
+                )
             first = first or number
             parts.append(line)
         elif parts:
             yield first, "".join(parts)
             first, parts = 0, []
-
-
-def _check_columns(line: str, place: str) -> None:
-    n = line.count("\t") + 1
-    if n != _COLUMNS and not line.startswith("#"):  # the library would pass over what is missing
-        raise PolytopeError(
-            f"{place}: {n} columns where CoNLL-U has {_COLUMNS}; divide them by single tabs, fill with _"
-        )
-
-
-def _parse(sentence: str, place: str) -> Any:
-    try:
-        (parsed,) = conllu.parse(sentence)
-    except (ParseException, ValueError) as error:
-        raise PolytopeError(
-            f"{place}: the sentence is not CoNLL-U ({str(error).splitlines()[0]}); "
-            "mend it as universaldependencies.org/format says"
-        ) from None
-    return parsed
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytope_lm.documents import documents as read_documents
+from polytope_lm.documents.senses import twice as given_twice
 from polytope_lm.errors import PolytopeError
 from polytope_lm.pairs.pairs import Pair, Pairs
 
@@ -53,14 +54,24 @@ def from_senses(
     for document in read_documents(source):
         spans = [span for span in document.words if "sense" in span.labels]
         if spans:
+            parts = document.id.partition("#")[0].split("/")  # the file's directory has the word's name
+            word = parts[-2] if len(parts) > 1 else spans[0].labels.get("form", "word").lower()
+            read = given_twice(document) if twice else document
+            (start, end), sense = (read.words[0].start, read.words[0].end), spans[0].labels["sense"]
             # The same sentence may stand in a word's training and test part.
-            words.setdefault(_word(document), {})[document.text] = _sentence(document, twice=twice)
+            words.setdefault(word, {})[document.text] = _Text(read.text, sense, (start, end))
+    rng, found = np.random.default_rng(seed), list[Pair]()
+    for word in sorted(words):
+        texts = list(words[word].values())
+        left = dict.fromkeys(range(len(texts)), uses)
+        found += _alternate(texts, range(len(texts)), left, per_word, word, rng)
     name = f"senses of {len(words)} words"
+    if not found:
+        raise PolytopeError(
+            f"{name}: no word with sentences of two senses; give CoarseWSD files (X.data.txt, X.gold.txt)"
+        )
     note = f"at most {per_word} pairs a word, each sentence in {uses} at most, seed {seed}"
-    if twice:
-        note += ", each sentence read twice"
-    groups = {word: list(texts.values()) for word, texts in words.items()}
-    return _paired(groups, per_word, uses, seed, name, note)
+    return _numbered(found, name, note + ", each sentence read twice" * twice)
 
 
 def from_documents(
@@ -95,7 +106,7 @@ def from_documents(
         raise PolytopeError(
             f"{len(values)} values of label {label!r} in {len(there)} documents; pairs need at least 2"
         )
-    texts = [_Text(_cut(d.text, words), d.labels[label], None) for d in there]
+    texts = [_Text(" ".join(d.text.split()[:words]), d.labels[label], None) for d in there]
     # Each value's group is all texts: those of that value are the starts.
     rng, found = np.random.default_rng(seed), []
     left = dict.fromkeys(range(len(texts)), uses)
@@ -106,36 +117,6 @@ def from_documents(
     if words is not None:
         note = f"first {words} words, {note}"
     return _numbered(found, f"documents by {label}", note)
-
-
-def _word(document: Document) -> str:
-    """Return the word that a sense file is about: its directory's name, or the target's form."""
-    parts = document.id.partition("#")[0].split("/")
-    return parts[-2] if len(parts) > 1 else document.words[0].labels.get("form", "word").lower()
-
-
-def _sentence(document: Document, *, twice: bool) -> _Text:
-    span = document.words[0]
-    shift = len(document.text) + 1 if twice else 0
-    text = f"{document.text} {document.text}" if twice else document.text
-    return _Text(text, span.labels["sense"], (span.start + shift, span.end + shift))
-
-
-def _cut(text: str, words: int | None) -> str:
-    return " ".join(text.split() if words is None else text.split()[:words])
-
-
-def _paired(groups: dict[str, list[_Text]], most: int, uses: int, seed: int, name: str, note: str) -> Pairs:
-    rng, found = np.random.default_rng(seed), []
-    for word in sorted(groups):
-        texts = groups[word]
-        left = dict.fromkeys(range(len(texts)), uses)
-        found += _alternate(texts, range(len(texts)), left, most, word, rng)
-    if not found:
-        raise PolytopeError(
-            f"{name}: no word with sentences of two senses; give CoarseWSD files (X.data.txt, X.gold.txt)"
-        )
-    return _numbered(found, name, note)
 
 
 def _alternate(

@@ -19,9 +19,8 @@ Rules, all by character offset:
 from __future__ import annotations
 
 from polytope_lm.tokens.alignment import align, last_of_each
-from polytope_lm.tokens.rules import SampleRule, parse_rule
 from polytope_lm.tokens.tokenising import Specials, Tokenised, Tokenizer, specials, tokenise
-from polytope_lm.tokens.windowing import Batch, Window, Windowed, Windowing, batches, windows
+from polytope_lm.tokens.windowing import Batch, SampleRule, Window, Windowed, Windowing, batches, parse_rule
 
 __all__ = [
     "Batch",
@@ -38,5 +37,4 @@ __all__ = [
     "parse_rule",
     "specials",
     "tokenise",
-    "windows",
 ]

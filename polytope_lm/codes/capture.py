@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polytope_lm.codes.codes import Codes
-from polytope_lm.codes.cost import check_sampled, estimate, on_terminal, reporter, warn_sampled
-from polytope_lm.codes.forward import chunks, fill, in_memory, specs
-from polytope_lm.codes.plan import Plan, make_plan
+from polytope_lm.codes.forward import chunks, fill, in_memory
+from polytope_lm.codes.plan import Plan, check_sampled, estimate, make_plan, warn_sampled
+from polytope_lm.codes.reread import at_hand, windowing
 from polytope_lm.codes.store import layout, tables
 from polytope_lm.codes.store.reader import CodeStore
-from polytope_lm.codes.store.writer import StoreWriter
+from polytope_lm.codes.store.writer import OpenShard, StoreWriter
 from polytope_lm.documents import Document
 from polytope_lm.documents import documents as read_documents
 from polytope_lm.documents.source import given
-from polytope_lm.errors import PolytopeError, forwards, public
+from polytope_lm.errors import PolytopeError, forwards, public, visible
 from polytope_lm.files import expand
-from polytope_lm.tokens import Window, Windowed, parse_rule, specials
+from polytope_lm.models.model import weights_digest
+from polytope_lm.progress import progress as showing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     import pandas as pd
-    from jaxtyping import Float, Int64
 
     from polytope_lm.documents.source import Source
     from polytope_lm.models.loading import Model
-    from polytope_lm.models.sites import Site
+    from polytope_lm.tokens import Window, Windowed
 
 SHARD_TOKENS = 32_768
 
@@ -139,7 +140,8 @@ def capture(  # noqa: PLR0913 - settings, by name
         tokens: `all`, `word-final`, `every:6,skip:100` or `random:80`.
         shard_documents: documents a shard; by default about 32,768 tokens' worth.
         part: `(i, n)` writes every n-th shard, so that n processes can share one store.
-        progress: show cost and progress on stderr; by default on a terminal only.
+        progress: show cost and progress on stderr: a bar on a terminal, elsewhere a line a minute. By default
+            the cost is shown on a terminal only; False shows nothing.
         **options: `seed`; `bos` (None: as the tokenizer or bridge does); `min_context`, tokens that every
             stored token has before it if its document has them; `max_length` of a window; `all_pieces`, a
             word's labels on all its tokens; `batch_tokens`; `keep_dtype`.
@@ -159,8 +161,10 @@ def capture(  # noqa: PLR0913 - settings, by name
             f"with i from 1 "
             f"to n"
         )
-    show = on_terminal() if progress is None else progress
-    cost = estimate(plan, source, timed=show)
+    tell = sys.stderr.isatty() if progress is None else progress
+    cost = estimate(plan, source, timed=tell)
+    if tell:
+        print(f"capture: {visible(str(cost))}", file=sys.stderr)
     size = shard_documents or max(1, round(SHARD_TOKENS / max(cost.tokens_per_document, 1)))
     manifest = {
         "format": layout.FORMAT,
@@ -169,49 +173,65 @@ def capture(  # noqa: PLR0913 - settings, by name
         "shard_documents": size,
     }
     if cost.documents is not None:  # a stream of unknown length is not read twice
-        manifest["documents_sha256"] = source.sha256
+        manifest["documents_sha256"] = {"texts": source.sha256, **cost.source}
     path = expand(to, "to")
-    with StoreWriter(path, manifest, part) as writer, reporter(cost, show=show) as report:
-        shards = _write(plan, source, writer, size, report)
-        writer.finish(shards)
-    return _opened(plan, path)
-
-
-def _opened(plan: Plan, path: Path) -> CodeStore:
-    """Open what was written; refuse a finished store without a token."""
-    store = CodeStore(path, recompute=partial(_recompute, plan), model=plan.model)
+    with StoreWriter(path, manifest, part) as writer, showing("capture", show=progress is not False) as told:
+        writer.finish(_write(plan, source, writer, size, _Characters(told, cost.characters)))
+    store = CodeStore(path, model=model)
     if store.complete:
-        rows, documents = store.counts()
-        check_sampled(plan, rows, documents, documents)
+        rows, read = store.counts()
+        check_sampled(plan, rows, read, read)
     return store
 
 
+@dataclass
+class _Characters:
+    """Counts the characters that are captured; those of shards that were there before are not to be done."""
+
+    told: Callable[[int, int | None, str], None]
+    total: int | None
+    done: float = 0
+
+    def captured(self, characters: float, doing: str) -> None:
+        self.done += characters
+        self.told(round(self.done), self.total, doing)
+
+    def there(self, characters: int) -> None:
+        self.total = None if self.total is None else self.total - characters
+
+
 def _write(
-    plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, report: Callable[[int], None]
+    plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, progress: _Characters
 ) -> int:
     """Capture every shard that is wanted and missing; return how many shards the documents make."""
     number, read, without = -1, 0, 0
+    spec = {s.name: (s.columns, s.dtype) for s in plan.wanted}
     for number, chunk in enumerate(chunks(source, size)):
+        characters = sum(len(d.text) for d in chunk)
         if not writer.wants(number):
             writer.check(number, chunk)
-            report(sum(len(d.text) for d in chunk))
+            progress.there(characters)
             continue
         windowed = plan.windowing.apply(chunk, number * size, plan.model.tokenizer)
         read, without = read + len(chunk), without + windowed.n_without
-        spec = {s.name: (s.columns, s.dtype) for s in plan.wanted}
-        scale = sum(len(d.text) for d in chunk) / max(windowed.n_tokens, 1)
         tables.check_label_names(name for document in chunk for name in document.labels)
         table = tables.token_table(_columns(windowed.windows), _labels(windowed.windows))
-        with writer.shard(number, windowed.n_kept, spec) as arrays:
-            done = partial(_scaled, report, scale)
-            fill(plan.model, windowed.windows, plan.wanted, arrays, batch_tokens=plan.batch_tokens, done=done)
+        with writer.shard(number, windowed.n_kept, spec, chunk) as shard:
+            done = partial(_batch_done, shard, progress, characters / max(windowed.n_tokens, 1), number)
+            fill(
+                plan.model, windowed.windows, plan.wanted, shard.arrays,
+                batch_tokens=plan.batch_tokens, done=done, first=shard.batches,
+            )  # fmt: skip
         writer.commit(number, windowed.n_kept, table, chunk, number * size)
     warn_sampled(plan, without, read)
     return number + 1
 
 
-def _scaled(report: Callable[[int], None], scale: float, tokens: int) -> None:
-    report(round(tokens * scale))
+def _batch_done(
+    shard: OpenShard, progress: _Characters, scale: float, number: int, batch: int, tokens: int
+) -> None:
+    shard.batches = max(shard.batches, batch + 1)
+    progress.captured(tokens * scale, f"shard {number}")
 
 
 def _columns(windows: Sequence[Window]) -> dict[str, np.ndarray]:
@@ -246,31 +266,6 @@ def _frame(windowed: Windowed, documents: Sequence[Document]) -> pd.DataFrame:
     return frame.assign(**{name: pd.Series(values, dtype="str") for name, values in labels.items()})
 
 
-def _recompute(plan: Plan, store: CodeStore, name: str, site: Site) -> Float[np.ndarray, "T W"]:
-    """Run the model again over a store's documents, for activations that were not kept.
-
-    The windows are those of the capture, and the rows are chosen by the stored positions: the store does not
-        have the
-    spans that a sample rule may have asked for.
-    """
-    wanted = tuple(s for s in specs(plan.model, (site,), (name,), "float32") if not s.bits)
-    everything = replace(plan.windowing, rule=parse_rule("all"), labels=())
-    table, positions = store.documents, store.tokens.groupby("document")["position"]
-    stored = {document: group.to_numpy() for document, group in positions}
-    start, parts = 0, [np.empty((0, wanted[0].columns), np.float32)]
-    for size in store.shards["documents"]:
-        texts = table["text"].iloc[start : start + size]
-        chunk = [Document(id=str(i), text=text) for i, text in enumerate(texts)]
-        windowed = everything.apply(chunk, start, plan.model.tokenizer)
-        windows = [_only(w, stored[w.document]) for w in windowed.windows if w.document in stored]
-        windows = [w for w in windows if len(w.keep)]
-        arrays = in_memory(wanted, sum(len(w.keep) for w in windows))
-        fill(plan.model, windows, wanted, arrays, batch_tokens=plan.batch_tokens)
-        parts.append(arrays[wanted[0].name])
-        start += size
-    return np.concatenate(parts)
-
-
 def with_model(store: CodeStore, model: Model) -> CodeStore:
     """Return a store that runs a model again for activations that were not kept, as `capture` returns it.
 
@@ -282,27 +277,13 @@ def with_model(store: CodeStore, model: Model) -> CodeStore:
         PolytopeError: another model, revision, dtype, or other special tokens.
 
     """
-    was, own = store.manifest, store.site(store.layers[0])
+    was = store.provenance
     model.check_made(f"{store.path} was written", was)
-    kind = own.hook if own.kind == "custom" else own.kind
-    same = {name: was[name] for name in ("tokens", "seed", "min_context", "max_length", "all_pieces")}
-    around = specials(model.tokenizer, model.bos)
-    by_itself = [list(around.prefix), list(around.suffix)] == list(was["special_tokens"].values())
-    plan = make_plan(
-        model, layers=list(store.layers), kind=kind, keep=(), bos=None if by_itself else was["bos"], **same
-    )
-    now = plan.provenance()
-    for name in ("dtype", "special_tokens", "declared"):
-        if now[name] != was[name]:
+    windowing(store, at_hand(store, model))  # the same special tokens
+    declared = {s.key: weights_digest(w, b) for s, w, b in model.custom if s in store.sites}
+    for name, now in (("dtype", model.provenance["dtype"]), ("declared", declared)):
+        if now != was[name]:
             raise PolytopeError(
-                f"{store.path} was written with {name} {was[name]}; {model.name} has {now[name]}: load it as "
-                "it was"
+                f"{store.path} was written with {name} {was[name]}; {model.name} has {now}: load it as it was"
             )
-    return CodeStore(store.path, recompute=partial(_recompute, plan), model=model)
-
-
-def _only(window: Window, positions: Int64[np.ndarray, " P"]) -> Window:
-    """Keep those of a window's tokens that stand at given positions of its document."""
-    here = np.isin(window.position, positions)
-    chosen = {name: getattr(window, name)[here] for name in ("keep", "token_id", "position", "start", "end")}
-    return replace(window, **chosen)
+    return CodeStore(store.path, model=model)

@@ -30,6 +30,7 @@ Item = TypeVar("Item")
 
 # Below this share of wanted positions it is cheaper to gather rows before packing than bytes after it.
 SPARSE = 0.5
+HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def fill(
     arrays: Mapping[str, np.ndarray],
     *,
     batch_tokens: int,
-    done: Callable[[int], None] = lambda _tokens: None,
+    first: int = 0,
+    done: Callable[[int, int], None] = lambda _batch, _tokens: None,
 ) -> None:
     """Run windows through the model and fill the arrays, a row a kept token, in the windows' order.
 
@@ -105,7 +107,8 @@ def fill(
         wanted: the arrays' descriptions.
         arrays: the arrays by name, `[rows, columns]`.
         batch_tokens: tokens of one batch, pads included.
-        done: told after each batch how many tokens were read.
+        first: so many batches are in the arrays already.
+        done: told after each batch its number and how many tokens it has.
 
     Raises:
         PolytopeError: a pre-activation is NaN or infinite (it names site, document and position), or the
@@ -114,11 +117,13 @@ def fill(
     """
     _check_token_ids(model, windows)
     ends = np.cumsum([len(w.keep) for w in windows], dtype=np.int64)
-    first = {id(w): int(end) - len(w.keep) for w, end in zip(windows, ends, strict=True)}
-    pad = model.tokenizer.pad_token_id
-    for batch in batches(windows, token_budget=batch_tokens, pad_id=pad if pad is not None else 0):
-        _run(model, batch, _Kept.of(batch, first), wanted, arrays)
-        done(int(batch.attention_mask.sum()))
+    start = {id(w): int(end) - len(w.keep) for w, end in zip(windows, ends, strict=True)}
+    pad = model.tokenizer.pad_token_id or 0
+    for number, batch in enumerate(batches(windows, token_budget=batch_tokens, pad_id=pad)):
+        if number >= first:
+            rows = np.concatenate([start[id(w)] + np.arange(len(w.keep)) for w in batch.windows])
+            run(model, batch, rows, wanted, arrays)
+        done(number, int(batch.attention_mask.sum()))
 
 
 def _check_token_ids(model: Model, windows: Sequence[Window]) -> None:
@@ -153,12 +158,17 @@ class _Kept:
     sparse: bool
 
     @classmethod
-    def of(cls, batch: Batch, first: Mapping[int, int]) -> _Kept:
-        windows = batch.windows
-        rows = np.concatenate([first[id(w)] + np.arange(len(w.keep)) for w in windows])
-        which = np.repeat(np.arange(len(windows)), [len(w.keep) for w in windows])
-        place = (which, np.concatenate([w.keep for w in windows]))
+    def of(cls, batch: Batch, rows: np.ndarray) -> _Kept:
+        which = np.repeat(np.arange(len(batch.windows)), [len(w.keep) for w in batch.windows])
+        place = (which, np.concatenate([w.keep for w in batch.windows]))
         return cls(batch, rows, place, len(rows) < SPARSE * batch.input_ids.size)
+
+    def where(self, index: int, neuron: int) -> str:
+        """Name the place of the `index`-th kept token's value."""
+        window = self.batch.windows[self.place[0][index]]
+        token = int(np.flatnonzero(window.keep == self.place[1][index])[0])
+        at = f"document {window.document}, token {window.position[token]} ({window.token_id[token]})"
+        return f"{at}, neuron {neuron}"
 
     def pack(self, value: Tensor, site: Site) -> np.ndarray:
         """Pack the kept tokens' signs, `[K, bytes]`.
@@ -173,16 +183,27 @@ class _Kept:
         try:
             return pack(value[self.place])
         except NotFiniteError as error:
-            window = self.batch.windows[self.place[0][error.index[0]]]
-            token = int(np.flatnonzero(window.keep == self.place[1][error.index[0]])[0])
-            where = f"document {window.document}, token {window.position[token]} ({window.token_id[token]})"
-            raise PolytopeError(f"{site.key}, {where}, neuron {error.index[-1]}: {error}") from error
+            where = self.where(error.index[0], error.index[-1])
+            raise PolytopeError(f"{site.key}, {where}: {error}") from error
 
 
-def _run(
-    model: Model, batch: Batch, kept: _Kept, wanted: Sequence[Spec], arrays: Mapping[str, np.ndarray]
+def run(
+    model: Model, batch: Batch, rows: np.ndarray, wanted: Sequence[Spec], arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Read one batch: every tap once, whoever needs it."""
+    """Read one batch, every tap once, whoever needs it.
+
+    Args:
+        model: the model.
+        batch: what to read.
+        rows: rows of the arrays that its kept tokens fill, window by window.
+        wanted: the arrays' descriptions.
+        arrays: the arrays by name, `[rows, columns]`.
+
+    Raises:
+        PolytopeError: as `fill`.
+
+    """
+    kept = _Kept.of(batch, rows)
     taps: dict[Tap, list[Reader]] = {}
     hooks: dict[str, list[Reader]] = {}
     for spec in wanted:
@@ -233,7 +254,14 @@ def _readers(model: Model, spec: Spec, array: np.ndarray, kept: _Kept) -> list[R
 
     def values(part: int, value: Tensor) -> None:
         width = spec.columns // parts
-        array[kept.rows, part * width : (part + 1) * width] = value[kept.place].float().cpu().numpy()
+        found = value[kept.place].float().cpu().numpy()
+        if spec.dtype == "float16" and (np.abs(found) > HALF).any():
+            index, neuron = (int(i) for i in np.argwhere(np.abs(found) > HALF)[0])
+            raise PolytopeError(
+                f"{spec.name}, {kept.where(index, neuron)}: {found[index, neuron]:,.1f} is beyond float16 "
+                f"(65,504): keep float32 (keep_dtype='float32')"
+            )
+        array[kept.rows, part * width : (part + 1) * width] = found
 
     readers: list[Reader] = [partial(bits if spec.bits else values, part) for part in range(parts)]
     if spec.site.kind != "custom":

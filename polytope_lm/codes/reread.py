@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polytope_lm.codes.forward import chunks
+from polytope_lm.codes.forward import in_memory, run, specs
 from polytope_lm.codes.plan import BATCH_TOKENS
 from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
 from polytope_lm.tokens import Windowing, batches, parse_rule, specials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from jaxtyping import Int64
+    from jaxtyping import Float, Int64
 
     from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.codes.forward import Spec
     from polytope_lm.models.loading import Model
+    from polytope_lm.models.sites import Site
     from polytope_lm.tokens import Batch, Window
 
 _DOCUMENTS = 64  # tokenised at one time
@@ -48,7 +50,7 @@ def at_hand(codes: TokenCodes, model: Model | None = None) -> Model:
 
 
 def read_again(
-    codes: TokenCodes, rows: Int64[np.ndarray, " R"], model: Model
+    codes: TokenCodes, rows: Int64[np.ndarray, " R"], model: Model, *, alike: bool = False
 ) -> Iterator[tuple[Batch, Int64[np.ndarray, " K"], tuple[Int64[np.ndarray, " K"], Int64[np.ndarray, " K"]]]]:
     """Yield batches of windows that hold some tokens, and where in them these are.
 
@@ -56,6 +58,8 @@ def read_again(
         codes: where the tokens are.
         rows: rows of the tokens, each once.
         model: from `at_hand`.
+        alike: make the capture's very batches if all its tokens are asked for, so that every bit of every
+            number comes out the same; else a causal model does not read what follows the last asked token.
 
     Yields:
         A batch; indices into `rows` of its tokens, `[K]`; their rows and columns in the batch, each `[K]`.
@@ -65,19 +69,25 @@ def read_again(
             or it finds another token there.
 
     """
-    windowing = _windowing(codes, model)
+    cut_as_before, size, budget = windowing(codes, model), _DOCUMENTS, BATCH_TOKENS
+    if alike:
+        budget = int(codes.provenance.get("batch_tokens", BATCH_TOKENS))
+        size = int(codes.provenance.get("shard_documents", max(1, len(codes.ids))))
     chosen = codes.tokens.iloc[rows]
     document, position, ids = (chosen[name].to_numpy() for name in ("document", "position", "token_id"))
     index = {(int(d), int(p)): i for i, (d, p) in enumerate(zip(document, position, strict=True))}
-    positions = {int(d): position[document == d] for d in np.unique(document)}
+    order = np.argsort(document, kind="stable")
+    held, first = np.unique(document[order], return_index=True)
+    positions = dict(zip(held.tolist(), np.split(position[order], first[1:]), strict=False))
     pad = model.tokenizer.pad_token_id or 0
     done = 0
-    for some in chunks(sorted(positions), _DOCUMENTS):
-        documents = [Document(id=str(d), text=codes.texts[d]) for d in some]
-        cut = windowing.apply(documents, 0, model.tokenizer).windows
-        held = [_only(w, positions[some[w.document]], causal=model.causal) for w in cut]
-        for batch in batches([w for w in held if len(w.keep)], token_budget=BATCH_TOKENS, pad_id=pad):
-            at = [[index[some[w.document], int(p)] for p in w.position] for w in batch.windows]
+    cuts = np.flatnonzero(np.diff((held if alike else np.arange(len(held))) // size)) + 1
+    for some in np.split(held, cuts):
+        documents = [Document(id=str(d), text=codes.texts[d]) for d in some.tolist()]
+        cut = cut_as_before.apply(documents, 0, model.tokenizer).windows
+        kept = [_only(w, positions[int(some[w.document])], shorten=model.causal and not alike) for w in cut]
+        for batch in batches([w for w in kept if len(w.keep)], token_budget=budget, pad_id=pad):
+            at = [[index[int(some[w.document]), int(p)] for p in w.position] for w in batch.windows]
             found = np.array([i for part in at for i in part], dtype=np.int64)
             read = np.concatenate([w.token_id for w in batch.windows])
             if not np.array_equal(read, ids[found]):
@@ -89,8 +99,37 @@ def read_again(
         raise _otherwise(model, f"only {done} of {len(rows)} tokens")
 
 
-def _windowing(codes: TokenCodes, model: Model) -> Windowing:
-    """Return the capture's windows, of all tokens: the rule that chose some may ask for spans."""
+def arrays(codes: TokenCodes, wanted: Sequence[Spec], model: Model) -> dict[str, np.ndarray]:
+    """Read all tokens of codes again in the capture's batches, into arrays a row a token.
+
+    Args:
+        codes: where the tokens are.
+        wanted: the arrays, from `forward.specs`.
+        model: the model that made the codes, or another of the same tokenizer (a control).
+
+    Raises:
+        PolytopeError: as `read_again`, or an activation that is not finite.
+
+    """
+    out = in_memory(wanted, len(codes))
+    for batch, rows, _ in read_again(codes, np.arange(len(codes)), model, alike=True):
+        run(model, batch, rows, wanted, out)
+    return out
+
+
+def activations(codes: TokenCodes, name: str, site: Site, model: Model) -> Float[np.ndarray, "T W"]:
+    """Read activations that were not kept, as the capture would have kept them in float32."""
+    (wanted,) = (spec for spec in specs(model, (site,), (name,), "float32") if not spec.bits)
+    return arrays(codes, [wanted], at_hand(codes, model))[wanted.name]
+
+
+def windowing(codes: TokenCodes, model: Model) -> Windowing:
+    """Return the capture's windows, of all tokens: the rule that chose some may ask for spans.
+
+    Raises:
+        PolytopeError: codes that don't say how their texts were cut, or other special tokens.
+
+    """
     was = codes.provenance
     try:
         around = list(was["special_tokens"].values())
@@ -115,9 +154,9 @@ def _otherwise(model: Model, what: str) -> PolytopeError:
     )
 
 
-def _only(window: Window, positions: Int64[np.ndarray, " P"], *, causal: bool) -> Window:
-    """Keep some of a window's tokens; a causal model need not read what comes after the last of them."""
+def _only(window: Window, positions: Int64[np.ndarray, " P"], *, shorten: bool) -> Window:
+    """Keep some of a window's tokens, and only what comes before the last of them if it is shortened."""
     here = np.isin(window.position, positions)
     chosen = {name: getattr(window, name)[here] for name in ("keep", "token_id", "position", "start", "end")}
-    end = int(chosen["keep"][-1]) + 1 if causal and here.any() else len(window.input_ids)
+    end = int(chosen["keep"][-1]) + 1 if shorten and here.any() else len(window.input_ids)
     return replace(window, input_ids=window.input_ids[:end], **chosen)

@@ -10,8 +10,8 @@ from small import SENTENCES, randomised
 from transformers import BertConfig, BertModel
 
 import polytope_lm as plm
-from polytope_lm.codes import cost
-from polytope_lm.codes.cost import Cost
+from polytope_lm.codes import plan
+from polytope_lm.codes.plan import Cost
 from polytope_lm.documents import Document, Span
 
 MODULES = {
@@ -297,7 +297,7 @@ def test_a_rule_that_stores_nothing_is_refused(model, tmp_path, monkeypatch):
     with pytest.raises(plm.PolytopeError, match=said):
         plm.capture(model, texts, to=tmp_path / "s", tokens="every:6,skip:100")
     assert not (tmp_path / "s").exists()
-    monkeypatch.setattr(cost, "SAMPLE", 2)  # more documents than the estimate reads
+    monkeypatch.setattr(plan, "SAMPLE", 2)  # more documents than the estimate reads
     with pytest.raises(plm.PolytopeError, match=said):
         plm.capture(model, texts, to=tmp_path / "s", tokens="every:6,skip:100")
     assert plm.open_store(tmp_path / "s").verify() == []
@@ -309,3 +309,22 @@ def test_another_models_tokenizer_is_one_line(gpt2, tokenizer, tmp_path):
         plm.encode(model, SENTENCES)
     with pytest.raises(plm.PolytopeError, match="the model has 100 embeddings"):
         plm.capture(model, SENTENCES, to=tmp_path / "s")
+
+
+def test_values_beyond_float16_are_refused_with_value_site_and_token(gpt2, tokenizer, tmp_path):
+    large = gpt2()
+    with torch.no_grad():
+        large.transformer.h[1].mlp.c_fc.bias[7] = -70_000.0
+    model = plm.wrap(large, tokenizer, name="large")
+    ways = {"layers": [1], "keep": ["h"]}
+    said = r"L01\.pre\.h, document \d, token \d+ \(\d+\), neuron 7: -(69,99|70,00)\d.* is beyond float16"
+    with pytest.raises(plm.PolytopeError, match=said) as error:
+        plm.capture(model, SENTENCES, to=tmp_path / "s", keep_dtype="float16", **ways)
+    assert "\n" not in str(error.value)
+    with pytest.raises(plm.PolytopeError, match=said):
+        plm.encode(model, SENTENCES, keep_dtype="float16", **ways)
+    assert np.isfinite(plm.encode(model, SENTENCES, **ways).activations("h", 1)).all()
+    with torch.no_grad():
+        large.transformer.h[1].mlp.c_fc.bias[7] = 1_000.0
+    fits = plm.encode(plm.wrap(large, tokenizer), SENTENCES, keep_dtype="float16", **ways)
+    assert np.isfinite(fits.activations("h", 1)).all()

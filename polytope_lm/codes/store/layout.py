@@ -5,14 +5,17 @@ manifest.json  manifest.sha256      written once, before the first shard
 shards/00000/  NAME.npy …           packed bits of a site (uint8 [rows, ceil(N/8)]), kept activations
                tokens.parquet       document, position, start, end, token_id, labels
                documents.parquet    index, id, text, labels
-               shard.json           rows, first document, SHA-256 of each file: its presence commits the shard
+               shard.json           rows, first document, SHA-256 of each file and of the manifest: its
+                                    presence commits the shard
 complete.json                       how many shards and rows there are, once all are written
 .lock                               held for moments: who may write is settled under it
 .lock.I.N                           held by the writer of part I of N, while it writes
+shards/.00000.tmp/                  a shard that is being written; with partial.json, one that was interrupted
 ```
 
 Checksums find accidents, not tampering: whoever can write the files can write the sums. Names are generated
-from checked values, never read from a file; links are refused.
+from checked values, never read from a file; links and whatever is no regular file are refused. What is
+checked when: see `docs/reference.md`.
 
 A shard's arrays: `.npy` files, written into space that is there, mapped after they were checked.
 """
@@ -23,28 +26,35 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm import files
+from polytope_lm.errors import PolytopeError, brief
 from polytope_lm.models.sites import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from io import BufferedReader
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Format 1 differs in one thing: its shards do not say which manifest they belong to."""
 MANIFEST, MANIFEST_SUM, COMPLETE, SHARDS = "manifest.json", "manifest.sha256", "complete.json", "shards"
-TOKENS, DOCUMENTS, SHARD = "tokens.parquet", "documents.parquet", "shard.json"
+TOKENS, DOCUMENTS, SHARD, PARTIAL = "tokens.parquet", "documents.parquet", "shard.json", "partial.json"
 LOCK = ".lock"
 LOCK_NAME = re.compile(r"\.lock(\.[0-9]+\.[0-9]+)?")
 LEFTOVER_NAME = re.compile(r"\.[0-9]{5,}\.tmp|(manifest\.json|manifest\.sha256|complete\.json)\.tmp")
 KEEPABLE = ("x", "u", "h", "up", "post")
 _SUM = re.compile(r"[0-9a-f]{64}")
+_MOST_JSON, _MOST_BITS = 64 * files.MEGABYTE, 2**31
 
 
 def shard_name(number: int) -> str:
@@ -74,15 +84,25 @@ def dump(data: Any) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the SHA-256 of a regular file, in hexadecimal."""
+    with files.open_regular(path, "store's file") as stream:
+        return hashlib.file_digest(cast("BufferedReader", stream), "sha256").hexdigest()
+
+
+def digest(manifest: Mapping[str, Any]) -> str:
+    """Return what a shard names its manifest by."""
+    return hashlib.sha256(dump(manifest)).hexdigest()
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
+    """Write a file so that it is there whole or not at all, also after a power cut.
+
+    What stands under the temporary name, a link too, is removed and never written to.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as stream:
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
@@ -123,18 +143,15 @@ def told(path: Path, doing: str) -> Iterator[None]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a whole file of the store.
+    """Read a whole JSON file or sum of the store.
 
     Raises:
-        PolytopeError: the file is missing, a link, or can't be read.
+        PolytopeError: the file is missing, a link, no regular file, can't be read, or is too large.
 
     """
-    try:
-        if path.is_symlink() or not path.is_file():
-            raise PolytopeError(f"{path}: no such file in the store, or a link; restore it or capture anew")
-        return path.read_bytes()
-    except OSError as error:
-        raise PolytopeError(f"{path}: can't be read ({error.strerror})") from error
+    if path.is_symlink() or not os.path.lexists(path):
+        raise PolytopeError(f"{path}: no such file in the store, or a link; restore it or capture anew")
+    return files.read_bytes(path, "store's file", _MOST_JSON)
 
 
 def parse(path: Path, content: bytes) -> dict[str, Any]:
@@ -144,10 +161,7 @@ def parse(path: Path, content: bytes) -> dict[str, Any]:
         PolytopeError: something else.
 
     """
-    try:
-        data = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise PolytopeError(f"{path}: damaged, no JSON ({str(error)[:60]})") from error
+    data = files.parse_json(content, f"{path}: damaged")
     if not isinstance(data, dict):
         raise PolytopeError(f"{path}: damaged, a JSON {type(data).__name__} where an object was expected")
     return data
@@ -177,12 +191,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{file}: damaged: it and {MANIFEST_SUM} do not match; restore both from a copy or capture anew"
         )
     manifest = parse(file, content)
-    if manifest.get("format") != FORMAT:
+    if type(manifest.get("format")) is not int or manifest["format"] not in READABLE:
         raise PolytopeError(
-            f"{path}: store format {manifest.get('format')!r}, this version reads {FORMAT}; update "
-            f"polytope-lm"
+            f"{path}: store format {brief(manifest.get('format'))}, this version reads {READABLE[0]} and "
+            f"{READABLE[1]}; update polytope-lm"
         )
     _check_manifest(file, manifest)
+    try:
+        whole = dump(manifest) == content
+    except (ValueError, RecursionError):
+        whole = False
+    if not whole:
+        raise PolytopeError(f"{file}: damaged: not the JSON that a store is written with; capture anew")
     return manifest
 
 
@@ -215,6 +235,8 @@ def _check_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
             raise PolytopeError(f"{file}: {error}") from error
         if len(names) < len(sites) * (1 + len(keep)):
             wrong = "two of its sites have one name"
+        elif any(max(site.width, site.d_model) > _MOST_BITS for site, _ in names.values()):
+            wrong = f"a site is more than {_MOST_BITS:,} wide"
     if wrong:
         raise PolytopeError(f"{file}: {wrong}: this is no store of polytope-lm's, capture anew")
 
@@ -243,6 +265,7 @@ class Record:
         documents: how many documents it has.
         documents_sha256: what these were.
         files: every other file of the shard.
+        manifest: SHA-256 of the manifest that it was written under; None in a store of format 1.
 
     """
 
@@ -251,18 +274,23 @@ class Record:
     documents: int
     documents_sha256: str
     files: Mapping[str, FileRecord]
+    manifest: str | None = None
 
     def to_bytes(self) -> bytes:
         """Return the content of `shard.json`: plain data with a checksum of itself."""
-        data = asdict(self)
+        data = {name: value for name, value in asdict(self).items() if value is not None}
         return dump({**data, "sha256": hashlib.sha256(dump(data)).hexdigest()})
 
 
-def read_record(shard: Path) -> Record:
+def read_record(shard: Path, manifest: Mapping[str, Any]) -> Record:
     """Read a shard's record.
 
+    Args:
+        shard: the shard's directory.
+        manifest: the store's manifest, which the shard has to name.
+
     Raises:
-        PolytopeError: missing, or not byte for byte what was written.
+        PolytopeError: missing, not byte for byte what was written, or of another store.
 
     """
     file = shard / SHARD
@@ -274,13 +302,64 @@ def read_record(shard: Path) -> Record:
             str(name): FileRecord(int(f["bytes"]), str(f["sha256"])) for name, f in data["files"].items()
         }
         rows, first, documents = counts = [int(data[key]) for key in ("rows", "first_document", "documents")]
-        record = Record(rows, first, documents, str(data["documents_sha256"]), files)
+        record = Record(rows, first, documents, str(data["documents_sha256"]), files, data.get("manifest"))
         whole = record.to_bytes() == content and min(counts) >= 0
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PolytopeError(f"{file}: damaged ({type(error).__name__}: {str(error)[:60]}); {cure}") from error
     if not whole or not all(f.bytes >= 0 and _SUM.fullmatch(f.sha256) for f in files.values()):
         raise PolytopeError(f"{file}: damaged: it does not match its own checksum; {cure}")
+    expected = digest(manifest) if manifest["format"] > 1 else None
+    if record.manifest != expected:
+        raise PolytopeError(
+            f"{shard}: a shard of another store (it names manifest {record.manifest!s:.12}, this store's "
+            f"is {expected!s:.12}); {cure}"
+        )
     return record
+
+
+def check_file(shard: Path, name: str, record: Record, *, sums_up_to: float = math.inf) -> str | None:
+    """Compare one of a shard's files with the shard's record.
+
+    Args:
+        shard: the shard's directory.
+        name: the file's name.
+        record: the shard's record.
+        sums_up_to: only files of so many bytes are read to compare their sums.
+
+    Returns:
+        What is wrong, in one line, or None.
+
+    """
+    file, expected = shard / name, record.files.get(name)
+    cure = f"delete {shard} and run the capture again"
+    if file.is_symlink() or not file.is_file():
+        return f"{file}: missing, or a link: {cure}"
+    if expected is None:
+        return f"{file}: not in the shard's record: {cure}"
+    if (size := file.stat().st_size) != expected.bytes:
+        return f"{file}: {size} bytes, {expected.bytes} were written: {cure}"
+    if size <= sums_up_to and sha256(file) != expected.sha256:
+        return f"{file}: a byte differs from what was written: {cure}"
+    return None
+
+
+def shard_files(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the names of a shard's files beside its record."""
+    names = array_names(manifest_sites(manifest), manifest["keep"])
+    return sorted([TOKENS, DOCUMENTS, *(f"{name}.npy" for name in names)])
+
+
+def missing_shards(there: Collection[int], least: int, most: int) -> tuple[int, list[int]]:
+    """Count the shards that are not there though a later one is; return the first of them too.
+
+    Args:
+        there: shards that are there.
+        least: how many there have to be, at least.
+        most: so many are named: what a file says is no reason to take memory.
+
+    """
+    known, last = set(there), max(least, *(n + 1 for n in there), 0)
+    return last - len(known), list(islice((n for n in range(last) if n not in known), most))
 
 
 def committed(path: Path) -> list[int]:
@@ -351,13 +430,16 @@ def allocate(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
     return array
 
 
-def mapped(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
+def mapped(
+    path: Path, shape: tuple[int, int], dtype: np.dtype[Any], mode: Literal["r", "r+"] = "r"
+) -> np.ndarray:
     """Map an `.npy` file after its header and size were checked; never unpickle, never follow a link.
 
     Args:
         path: the file.
         shape: what it must hold.
         dtype: its dtype.
+        mode: of `numpy.memmap`.
 
     Raises:
         PolytopeError: missing, a link, or another array than expected.
@@ -384,4 +466,4 @@ def mapped(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarr
         )
     if 0 in shape:
         return np.empty(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=header.end(), shape=shape)
+    return np.memmap(path, dtype=dtype, mode=mode, offset=header.end(), shape=shape)

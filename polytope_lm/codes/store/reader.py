@@ -1,42 +1,50 @@
-"""Checking every file of a store against what was written.
-
-CodeStore: codes on disk, memory-mapped, with the interface of codes in memory.
-"""
+"""A store on disk: its codes, memory-mapped, with the interface of those in memory; checks of its files."""
 
 from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float
 
 from polytope_lm.codes.codes import TokenCodes
 from polytope_lm.codes.store import layout, tables
-from polytope_lm.codes.store import layout as arrays
 from polytope_lm.errors import PolytopeError, public
+from polytope_lm.files import expand
 from polytope_lm.models.sites import width_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import datasets
     import pandas as pd
+    from jaxtyping import Float, Int64
 
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
 
 
+_log = logging.getLogger(__name__)
+_SHOWN = 8
+MOST_NAMED = 1000
+"""Missing shards that are named one by one."""
+SMALL = 2**16
+"""Files of so many bytes have their sums checked when a store is opened."""
+UNCHECKABLE = (
+    "a store of format 1: its shards do not name their manifest, so a shard of another store of the same "
+    "documents can't be told from its own; capture anew to be sure"
+)
+
+
 def problems(path: Path) -> list[str]:
     """Check every file of a store; return one line for each thing that is wrong.
 
-    Found are a byte that differs in any file, a file or shard that is missing, truncated or grown, anything
-    that is not the store's, links, and a capture that did not finish.
+    Found are a byte that differs in any file, a file or shard that is missing, truncated, grown or of another
+    store, anything that is not the store's, links, and a capture that did not finish.
 
     Args:
         path: the store's directory.
@@ -53,18 +61,17 @@ def _problems(path: Path) -> Iterator[str]:
     except PolytopeError as error:
         yield str(error)
         return
-    names = layout.array_names(layout.manifest_sites(manifest), manifest["keep"])
-    files = {layout.TOKENS, layout.DOCUMENTS, *(f"{name}.npy" for name in names)}
-    records = {}
+    files, records = layout.shard_files(manifest), {}
     for number in there:
         shard = layout.shard_path(path, number)
         yield from _strangers(shard, {*files, layout.SHARD})
         try:
-            records[number] = layout.read_record(shard)
+            records[number] = layout.read_record(shard, manifest)
         except PolytopeError as error:
             yield str(error)
             continue
-        yield from _shard_problems(shard, files, records[number])
+        found = (layout.check_file(shard, name, records[number]) for name in files)
+        yield from (problem for problem in found if problem)
         if records[number].first_document != number * manifest["shard_documents"]:
             yield f"{shard}: holds the documents of another shard: delete it and run the capture again"
     if (path / layout.SHARDS).is_dir():
@@ -82,9 +89,11 @@ def _completion_problems(path: Path, there: list[int], records: dict[int, layout
             return
     except PolytopeError as error:
         yield str(error)
-    missing = set(range(max(total or 0, *(n + 1 for n in there), 0))) - set(there)
-    for number in sorted(missing):
+    missing, named = layout.missing_shards(there, total or 0, MOST_NAMED)
+    for number in named:
         yield f"{layout.shard_path(path, number)}: missing shard: run the capture again"
+    if missing > len(named):
+        yield f"{path}: {missing - len(named):,} more missing shards: is {file} right?"
     whole = total is not None and not missing and len(records) == len(there)
     if whole and layout.read_bytes(file) != layout.completion([records[n] for n in there]):
         yield f"{file}: does not match the shards: delete it and run the capture again"
@@ -104,27 +113,6 @@ def _strangers(directory: Path, expected: set[str]) -> Iterator[str]:
             yield f"{path}: foreign: it is not the store's, move it away"
 
 
-def _shard_problems(shard: Path, files: set[str], record: layout.Record) -> Iterator[str]:
-    """Check one shard's files against its record."""
-    cure = f"delete {shard} and run the capture again"
-    for name in sorted(files):
-        file, expected = shard / name, record.files.get(name)
-        if not file.is_file():
-            yield f"{file}: missing: {cure}"
-        elif expected is None:
-            yield f"{file}: not in the shard's record: {cure}"
-        elif file.stat().st_size != expected.bytes:
-            yield f"{file}: {file.stat().st_size} bytes, {expected.bytes} were written: {cure}"
-        elif layout.sha256(file) != expected.sha256:
-            yield f"{file}: a byte differs from what was written: {cure}"
-
-
-_log = logging.getLogger(__name__)
-_SHOWN = 8
-
-Recompute = Callable[["CodeStore", str, "Site"], Float[np.ndarray, "T W"]]
-
-
 class CodeStore(TokenCodes):
     """A store on disk. Open it with `open_store`; `capture` writes it and returns it opened.
 
@@ -134,24 +122,44 @@ class CodeStore(TokenCodes):
         path: its directory.
         manifest: what determined its bytes.
         missing: numbers of the shards that are not there though a later one is, or though the capture had
-            finished.
+            finished; the first thousand of them.
+        n_missing: how many these are.
+        model: what captured it, if it is at hand: it is run again for activations that were not kept.
 
     """
 
-    def __init__(self, path: Path, *, recompute: Recompute | None = None, model: Model | None = None) -> None:
+    def __init__(self, path: Path, *, model: Model | None = None) -> None:
         self.path = path
         self.model = model
         self.manifest = layout.read_manifest(path)
         self.sites = layout.manifest_sites(self.manifest)
         self.kept = tuple(self.manifest["keep"])
-        self._records = {n: layout.read_record(layout.shard_path(path, n)) for n in layout.committed(path)}
+        numbers = layout.committed(path)
+        self._records = {n: layout.read_record(layout.shard_path(path, n), self.manifest) for n in numbers}
         self._finished = _finished(path)
-        last = max(self._finished or 0, *(n + 1 for n in self._records), 0)
-        self.missing = tuple(n for n in range(last) if n not in self._records)
+        self.n_missing, named = layout.missing_shards(numbers, self._finished or 0, MOST_NAMED)
+        self.missing = tuple(named)
         gap = self._gap()
         self.provenance: Mapping[str, Any] = {**self.manifest, "incomplete": gap} if gap else self.manifest
-        self._recompute = recompute
         self._recomputed: dict[tuple[str, str], Float[np.ndarray, "T W"]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send another process where the store is, not what is in it."""
+        return CodeStore, (self.path,)
+
+    def check(self) -> None:
+        """Compare the sizes of all files, and the sums of small ones, with what was written.
+
+        Raises:
+            PolytopeError: a file that is missing, of another size, or damaged.
+
+        """
+        names = layout.shard_files(self.manifest)
+        for number, record in self._records.items():
+            for name in names:
+                shard = layout.shard_path(self.path, number)
+                if problem := layout.check_file(shard, name, record, sums_up_to=SMALL):
+                    raise PolytopeError(problem)
 
     @property
     def complete(self) -> bool:
@@ -198,7 +206,7 @@ class CodeStore(TokenCodes):
         frame = pd.DataFrame(columns)
         rows = zip(frame["document"], frame["start"], frame["end"], strict=True)
         frame["token"] = pd.Series([self.texts[d][s:e] for d, s, e in rows], dtype="str")
-        own = sorted(name for name in table.schema.names if name.startswith(tables.LABEL))
+        own = [name for name in table.schema.names if name.startswith(tables.LABEL)]
         labels = {name.removeprefix(tables.LABEL): table[name].to_pandas() for name in own}
         for name in sorted(set(self.documents.columns[3:]) - set(labels)):
             labels[name] = self.documents[name].to_numpy()[frame["document"]]
@@ -206,8 +214,8 @@ class CodeStore(TokenCodes):
 
     def _gap(self) -> str:
         """Say what a store that is not whole lacks; nothing for a whole one."""
-        if self.missing:
-            return f"{len(self.missing)} shard{'s' if len(self.missing) != 1 else ''} missing"
+        if self.n_missing:
+            return f"{self.n_missing:,} shard{'s' if self.n_missing != 1 else ''} missing"
         return "" if self._finished is not None else "the capture did not finish"
 
     def _check_readable(self) -> None:
@@ -215,7 +223,7 @@ class CodeStore(TokenCodes):
         if self._finished is None or not self.missing:
             return
         names = ", ".join(layout.shard_name(n) for n in self.missing[:_SHOWN])
-        more = ", ..." if len(self.missing) > _SHOWN else ""
+        more = ", ..." if self.n_missing > _SHOWN else ""
         raise PolytopeError(
             f"{self.path}: {self._gap()} of a finished store ({names}{more}): run the capture again, it "
             f"makes what is missing"
@@ -235,12 +243,17 @@ class CodeStore(TokenCodes):
         return f"<p>{html.escape(repr(self))}</p>" if lost else super()._repr_html_()
 
     def verify(self) -> list[str]:
-        """Check every file; return one line for each thing that is wrong, so an empty list is good news."""
+        """Check every file; return one line for each thing that is wrong, so an empty list is good news.
+
+        What a store of format 1 can't be checked for is said through `logging`.
+        """
+        if self.manifest["format"] == 1:
+            _log.warning("%s: %s", self.path, UNCHECKABLE)
         return problems(self.path)
 
     def can_give(self, name: str) -> bool:
         """Whether activations were kept, or the model that captured them is at hand to run again."""
-        return name in self.kept or self._recompute is not None
+        return name in self.kept or self.model is not None
 
     def to_dataset(self) -> datasets.Dataset:
         """Return a `datasets.Dataset`: the token table, and a column of packed bytes a site."""
@@ -258,17 +271,38 @@ class CodeStore(TokenCodes):
             yield self._again(name, site)
             return
         self._check_readable()
+        for number in self._records:
+            yield self._block(number, site, name)
+
+    def rows(self, site: Site, rows: Int64[np.ndarray, " R"], name: str | None = None) -> np.ndarray:
+        """Return some rows of one array, opening only the shards that they are in."""
+        if name is not None and name not in self.kept:
+            return np.asarray(self._again(name, site)[rows])
+        self._check_readable()
+        ends = np.cumsum([record.rows for record in self._records.values()], dtype=np.int64)
+        shard = np.searchsorted(ends, rows, side="right")
+        out = np.empty((len(rows), width_of(site, name)), np.uint8 if name is None else np.float32)
+        order, numbers = np.argsort(shard, kind="stable"), list(self._records)
+        for here in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1) if len(rows) else ():
+            number = numbers[shard[here[0]]]
+            first = ends[shard[here[0]]] - self._records[number].rows
+            out[here] = self._block(number, site, name)[rows[here] - first]
+        return out
+
+    def _block(self, number: int, site: Site, name: str | None) -> np.ndarray:
+        """Map one shard's array."""
         dtype = np.dtype("uint8" if name is None else self.manifest["keep_dtype"])
-        file, columns = f"{site.key}.npy" if name is None else f"{site.key}.{name}.npy", width_of(site, name)
-        for number, record in self._records.items():
-            yield arrays.mapped(layout.shard_path(self.path, number) / file, (record.rows, columns), dtype)
+        file = layout.shard_path(self.path, number) / f"{site.key}{'' if name is None else '.' + name}.npy"
+        return layout.mapped(file, (self._records[number].rows, width_of(site, name)), dtype)
 
     def _again(self, name: str, site: Site) -> Float[np.ndarray, "T W"]:
         """Run the model again for what was not kept, and remember the last such array."""
-        if self._recompute is None:
+        from polytope_lm.codes.reread import activations  # noqa: PLC0415 - torch: a reader needs none
+
+        if self.model is None:
             raise self._not_kept(name, site)
         if (name, site.key) not in self._recomputed:
-            self._recomputed = {(name, site.key): self._recompute(self, name, site)}
+            self._recomputed = {(name, site.key): activations(self, name, site, self.model)}
         return self._recomputed[name, site.key]
 
     def _table(self, name: str) -> pa.Table:
@@ -290,16 +324,22 @@ def _finished(path: Path) -> int | None:
 
 @public
 def open_store(path: str | Path) -> CodeStore:
-    """Open a store for reading. One that is not whole is said to be so through `logging`.
+    """Open a store for reading; sizes of all files and sums of small ones are checked.
+
+    Said through `logging`: that a store is not whole, or what can't be checked of one of format 1. The sums
+    of large arrays are checked by `verify()`, those of the tables when they are first read.
 
     Args:
         path: its directory.
 
     Raises:
-        PolytopeError: no store there, a damaged manifest, or another format version.
+        PolytopeError: no store there, damaged or missing files, or another format version.
 
     """
-    store = CodeStore(Path(path))
+    store = CodeStore(expand(path))
+    store.check()
+    if store.manifest["format"] == 1:
+        _log.warning("%s: %s", store.path, UNCHECKABLE)
     if "incomplete" in store.provenance:
         _log.warning(
             "%s is incomplete: %s; run the capture again", store.path, store.provenance["incomplete"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,9 +47,33 @@ def fingerprint(documents: Sequence[Document]) -> str:
     """Hash documents with their labels and spans, to notice a source that changed between runs."""
     digest = hashlib.sha256()
     for document in documents:
-        spans = [[s.start, s.end, s.kind, sorted(s.labels.items())] for s in document.spans]
-        digest.update(layout.dump([document.id, document.text, sorted(document.labels.items()), spans]))
+        digest.update(_plain([document.id, document.text, *_labels_of(document)]))
     return digest.hexdigest()
+
+
+class SourceDigest:
+    """What a source's documents are, apart: identifiers, and labels with spans (texts have their own sum)."""
+
+    def __init__(self) -> None:
+        self._ids, self._labels = hashlib.sha256(), hashlib.sha256()
+
+    def add(self, document: Document) -> None:
+        """Take in the next document."""
+        self._ids.update(_plain([document.id]))
+        self._labels.update(_plain(_labels_of(document)))
+
+    def sums(self) -> dict[str, str]:
+        """Return the SHA-256 sums of what was taken in, as a manifest has them."""
+        return {"ids": self._ids.hexdigest(), "labels": self._labels.hexdigest()}
+
+
+def _plain(data: list[Any]) -> bytes:
+    return json.dumps(data, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _labels_of(document: Document) -> list[Any]:
+    spans = [[s.start, s.end, s.kind, sorted(s.labels.items())] for s in document.spans]
+    return [sorted(document.labels.items()), spans]
 
 
 def document_table(documents: Sequence[Document], first: int) -> pa.Table:
@@ -75,9 +100,7 @@ def token_table(columns: Mapping[str, np.ndarray], labels: Mapping[str, Sequence
     check_label_names(labels)
     table = {name: pa.array(np.asarray(columns[name], np.uint32), pa.uint32()) for name in NUMBERS}
     kind = _LABEL_TYPES[layout.TOKENS]
-    return pa.table(
-        table | {f"{LABEL}{n}": pa.array(labels[n], pa.string()).cast(kind) for n in sorted(labels)}
-    )
+    return pa.table(table | {f"{LABEL}{n}": pa.array(v, pa.string()).cast(kind) for n, v in labels.items()})
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -101,21 +124,23 @@ def read_parquet(shard: Path, name: str, record: layout.Record) -> pa.Table:
         The table; labels as plain strings.
 
     Raises:
-        PolytopeError: missing, a link, damaged, or not what the record promises.
+        PolytopeError: missing, a link, changed since it was written, or not what the record promises.
 
     """
-    file = shard / name
-    if file.is_symlink() or not file.is_file():
-        raise PolytopeError(f"{file}: missing, or a link; delete {shard} and run the capture again")
+    file, cure = shard / name, f"delete {shard} and run the capture again"
+    if problem := layout.check_file(shard, name, record):
+        raise PolytopeError(problem)
+    rows = record.rows if name == layout.TOKENS else record.documents
     try:
-        table = pq.read_table(file, partitioning=None)
+        with pq.ParquetFile(file) as parquet:
+            if (found := parquet.metadata.num_rows) != rows:
+                raise PolytopeError(f"{file}: {found} rows, {rows} were written; {cure}")
+            table = parquet.read()
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
-        raise PolytopeError(
-            f"{file}: damaged ({str(error)[:60]!r}); delete {shard} and run the capture again"
-        ) from error
+        raise PolytopeError(f"{file}: damaged ({str(error)[:60]!r}); {cure}") from error
     if problem := _problem(table, name, record):
-        raise PolytopeError(f"{file}: {problem}; delete {shard} and run the capture again")
+        raise PolytopeError(f"{file}: {problem}; {cure}")
     plain = {c: table[c].cast(pa.string()) if c.startswith(LABEL) else table[c] for c in table.schema.names}
     return pa.table(plain)
 
@@ -137,9 +162,10 @@ def _problem(table: pa.Table, name: str, record: layout.Record) -> str | None:
     expected = [*types.values(), *[_LABEL_TYPES[name]] * len(labels)]
     if table.schema.types != expected or any(table[column].null_count for column in types):
         return "columns of other types than a store has, or cells without a value"
-    documents = np.arange(record.first_document, record.first_document + record.documents)
-    first = table.column(0).to_numpy()
+    first, last = record.first_document, record.first_document + record.documents
+    found = table.column(0).to_numpy().astype(np.int64)
     if name == layout.DOCUMENTS:
-        return None if np.array_equal(first, documents) else "other documents than its record says"
-    whole = len(table) == record.rows and np.isin(first, documents).all()
-    return None if whole else f"{len(table)} rows, or tokens of other documents than its record says"
+        whole = len(found) == record.documents and np.array_equal(found, first + np.arange(len(found)))
+        return None if whole else "other documents than its record says"
+    within = len(found) == record.rows and ((found >= first) & (found < last)).all()
+    return None if within else f"{len(table)} rows, or tokens of other documents than its record says"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from polytope_lm.codes.store import layout, tables
-from polytope_lm.codes.store import layout as arrays
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, brief
 from polytope_lm.models.sources import changed_parts
 
 if TYPE_CHECKING:
@@ -24,6 +24,21 @@ if TYPE_CHECKING:
     from polytope_lm.documents import Document
 
 _PATIENCE = 30.0  # seconds: nobody holds the store's short lock for longer
+_SOURCE = {"texts": "texts", "ids": "identifiers", "labels": "labels or spans"}
+
+
+@dataclass
+class OpenShard:
+    """A shard that is being filled, batch by batch.
+
+    Attributes:
+        arrays: name to array `[rows, columns]`, memory-mapped.
+        batches: how many batches are filled; above 0 at first where an interrupted run goes on.
+
+    """
+
+    arrays: dict[str, np.ndarray]
+    batches: int = 0
 
 
 class StoreWriter:
@@ -45,6 +60,7 @@ class StoreWriter:
         self.part = part
         self._lock: FileLock | None = None
         self._finished: int | None = None
+        self._digest = layout.digest(manifest)
 
     def __enter__(self) -> Self:
         with layout.told(self.path, "making the store"):
@@ -54,6 +70,7 @@ class StoreWriter:
             self._take_lock()
             try:
                 self._settle_manifest()
+                layout.committed(self.path)  # refuses a link in the place of the shards' directory
                 self._sweep()
                 self._finished = layout.completed_shards(self.path)
             except BaseException:
@@ -82,53 +99,78 @@ class StoreWriter:
                 f"now: "
                 f"give the source as it was, or another --out"
             )
-        mine = number % self.part[1] == self.part[0] - 1
-        return mine and not layout.shard_path(self.path, number).exists()
+        return self._owns(number) and not layout.shard_path(self.path, number).exists()
+
+    def _owns(self, number: int) -> bool:
+        return number % self.part[1] == self.part[0] - 1
 
     def check(self, number: int, documents: Sequence[Document]) -> None:
-        """Make sure that a shard that is there holds these documents.
+        """Make sure that a shard that is there holds these documents and, if it is this part's, is undamaged.
 
         Raises:
-            PolytopeError: the source changed since.
+            PolytopeError: the source changed since, or the shard's files did.
 
         """
         shard = layout.shard_path(self.path, number)
-        if shard.exists() and layout.read_record(shard).documents_sha256 != tables.fingerprint(documents):
+        if not shard.exists():
+            return
+        record = layout.read_record(shard, self.manifest)
+        if record.documents_sha256 != tables.fingerprint(documents):
             raise PolytopeError(
                 f"{shard} holds other documents than the source has now from {documents[0].id!r} on: "
                 f"give the source as it was, or another --out"
             )
+        for name in layout.shard_files(self.manifest) if self._owns(number) else ():
+            if problem := layout.check_file(shard, name, record):
+                raise PolytopeError(problem)
 
     @contextlib.contextmanager
     def shard(
-        self, number: int, rows: int, wanted: Mapping[str, tuple[int, str]]
-    ) -> Iterator[dict[str, np.ndarray]]:
+        self, number: int, rows: int, wanted: Mapping[str, tuple[int, str]], documents: Sequence[Document]
+    ) -> Iterator[OpenShard]:
         """Open one shard's arrays for writing; `commit` makes it part of the store.
+
+        What a keyboard interrupt leaves filled is kept with its sums, and the next run goes on from there.
 
         Args:
             number: the shard's number.
             rows: tokens in it.
             wanted: array name to (columns, dtype).
+            documents: its documents.
 
         Yields:
-            The arrays `[rows, columns]`, memory-mapped. `commit` must follow; until then the shard does not
-            exist.
+            The shard, whose `batches` the caller counts up. `commit` must follow; until then the shard does
+            not exist.
 
         """
         temporary = self._temporary(number)
-        with (
-            layout.told(self.path, f"writing shard {layout.shard_name(number)}"),
-            _gone_on_failure(temporary),
-        ):
-            temporary.mkdir()
-            opened = {
-                name: arrays.allocate(temporary / f"{name}.npy", (rows, columns), dtype)
-                for name, (columns, dtype) in wanted.items()
-            }
-            yield opened
-            for array in opened.values():
-                if isinstance(array, np.memmap):
-                    array.flush()
+        shapes = {f"{name}.npy": ((rows, columns), dtype) for name, (columns, dtype) in wanted.items()}
+        state = {"manifest": self._digest, "documents_sha256": tables.fingerprint(documents), "rows": rows}
+        with layout.told(self.path, f"writing shard {layout.shard_name(number)}"):
+            batches = _filled_before(temporary, state, shapes)
+            with _gone_on_failure(temporary):
+                if batches:
+                    (temporary / layout.PARTIAL).unlink()
+                    opened = {
+                        n: layout.mapped(temporary / n, s, np.dtype(d), "r+") for n, (s, d) in shapes.items()
+                    }
+                else:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                    temporary.mkdir()
+                    opened = {n: layout.allocate(temporary / n, s, d) for n, (s, d) in shapes.items()}
+                filling = OpenShard(
+                    {name.removesuffix(".npy"): array for name, array in opened.items()}, batches
+                )
+                try:
+                    yield filling
+                except KeyboardInterrupt:
+                    if filling.batches:
+                        _flush(opened)
+                        sums = {name: layout.sha256(temporary / name) for name in shapes}
+                        note = {**state, "batches": filling.batches, "files": sums}
+                        layout.write(temporary / layout.PARTIAL, layout.dump(note))
+                    raise
+                _flush(opened)
 
     def commit(
         self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int
@@ -152,7 +194,8 @@ class StoreWriter:
             tables.write_parquet(tables.document_table(documents, first), temporary / layout.DOCUMENTS)
             written = sorted(temporary.iterdir())
             files = {p.name: layout.FileRecord(p.stat().st_size, layout.sha256(p)) for p in written}
-            record = layout.Record(rows, first, len(documents), tables.fingerprint(documents), files)
+            source = tables.fingerprint(documents)
+            record = layout.Record(rows, first, len(documents), source, files, self._digest)
             for file in written:
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
@@ -177,9 +220,10 @@ class StoreWriter:
                 )
             if len(there) < shards:
                 return False
-            content = layout.completion([layout.read_record(layout.shard_path(self.path, n)) for n in there])
+            shards_there = [layout.shard_path(self.path, n) for n in there]
+            content = layout.completion([layout.read_record(s, self.manifest) for s in shards_there])
             file = self.path / layout.COMPLETE
-            if not file.is_file() or file.is_symlink() or file.read_bytes() != content:
+            if not file.is_file() or file.is_symlink() or layout.read_bytes(file) != content:
                 layout.write(file, content)
         return True
 
@@ -251,6 +295,11 @@ class StoreWriter:
             there = layout.read_manifest(self.path)
             if difference := first_difference(there, self.manifest):
                 key, old, new = difference
+                if what := _SOURCE.get(key.removeprefix("documents_sha256.")):
+                    raise PolytopeError(
+                        f"{self.path} was written from documents with other {what} than the source has now: "
+                        f"give the source as it was, or another --out"
+                    )
                 why = _differing(str(old), str(new)) if key == "revision" else ""
                 raise PolytopeError(
                     f"{self.path} was written with {key} {_short(old)}, this run has {_short(new)}{why}: use "
@@ -264,7 +313,11 @@ class StoreWriter:
         """Remove what dead runs left of this writer's own shards, and of common files."""
         for leftover in (self.path / layout.SHARDS).glob(".*.tmp"):
             number = layout.shard_number(leftover.name[1:-4])
-            if number is not None and number % self.part[1] == self.part[0] - 1:
+            if number is None or not self._owns(number):
+                continue
+            if leftover.is_symlink():
+                leftover.unlink()
+            elif not (leftover / layout.PARTIAL).is_file():
                 shutil.rmtree(leftover)
         for name in (layout.MANIFEST, layout.MANIFEST_SUM, layout.COMPLETE):
             (self.path / f"{name}.tmp").unlink(missing_ok=True)
@@ -272,12 +325,39 @@ class StoreWriter:
 
 @contextlib.contextmanager
 def _gone_on_failure(directory: Path) -> Iterator[None]:
-    """Remove an unfinished shard whatever stopped it."""
+    """Remove an unfinished shard whatever stopped it, but what an interrupt left in order."""
     try:
         yield
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        if not (directory / layout.PARTIAL).is_file():
+            shutil.rmtree(directory, ignore_errors=True)
         raise
+
+
+def _filled_before(temporary: Path, state: Mapping[str, Any], shapes: Mapping[str, Any]) -> int:
+    """Return how many batches an interrupted run filled of this very shard; 0 if it can't be built on."""
+    try:
+        if temporary.is_symlink() or not (temporary / layout.PARTIAL).is_file():
+            return 0
+        note = layout.parse(temporary, layout.read_bytes(temporary / layout.PARTIAL))
+        batches, sums = note.pop("batches", 0), note.pop("files", None)
+        if (
+            note != state
+            or type(batches) is not int
+            or sums != {n: layout.sha256(temporary / n) for n in shapes}
+        ):
+            return 0
+        for name, (shape, dtype) in shapes.items():
+            layout.mapped(temporary / name, shape, np.dtype(dtype))
+    except (PolytopeError, OSError):
+        return 0
+    return max(batches, 0)
+
+
+def _flush(opened: Mapping[str, np.ndarray]) -> None:
+    for array in opened.values():
+        if isinstance(array, np.memmap):
+            array.flush()
 
 
 def _of_other_division(name: str, parts: int) -> bool:
@@ -315,5 +395,4 @@ def _differing(was: str, now: str) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         value = [item.get("hook") for item in value]
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return brief(value)

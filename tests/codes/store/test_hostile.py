@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from small import SENTENCES
 from stores import ARRAY, FILES, everything
 
 import polytope_lm as plm
-from polytope_lm.codes.store import layout
+from polytope_lm.codes.store import layout, reader
 
 
 class Bomb:
@@ -39,7 +44,7 @@ def as_record(store: Path) -> None:
         if p.name != "shard.json"
     }
     record = layout.Record(
-        old["rows"], old["first_document"], old["documents"], old["documents_sha256"], files
+        old["rows"], old["first_document"], old["documents"], old["documents_sha256"], files, old["manifest"]
     )
     (shard / "shard.json").write_bytes(record.to_bytes())
 
@@ -127,6 +132,16 @@ def changed(store: Path, edit: dict) -> None:
     (store / "manifest.sha256").write_bytes(layout.manifest_sum(content))
 
 
+def adopt(store: Path) -> None:
+    """Let every shard name the manifest that is there."""
+    digest = layout.digest(json.loads((store / "manifest.json").read_bytes()))
+    for shard in (store / "shards").iterdir():
+        record = json.loads((shard / "shard.json").read_bytes()) | {"manifest": digest}
+        del record["sha256"]
+        record["sha256"] = hashlib.sha256(layout.dump(record)).hexdigest()
+        (shard / "shard.json").write_bytes(layout.dump(record))
+
+
 EDITS = [
     {"site": {"kind": "../../../etc"}},
     {"site": {"kind": 3}},
@@ -156,7 +171,9 @@ EDITS = [
     {"keep_dtype": []},
     {"shard_documents": 0},
     {"shard_documents": "2"},
-    {"format": 2},
+    {"format": 3},
+    {"format": True},
+    {"site": {"d_model": 2**40}},
     {"format": [1]},
 ]
 
@@ -173,6 +190,7 @@ def test_names_come_from_no_file(store):
     """A declared hook point may have any name; what is opened for it is inside the shard."""
     (store.parent / "target.npy").write_bytes((store / ARRAY).read_bytes())
     changed(store, {"site": {"kind": "custom", "hook": "../../../target"}})
+    adopt(store)
     with pytest.raises(plm.PolytopeError, match=r"custom\.\.\.%2F\.\.%2F\.\.%2Ftarget\.npy: missing"):
         everything(store)
 
@@ -270,3 +288,104 @@ def test_only_the_store_s_own_names_are_shards(store):
     for name in ("000001", "1", "٠٠٠٠٣", "00002.old"):
         shutil.copytree(store / "shards/00001", store / "shards" / name)
     assert layout.committed(store) == plm.open_store(store).shards["shard"].tolist() == [0, 1]
+
+
+def least_memory(code: str, *args: object) -> str:
+    """Run code in a process with 2 GB of memory and 256 descriptors; return its last line."""
+    limits = (
+        "import resource as r, sys; r.setrlimit(r.RLIMIT_AS, (2**31, 2**31)); "
+        "r.setrlimit(r.RLIMIT_NOFILE, (256, 256)); import polytope_lm as plm\n"
+    )
+    command = [sys.executable, "-c", limits + code, *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("kind", "lines", "last"), [("complete", 1001, 1001), ("directory", 1002, 1000)])
+def test_numbers_of_shards_out_of_all_proportion_take_no_memory(store, kind, lines, last):
+    if kind == "complete":
+        (store / "complete.json").write_bytes(layout.dump({"rows": 9, "shards": 10**9}))
+    else:
+        (store / "shards/00001").rename(store / "shards/999999999")
+    code = (
+        "s = plm.open_store(sys.argv[1]); said = s.verify()\n"
+        "print(len(said), s.n_missing, len(s.missing), s.missing[-1], repr(s).count(chr(10)))"
+    )
+    assert least_memory(code, store) == f"{lines} {10**9 - 2} 1000 {last} 0"
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", ["fifo", "zero"])
+def test_what_is_no_regular_file_is_refused_at_once(model, store, name, kind):
+    (store / name).unlink()
+    os.mkfifo(store / name) if kind == "fifo" else (store / name).symlink_to("/dev/zero")
+    for use in (
+        everything,
+        lambda path: plm.open_store(path).verify() and plm.open_store(path).complete,
+        lambda path: plm.capture(model, SENTENCES, to=path, layers=[1], keep=["u"], shard_documents=2),
+    ):
+        with contextlib.suppress(plm.PolytopeError):
+            assert name == "complete.json" or use is None or use(store)
+    said = reader.problems(store)
+    assert any(name in line for line in said), said
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "complete.json"])
+def test_a_link_under_a_temporary_name_is_never_written_through(model, tmp_path, name):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (tmp_path / "store").mkdir()
+    (tmp_path / f"store/{name}.tmp").symlink_to(mine)
+    (tmp_path / "store/shards").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store/shards/.00000.tmp").symlink_to(tmp_path / "elsewhere")
+    with contextlib.suppress(plm.PolytopeError):  # complete.json.tmp is nothing that a new store has
+        plm.capture(model, SENTENCES, to=tmp_path / "store", layers=[1])
+    assert mine.read_text() == "mine"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    for lock in (".lock", ".lock.1.1"):
+        (tmp_path / "locked").mkdir(exist_ok=True)
+        (tmp_path / f"locked/{lock}").symlink_to(mine)
+        with pytest.raises(plm.PolytopeError, match="locked") as error:
+            plm.capture(model, SENTENCES, to=tmp_path / "locked", layers=[1])
+        assert "\n" not in str(error.value)
+        assert mine.read_text() == "mine"
+        (tmp_path / f"locked/{lock}").unlink()
+
+
+def test_a_link_for_the_shards_directory_is_refused_before_anything_is_written(model, store, tmp_path):
+    shutil.rmtree(store / "shards/00001")
+    (store / "shards").rename(tmp_path / "elsewhere")
+    (store / "shards").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(plm.PolytopeError, match="shards: a link"):
+        plm.capture(model, SENTENCES, to=store, layers=[1], keep=["u"], shard_documents=2)
+    assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["00000"]
+
+
+def test_a_manifest_as_deep_as_json_goes_or_larger_than_any_is_refused_in_one_line(store):
+    deep = b'{"a": ' * 900 + b"1" + b"}" * 900
+    manifest = (store / "manifest.json").read_bytes()
+    for content in (
+        deep,
+        manifest.replace(b'"threads"', b'"x": ' + b"[" * 700 + b"]" * 700 + b', "threads"'),
+    ):
+        (store / "manifest.json").write_bytes(content)
+        (store / "manifest.sha256").write_bytes(layout.manifest_sum(content))
+        with pytest.raises(plm.PolytopeError) as error:
+            everything(store)
+        assert "\n" not in str(error.value)
+    with (store / "manifest.json").open("wb") as stream:
+        stream.truncate(10**10)
+    with pytest.raises(plm.PolytopeError, match="larger than the"):
+        plm.open_store(store)
+
+
+def test_documents_in_a_record_beyond_all_proportion_take_no_memory(store):
+    file = store / "shards/00001/shard.json"
+    record = json.loads(file.read_bytes()) | {"documents": 10**12}
+    del record["sha256"]
+    record["sha256"] = hashlib.sha256(layout.dump(record)).hexdigest()
+    file.write_bytes(layout.dump(record))
+    code = "try: len(plm.open_store(sys.argv[1]).documents)\nexcept plm.PolytopeError as e: print(e)"
+    assert "2 rows, 1000000000000 were written" in least_memory(code, store)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,8 @@ import torch
 from small import SENTENCES, tree
 
 import polytope_lm as plm
-from polytope_lm.codes import capture
-from polytope_lm.codes.store import layout, tables, writer
+from polytope_lm.codes import capture, forward
+from polytope_lm.codes.store import layout, reader, tables, writer
 from polytope_lm.codes.store import layout as arrays
 from polytope_lm.codes.store.writer import StoreWriter
 from polytope_lm.documents import Document, Span
@@ -145,7 +145,7 @@ def test_a_part_of_which_no_shard_is_opens_as_an_empty_store(model, tmp_path):
 
 
 @pytest.mark.parametrize("edit", ["text", "label", "span", "order", "more", "fewer", "more shards"])
-def test_documents_that_changed_since_are_refused(model, tmp_path, monkeypatch, edit):
+def test_documents_that_changed_since_are_refused(model, tmp_path, edit):
     old = [Document(str(i), t, {"genre": "news"}, (Span(0, 2, {"pos": "X"}),)) for i, t in enumerate(TEXTS)]
     new = list(old)
     if edit in {"text", "label", "span"}:
@@ -161,18 +161,114 @@ def test_documents_that_changed_since_are_refused(model, tmp_path, monkeypatch, 
         new = {"fewer": old[:-2], "more": [*old, replace(old[0], id="6", text="New.")]}.get(
             edit, [*old, *(replace(old[0], id=str(i), text=f"New {i}.") for i in (6, 7))]
         )
-    store = plm.capture(model, old, to=tmp_path / "store", **WAYS)
-    before = tree(store.path)
     # a stream has no digest of the whole to compare: shards and their number have to tell
-    for digest in (True, False) if edit not in {"label", "span"} else (True,):
-        context = nullcontext() if digest else monkeypatch.context()
-        with context as patch:
-            if patch:
-                patch.setattr(StoreWriter, "_settle_manifest", lambda _self: None)
-            with pytest.raises(plm.PolytopeError, match="another --out") as error:
-                plm.capture(model, new, to=tmp_path / "store", **WAYS)
+    for stream in (False, True) if edit not in {"label", "span"} else (False,):
+        sources = [plm.documents(documents) for documents in (old, new)]
+        for source in sources if stream else ():
+            source.name = "hub:somewhere"
+        store = plm.capture(model, sources[0], to=tmp_path / f"store{stream}", **WAYS)
+        before = tree(store.path)
+        with pytest.raises(plm.PolytopeError, match="another --out") as error:
+            plm.capture(model, sources[1], to=store.path, **WAYS)
         assert "\n" not in str(error.value)
         assert tree(store.path) == before
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ({"labels": {"genre": "blog"}}, "other labels or spans"),
+        ({"spans": (Span(0, 2, {"pos": "Y"}),)}, "other labels or spans"),
+        ({"id": "renamed"}, "other identifiers"),
+        ({"text": "Another text."}, "other texts"),
+    ],
+)
+def test_what_changed_only_in_the_missing_shards_is_refused_and_named(model, tmp_path, edit, said):
+    old = [Document(str(i), t, {"genre": "news"}, (Span(0, 2, {"pos": "X"}),)) for i, t in enumerate(TEXTS)]
+    plm.capture(model, old, to=tmp_path / "store", part=(1, 3), **WAYS)
+    before = tree(tmp_path / "store")
+    new = [*old[:-1], replace(old[-1], **edit)]
+    with pytest.raises(plm.PolytopeError, match=f"with {said} than the source has now"):
+        plm.capture(model, new, to=tmp_path / "store", **WAYS)
+    assert tree(tmp_path / "store") == before
+    assert plm.capture(model, old, to=tmp_path / "store", **WAYS).complete
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_an_interrupt_keeps_whole_batches_and_the_next_run_goes_on_to_the_same_bytes(
+    model, tmp_path, monkeypatch, stop
+):
+    ways = {"layers": [0, 2], "keep": ["h"], "shard_documents": 6, "batch_tokens": 12}
+    real, calls = forward.run, []
+
+    def stopped(*args):
+        calls.append(1)
+        if len(calls) > stop:
+            raise KeyboardInterrupt
+        real(*args)
+
+    plm.capture(model, TEXTS, to=tmp_path / "whole", **ways)
+    with monkeypatch.context() as patch:
+        patch.setattr(forward, "run", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            plm.capture(model, TEXTS, to=tmp_path / "store", **ways)
+        left = tmp_path / "store/shards/.00000.tmp"
+        assert json.loads((left / "partial.json").read_text())["batches"] == stop
+        assert any(
+            "left over from an interrupted capture" in p for p in plm.open_store(left.parents[1]).verify()
+        )
+        calls.clear()
+        patch.setattr(forward, "run", lambda *args: (calls.append(1), real(*args)))
+        shutil.copytree(tmp_path / "store", tmp_path / "damaged")
+        plm.capture(model, TEXTS, to=tmp_path / "store", **ways)
+        done = len(calls)
+        array = next((tmp_path / "damaged/shards/.00000.tmp").glob("*.h.npy"))
+        array.write_bytes(array.read_bytes()[:-1] + b"?")
+        calls.clear()
+        plm.capture(model, TEXTS, to=tmp_path / "damaged", **ways)
+    assert len(calls) == done + stop > stop + 1, "what is damaged is made anew"
+    assert tree(tmp_path / "store") == tree(tmp_path / "damaged") == tree(tmp_path / "whole")
+
+
+def test_a_resume_refuses_to_build_on_damaged_shards(model, tmp_path):
+    plm.capture(model, TEXTS, to=tmp_path / "store", part=(1, 2), **WAYS)
+    array = tmp_path / "store/shards/00000/L02.pre.npy"
+    content = bytearray(array.read_bytes())
+    content[-3] ^= 4
+    array.write_bytes(content)
+    with pytest.raises(plm.PolytopeError, match=r"00000/L02\.pre\.npy: a byte differs .* delete .*00000"):
+        plm.capture(model, TEXTS, to=tmp_path / "store", **WAYS)
+    shutil.rmtree(array.parent)
+    assert plm.capture(model, TEXTS, to=tmp_path / "store", **WAYS).verify() == []
+
+
+def test_a_shard_of_another_models_store_is_refused(model, gpt2, tokenizer, tmp_path):
+    for name, each in (("store", model), ("other", plm.wrap(gpt2(seed=1), tokenizer, name="small-gpt2"))):
+        plm.capture(each, TEXTS, to=tmp_path / name, **WAYS)
+    shutil.rmtree(tmp_path / "store/shards/00001")
+    shutil.copytree(tmp_path / "other/shards/00001", tmp_path / "store/shards/00001")
+    (line,) = reader.problems(tmp_path / "store")
+    assert "shards/00001: a shard of another store" in line
+    for use in (plm.open_store, lambda path: plm.capture(model, TEXTS, to=path, **WAYS)):
+        with pytest.raises(plm.PolytopeError, match="00001: a shard of another store"):
+            use(tmp_path / "store")
+
+
+def test_a_store_of_format_1_opens_and_says_what_cannot_be_checked(model, tmp_path, caplog):
+    new = plm.capture(model, TEXTS, to=tmp_path / "store", **WAYS)
+    manifest = {**new.manifest, "format": 1}
+    (tmp_path / "store/manifest.json").write_bytes(layout.dump(manifest))
+    (tmp_path / "store/manifest.sha256").write_bytes(layout.manifest_sum(layout.dump(manifest)))
+    for number in (0, 1, 2):
+        shard = tmp_path / f"store/shards/0000{number}"
+        record = replace(layout.read_record(shard, new.manifest), manifest=None)
+        (shard / "shard.json").write_bytes(record.to_bytes())
+    old = plm.open_store(tmp_path / "store")
+    assert "format 1: its shards do not name their manifest" in caplog.text
+    assert old.verify() == []
+    np.testing.assert_array_equal(old.packed(2), new.packed(2))
+    with pytest.raises(plm.PolytopeError, match="was written with format 1, this run has 2"):
+        plm.capture(model, TEXTS, to=tmp_path / "store", **WAYS)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +339,7 @@ def test_writers_of_two_parts_work_at_once_and_a_process_may_be_the_other_writer
     plm.capture(model, TEXTS, to=tmp_path / "store", part=(3, 3), **WAYS)
     manifest = layout.read_manifest(tmp_path / "store")
     code = (
-        "import sys; from pathlib import Path; from polytope_lm.codes import layout; "
+        "import sys; from pathlib import Path; from polytope_lm.codes.store import layout; "
         "from polytope_lm.codes.store.writer import StoreWriter; p = Path(sys.argv[1]); "
         "w = StoreWriter(p, layout.read_manifest(p), (1, 3)); w.__enter__(); print('in', flush=True); "
         "sys.stdin.read()"

@@ -61,7 +61,7 @@ _HOMES = {
     "multiverse": "polytope_lm.predictions.clusters.specifications",
     "neuron": "polytope_lm.predictions.neurons.result",
     "neurons": "polytope_lm.predictions.neurons.result",
-    "overview": "polytope_lm.predictions.overview",
+    "overview": "polytope_lm.codes.overview",
     "senses": "polytope_lm.predictions.senses.result",
     "slices": "polytope_lm.geometry.slices",
 }

@@ -71,7 +71,7 @@ def test_the_notebooks_two_forms_agree(name: str) -> None:
 
 def test_a_page_and_its_function_share_a_name_and_the_function_has_it():
     code = (
-        "import polytope_lm.predictions.clusters.test, polytope_lm.predictions.overview, polytope_lm as plm; "
+        "import polytope_lm.predictions.clusters.test, polytope_lm.codes.overview, polytope_lm as plm; "
         "from polytope_lm.predictions import clusters; "
         "names = [name for name in plm.predictions.__all__ if name != 'intruder_files']; "
         "print(all(callable(getattr(plm.predictions, name)) for name in names), "

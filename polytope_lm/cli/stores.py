@@ -12,10 +12,9 @@ from polytope_lm.cli.options import Json, ModelHere, Needed, StorePath, Trust, m
 from polytope_lm.cli.terminal import columns, complain, counted, emit, in_context, say, show_table, size
 
 if TYPE_CHECKING:
-    from polytope_lm.codes.code import Code
-    from polytope_lm.codes.nearest import Nearest
+    from polytope_lm.codes.code import Code, Nearest
+    from polytope_lm.codes.overview import LayerOverview
     from polytope_lm.codes.store.reader import CodeStore
-    from polytope_lm.predictions.overview import LayerOverview
 
 Verify = Annotated[bool, typer.Option("--verify", help="Check every file against its checksum.")]
 Query = Annotated[
@@ -88,8 +87,8 @@ def _facts(store: "CodeStore") -> dict[str, Any]:
     empty: dict[str, Any] = {"tokens": 0, "documents": 0, "first_position": 0, "labels": {}, "sites": []}
     if not len(store.shards):
         return facts | empty
+    from polytope_lm.codes.overview import overview  # noqa: PLC0415
     from polytope_lm.predictions.clusters.sampling import label_names  # noqa: PLC0415
-    from polytope_lm.predictions.overview import overview  # noqa: PLC0415
 
     seen = overview(store)
     counts = {name: store.tokens[name].value_counts().to_dict() for name in label_names(store)}

@@ -17,10 +17,10 @@ from polytope_lm.cli.terminal import complain, emit, progress, say, show_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from polytope_lm.codes.overview import CodeOverview
     from polytope_lm.codes.store.reader import CodeStore
     from polytope_lm.predictions.boundaries.result import BoundariesResult, BoundarySettings
     from polytope_lm.predictions.clusters.result import ClustersResult, Estimate, Settings
-    from polytope_lm.predictions.overview import CodeOverview
 
 app = typer.Typer(
     help="Put a prediction of the polytope lens to the test.", no_args_is_help=True, rich_markup_mode=None

@@ -1,7 +1,8 @@
-"""One token's code at one site, and how two of them differ."""
+"""One token's code at one site, how two of them differ, and the tokens nearest to one."""
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ import numpy as np
 from polytope_lm.codes.hamming.hamming import unpack
 from polytope_lm.errors import PolytopeError, visible
 
+CHUNK = 4096  # rows in float64 at one time
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import pandas as pd
     from jaxtyping import Bool, Float, Int, Int32, UInt8
@@ -37,6 +40,10 @@ class Code:
     context: tuple[str, str, str]
     activations: Mapping[str, Float[np.ndarray, " W"]] = field(default_factory=dict)
     origin: tuple[object, int] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the codes that it was taken from behind: another process gets this code alone."""
+        return {**self.__dict__, "origin": None}
 
     @property
     def bits(self) -> Bool[np.ndarray, " N"]:
@@ -141,3 +148,56 @@ def as_array(bits: Callable[[], np.ndarray], dtype: Any, copy: bool | None) -> n
 def visible_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose texts can be shown anywhere."""
     return frame.map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """One token's neighbourhoods.
+
+    Attributes:
+        query: the token that was asked for.
+        by_code: columns `hamming`, `row`, `left`, `token`, `right`; nearest first.
+        by_direction: columns `cosine`, `row`, `left`, `token`, `right`; None where no pre-activations were
+            kept.
+        note: what direction means here, or how to get it.
+
+    """
+
+    query: Code
+    by_code: pd.DataFrame
+    by_direction: pd.DataFrame | None
+    note: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return both neighbourhoods side by side, the columns prefixed `code` and `direction`."""
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
+        sides = {"code": self.by_code}
+        if self.by_direction is not None:
+            sides["direction"] = self.by_direction
+        return pd.concat(sides, axis=1)
+
+    def __repr__(self) -> str:
+        return f"{self.query!r}\n{visible_frame(self.to_frame()).to_string(index=False)}\n{self.note}"
+
+    def _repr_html_(self) -> str:
+        table = visible_frame(self.to_frame()).to_html(escape=True, index=False)
+        return f"<p>{html.escape(repr(self.query))}</p>{table}<p>{html.escape(self.note)}</p>"
+
+
+def cosines(
+    query: Float[np.ndarray, " N"], blocks: Callable[[], Iterator[np.ndarray]]
+) -> Float[np.ndarray, " T"]:
+    """Return the cosine of every row with the query, both less the rows' mean, in bounded memory."""
+    total = sum(block.sum(0, dtype=np.float64) for block in blocks())
+    mean = total / sum(len(block) for block in blocks())
+    centred_query = query.astype(np.float64) - mean
+    parts = []
+    for block in blocks():
+        for start in range(0, len(block), CHUNK):
+            centred = block[start : start + CHUNK] - mean
+            product = np.linalg.norm(centred, axis=1) * np.linalg.norm(centred_query)
+            parts.append(
+                np.divide(centred @ centred_query, product, out=np.zeros(len(centred)), where=product > 0)
+            )
+    return np.concatenate(parts)

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import html
+import re
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polytope_lm.codes.code import Code, Differences, as_array, visible_frame
+from polytope_lm.codes.code import Code, Differences, Nearest, as_array, cosines, visible_frame
 from polytope_lm.codes.hamming import hamming
-from polytope_lm.codes.indexing import chosen_rows, chosen_sites, is_integer, prompt_rows, token_rows
 from polytope_lm.codes.store.layout import KEEPABLE
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.sites import width_of
+from polytope_lm.files import expand
+from polytope_lm.models.sites import join, width_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
+    from pathlib import Path
 
     import pandas as pd
     from jaxtyping import Bool, Float, Int32, Int64, UInt8
 
     from polytope_lm.codes.hamming.hamming import Neighbours
-    from polytope_lm.codes.nearest import Nearest
     from polytope_lm.codes.separating import Separating
     from polytope_lm.models.loading import Model
     from polytope_lm.models.sites import Site
 
+_SHOWN = 12
 EXACT_TOKENS = 1_000_000
 """Beyond so many tokens, half an hour on two cores, every token's neighbours are approximate."""
 
@@ -69,10 +73,16 @@ class TokenCodes(ABC):
 
     def _whole(self, site: Site, name: str | None = None) -> np.ndarray:
         """Return one array in one piece; a single block is not copied."""
-        blocks = list(self.blocks(site, name))
-        if not blocks:
-            return np.empty((0, width_of(site, name)), np.uint8 if name is None else np.float32)
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        total, first, out = self.counts()[0], 0, None
+        for block in self.blocks(site, name):
+            if len(block) == total:
+                return block
+            if out is None:
+                out = np.empty((total, block.shape[1]), block.dtype)
+            out[first : first + len(block)] = block  # and let go: each map holds a file open
+            first += len(block)
+        empty = np.empty((0, width_of(site, name)), np.uint8 if name is None else np.float32)
+        return empty if out is None else out
 
     def rows(self, site: Site, rows: Int64[np.ndarray, " R"], name: str | None = None) -> np.ndarray:
         """Return some rows of one array, reading no others: packed codes, or the activations of that name."""
@@ -184,8 +194,9 @@ class TokenCodes(ABC):
     def __getitem__(self, key: Any) -> Any:
         """Index by prompt, token and layer: `codes[0]`, `codes[0, " bank"]`, `codes[0, " bank", 8]`.
 
-        A prompt is a number or a slice. A token is its text (which must be unique in the prompt), its
-        position (negative counts from the last stored token), a slice or a list. A layer is a number, a list
+        A prompt is a number or a slice. A token is its text (which must be unique in the prompt; with or
+        without its space, or a whole word, of which the last token is meant), its position (negative counts
+        from the last stored token), a slice or a list. A layer is a number, a list
         or a slice of the layers that there are. One token at one layer gives a `Code`; anything else gives
         `Codes`.
 
@@ -196,21 +207,21 @@ class TokenCodes(ABC):
         keys = key if isinstance(key, tuple) else (key,)
         if not 1 <= len(keys) <= 3:
             raise PolytopeError(f"index {key!r}: at most [prompt, token, layer]")
-        rows = prompt_rows(self.tokens, len(self.ids), keys[0])
+        rows = _prompt_rows(self.tokens, len(self.ids), keys[0])
         if len(keys) > 1:
-            rows = token_rows(self.tokens, rows, keys[1], keys[0])
+            rows = _token_rows(self.tokens, rows, keys[1], keys[0], self.texts)
         if len(keys) < 3:
             return self.select(rows)
-        if is_integer(keys[2]):
+        if _is_integer(keys[2]):
             site = self.site(int(keys[2]))
-            one = isinstance(keys[1], str) or is_integer(keys[1])
+            one = isinstance(keys[1], str) or _is_integer(keys[1])
             return self.code(int(rows[0]), site.layer, site.name) if one else self.select(rows, (site,))
-        return self.select(rows, chosen_sites(self.sites, self.layers, keys[2]))
+        return self.select(rows, _chosen_sites(self.sites, self.layers, keys[2]))
 
     def code(self, row: int, layer: int | None = None, kind: str | None = None) -> Code:
         """Return one token's code at one layer, with its context and kept activations."""
         site = self.site(layer, kind)
-        rows = chosen_rows(self.tokens, [row])
+        rows = _chosen_rows(self.tokens, [row])
         kept = {name: self.rows(site, rows, name)[0] for name in self.kept}
         return Code(self.rows(site, rows)[0], site, self.context(int(row)), kept, (self, int(row)))
 
@@ -222,7 +233,7 @@ class TokenCodes(ABC):
             sites: some of the sites; by default all.
 
         """
-        rows = chosen_rows(self.tokens, rows)
+        rows = _chosen_rows(self.tokens, rows)
         sites = self.sites if sites is None else tuple(sites)
         return Codes(
             sites=sites,
@@ -236,11 +247,35 @@ class TokenCodes(ABC):
             model=self.model,
         )
 
+    def save(self, path: str | Path) -> None:
+        """Write a store that `open_store` opens to these codes: bits, tokens, labels, texts, activations.
+
+        Args:
+            path: the store's directory, new or empty.
+
+        Raises:
+            PolytopeError: there is something at the path, or the codes' provenance is no plain data.
+
+        """
+        from polytope_lm.codes.store.writer import write_whole  # noqa: PLC0415 - memory: few codes are saved
+
+        manifest = {
+            **self.provenance,
+            "sites": [site.to_dict() for site in self.sites],
+            "keep": list(self.kept),
+            "keep_dtype": "float32",
+        }
+        arrays = {site.key: self._whole(site) for site in self.sites}
+        for site in self.sites:
+            for name in self.kept:
+                arrays[f"{site.key}.{name}"] = self._whole(site, name).astype(np.float32, copy=False)
+        write_whole(expand(path), manifest, arrays, self.tokens, list(self.ids), list(self.texts))
+
     def joined(self, layers: Sequence[int] | None = None, kind: str | None = None) -> TokenCodes:
         """Return multi-layer codes: one site with the codes of several layers side by side.
 
         Activations are side by side too, so that whatever takes a layer's codes takes them; see
-        `polytope_lm.codes.joined` for how controls treat them.
+        `JoinedCodes` for how controls treat them.
 
         Args:
             layers: which layers, by default all; the order is theirs in the network.
@@ -250,14 +285,15 @@ class TokenCodes(ABC):
             PolytopeError: no layer, one twice, one that is not there, or sites of different kinds or norms.
 
         """
-        from polytope_lm.codes.joined import joined  # noqa: PLC0415 - it builds on this class
-
-        return joined(self, layers, kind)
+        wanted = self.layers if layers is None else tuple(layers)
+        if not wanted:
+            raise PolytopeError("no layers to join; give two or more, such as joined([4, 8])")
+        return JoinedCodes(self, [self.site(layer, kind) for layer in wanted])
 
     def hamming(self, a: Any, b: Any, layer: int | None = None) -> Int32[np.ndarray, "A B"]:
         """Return the Hamming distances between two groups of tokens (rows, masks or label conditions)."""
         site = self.site(layer)
-        rows_a, rows_b = chosen_rows(self.tokens, a), chosen_rows(self.tokens, b)
+        rows_a, rows_b = _chosen_rows(self.tokens, a), _chosen_rows(self.tokens, b)
         return hamming.distances(self.rows(site, rows_a), self.rows(site, rows_b))
 
     def knn(self, k: int = 10, layer: int | None = None) -> Neighbours:
@@ -282,10 +318,58 @@ class TokenCodes(ABC):
             k: how many of each.
             layer: the layer; a `Code` brings its own.
 
-        """
-        from polytope_lm.codes.nearest import nearest  # noqa: PLC0415 - memory: a capture needs no table
+        Directions are centred per coordinate by the searched tokens' mean: without it, the layer's common
+        direction makes every token similar to every other.
 
-        return nearest(self, query, k, layer)
+        Raises:
+            PolytopeError: k out of range, a code of another site, or no tokens.
+
+        """
+        if not isinstance(query, Code):
+            query = self.code(query, layer)
+        row = query.origin[1] if query.origin is not None and query.origin[0] is self else None
+        site = self.site(query.site.layer, query.site.name)
+        if site.width != query.site.width:
+            raise PolytopeError(
+                f"a code of {query.site.width} bits can't be searched among the {site.width} of {site.key}"
+            )
+        if not _is_integer(k):
+            raise PolytopeError(f"k = {k!r}: give a whole number")
+        others = len(self) - (row is not None)
+        if not 1 <= k <= others:
+            raise PolytopeError(f"k = {k}: choose from 1 to {others}, the number of other tokens")
+        one = query.packed[None]
+        parts = [hamming.distances(one, np.ascontiguousarray(block))[0] for block in self.blocks(site)]
+        near = np.concatenate(parts)
+        frame = self._ranked(_rank(near, row, k), "hamming", near)
+        if note := self._no_direction(query, row):
+            return Nearest(query, frame, None, note)
+        h = query.activations["h"] if "h" in query.activations else self.rows(site, np.array([row]), "h")[0]
+        cosine = cosines(h, lambda: self.blocks(site, "h"))
+        by_direction = self._ranked(_rank(-cosine, row, k), "cosine", cosine.round(4))
+        return Nearest(
+            query, frame, by_direction, "by direction: cosine of pre-activations h, centred per coordinate"
+        )
+
+    def _no_direction(self, query: Code, row: int | None) -> str | None:
+        """Say which pre-activations are not there, and how to get them."""
+        if not self.can_give("h"):
+            return (
+                "by direction: needs the pre-activations of these tokens; capture again with keep=['h'] "
+                "(--keep h)"
+            )
+        if row is None and "h" not in query.activations:
+            return "by direction: needs the query's pre-activations; encode it with keep=('h',)"
+        return None
+
+    def _ranked(self, rows: np.ndarray, name: str, values: np.ndarray) -> pd.DataFrame:
+        contexts = [self.context(int(r)) for r in rows]
+        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
+
+        table = pd.DataFrame({name: values[rows], "row": rows})
+        return table.assign(
+            left=[c[0] for c in contexts], token=[c[1] for c in contexts], right=[c[2] for c in contexts]
+        )
 
     def separating(
         self, a: Any, b: Any, layer: int | None = None, *, alpha: float = 0.05, by_document: bool = True
@@ -307,7 +391,7 @@ class TokenCodes(ABC):
         from polytope_lm.codes.separating import separating  # noqa: PLC0415 - scipy.stats is large
 
         site = self.site(layer)
-        rows_a, rows_b = chosen_rows(self.tokens, a), chosen_rows(self.tokens, b)
+        rows_a, rows_b = _chosen_rows(self.tokens, a), _chosen_rows(self.tokens, b)
         documents = self.tokens["document"].to_numpy() if by_document else None
         found = separating(self._whole(site), site.width, rows_a, rows_b, alpha=alpha, documents=documents)
         return found.with_contexts(self.context)
@@ -377,3 +461,204 @@ class Codes(TokenCodes):
         return Differences(
             {key: np.bitwise_count(bits).sum(1, dtype=np.int32) for key, bits in pairs.items()}, self.sites
         )
+
+
+class JoinedCodes(TokenCodes):
+    """Codes whose only site is several layers' side by side; nothing is copied before it is read.
+
+    Two tokens have the same joined code if they lie in the same polytope of *every* layer; the Hamming
+    distance is the sum of the layers' distances. Activations `h`, `u`, `x`, `up` and `post` are concatenated
+    alike, so every representation and control takes joined codes as it takes a layer's.
+
+    What is fair between layers: random controls keep the network's own structure. Each layer's hyperplanes
+    (or rotation) act on that layer's `u` (or `h`) alone and match that layer's firing rates: hyperplanes
+    across layers would see what no neuron sees. The cosines are of the joined vector that was binarised, in
+    which a layer with longer `h` counts more, while its bits do not; compare with the layers on their own
+    before a joined lead is read as one of codes.
+
+    Attributes:
+        source: the codes that they are made of.
+
+    """
+
+    def __init__(self, source: TokenCodes, sites: Sequence[Site]) -> None:
+        self.source = source
+        self.sites = (join(sites),)
+        self.kept = source.kept
+        self.model = source.model
+
+    @property
+    def tokens(self) -> pd.DataFrame:
+        """The token table."""
+        return self.source.tokens
+
+    @cached_property
+    def ids(self) -> Sequence[str]:  # type: ignore[override]
+        """The documents' identifiers."""
+        return self.source.ids
+
+    @cached_property
+    def texts(self) -> Sequence[str]:  # type: ignore[override]
+        """The documents' texts, by the document's index."""
+        return self.source.texts
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """Model, revision, dtype, rules, versions."""
+        return self.source.provenance
+
+    def counts(self) -> tuple[int, int]:
+        """Return the numbers of tokens and documents."""
+        return self.source.counts()
+
+    def can_give(self, name: str) -> bool:
+        """Whether `activations(name)` has something to give."""
+        return self.source.can_give(name)
+
+    def blocks(self, site: Site, name: str | None = None) -> Iterator[np.ndarray]:
+        """Yield one array block by block, the layers side by side."""
+        parts = site.components
+        for blocks in zip(*(self.source.blocks(part, name) for part in parts), strict=True):
+            yield _beside(blocks, parts, name)
+
+    def rows(self, site: Site, rows: Int64[np.ndarray, " R"], name: str | None = None) -> np.ndarray:
+        """Return some rows of one array, reading no others."""
+        parts = site.components
+        return _beside([self.source.rows(part, rows, name) for part in parts], parts, name)
+
+
+def _beside(arrays: Sequence[np.ndarray], parts: Sequence[Site], name: str | None) -> np.ndarray:
+    if name is None:
+        return hamming.beside(arrays, [part.width for part in parts])
+    return np.concatenate(arrays, axis=1)
+
+
+def _is_integer(key: Any) -> bool:
+    """Whether a key is a whole number, and not a truth value."""
+    return isinstance(key, (int, np.integer)) and not isinstance(key, bool)
+
+
+def _prompt_rows(tokens: pd.DataFrame, n_prompts: int, key: Any) -> Int64[np.ndarray, " R"]:
+    """Return the rows of one prompt (negative counts from the end) or of a slice of prompts.
+
+    Raises:
+        PolytopeError: no such prompt.
+
+    """
+    documents = tokens["document"].to_numpy()
+    if isinstance(key, slice):
+        return np.flatnonzero(np.isin(documents, np.arange(n_prompts)[key]))
+    if not _is_integer(key) or not -n_prompts <= key < n_prompts:
+        raise PolytopeError(f"no prompt {key!r}: there are {n_prompts}, from 0 to {n_prompts - 1}")
+    return np.flatnonzero(documents == key % n_prompts)
+
+
+def _token_rows(
+    tokens: pd.DataFrame, rows: Int64[np.ndarray, " R"], key: Any, prompt: Any, texts: Sequence[str]
+) -> Int64[np.ndarray, " K"]:
+    """Return the rows, among one prompt's, that a token key names.
+
+    Args:
+        tokens: the token table.
+        rows: the prompt's rows.
+        key: a token's text, its position in the prompt, a negative number (from the last stored token), a
+            slice of the stored tokens, or a list of such.
+        prompt: the prompt's key, for errors.
+        texts: the prompts' texts.
+
+    Raises:
+        PolytopeError: no such token, or a text that several tokens have.
+
+    """
+    if isinstance(key, slice):
+        return rows[key]
+    if isinstance(key, (list, np.ndarray)):
+        return np.concatenate([rows[:0], *(_token_rows(tokens, rows, k, prompt, texts) for k in key)])
+    if _is_integer(key):
+        return _at_position(tokens["position"].to_numpy()[rows], rows, int(key), prompt)
+    there = tokens["token"].iloc[rows].tolist()
+    hits = [i for i, text in enumerate(there) if text == key]
+    if not hits:
+        hits = [i for i, text in enumerate(there) if text.strip() == str(key).strip()]
+    if not hits:  # a word of several tokens: its last one, at which the model has read all of it
+        word = re.compile(rf"(?<!\w){re.escape(str(key).strip() or ' ')}(?!\w)")
+        places = tokens[["document", "end"]].iloc[rows].to_numpy()
+        ends = {(d, m.end()) for d in np.unique(places[:, 0]) for m in word.finditer(texts[d])}
+        hits = [i for i, place in enumerate(places) if tuple(place) in ends]
+    if len(hits) == 1:
+        return rows[hits]
+    if hits:
+        where = ", ".join(map(str, tokens["position"].to_numpy()[rows][hits]))
+        raise PolytopeError(
+            f"token {key!r} is {len(hits)} times in prompt {prompt}, at positions {where}: index by position"
+        )
+    shown = " ".join(map(repr, there[:_SHOWN])) + (f" … ({len(there)} in all)" if len(there) > _SHOWN else "")
+    raise PolytopeError(f"no token {key!r} in prompt {prompt}; its stored tokens are {shown}")
+
+
+def _at_position(
+    positions: Int64[np.ndarray, " R"], rows: Int64[np.ndarray, " R"], key: int, prompt: Any
+) -> Int64[np.ndarray, " K"]:
+    hit = rows[positions == key] if key >= 0 else rows[[key]] if -key <= len(rows) else rows[:0]
+    if len(hit):
+        return hit
+    there = (
+        f"stored are {len(rows)}, from {positions.min()} to {positions.max()}"
+        if len(rows)
+        else "none is stored"
+    )
+    raise PolytopeError(f"no token at position {key} of prompt {prompt}; {there}")
+
+
+def _chosen_sites(sites: Sequence[Site], layers: Sequence[int], key: Any) -> tuple[Site, ...]:
+    """Return the sites that a layer key names: one layer, a list, or a slice of those that there are.
+
+    Raises:
+        PolytopeError: no codes of such a layer.
+
+    """
+    wanted = list(layers)[key] if isinstance(key, slice) else key
+    if isinstance(wanted, str) or not isinstance(wanted, (Sequence, np.ndarray)):
+        raise PolytopeError(f"no layer {wanted!r} here; there are {', '.join(map(str, layers))}")
+    for layer in wanted:
+        if layer not in layers:
+            raise PolytopeError(f"no codes of layer {layer!r} here; there are {', '.join(map(str, layers))}")
+    return tuple(site for site in sites if site.layer in wanted)
+
+
+def _chosen_rows(tokens: pd.DataFrame, rows: Any) -> Int64[np.ndarray, " R"]:
+    """Return row numbers from numbers, a mask, or labels that must hold, such as `{"upos": "NOUN"}`.
+
+    Raises:
+        PolytopeError: an unknown label, a mask of another length, numbers out of range or not whole.
+
+    """
+    n = len(tokens)
+    if isinstance(rows, Mapping):
+        for label in rows:
+            if label not in tokens:
+                raise PolytopeError(f"no label {label!r} here; there are {', '.join(tokens.columns)}")
+        matches = [
+            (tokens[label] == value).to_numpy(dtype=bool, na_value=False) for label, value in rows.items()
+        ]
+        return np.flatnonzero(np.logical_and.reduce([np.ones(n, bool), *matches]))
+    numbers = np.atleast_1d(np.asarray(rows))
+    if numbers.dtype == bool:
+        if numbers.shape != (n,):
+            raise PolytopeError(f"a mask of {numbers.size} for {n} tokens")
+        return np.flatnonzero(numbers)
+    if not numbers.size:
+        return np.empty(0, np.int64)
+    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
+        raise PolytopeError(
+            f"rows of type {numbers.dtype} and shape {numbers.shape}: give row numbers or a mask"
+        )
+    outside = numbers[(numbers < 0) | (numbers >= n)]
+    if len(outside):
+        raise PolytopeError(f"no token {outside[0]}: there are {n}, from 0 to {n - 1}")
+    return numbers.astype(np.int64)
+
+
+def _rank(distance: np.ndarray, row: int | None, k: int) -> np.ndarray:
+    order = np.argsort(distance, kind="stable")[: k + 1]
+    return order[order != row][:k] if row is not None else order[:k]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polytope_lm.codes.hamming.hamming import beside
 from polytope_lm.codes.store.layout import KEEPABLE
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import NotFiniteError, Reader, Tap, pack, read, read_bridge
@@ -248,7 +249,7 @@ def _readers(model: Model, spec: Spec, array: np.ndarray, kept: _Kept) -> list[R
     def bits(part: int, value: Tensor) -> None:
         packed[part] = kept.pack(value, spec.site)
         if len(packed) == parts:
-            array[kept.rows] = _side_by_side([packed[i] for i in range(parts)], spec.site.width // parts)
+            array[kept.rows] = beside([packed[i] for i in range(parts)], [spec.site.width // parts] * parts)
             # A small array that outlives the big ones around it keeps the heap from being reused.
             packed.clear()
 
@@ -277,16 +278,6 @@ def _readers(model: Model, spec: Spec, array: np.ndarray, kept: _Kept) -> list[R
         readers[0](torch.nn.functional.linear(a.float(), weight.to(a.device), bias.to(a.device)))
 
     return [declared]
-
-
-def _side_by_side(parts: Sequence[np.ndarray], width: int) -> np.ndarray:
-    """Join packed codes bit by bit; whole bytes where the width allows."""
-    if len(parts) == 1:
-        return parts[0]
-    if width % 8 == 0:
-        return np.concatenate(parts, axis=1)
-    bits = [np.unpackbits(p, axis=1, count=width, bitorder="little") for p in parts]
-    return np.packbits(np.concatenate(bits, axis=1), axis=1, bitorder="little")
 
 
 def in_memory(wanted: Sequence[Spec], rows: int) -> dict[str, np.ndarray]:

@@ -27,14 +27,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import entr, expit, ndtr
 
+from polytope_lm.codes.overview import AMBIGUOUS_BELOW
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaxtyping import Float
-
-AMBIGUOUS_BELOW = 0.5
 
 
 def _step(h: np.ndarray) -> np.ndarray:

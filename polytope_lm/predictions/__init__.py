@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polytope_lm.codes.overview import overview
     from polytope_lm.predictions.alignment.test import alignment
     from polytope_lm.predictions.boundaries.test import boundaries
     from polytope_lm.predictions.clusters.browsing import with_maps
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.groups.stability import position_check, stability
     from polytope_lm.predictions.groups.test import groups
     from polytope_lm.predictions.neurons.test import neuron, rank_neurons
-    from polytope_lm.predictions.overview import overview
     from polytope_lm.predictions.senses.test import senses
 
 _HOMES = {
@@ -45,7 +45,7 @@ _HOMES = {
     "senses": "polytope_lm.predictions.senses.test",
     "stability": "polytope_lm.predictions.groups.stability",
     "with_maps": "polytope_lm.predictions.clusters.browsing",
-    "overview": "polytope_lm.predictions.overview",
+    "overview": "polytope_lm.codes.overview",
     "intruder_files": "polytope_lm.predictions.groups.intruders",
 }
 

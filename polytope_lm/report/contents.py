@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from polytope_lm.codes.overview import CodeOverview
     from polytope_lm.geometry.slices import Slice
     from polytope_lm.paths.crossings import Crossings
     from polytope_lm.predictions.alignment.result import AlignmentResult
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.clusters.result import ClustersResult
     from polytope_lm.predictions.clusters.specifications import Multiverse
     from polytope_lm.predictions.groups.result import GroupScores
-    from polytope_lm.predictions.overview import CodeOverview
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from polytope_lm.report.contents import Results, read_all
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from polytope_lm.codes.overview import CodeOverview
     from polytope_lm.geometry.slices import Slice
     from polytope_lm.paths.crossings import Crossings
     from polytope_lm.predictions.alignment.result import AlignmentResult
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.clusters.result import ClustersResult, Difference, Estimate, LayerComparison
     from polytope_lm.predictions.clusters.specifications import Multiverse
     from polytope_lm.predictions.groups.result import GroupScores
-    from polytope_lm.predictions.overview import CodeOverview
 
 _SCRIPTS = ("core", "figures", "tables", "tabs", "search", "clusters", "map", "crossings", "print", "start")
 _HEADLINE_CELLS = ((AMI, BEST_COSINE), (AMI, SIMHASH), (AGREEMENT, BEST_COSINE), (AGREEMENT, SIMHASH))

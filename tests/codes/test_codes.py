@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
+import pandas as pd
 import pytest
 from small import SENTENCES
 
@@ -244,3 +247,51 @@ def test_codes_differ_from_codes_only(model, sentences):
     for thing in (codes, codes[0, 0, 1]):
         with pytest.raises(TypeError, match="unsupported operand"):
             thing ^ 3
+
+
+def test_a_code_can_be_sent_to_another_process(codes):
+    code = codes[0, 0, 0]
+    back = pickle.loads(pickle.dumps(code))
+    assert (code ^ back).hamming == 0
+    assert back.context == code.context
+    assert back.activations.keys() == code.activations.keys()
+    whole = pickle.loads(pickle.dumps(codes))
+    assert whole.tokens.equals(codes.tokens)
+    np.testing.assert_array_equal(whole.packed(0), codes.packed(0))
+
+
+def test_codes_in_memory_are_saved_and_opened_to_the_same(model, tmp_path):
+    spans = (Span(0, 2, {"pos": "X"}),)
+    documents = [Document(f"d{i}", t, {"genre": "news"} if i else {}, spans) for i, t in enumerate(SENTENCES)]
+    memory = plm.encode(model, documents, layers=[0, 2], keep=["h"], keep_dtype="float16")
+    shuffled = memory.select(np.random.default_rng(0).permutation(len(memory))[:20])
+    for number, codes in enumerate((memory, shuffled, memory.joined(), memory.select([]))):
+        codes.save(tmp_path / f"{number}")
+        store = plm.open_store(tmp_path / f"{number}")
+        assert store.verify() == []
+        assert store.complete
+        assert len(store) == len(codes)
+        if len(codes):
+            pd.testing.assert_frame_equal(store.tokens, codes.tokens)
+            assert (list(store.ids), list(store.texts)) == (list(codes.ids), list(codes.texts))
+        assert store.sites == codes.sites
+        for layer in codes.layers:
+            np.testing.assert_array_equal(store.packed(layer), codes.packed(layer))
+            np.testing.assert_array_equal(store.activations("h", layer), codes.activations("h", layer))
+        with pytest.raises(plm.PolytopeError, match="holds a store"):
+            codes.save(tmp_path / f"{number}")
+    assert store.provenance["revision"] == memory.provenance["revision"]
+
+
+def test_a_word_of_several_tokens_means_its_last_and_an_ambiguous_one_is_one_line(model):
+    text = "Zyx sat by xylophones. A xylophone is no xylophone!"
+    codes = plm.encode(model, [text], layers=[0])
+    before, token, after = codes[0, "xylophones", 0].context
+    assert (before + token).endswith("by xylophones")
+    assert after.startswith(". A")
+    assert codes[0, "Zyx", 0].context[2].startswith(" sat")
+    with pytest.raises(plm.PolytopeError, match="xylophone' is 2 times in prompt 0, at positions") as error:
+        codes[0, " xylophone", 0]
+    assert "\n" not in str(error.value)
+    with pytest.raises(plm.PolytopeError, match="no token 'ylophone' in prompt 0"):
+        codes[0, "ylophone", 0]

@@ -11,7 +11,7 @@ from small import SENTENCES
 
 import polytope_lm as plm
 from polytope_lm.codes import forward
-from polytope_lm.codes.plan import make_plan
+from polytope_lm.codes.hamming.hamming import beside
 from polytope_lm.models.hooks import NotFiniteError, pack, pack_on_device
 from polytope_lm.models.sites import width_of
 
@@ -32,7 +32,7 @@ def test_zero_is_off_and_signs_of_zero_do_not_matter():
 def test_parts_are_joined_bit_by_bit(width, n, seed):
     bits = np.random.default_rng(seed).random((4, n, width)) < 0.5
     parts = [np.packbits(bits[:, i], axis=1, bitorder="little") for i in range(n)]
-    joined = forward._side_by_side(parts, width)
+    joined = beside(parts, [width] * n)
     np.testing.assert_array_equal(joined, np.packbits(bits.reshape(4, -1), axis=1, bitorder="little"))
 
 
@@ -47,26 +47,12 @@ def test_rows_do_not_depend_on_the_batches(gated, budget):
     np.testing.assert_array_equal(codes.bits(1)[np.abs(h) > 1e-4], reference.bits(1)[np.abs(h) > 1e-4])
 
 
-def test_the_order_in_which_branches_are_computed_does_not_matter(gated):
-    """gate stands before up in a row, whichever hook fires first."""
-    wanted = make_plan(gated, layers=[0], kind="gate+up", keep=["h"], tokens="all").wanted
-    windowed = make_plan(gated, layers=[0], kind=None, keep=(), tokens="all").windowing.apply(
-        [plm.documents.Document("0", SENTENCES[0])], 0, gated.tokenizer
-    )
-    batch = next(forward.batches(windowed.windows, token_budget=999, pad_id=0))
-    kept = forward._Kept.of(batch, {id(windowed.windows[0]): 0})
-    values = torch.randn(2, *batch.input_ids.shape, 51)
-    rows = []
-    for order in ((0, 1), (1, 0)):
-        arrays = forward.in_memory(wanted, windowed.n_kept)
-        for spec in wanted:
-            readers = forward._readers(gated, spec, arrays[spec.name], kept)
-            for part in order:
-                readers[part](values[part])
-        rows.append(arrays)
-    np.testing.assert_array_equal(rows[0]["L00.gate+up"], rows[1]["L00.gate+up"])
-    bits = np.unpackbits(rows[0]["L00.gate+up"], axis=1, count=102, bitorder="little")
-    np.testing.assert_array_equal(bits, rows[0]["L00.gate+up.h"] > 0)
+def test_gate_stands_before_up_in_a_row(gated):
+    parts = [plm.encode(gated, SENTENCES, kind=kind, keep=["h"]) for kind in ("gate", "up")]
+    both = plm.encode(gated, SENTENCES, kind="gate+up", keep=["h"])
+    for take in (lambda codes: codes.bits(0), lambda codes: codes.activations("h", 0)):
+        np.testing.assert_array_equal(take(both), np.concatenate([take(part) for part in parts], axis=1))
+    np.testing.assert_array_equal(both.bits(0), both.activations("h", 0) > 0)
 
 
 def test_widths(gated, model):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import polytope_lm as plm
-from polytope_lm.codes.joined import JoinedCodes, beside
+from polytope_lm.codes.codes import JoinedCodes
+from polytope_lm.codes.hamming.hamming import beside
 from polytope_lm.controls import weights
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Premises, Site, columns_of, join, width_of

@@ -7,7 +7,7 @@ import pytest
 from small import SENTENCES
 
 import polytope_lm as plm
-from polytope_lm.codes import nearest as module
+from polytope_lm.codes import code as module
 
 
 @pytest.fixture(scope="module", params=["memory", "disk"])
@@ -27,7 +27,7 @@ def by_hand(codes, row: int, layer: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("row", [0, 7, 30])
 def test_against_brute_force(codes, monkeypatch, row):
-    monkeypatch.setattr(module, "_BLOCK", 5)
+    monkeypatch.setattr(module, "CHUNK", 5)
     distance, cosine = by_hand(codes, row, 1)
     found = codes.nearest(row, 6, 1)
     others = np.delete(np.arange(len(codes)), row)

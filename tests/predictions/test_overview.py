@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
+from polytope_lm.codes.overview import CodeOverview
 from polytope_lm.predictions import overview
-from polytope_lm.predictions.overview import CodeOverview
 
 
 def test_counts_equal_those_of_the_unpacked_bits(world) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pages import FIRST_SCREEN, Opened
 
 from polytope_lm import report
+from polytope_lm.codes.overview import CodeOverview, LayerOverview
 from polytope_lm.models.sites import Premises, Site
 from polytope_lm.paths.crossings import Crossings, LayerMethod, OutputChange
 from polytope_lm.predictions.clusters.result import (
@@ -30,7 +31,6 @@ from polytope_lm.predictions.clusters.result import (
     Score,
     Settings,
 )
-from polytope_lm.predictions.overview import CodeOverview, LayerOverview
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.verdict import Cell, decide, over_layers
 

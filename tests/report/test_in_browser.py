@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pages import Opened
     from playwright.sync_api import Page
 
+    from polytope_lm.codes.overview import CodeOverview
     from polytope_lm.paths.crossings import Crossings
     from polytope_lm.predictions.clusters.result import ClustersResult
-    from polytope_lm.predictions.overview import CodeOverview
 
 pytestmark = pytest.mark.browser
 

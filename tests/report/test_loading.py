@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from polytope_lm.codes.overview import CodeOverview
     from polytope_lm.paths.crossings import Crossings
     from polytope_lm.predictions.clusters.result import ClustersResult
-    from polytope_lm.predictions.overview import CodeOverview
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from polytope_lm.codes.overview import CodeOverview
     from polytope_lm.paths.crossings import Crossings
-    from polytope_lm.predictions.overview import CodeOverview
 
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)

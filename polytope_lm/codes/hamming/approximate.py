@@ -247,7 +247,7 @@ def _index(
     packed: np.ndarray, bits: int, expected_recall: float, rng: np.random.Generator, threads: int | None
 ) -> _Index:
     """Order the rows by their nearest pivots, copy them into whole vectors of words, draw the bits."""
-    from polytope_lm.codes.hamming import filtering  # noqa: PLC0415  numba takes half a second to import
+    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
     n, width = len(packed), 8 * packed.shape[1]
     pivots = np.sort(rng.choice(n, size=max(1, min(_PIVOTS, n // _ROWS_PER_PIVOT)), replace=False))
@@ -260,7 +260,7 @@ def _index(
     for start in range(0, n, CHUNK):
         chunk = np.ascontiguousarray(packed[order[start : start + CHUNK]])
         copy[start : start + len(chunk), : packed.shape[1]] = chunk
-        filtering.drawn(chunk, drawn, prefixes[start : start + len(chunk)])
+        kernels.drawn(chunk, drawn, prefixes[start : start + len(chunk)])
     names = np.concatenate([order, np.full(rows - n, -1, order.dtype)])
     return _Index(names, copy.view(np.uint64), prefixes, drawn_limits(width, bits, expected_recall), n)
 
@@ -308,7 +308,7 @@ def _offer(
     threads: int | None,
 ) -> None:
     """Offer one chunk of the base to some queries, in threads."""
-    from polytope_lm.codes.hamming import filtering, kernels  # noqa: PLC0415 - numba, when it is first needed
+    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415 - numba, when it is first needed
 
     base = slice(*chunk)
     panels = kernels.panels(index.prefixes[base])
@@ -318,6 +318,6 @@ def _offer(
         rows: Any = slice(queries.start + part.start, queries.start + part.stop)
         mine = (index.table, limits[rows], heaps[rows])
         q = (index.prefixes[rows], panels, index.words[rows], words, index.names[rows], names)
-        counted.append(filtering.search(*q, *mine))
+        counted.append(kernels.search_filtered(*q, *mine))
 
     hamming.run_on_rows(task, queries.stop - queries.start, threads)

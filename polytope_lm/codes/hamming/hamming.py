@@ -21,7 +21,7 @@ import numpy as np
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     from jaxtyping import Bool, Float, Int, Int32, Int64, UInt8, UInt64
@@ -86,7 +86,27 @@ def unpack(packed: UInt8[np.ndarray, "*rows B"], width: int) -> Bool[np.ndarray,
     return bits
 
 
-def xor(a: UInt8[np.ndarray, "*rows B"], b: UInt8[np.ndarray, "*rows B"]) -> UInt8[np.ndarray, "*rows B"]:
+def beside(packed: Sequence[np.ndarray], widths: Sequence[int]) -> UInt8[np.ndarray, "T B"]:
+    """Return packed codes side by side, packed anew: bit i of the second follows the first one's last.
+
+    Args:
+        packed: codes of the same tokens, `[T, ceil(N/8)]` each.
+        widths: N of each.
+
+    """
+    if len(packed) == 1:
+        return packed[0]
+    if all(width % 8 == 0 for width in widths[:-1]):
+        return np.concatenate(packed, axis=1)
+    out = np.empty((len(packed[0]), -(-sum(widths) // 8)), np.uint8)
+    for start in range(0, len(out), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        bits = [unpack(np.asarray(part[rows]), width) for part, width in zip(packed, widths, strict=True)]
+        out[rows] = pack(np.concatenate(bits, axis=1))
+    return out
+
+
+def xor(a: UInt8[np.ndarray, "*#rows B"], b: UInt8[np.ndarray, "*#rows B"]) -> UInt8[np.ndarray, "... B"]:
     """Return the bits in which codes differ, packed; leading axes broadcast.
 
     Raises:
@@ -178,8 +198,8 @@ def nearest(
     k: int,
     *,
     exclude_self: bool = False,
-    groups_queries: Int[np.ndarray, "n G"] | None = None,
-    groups_base: Int[np.ndarray, "m G"] | None = None,
+    groups_queries: Int[np.ndarray, "n ..."] | None = None,
+    groups_base: Int[np.ndarray, "m ..."] | None = None,
     threads: int | None = None,
 ) -> Neighbours:
     """Find the k rows of `base` that are nearest to each query: exact, ties by the lower index.
@@ -207,6 +227,9 @@ def nearest(
     _check_pair(queries, base, ("queries", "base"))
     _check_k(len(queries), len(base), k, exclude_self)
     grouped_queries, grouped_base = _groups(groups_queries, groups_base, len(queries), len(base))
+    one_set = exclude_self and (queries is base or np.array_equal(queries, base))
+    if one_set and np.array_equal(grouped_queries, grouped_base):
+        return _nearest_of_pairs(_words(base, filled(len(base))), k, grouped_base, threads)
     own = np.arange(len(queries)) if exclude_self else np.full(len(queries), -1)
     words = _words(queries, filled(len(queries)))
     heaps = np.full((len(queries), k), _NOTHING, np.uint64)
@@ -222,6 +245,41 @@ def nearest(
 
         run_on_rows(task, len(words), threads)
     return read_heaps(heaps)
+
+
+def _nearest_of_pairs(
+    words: UInt64[np.ndarray, "n8 W"], k: int, groups: Int32[np.ndarray, "n G"], threads: int | None
+) -> Neighbours:
+    """Find all rows' nearest in one set, every pair of rows counted once.
+
+    Blocks meet as players of a tournament do: the pairs of a round share no block, so that threads never
+    write to one heap.
+    """
+    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
+
+    n, workers = len(groups), _threads(threads)
+    size = min(_TASK, max(_ROWS, filled(-(-len(words) // (4 * workers)))))
+    heaps = np.full((len(words), k), _NOTHING, np.uint64)
+    limits = np.zeros(len(words), np.uint64)
+    limits[:n] = _NOTHING >> np.uint64(32)
+    starts = list(range(0, len(words), size))
+
+    def meet(pair: tuple[int, int]) -> None:
+        one, two = (slice(first, min(first + size, len(words))) for first in pair)
+        panels = kernels.panels(words[two])
+        kernels.search_pairs(
+            words[one], panels, pair, groups, limits[one], heaps[one], limits[two], heaps[two]
+        )
+
+    players: list[int | None] = [*starts, *[None] * (len(starts) % 2)]
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(meet, zip(starts, starts, strict=True)))
+        for _ in range(len(players) - 1):
+            half = len(players) // 2
+            pairs = zip(players[:half], reversed(players[half:]), strict=True)
+            list(pool.map(meet, [(a, b) for a, b in pairs if a is not None and b is not None]))
+            players[1:] = [players[-1], *players[1:-1]]
+    return read_heaps(heaps[:n])
 
 
 def read_heaps(heaps: UInt64[np.ndarray, "n k"]) -> Neighbours:

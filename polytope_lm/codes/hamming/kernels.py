@@ -7,8 +7,9 @@ AVX-512 VPOPCNTDQ these are one instruction each; elsewhere LLVM lowers the same
 processor has.
 
 `search` compares the eight by eight distances with the queries' worst kept neighbours by one branch; only
-what passes touches a heap. All of this runs without the interpreter's lock: callers start threads, the
-kernels start none.
+what passes touches a heap. `search_pairs` compares the rows of one set, every pair once. `search_filtered`
+counts some bits of every pair, and all bits only of those that look near. All of this runs without the
+interpreter's lock: callers start threads, the kernels start none.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from polytope_lm.compiled import compiled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaxtyping import Int, UInt64
+    from jaxtyping import Int, UInt8, UInt64
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -240,3 +241,188 @@ def replace_greatest(heap: UInt64[np.ndarray, " k"], key: int) -> None:
         heap[hole] = heap[child]
         hole = child
     heap[hole] = key
+
+
+@emitted
+def _tile_of_pairs(
+    _typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits: Any, limits_base: Any, out: Any
+) -> Any:
+    """Emit the distances of a tile as `_tile`, and the pairs that are near for either of their rows.
+
+    Bit `8 r + l` of the mask says that the distance is below `limits[row + r]` or `limits_base[8 panel + l]`.
+    """
+    signature = types.uint64(queries, row, panels, panel, limits, limits_base, out)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2, 4, 5, 6)]
+        sums = sums_of_tile(builder, arrays[0], args[1], arrays[1], args[3])
+        lanes = lanes_at(builder, arrays[3].data, builder.mul(args[3], I64(LANES)))
+        theirs, mask = builder.load(lanes, align=8), below_limits(builder, sums, arrays[2], args[1])
+        for r, total in enumerate(sums):
+            builder.store(total, lanes_at(builder, arrays[4].data, I64(LANES * r)), align=8)
+            below = builder.bitcast(builder.icmp_unsigned("<", total, theirs), ir.IntType(LANES))
+            mask = builder.or_(mask, builder.shl(builder.zext(below, I64), I64(LANES * r)))
+        return mask
+
+    return signature, emit
+
+
+@compiled(boundscheck=False)
+def search_pairs(
+    queries: UInt64[np.ndarray, "q W"],
+    base: UInt64[np.ndarray, "P W 8"],
+    first: tuple[int, int],
+    groups: Int[np.ndarray, "n G"],
+    limits: UInt64[np.ndarray, " q"],
+    heaps: UInt64[np.ndarray, "q k"],
+    limits_base: UInt64[np.ndarray, " b"],
+    heaps_base: UInt64[np.ndarray, "b k"],
+) -> None:
+    """Offer every pair of rows of two blocks of one set to the heaps of both of its rows.
+
+    Keys are compared whole, so that the order in which pairs come does not matter. A limit is one more than
+    the distance of the worst kept neighbour: an equal distance may have the lower index.
+
+    Args:
+        queries: a block's rows as words, a multiple of eight.
+        base: the other block, or the same one, from `panels`.
+        first: the indices in the whole set of both blocks' first rows.
+        groups: groups of each row of the whole set, as `search`.
+        limits: of the first block's rows, updated; 0 for the rows that fill up.
+        heaps: of the first block's rows, updated.
+        limits_base: of the other block's rows, updated.
+        heaps_base: of the other block's rows, updated.
+
+    """
+    block = max(LANES, _LEVEL_1_BYTES // (8 * queries.shape[1]) // LANES * LANES)
+    tile = np.empty((LANES, LANES), np.uint64)
+    same = first[0] == first[1]
+    for start in range(0, queries.shape[0], block):
+        stop = min(start + block, queries.shape[0])
+        for panel in range(base.shape[0]):
+            for row in range(start, stop, LANES):
+                if same and panel * LANES < row:
+                    continue
+                mask = _tile_of_pairs(queries, row, base, panel, limits, limits_base, tile)
+                while mask != 0:
+                    place = lowest_bit(mask)
+                    mask &= mask - np.uint64(1)
+                    r, lane = place // LANES, place % LANES
+                    one, two = row + r, panel * LANES + lane
+                    i, j = first[0] + one, first[1] + two
+                    n = groups.shape[0]
+                    if i >= n or j >= n or i == j or _share_a_group(groups[i], groups[j]):
+                        continue
+                    distance = tile[r, lane] << np.uint64(32)
+                    _offer_key(distance | np.uint64(j), one, limits, heaps)
+                    if not (same and panel * LANES == row):  # else the tile has the pair twice
+                        _offer_key(distance | np.uint64(i), two, limits_base, heaps_base)
+
+
+@compiled(boundscheck=False)
+def _offer_key(
+    key: int, row: int, limits: UInt64[np.ndarray, " q"], heaps: UInt64[np.ndarray, "q k"]
+) -> None:
+    if key < heaps[row, 0]:
+        replace_greatest(heaps[row], key)
+        limits[row] = (heaps[row, 0] >> np.uint64(32)) + np.uint64(1)
+
+
+@emitted
+def _near(_typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits: Any) -> Any:
+    """Emit bit `8 r + l`: the drawn bits of query `row + r` and lane `l` differ in fewer than its limit."""
+    signature = types.uint64(queries, row, panels, panel, limits)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2, 4)]
+        sums = sums_of_tile(builder, arrays[0], args[1], arrays[1], args[3])
+        return below_limits(builder, sums, arrays[2], args[1])
+
+    return signature, emit
+
+
+@emitted
+def _differing(_typing: Any, a: Any, row: Any, b: Any, other: Any) -> Any:
+    """Emit the Hamming distance of row `row` of `a` and row `other` of `b`, whole vectors of words long."""
+    signature = types.uint64(a, row, b, other)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2)]
+        n_words = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
+        starts = [
+            builder.gep(array.data, [builder.mul(at, n_words)])
+            for array, at in zip(arrays, (args[1], args[3]), strict=True)
+        ]
+        total = cgutils.alloca_once_value(builder, ir.Constant(VECTOR, [0] * LANES))
+        with cgutils.for_range(builder, builder.udiv(n_words, I64(LANES))) as loop:
+            offset = builder.mul(loop.index, I64(LANES))
+            one, two = (builder.load(lanes_at(builder, start, offset), align=8) for start in starts)
+            count = count_bits(builder, builder.xor(one, two))
+            builder.store(builder.add(builder.load(total), count), total)
+        kind = ir.FunctionType(I64, [VECTOR])
+        name = f"llvm.vector.reduce.add.v{LANES}i64"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, [builder.load(total)])
+
+    return signature, emit
+
+
+@compiled(boundscheck=False)
+def drawn(
+    packed: UInt8[np.ndarray, "m B"], bits: Int[np.ndarray, " b"], out: UInt64[np.ndarray, "m P"]
+) -> None:
+    """Write the bits `bits` of each packed code to `out`, 64 to a word; `out` holds zeros before."""
+    for row in range(packed.shape[0]):
+        for place in range(bits.size):
+            bit = (packed[row, bits[place] >> 3] >> (bits[place] & 7)) & 1
+            out[row, place >> 6] |= np.uint64(bit) << np.uint64(place & 63)
+
+
+@compiled(boundscheck=False)
+def search_filtered(
+    prefixes: UInt64[np.ndarray, "n8 P"],
+    panels: UInt64[np.ndarray, "C P 8"],
+    words: UInt64[np.ndarray, "n8 W8"],
+    base: UInt64[np.ndarray, "m W8"],
+    names: Int[np.ndarray, " n8"],
+    names_base: Int[np.ndarray, " m"],
+    table: UInt64[np.ndarray, " N2"],
+    limits: UInt64[np.ndarray, " n8"],
+    heaps: UInt64[np.ndarray, "n8 k"],
+) -> int:
+    """Offer every row of a chunk of the base to every query's heap of its k nearest; return pairs counted.
+
+    Args:
+        prefixes: drawn bits of the queries; as all about them, filled up to a multiple of eight rows.
+        panels: drawn bits of the chunk, from `panels`.
+        words: all bits of the queries.
+        base: all bits of the chunk.
+        names: the queries' indices; a query is not its own neighbour.
+        names_base: the chunk's indices.
+        table: for the distance of a heap's worst, the drawn distance from which on a row is left out; the
+            last entry is for heaps that are not full.
+        limits: that drawn distance for each query, updated; 0 for the rows that fill up.
+        heaps: keys `distance * 2^32 + index`, greatest first; updated.
+
+    """
+    counted = 0
+    block = max(LANES, _LEVEL_1_BYTES // (8 * prefixes.shape[1]) // LANES * LANES)
+    for start in range(0, prefixes.shape[0], block):
+        stop = min(start + block, prefixes.shape[0])
+        for panel in range(panels.shape[0]):
+            for row in range(start, stop, LANES):
+                mask = _near(prefixes, row, panels, panel, limits)
+                while mask != 0:
+                    place = lowest_bit(mask)
+                    mask &= mask - np.uint64(1)
+                    query, other = row + place // LANES, panel * LANES + place % LANES
+                    if other >= base.shape[0] or names_base[other] == names[query]:
+                        continue
+                    counted += 1
+                    distance = _differing(words, query, base, other)
+                    key = (distance << np.uint64(32)) | np.uint64(names_base[other])
+                    if key < heaps[query, 0]:
+                        replace_greatest(heaps[query], key)
+                        worst = heaps[query, 0] >> np.uint64(32)
+                        limits[query] = table[min(worst, np.uint64(table.size - 1))]
+    return counted

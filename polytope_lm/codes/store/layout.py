@@ -213,7 +213,10 @@ def manifest_sites(manifest: Mapping[str, Any]) -> tuple[Site, ...]:
         PolytopeError: a value of the wrong type or an impossible one.
 
     """
-    return tuple(Site.from_dict(data) for data in manifest["sites"])
+    try:
+        return tuple(Site.from_dict(data) for data in manifest["sites"])
+    except (TypeError, RecursionError) as error:
+        raise PolytopeError(f"no sites: {brief(manifest['sites'])}") from error
 
 
 def _check_manifest(file: Path, manifest: Mapping[str, Any]) -> None:

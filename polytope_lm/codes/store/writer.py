@@ -12,6 +12,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from polytope_lm.codes.store import layout, tables
+from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError, brief
 from polytope_lm.models.sources import changed_parts
 
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import pandas as pd
     import pyarrow as pa
-
-    from polytope_lm.documents import Document
 
 _PATIENCE = 30.0  # seconds: nobody holds the store's short lock for longer
 _SOURCE = {"texts": "texts", "ids": "identifiers", "labels": "labels or spans"}
@@ -321,6 +321,55 @@ class StoreWriter:
                 shutil.rmtree(leftover)
         for name in (layout.MANIFEST, layout.MANIFEST_SUM, layout.COMPLETE):
             (self.path / f"{name}.tmp").unlink(missing_ok=True)
+
+
+def write_whole(
+    path: Path,
+    manifest: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    table: pd.DataFrame,
+    ids: Sequence[str],
+    texts: Sequence[str],
+) -> None:
+    """Write codes that are in memory as a store of one shard.
+
+    Args:
+        path: the store's directory, new or empty.
+        manifest: what the codes say of themselves, with `sites`, `keep` and `keep_dtype`.
+        arrays: every array of the shard, by name.
+        table: the token table.
+        ids: the documents' identifiers.
+        texts: the documents' texts.
+
+    Raises:
+        PolytopeError: something is there, or the manifest is no plain data.
+
+    """
+    if os.path.lexists(path / layout.MANIFEST):
+        raise PolytopeError(f"{path}: holds a store; choose an empty or new directory")
+    whole = {
+        "documents": "codes in memory",
+        **manifest,
+        "format": layout.FORMAT,
+        "shard_documents": len(ids) or 1,
+    }
+    whole.pop("incomplete", None)
+    try:
+        layout.dump(whole)
+    except (TypeError, ValueError) as error:
+        raise PolytopeError(f"{path}: the codes' provenance is no plain data ({error})") from None
+    documents = [Document(id=str(i), text=text) for i, text in zip(ids, texts, strict=True)]
+    named = [name for name in table.columns if name not in tables.TOKEN_COLUMNS]
+    labels = {n: [None if v is None or v != v else str(v) for v in table[n]] for n in named}  # noqa: PLR0124 - NaN
+    tokens = tables.token_table({n: table[n].to_numpy() for n in tables.NUMBERS}, labels)
+    wanted = {name: (array.shape[1], array.dtype.name) for name, array in arrays.items()}
+    with StoreWriter(path, whole) as writer:
+        if len(table):
+            with writer.shard(0, len(table), wanted, documents) as shard:
+                for name, array in arrays.items():
+                    shard.arrays[name][:] = array
+            writer.commit(0, len(table), tokens, documents, 0)
+        writer.finish(int(len(table) > 0))
 
 
 @contextlib.contextmanager

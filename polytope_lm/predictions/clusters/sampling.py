@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import pandas as pd
 
+from polytope_lm.codes.overview import first_positions
 from polytope_lm.errors import PolytopeError
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.neighbours import has_neighbours
@@ -23,7 +24,7 @@ from polytope_lm.statistics.nulls import NOISE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jaxtyping import Bool, Int
+    from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.statistics.similarity import PairScore
@@ -110,13 +111,6 @@ def layers_of(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int
 def label_names(codes: TokenCodes) -> list[str]:
     """Return the labels that these codes have."""
     return [str(name) for name in codes.tokens.columns if name not in NOT_LABELS]
-
-
-def first_positions(codes: TokenCodes) -> Bool[np.ndarray, " T"]:
-    """Return which tokens are their document's first and were read without a BOS before them."""
-    if codes.provenance.get("bos"):
-        return np.zeros(len(codes.tokens), dtype=bool)
-    return np.asarray(codes.tokens["position"].to_numpy() == 0)
 
 
 def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Sequence[str] = ()) -> Sample:

@@ -232,3 +232,36 @@ def test_mistakes_are_named_in_one_line(call, words: list[str]) -> None:
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@given(_cases(), st.integers(1, 6), st.integers(1, 3))
+@settings(deadline=None)
+def test_one_set_against_itself_counts_each_pair_once_and_keeps_the_ties(case, k, threads) -> None:
+    _, b, rng = case
+    packed, n = hamming.pack(b), len(b)
+    if n < 2:
+        return
+    k, groups = min(k, n - 1), rng.integers(-1, 3, (n, 2))
+    far = (b[:, None] ^ b[None]).sum(axis=2)
+    np.fill_diagonal(far, 10**6)
+    shared = ((groups[:, None] == groups[None]) & (groups[:, None] >= 0)).any(axis=2)
+    for given_groups, distance in ((None, far), (groups, np.where(shared, 10**6, far))):
+        found = hamming.nearest(
+            packed, packed, k, exclude_self=True, threads=threads,
+            groups_queries=given_groups, groups_base=given_groups,
+        )  # fmt: skip
+        order = np.argsort(distance, axis=1, kind="stable")[:, :k]
+        expected = np.take_along_axis(distance, order, 1)
+        np.testing.assert_array_equal(found.distances, np.where(expected >= 10**6, -1, expected))
+        np.testing.assert_array_equal(found.indices, np.where(expected >= 10**6, -1, order))
+
+
+def test_one_set_of_many_blocks_is_the_same_as_queries_apart() -> None:
+    rng = np.random.default_rng(1)
+    packed = hamming.pack(rng.random((2500, 70)) < 0.3)
+    apart = hamming.nearest(packed, packed, 9)
+    for threads in (1, 3):
+        found = hamming.nearest(packed, packed, 8, exclude_self=True, threads=threads)
+        for row in range(2500):
+            rest = apart.indices[row][apart.indices[row] != row]
+            np.testing.assert_array_equal(found.indices[row], rest[:8])

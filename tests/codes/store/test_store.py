@@ -435,3 +435,36 @@ def test_shards_of_which_nothing_is_kept(model, tmp_path):
     assert len(nothing) == 0
     assert nothing.bits(0).shape == (0, 96)
     assert nothing.verify() == [f"{tmp_path}/none: not finished: run the capture again"]
+
+
+def test_a_store_of_many_shards_is_read_with_few_open_files(model, tmp_path):
+    texts = [f"Text number {i} of many." for i in range(330)]
+    plm.capture(model, texts, to=tmp_path / "store", layers=[0], keep=["h"], shard_documents=1)
+    code = (
+        "import resource, sys, numpy as np, polytope_lm as plm\n"
+        "from polytope_lm.codes.overview import overview\n"
+        "s = plm.open_store(sys.argv[1]); s.tokens; s.nearest(0, 3); s.hamming([0], [1])\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "s = plm.open_store(sys.argv[1]); s.tokens; s.nearest(0, 3); s.hamming([0], [1])\n"
+        "p = s.packed(0); b = s.bits(0); h = s.activations('h', 0); o = overview(s)\n"
+        "print(len(s.shards), len(p), b.shape[1], o.layers[0].tokens, s.verify(), s.rates(0).sum() > 0)\n"
+        "s.joined().packed(); s.code(5); s.select(np.arange(len(s))[::-1])\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "store"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-600:]
+    tokens = len(plm.open_store(tmp_path / "store"))
+    assert done.stdout.split() == ["330", str(tokens), "96", str(tokens), "[]", "True"]
+
+
+def test_rows_are_read_from_the_shards_that_hold_them(model, tmp_path, monkeypatch):
+    store = plm.capture(model, TEXTS, to=tmp_path / "store", **WAYS)
+    order = np.random.default_rng(0).integers(0, len(store), 50)
+    for name in (None, "h"):
+        whole = store.packed(2) if name is None else store.activations(name, 2)
+        np.testing.assert_array_equal(store.rows(store.site(2), order, name), whole[order])
+    opened = []
+    real = layout.mapped
+    monkeypatch.setattr(layout, "mapped", lambda path, *a: (opened.append(path), real(path, *a))[1])
+    store.rows(store.site(2), np.array([0, 1]))
+    assert [path.parent.name for path in opened] == ["00000"]

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from polytope_lm.codes.hamming.hamming import counts
 from polytope_lm.models.sites import Site
-from polytope_lm.predictions.clusters.sampling import first_positions
 from polytope_lm.result import Result
 
 if TYPE_CHECKING:
+    from jaxtyping import Bool
+
     from polytope_lm.codes.codes import TokenCodes
 
 AMBIGUOUS_BELOW = 0.5
@@ -112,20 +114,26 @@ def overview(codes: TokenCodes) -> CodeOverview:
     )
 
 
+def first_positions(codes: TokenCodes) -> Bool[np.ndarray, " T"]:
+    """Return which tokens are their document's first and were read without a BOS before them."""
+    if codes.provenance.get("bos"):
+        return np.zeros(len(codes.tokens), dtype=bool)
+    return np.asarray(codes.tokens["position"].to_numpy() == 0)
+
+
 def _layer(codes: TokenCodes, layer: int) -> LayerOverview:
     site = codes.site(layer)
-    packed = codes.packed(layer)
-    on = np.zeros(site.width, dtype=np.int64)
-    ambiguous = 0
-    h = codes.activations("h", layer) if "h" in codes.kept else None
-    for start in range(0, len(packed), BLOCK):
-        rows = slice(start, start + BLOCK)
-        on += np.unpackbits(packed[rows], axis=1, count=site.width, bitorder="little").sum(
-            axis=0, dtype=np.int64
-        )
-        if h is not None:
-            ambiguous += int((np.abs(h[rows]) < AMBIGUOUS_BELOW).sum())
-    tokens = len(packed)
+    on, tokens, ambiguous = np.zeros(site.width, dtype=np.int64), 0, 0
+    distinct: set[bytes] = set()
+    kept = "h" in codes.kept
+    for packed in codes.blocks(site):
+        tokens += len(packed)
+        on += counts(np.asarray(packed), site.width)
+        # Digests, so that a large store's codes are not all held at once.
+        distinct.update(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in packed)
+    for h in codes.blocks(site, "h") if kept else ():
+        for start in range(0, len(h), BLOCK):
+            ambiguous += int((np.abs(h[start : start + BLOCK]) < AMBIGUOUS_BELOW).sum())
     rates = on / max(tokens, 1)
     return LayerOverview(
         site=site,
@@ -134,7 +142,6 @@ def _layer(codes: TokenCodes, layer: int) -> LayerOverview:
         dead=int((on == 0).sum()),
         always_on=int((on == tokens).sum()),
         mean_bits_on=float(on.sum() / max(tokens, 1)),
-        # Digests, so that a large store's codes are not all held at once.
-        distinct_codes=len({hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in packed}),
-        ambiguous=None if h is None else ambiguous / max(tokens * site.width, 1),
+        distinct_codes=len(distinct),
+        ambiguous=ambiguous / max(tokens * site.width, 1) if kept else None,
     )

@@ -31,7 +31,7 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -41,7 +41,6 @@ from polytope_lm.models.sites import Site
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
-    from io import BufferedReader
     from pathlib import Path
 
 FORMAT = 2
@@ -86,7 +85,7 @@ def dump(data: Any) -> bytes:
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a regular file, in hexadecimal."""
     with files.open_regular(path, "store's file") as stream:
-        return hashlib.file_digest(cast("BufferedReader", stream), "sha256").hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(manifest: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.paths.solve.roots import linear_roots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +112,7 @@ class ReluNetwork:
         hamming = np.array([((h[0] > 0) != (h[1] > 0)).sum() for h in self.pre(ends)])
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = values @ np.asarray(weight, np.float64).T + np.asarray(bias, np.float64)
-            place, neuron, on = _linear_roots(t, h)
+            place, neuron, on = linear_roots(t, h)
             parts.append((place, np.full(len(place), layer), neuron, on))
             t, h = _cut(t, h, place, neuron)
             values = np.maximum(h, 0)
@@ -125,20 +126,6 @@ class ReluNetwork:
             what = "NaN or infinite values" if value.shape == (width,) else f"shape {value.shape}"
             raise PolytopeError(f"{name} has {what}: give [{width}] numbers")
         return value
-
-
-def _linear_roots(
-    t: Float[np.ndarray, " K"], h: Float[np.ndarray, "K N"]
-) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Return place, neuron and direction of each sign change of `h`, linear between places, ordered."""
-    on = h > 0
-    # h = 0 is off; touching zero and going back is no crossing.
-    on[1:-1] |= (h[1:-1] == 0) & on[:-2] & on[2:]
-    stretch, neuron = np.nonzero(on[1:] != on[:-1])
-    before, after = h[stretch, neuron], h[stretch + 1, neuron]
-    place = t[stretch] + (t[stretch + 1] - t[stretch]) * (before / (before - after))
-    order = np.argsort(place, kind="stable")
-    return place[order], neuron[order], on[stretch + 1, neuron][order]
 
 
 def _cut(

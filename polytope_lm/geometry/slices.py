@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, public
 from polytope_lm.models.sites import Site
 from polytope_lm.paths.crossings import shortened
 from polytope_lm.plotting import areas
@@ -125,6 +126,7 @@ class Slice(Result):
         return areas(self.grid, words, self.lines, points, self.corners, f"{self.model}, {where}")
 
 
+@public
 def slice(  # noqa: A001, PLR0913 - `plm.paths.slice`
     model: Model,
     prompt_a: str,
@@ -159,9 +161,11 @@ def slice(  # noqa: A001, PLR0913 - `plm.paths.slice`
             more boundaries in the window than `most`, or a zoom or grid that makes no window.
 
     """
-    from polytope_lm.paths.ends import activations, end  # noqa: PLC0415 - it imports torch
+    from polytope_lm.paths.ends import activations, check_numbers, end  # noqa: PLC0415 - it imports torch
 
     site = _flat_site(model, at, layer, kind)
+    check_numbers(Real, zoom=zoom)
+    check_numbers(Integral, grid=grid, most=most)
     if not zoom > 0 or grid < 0 or grid == 1:
         raise PolytopeError(f"zoom={zoom}, grid={grid}: give a zoom above 0, and a grid of 2 or more, or 0")
     prompts = (prompt_a, prompt_b, prompt_c)

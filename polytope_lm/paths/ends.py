@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
 
 from polytope_lm.codes.capture import check_text
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, brief
 from polytope_lm.models.hooks import read
 from polytope_lm.models.interventions import Space
 from polytope_lm.paths.solve import curves
@@ -53,6 +54,7 @@ def end(model: Model, prompt: str, name: str, position: int) -> End:
         msg = f"{model.name} has no tokenizer to read a prompt with: plm.wrap(model, tokenizer)"
         raise PolytopeError(msg)
     check_text(f"prompt {name}", prompt)
+    check_numbers(Integral, position=position)
     around = specials(model.tokenizer, model.bos)
     text = tokenise([prompt], model.tokenizer)[0]
     count = len(text.ids)
@@ -99,6 +101,36 @@ def chosen(name: str, given: str, choices: tuple[str, ...], what: str) -> str:
     if given in choices:
         return given
     raise PolytopeError(f"{name}={given!r} is not {what} of a path; available: {', '.join(choices)}")
+
+
+def check_numbers(kind: type, **given: object) -> None:
+    """Refuse arguments that are no number of a kind; None passes.
+
+    Args:
+        kind: `numbers.Integral` or `numbers.Real`.
+        given: the arguments by name.
+
+    Raises:
+        PolytopeError: one of them isn't.
+
+    """
+    for name, value in given.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            what = "whole number" if kind is Integral else "number"
+            raise PolytopeError(f"{name}={brief(value)} is no {what}")
+
+
+def vectors(name: str, given: object) -> Float[np.ndarray, ...]:
+    """Return an argument's numbers, float64.
+
+    Raises:
+        PolytopeError: it holds something else.
+
+    """
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise PolytopeError(f"{name}={brief(given)} is no array of numbers") from None
 
 
 def place(model: Model, at: str, layer: int | None, kind: str | None) -> tuple[Space, Site]:

@@ -14,15 +14,16 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, brief, public
 from polytope_lm.models.hooks import read
-from polytope_lm.paths.ends import POINTS, End, chosen, end, place
+from polytope_lm.paths.ends import POINTS, End, check_numbers, chosen, end, place
 from polytope_lm.paths.path import Path
 from polytope_lm.paths.profile import STEPS, PairProfiles, header
 from polytope_lm.paths.resume import resumable
@@ -62,6 +63,7 @@ class _Ready(NamedTuple):
     own: list[Found] | None
 
 
+@public
 def crossings_of_pairs(  # noqa: PLR0913
     model: Model,
     pairs: Iterable[Any],
@@ -111,7 +113,10 @@ def crossings_of_pairs(  # noqa: PLR0913
             file of another run.
 
     """
+    if isinstance(pairs, str) or not hasattr(pairs, "__iter__"):
+        raise PolytopeError(f"pairs={brief(pairs)}: give a list of pairs of prompts")
     pairs = list(pairs)
+    check_numbers(Integral, position=position, evaluations=evaluations, steps=steps, workers=workers)
     space, site = place(model, at, layer, kind)
     form = cast("Shape", chosen("shape", shape, get_args(Shape), "a shape"))
     options = {"downstream": downstream, "evaluations": evaluations, "steps": steps, "lens": lens}

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
 from polytope_lm.errors import PolytopeError, public
 from polytope_lm.paths.crossings import Crossings, shortened
-from polytope_lm.paths.ends import Curve, activations, chosen, end, place
+from polytope_lm.paths.ends import Curve, activations, check_numbers, chosen, end, place, vectors
 from polytope_lm.paths.solve.chebyshev import EVALUATIONS
 from polytope_lm.paths.solve.curves import Shape
 from polytope_lm.paths.trace import Trace, in_layer
@@ -39,6 +40,7 @@ class Path(Curve):
         where = f"{self.shape} in {self.space} of layer {self.site.layer}, length {self.length:.4g}"
         return f"Path: {ends}; {where}; {shortened(self.model.name)}"
 
+    @public
     def crossings(
         self, *, downstream: bool = False, steps: int | None = None, evaluations: int = EVALUATIONS
     ) -> Crossings:
@@ -59,6 +61,7 @@ class Path(Curve):
                 too many, too few evaluations or too many, NaN along the path.
 
         """
+        check_numbers(Integral, steps=steps, evaluations=evaluations)
         found = in_layer([self])[0] if self.at != "embed" else []
         change = None
         if downstream or self.at == "embed":
@@ -71,12 +74,12 @@ class Path(Curve):
         layer = np.repeat([one.site.layer for one in found], [len(one.t) for one in found])
         return Crossings(
             prompts=self.prompts, tokens=self.tokens, site=self.site, at=self.at, space=self.space,
-            scope=self.scope, shape=self.shape, length=self.length, t=t, layer=layer.astype(np.int16),
-            neuron=neuron.astype(np.int32), on=on, layers=tuple(one.method for one in found),
+            scope=self.scope, shape=self.shape, length=self.length, t=t, layer=layer.astype(np.int64),
+            neuron=neuron.astype(np.int64), on=on, layers=tuple(one.method for one in found),
             output_change=change, provenance={
                 **self.model.provenance, "version": importlib.metadata.version("polytope-lm"),
             },
-            context=self.context, position=token.astype(np.int32) if self.everywhere else None,
+            context=self.context, position=token.astype(np.int64) if self.everywhere else None,
         )  # fmt: skip
 
 
@@ -178,7 +181,8 @@ def direction_path(
 
     """
     space, _ = place(model, at, layer, kind)
-    vector = np.asarray(direction, dtype=np.float64)
+    check_numbers(Real, length=length)
+    vector = vectors("direction", direction)
     if vector.shape != (model.d_model,):
         msg = f"direction has shape {vector.shape}, but {space} of {model.name} is [{model.d_model}]"
         raise PolytopeError(msg)
@@ -239,6 +243,8 @@ def random_path(  # noqa: PLR0913
     space, site = place(model, at, layer, kind)
     form = cast("Shape", chosen("shape", shape, get_args(Shape), "a shape"))
     which = chosen("control", control, get_args(Control), "a random control")
+    check_numbers(Real, length=length)
+    check_numbers(Integral, seed=seed)
     if length is not None and not 0 < length < np.inf:
         raise PolytopeError(f"length={length}: give a positive number, or leave it out")
     rows = _rows(sample, space, site.layer, model)
@@ -264,12 +270,12 @@ def _draw(rows: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, " D"]
 
 
 def _rows(sample: Codes | np.ndarray, at: str, layer: int, model: Model) -> Float[np.ndarray, "n D"]:
-    if not isinstance(sample, np.ndarray):
+    if hasattr(sample, "activations"):
         name = {"resid_mid": "x", "mlp_in": "u"}.get(at)
         if name is None:
             raise PolytopeError(f"sample: codes keep no embeddings; give an array [n, {model.d_model}]")
         sample = sample.activations(name, layer)
-    rows = np.asarray(sample, dtype=np.float64)
+    rows = vectors("sample", sample)
     if rows.ndim != 2 or rows.shape[1] != model.d_model or len(rows) < 2:
         msg = f"sample has shape {rows.shape}, expected [n, {model.d_model}], n at least 2"
         raise PolytopeError(msg)

@@ -22,6 +22,7 @@ from polytope_lm.paths.profile import STEPS, Profile
 from polytope_lm.paths.solve.arc import arc_crossings
 from polytope_lm.paths.solve.chebyshev import EVALUATIONS, Followed, follow
 from polytope_lm.paths.solve.line import in_layer_crossings
+from polytope_lm.paths.solve.roots import linear_roots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -267,7 +268,7 @@ class Trace:
         first: list[np.ndarray] = []
         for t, values in self._blocks(np.linspace(0, 1, steps + 1)):
             first, last = first or [h[0] for h in values], [h[-1] for h in values]
-            found.append([_sign_changes(t, h) for h in values[: len(self.sites)]])
+            found.append([linear_roots(t, h) for h in values[: len(self.sites)]])
             if self.logits:
                 changes.append(output_change(t, values[-1], self.curve.model.tokenizer))
         parts = []
@@ -293,16 +294,6 @@ class Trace:
 
 def _hamming(first: np.ndarray, last: np.ndarray) -> int:
     return int(((first > 0) != (last > 0)).sum())
-
-
-def _sign_changes(t: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Place the sign changes between successive rows of `h` by linear interpolation, ordered by t."""
-    on = h > 0
-    step, column = np.nonzero(on[1:] != on[:-1])
-    before, after = (h[step + shift, column].astype(np.float64) for shift in (0, 1))
-    place = t[step] + (t[step + 1] - t[step]) * before / (before - after)
-    order = np.argsort(place, kind="stable")
-    return place[order], column[order], on[step + 1, column][order]
 
 
 def profile(

@@ -56,6 +56,36 @@ def test_steps_and_evaluations_have_bounds(model, arguments, match):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda m: plm.path(m, A, B, layer="x"), "no layer 'x'"),
+        (lambda m: plm.path(m, A, B, layer=1, position="last"), "position='last' is no whole number"),
+        (lambda m: plm.path(m, A, B, layer=1, position=1.5), "position=1.5"),
+        (lambda m: plm.path(m, A, B, layr=1), r"'layr': did you mean 'layer'\?"),
+        (lambda m: plm.path(m, A, B, layer=1).crossings(down=True), "'down'"),
+        (lambda m: plm.path(m, A, B, layer=1).crossings(downstream=True, steps=2.5), "steps=2.5"),
+        (lambda m: plm.path(m, A, B, layer=1).crossings(downstream=True, evaluations="x"), "evaluations='x'"),
+        (lambda m: plm.paths.crossings_of_pairs(m, [(A, B)], layr=1), r"'layr': did you mean 'layer'\?"),
+        (lambda m: plm.paths.crossings_of_pairs(m, 3, 1), "pairs=3"),
+        (lambda m: plm.paths.crossings_of_pairs(m, [(A, B)], 1, workers="x"), "workers='x'"),
+        (lambda m: plm.paths.crossings_of_pairs(m, [(A, B)], 1, steps=2.5), "steps=2.5"),
+        (lambda m: plm.paths.direction_path(m, A, "up", length=1, layer=0), "direction='up' is no array"),
+        (lambda m: plm.paths.direction_path(m, A, np.ones(24), length="x", layer=0), "length='x'"),
+        (lambda m: plm.paths.random_path(m, A, "x", layer=0), "sample='x' is no array"),
+        (lambda m: plm.paths.random_path(m, A, np.ones((3, 24)), layer=0, seed="x"), "seed='x'"),
+        (lambda m: plm.paths.slice(m, A, B, "c", layr=1), r"'layr': did you mean 'layer'\?"),
+        (lambda m: plm.paths.slice(m, A, B, "A boat", layer=1, zoom="x"), "zoom='x' is no number"),
+        (lambda m: plm.paths.slice(m, A, B, "A boat", layer=9), "no layer 9"),
+    ],
+)
+@pytest.mark.usefixtures("users_arrays")
+def test_wrong_types_and_keywords_are_one_clear_line(model, call, match):
+    with pytest.raises(PolytopeError, match=match) as error:
+        call(model)
+    assert "\n" not in str(error.value)
+
+
 def test_a_prompt_that_becomes_no_token_is_one_clear_line(model, monkeypatch):
     monkeypatch.setattr(model.tokenizer.backend_tokenizer, "normalizer", Replace("~", ""))
     with pytest.raises(PolytopeError, match=r"prompt A \('~'\) has no token"):

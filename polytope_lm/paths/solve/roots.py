@@ -18,7 +18,7 @@ from polytope_lm.compiled import compiled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float, Int
 
 _ITERATIONS = 120
 _RESOLVED = 2.3e-16  # of t in [0, 1]
@@ -139,3 +139,23 @@ def solved(
     out = (np.empty(room), np.empty(room, np.int32), np.empty(room, np.bool_), np.empty(room, np.bool_))
     n = kernel(first, second, bias, paths, counts, hamming, *out)
     return counts, hamming, *(array[:n].copy() for array in out)
+
+
+def linear_roots(
+    t: Float[np.ndarray, " K"], h: Float[np.ndarray, "K N"]
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Return place, column and direction of each sign change of functions linear between points, ordered.
+
+    Args:
+        t: the points.
+        h: the functions' values there, a column each.
+
+    """
+    on = h > 0
+    # h = 0 is off; touching zero and going back is no crossing.
+    on[1:-1] |= (h[1:-1] == 0) & on[:-2] & on[2:]
+    step, column = np.nonzero(on[1:] != on[:-1])
+    before, after = (h[step + shift, column].astype(np.float64) for shift in (0, 1))
+    place = t[step] + (t[step + 1] - t[step]) * (before / (before - after))
+    order = np.argsort(place, kind="stable")
+    return place[order], column[order], on[step + 1, column][order]

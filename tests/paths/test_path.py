@@ -10,10 +10,10 @@ from small import randomised
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models import interventions
-from polytope_lm.models.interventions import run_patched
+from polytope_lm.models.interventions import run_patched, run_replaced
 from polytope_lm.paths import trace as downstream
 from polytope_lm.paths.crossings import Crossings
+from polytope_lm.paths.ends import activations
 from polytope_lm.paths.output import js_distances
 from polytope_lm.paths.trace import Trace
 
@@ -209,12 +209,13 @@ def test_what_comes_before_the_position_stays_clean(causal, at):
     """And what comes after it reads the new one, from the next layer on."""
     path = plm.path(causal, A, B, at=at, layer=0, position=2)
     (clean,), _ = recorded(causal, path.input_ids, causal.block(2).norm)
-    far = torch.tensor(path.points(np.array([5.0])), dtype=torch.float32)
-    shape = torch.Size([1, len(path.input_ids)])
-    with interventions._patched(causal.block(0), at, far, path.position, shape):
-        (moved,), _ = recorded(causal, path.input_ids, causal.block(2).norm)
-    np.testing.assert_array_equal(moved[0][:2], clean[0][:2])
-    assert (np.abs(moved[0][2:] - clean[0][2:]).max(axis=1) > 1e-3).all()
+    far = activations(causal, path.input_ids, 0, at)[None]
+    far[0, 2] = path.points(np.array([5.0]))[0]
+    where = range(len(path.input_ids))
+    run = run_replaced(causal, path.input_ids, far, layer=0, positions=where, at=at, taps=[(2, "x")])
+    moved = run.activations[2, "x"].reshape(len(where), -1)
+    np.testing.assert_allclose(moved[:2], clean[0][:2], atol=2e-5)
+    assert (np.abs(moved[2:] - clean[0][2:]).max(axis=1) > 1e-3).all()
     (after,), _ = recorded(causal, path.input_ids, causal.block(2).norm)
     np.testing.assert_array_equal(after[0], clean[0])  # no hook is left behind
 

@@ -22,9 +22,11 @@ before the run; everything else that is shown beside is not a verdict.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.browsing import add_layer, tokens_table
@@ -49,7 +51,6 @@ from polytope_lm.result import versions
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
@@ -57,47 +58,55 @@ if TYPE_CHECKING:
     from polytope_lm.models.sites import Site
 
 
-def chosen_menu(
-    codes: TokenCodes,
-    rows: Int[np.ndarray, " n"],
-    layers: Sequence[int],
-    extra: Sequence[str] | str,
-    weights: Sequence[str] | str | None,
-    model: Model | None,
-    seed: int,
-) -> Menu:
-    """Return what to measure; with `extra="all"`, what cannot be had is left out with its reason.
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the user chose, apart from codes, layers and labels: the arguments of `clusters`."""
 
-    Args:
-        codes: the real model's.
-        rows: the compared tokens.
-        layers: the compared layers.
-        extra: names, or `all`.
-        weights: names of controls of the weights; None: all with `extra="all"`, else none.
-        model: the real model.
-        seed: the user's.
+    k: int | None = None
+    tokens: int = 6000
+    seed: int = 0
+    resamples: int = 200
+    smallest_effect: float = 0.01
+    extra: Sequence[str] | str = ()
+    weights: Sequence[str] | str | None = None
+    model: Model | None = None
 
-    Raises:
-        PolytopeError: an unknown name; controls of the weights asked for by name, and no model.
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.smallest_effect) and self.smallest_effect >= 0):
+            raise PolytopeError(f"smallest_effect = {self.smallest_effect} is no difference; give 0 or more")
+        if self.tokens < 2:
+            raise PolytopeError(f"tokens = {self.tokens} can not be compared; give at least 2")
 
-    """
-    everything = extra == "all"
-    if everything:
-        extra = [*(each.name for each in registered()), *NULLS]
-    names = dict.fromkeys((*BUILT_IN, *([extra] if isinstance(extra, str) else extra)))
-    representations = tuple(get(name) for name in names if name not in NULLS)
-    nulls = tuple(name for name in NULLS if name in names)
-    if weights is None:
-        asked = tuple(MAKERS) if everything else ()
-    else:
-        asked = (weights,) if isinstance(weights, str) else tuple(weights)
-    try:
-        return Menu(representations, nulls, Controls(codes, rows, layers, asked, model, seed), {})
-    except PolytopeError as error:
-        if weights is not None:
-            raise
-        unavailable = {row_name(name, control): str(error) for control in asked for name in SHOWN}
-        return Menu(representations, nulls, Controls(codes, rows, layers, (), None, seed), unavailable)
+    def menu(self, codes: TokenCodes, rows: Int[np.ndarray, " n"], layers: Sequence[int]) -> Menu:
+        """Return what to measure; with `extra="all"`, what cannot be had is left out with its reason.
+
+        Args:
+            codes: the real model's.
+            rows: the compared tokens.
+            layers: the compared layers.
+
+        Raises:
+            PolytopeError: an unknown name; controls of the weights asked for by name, and no model.
+
+        """
+        everything = self.extra == "all"
+        extra = [*(each.name for each in registered()), *NULLS] if everything else _names(self.extra)
+        names = dict.fromkeys((*BUILT_IN, *extra))
+        representations = tuple(get(name) for name in names if name not in NULLS)
+        nulls = tuple(name for name in NULLS if name in names)
+        asked = (tuple(MAKERS) if everything else ()) if self.weights is None else _names(self.weights)
+        made, unavailable = Controls(codes, rows, layers, (), None, self.seed), {}
+        try:
+            made = Controls(codes, rows, layers, asked, self.model, self.seed)
+        except PolytopeError as error:
+            if self.weights is not None:
+                raise
+            unavailable = {row_name(name, control): str(error) for control in asked for name in SHOWN}
+        return Menu(representations, nulls, made, unavailable)
+
+
+def _names(value: Sequence[str] | str) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def joined(results: Sequence[ClustersResult], command: str = "") -> ClustersResult:
@@ -186,79 +195,63 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
             kept, NaN in the activations, an unknown representation, `weights` without a model.
 
     """
-    return clusters_by_label(
-        codes,
-        layer,
-        (label,),
-        k=k,
-        tokens=tokens,
-        seed=seed,
-        resamples=resamples,
-        smallest_effect=smallest_effect,
-        extra=extra,
-        weights=weights,
-        model=model,
-        progress=progress,
-    )[label]
+    choices = Choices(
+        k=k, tokens=tokens, seed=seed, resamples=resamples, smallest_effect=smallest_effect, extra=extra,
+        weights=weights, model=model,
+    )  # fmt: skip
+    return compared(codes, layer, (label,), choices, progress)[label]
 
 
-def clusters_by_label(  # noqa: PLR0913 -- those of `clusters`
+def clusters_by_label(
     codes: TokenCodes,
     layer: int | Sequence[int] | None,
     labels: Sequence[str],
     *,
-    k: int | None = None,
-    tokens: int = 6000,
-    seed: int = 0,
-    resamples: int = 200,
-    smallest_effect: float = 0.01,
-    extra: Sequence[str] | str = (),
-    weights: Sequence[str] | str | None = None,
-    model: Model | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    **choices: Any,
 ) -> dict[str, ClustersResult]:
     """Put prediction 1 to the test with several labels of the same tokens, at little more than one's cost.
 
     The tokens are those that have all of the labels; each label's result is `clusters`' own on these.
 
     Args:
-        codes: as for `clusters`, and so all that follow.
-        layer: which layers.
+        codes: as for `clusters`.
+        layer: as for `clusters`.
         labels: the labels, each a result.
-        k: clusters.
-        tokens: at most so many.
-        seed: of every random choice.
-        resamples: halves of the documents.
-        smallest_effect: the smallest difference of interest.
-        extra: what else to show.
-        weights: models with other weights to show.
-        model: the real model.
-        progress: told the steps.
+        progress: as for `clusters`.
+        **choices: the other arguments of `clusters`.
 
     Raises:
         PolytopeError: as `clusters` does; or no label.
 
     """
+    return compared(codes, layer, labels, Choices(**choices), progress)
+
+
+def compared(
+    codes: TokenCodes,
+    layer: int | Sequence[int] | None,
+    labels: Sequence[str],
+    choices: Choices,
+    progress: Callable[[int, int, str], None] | None,
+) -> dict[str, ClustersResult]:
+    """Return each label's comparison; representations, clusters and neighbours are found once for all."""
     layers = layers_of(codes, layer)
     _check_kept(codes)
-    runs = [
-        _LabelRun(codes, label, labels, (k, tokens, seed, resamples, smallest_effect))
-        for label in dict.fromkeys(labels)
-    ]
+    runs = [_LabelRun(codes, label, labels, choices) for label in dict.fromkeys(labels)]
     if not runs:
         raise PolytopeError("no label to score clusters against; name at least one")
     rows = runs[0].task.sample.rows
-    menu = chosen_menu(codes, rows, layers, extra, weights, model, seed)
+    menu = choices.menu(codes, rows, layers)
     timings: dict[str, float] = {}
     for number, index in enumerate(layers):
         arrays = LayerArrays(codes, index, rows)
-        tell = _teller(progress, number, index, len(layers), menu.steps)
+        tell = _progress(progress, number, index, len(layers), menu.steps)
         scores = LayerScores({run.label: run.task for run in runs}, _clock(timings, index), tell)
         scores.run(menu, arrays)
         for run in runs:
             run.add(arrays.site, scores)
-    asked = f"{_asked('extra', extra)}{'' if weights is None else _asked('weights', weights, always=True)}"
-    return {run.label: run.result(dict(codes.provenance), layers, asked, timings) for run in runs}
+    return {run.label: run.result(dict(codes.provenance), layers, timings) for run in runs}
 
 
 class _LabelRun:
@@ -269,17 +262,18 @@ class _LabelRun:
         codes: TokenCodes,
         label: str,
         labels: Sequence[str],
-        options: tuple[int | None, int, int, int, float],
+        choices: Choices,
     ) -> None:
-        k, tokens, seed, resamples, self.effect = options
-        sample = choose(codes, label, tokens=tokens, seed=seed, also=labels)
-        self.label, self.task = label, make_task(sample, k, seed, resamples)
+        sample = choose(codes, label, tokens=choices.tokens, seed=choices.seed, also=labels)
+        self.label, self.choices, self.effect = label, choices, choices.smallest_effect
+        self.task = make_task(sample, choices.k, choices.seed, choices.resamples)
         check_neighbours(codes, sample, label, NEIGHBOURS)
         self.table = tokens_table(codes, sample)
         self.layers: list[LayerComparison] = []
         self.settings = Settings(
-            label, self.task.k, NEIGHBOURS, tokens, seed, resamples, self.effect, sample.form, sample.lemma
-        )
+            label, self.task.k, NEIGHBOURS, choices.tokens, choices.seed, choices.resamples, self.effect,
+            sample.form, sample.lemma,
+        )  # fmt: skip
 
     def add(self, site: Site, scores: LayerScores) -> None:
         """Compare what one layer gave."""
@@ -289,7 +283,7 @@ class _LabelRun:
         self.table = add_layer(self.table, found, measured)
 
     def result(
-        self, provenance: dict[str, Any], layers: tuple[int, ...], asked: str, timings: dict[str, float]
+        self, provenance: dict[str, Any], layers: tuple[int, ...], timings: dict[str, float]
     ) -> ClustersResult:
         """Return the whole comparison, corrected over its layers."""
         return ClustersResult(
@@ -298,13 +292,13 @@ class _LabelRun:
             layers=with_holm(self.layers),
             provenance=provenance,
             versions=versions("numpy", "scipy", "numba", "kmedoids"),
-            command=_command(layers, self.settings, asked),
+            command=_command(layers, self.settings, self.choices),
             tokens=self.table,
             timings=timings,
         )
 
 
-def _teller(
+def _progress(
     progress: Callable[[int, int, str], None] | None, number: int, layer: int, layers: int, steps: int
 ) -> Callable[[int, str], None]:
     """Return what tells `progress` the step within one layer, the `number`-th of all."""
@@ -335,12 +329,13 @@ def _clock(timings: dict[str, float], layer: int) -> Callable[[str, float], None
     return add
 
 
-def _asked(name: str, value: Sequence[str] | str, *, always: bool = False) -> str:
-    """Return an argument as Python writes it, nothing for an empty one."""
-    return f", {name}={(value if isinstance(value, str) else tuple(value))!r}" if value or always else ""
-
-
-def _command(layers: tuple[int, ...], settings: Settings, asked: str) -> str:
+def _command(layers: tuple[int, ...], settings: Settings, choices: Choices) -> str:
+    shown = {"extra": choices.extra or None, "weights": choices.weights}
+    asked = "".join(
+        f", {name}={(value if isinstance(value, str) else tuple(value))!r}"
+        for name, value in shown.items()
+        if value is not None
+    )
     return (
         f"plm.predictions.clusters(codes, layer={list(layers)}, label={settings.label!r}, k={settings.k}, "
         f"tokens={settings.max_tokens}, seed={settings.seed}, resamples={settings.resamples}, "

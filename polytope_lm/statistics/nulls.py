@@ -26,7 +26,7 @@ from polytope_lm.errors import PolytopeError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float, Int, Shaped
 
 Better = Literal["higher", "lower"]
 NOISE = -1
@@ -108,7 +108,7 @@ def random_groups(
         yield out
 
 
-def counted(groups: Int[np.ndarray, " n"], *columns: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+def counted(groups: Shaped[np.ndarray, " n"], *columns: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Return which tokens are in a group, checking that all columns speak of the same tokens.
 
     Args:
@@ -124,6 +124,8 @@ def counted(groups: Int[np.ndarray, " n"], *columns: Int[np.ndarray, " n"]) -> B
             raise PolytopeError(
                 f"{len(groups)} group ids for {len(column)} tokens; give one a token, -1 for noise"
             )
+    if not np.issubdtype(groups.dtype, np.integer):
+        raise PolytopeError(f"group ids are {groups.dtype}; give whole numbers, -1 for noise")
     if len(groups) and int(groups.min()) < NOISE:
         raise PolytopeError(f"group id {int(groups.min())}; ids are 0 and up, and -1 is noise")
     inside = groups != NOISE

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from polytope_lm.controls.labels import labels_of_other_documents, permuted_labels
-from polytope_lm.errors import PolytopeError, public
+from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.calibration.result import CalibrationResult, CellRate, LayerCalibration
 from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, layers_of
 from polytope_lm.predictions.clusters.scoring import NEIGHBOURS, Task, compare, laid_out, make_task, scored
@@ -87,7 +88,7 @@ class Bench:
     layouts: Mapping[str, list[Layout]]
 
 
-@public
+@asked
 def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
     codes: TokenCodes,
     layer: int | Sequence[int] | None = None,

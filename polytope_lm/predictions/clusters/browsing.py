@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, brief
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.sampling import label_names, rows_of_table
 from polytope_lm.predictions.names import AGREEMENT
 from polytope_lm.representations import binary as code
@@ -62,6 +63,7 @@ def add_layer(
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
 
+@asked
 def with_maps(
     codes: TokenCodes,
     result: ClustersResult,
@@ -85,6 +87,8 @@ def with_maps(
             or fewer than 4 tokens.
 
     """
+    if not hasattr(result, "layers"):
+        raise PolytopeError(f"result = {brief(result)} has no map; give what predictions.clusters found")
     if result.tokens is None:
         raise PolytopeError("this result has lost its table of tokens (tokens.parquet), so there is no map")
     wanted = [each.layer for each in result.layers] if layers is None else layers

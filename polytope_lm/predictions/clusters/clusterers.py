@@ -15,6 +15,7 @@ import numpy as np
 
 import polytope_lm.controls  # noqa: F401 -- registers the controls, which can be clustered too
 from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.distances import in_blocks, nearest_rows, pairwise
 from polytope_lm.representations.registry import get
@@ -239,6 +240,7 @@ def density(
     return Partition(labels, HDBSCAN, settings)
 
 
+@asked
 def partition(
     codes: TokenCodes,
     layer: int | None = None,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.clusterers import Clusterer, Space, clusterers, get_clusterer
 from polytope_lm.predictions.clusters.layers import BUILT_IN
 from polytope_lm.predictions.clusters.sampling import choose, clusters_for, label_names, layers_of
@@ -79,6 +80,7 @@ class _Sweep:
         self.timings[what] = self.timings.get(what, 0.0) + time.perf_counter() - since
 
 
+@asked
 def multiverse(
     codes: TokenCodes,
     layers: int | Sequence[int] | None = None,

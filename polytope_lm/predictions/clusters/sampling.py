@@ -99,13 +99,14 @@ def layers_of(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int
         PolytopeError: one of them was not captured.
 
     """
-    wanted = codes.layers if layer is None else (layer,) if isinstance(layer, int) else tuple(layer)
+    several = codes.layers if layer is None else (layer,) if isinstance(layer, int) else np.atleast_1d(layer)
+    wanted = tuple(dict.fromkeys(int(index) for index in several))
     for index in wanted:
         if index not in codes.layers:
             there = ", ".join(str(i) for i in codes.layers)
             msg = f"layer {index} is not in these codes; captured layers: {there}"
             raise PolytopeError(msg)
-    return tuple(wanted)
+    return wanted
 
 
 def label_names(codes: TokenCodes) -> list[str]:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.browsing import add_layer, tokens_table
 from polytope_lm.predictions.clusters.layers import (
     BUILT_IN,
@@ -70,12 +71,6 @@ class Choices:
     extra: Sequence[str] | str = ()
     weights: Sequence[str] | str | None = None
     model: Model | None = None
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite(self.smallest_effect) and self.smallest_effect >= 0):
-            raise PolytopeError(f"smallest_effect = {self.smallest_effect} is no difference; give 0 or more")
-        if self.tokens < 2:
-            raise PolytopeError(f"tokens = {self.tokens} can not be compared; give at least 2")
 
     def menu(self, codes: TokenCodes, rows: Int[np.ndarray, " n"], layers: Sequence[int]) -> Menu:
         """Return what to measure; with `extra="all"`, what cannot be had is left out with its reason.
@@ -153,6 +148,7 @@ def joined(results: Sequence[ClustersResult], command: str = "") -> ClustersResu
 __all__ = ["BUILT_IN", "clusters", "clusters_by_label"]
 
 
+@asked
 def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     codes: TokenCodes,
     layer: int | Sequence[int] | None = None,

@@ -30,6 +30,7 @@ from polytope_lm.models.embedding import mean_pooled
 from polytope_lm.models.loading import Model, load
 from polytope_lm.models.logits import check_logits, logits_at
 from polytope_lm.models.sources import changed_parts
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.sampling import affordable, documents_and_words, of_all, rows_of
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.similarity import PairScore, inside_groups, js_divergences
@@ -153,6 +154,7 @@ def context_likeness(
     return out
 
 
+@asked
 def context_coherence(
     codes: TokenCodes,
     groups: Int[np.ndarray, " n"],
@@ -235,6 +237,7 @@ def next_token_divergences(
     return js_divergences(next_token_distributions(codes, rows, model))
 
 
+@asked
 def next_token_agreement(
     codes: TokenCodes,
     groups: Int[np.ndarray, " n"],

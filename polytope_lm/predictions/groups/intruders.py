@@ -36,6 +36,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.sampling import documents_and_words, rows_of
 from polytope_lm.predictions.groups.coherence import (
     CHARACTERS,
@@ -151,6 +152,7 @@ class IntruderScore:
         return f"{self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}], chance {CHANCE}"
 
 
+@asked
 def intruder_items(
     codes: TokenCodes,
     groups: Int[np.ndarray, " n"],
@@ -307,6 +309,7 @@ def score_answers(
     )
 
 
+@asked
 def intruder_detection(
     codes: TokenCodes,
     groups: Int[np.ndarray, " n"],

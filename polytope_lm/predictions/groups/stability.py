@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import adjusted_mutual_information
 from polytope_lm.statistics.clustering import k_medoids
@@ -53,6 +54,7 @@ class Stability:
     tokens: float
 
 
+@asked
 def stability(
     distance: Float[np.ndarray, "n n"],
     documents: Int[np.ndarray, " n"],
@@ -79,6 +81,9 @@ def stability(
             f"distances of shape {distance.shape} for {len(documents)} tokens and {repeats} cuts; give one "
             "row and column a token, and at least 1 cut"
         )
+    if not np.isfinite(distance).all():
+        row = int(np.argwhere(~np.isfinite(distance))[0, 0])
+        raise PolytopeError(f"a distance of token {row} is not finite; look for NaN in the rows")
     scores, sizes = [], []
     for number in range(repeats):
         first, second, last = thirds(documents, derived(seed, Purpose.SPLITS, number))
@@ -167,6 +172,7 @@ class PositionCheck:
     noise: int
 
 
+@asked
 def position_check(
     groups: Int[np.ndarray, " n"],
     positions: Int[np.ndarray, " n"],

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, brief
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.result import ClustersResult
 from polytope_lm.predictions.clusters.sampling import affordable, choose, label_names, rows_of_table
 from polytope_lm.predictions.groups import coherence, group_scoring
@@ -55,6 +56,7 @@ _INTERVALS = "intervals"
 T = TypeVar("T")
 
 
+@asked
 def groups(  # noqa: PLR0913 -- each is a choice that moves a number
     codes: TokenCodes,
     result: ClustersResult | Mapping[str, Int[np.ndarray, " T"]],
@@ -98,6 +100,10 @@ def groups(  # noqa: PLR0913 -- each is a choice that moves a number
         PolytopeError: a result of other codes, no such label, layer or representation, fewer ids than tokens.
 
     """
+    if not isinstance(result, ClustersResult) and not hasattr(result, "get"):
+        raise PolytopeError(f"result = {brief(result)}; give what predictions.clusters found, or groupings")
+    if isinstance(representations, str):
+        representations = (representations,)
     label, layer = _asked(codes, result, layer, label)
     rows, clusterings = _clusterings(codes, result, layer, representations, (label, seed))
     settings = GroupSettings(
@@ -189,6 +195,8 @@ def _clusterings(
             )
     label, seed = how
     rows = choose(codes, label, tokens=SAMPLE, seed=seed).rows
+    for name in wanted:
+        counted(np.asarray(result[name]))
     return rows, {name: np.asarray(result[name], dtype=np.int64)[rows] for name in wanted}
 
 

@@ -264,12 +264,12 @@ def nearest_label(
     if not np.isfinite(distance).all():
         row = int(np.argwhere(~np.isfinite(distance))[0, 0])
         raise PolytopeError(f"a distance of token {row} is not finite; look for NaN in the rows")
-    barred = np.full((n, 1), -1, dtype=np.int32) if excluded is None else excluded.astype(np.int32)
+    blocked = np.full((n, 1), -1, dtype=np.int32) if excluded is None else excluded.astype(np.int32)
     stratum = np.zeros(n, dtype=np.int64) if within is None else np.unique(within, return_inverse=True)[1]
     order = np.argsort(stratum, kind="stable")
     ends = np.cumsum(np.bincount(stratum))
     label = np.unique(labels, return_inverse=True)[1].astype(np.int32)
-    near, guess = _read(distance, label, barred, order, ends[stratum])
+    near, guess = _read(distance, label, blocked, order, ends[stratum])
     found = near >= 0
     correct = found & (labels[near] == labels)
     by_majority = float((guess == label)[found].mean()) if found.any() else None
@@ -281,7 +281,7 @@ def nearest_label(
 def _read(
     distance: Float[np.ndarray, "n n"],
     label: Int[np.ndarray, " n"],
-    barred: Int[np.ndarray, "n g"],
+    blocked: Int[np.ndarray, "n g"],
     order: Int[np.ndarray, " n"],
     end: Int[np.ndarray, " n"],
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -301,8 +301,8 @@ def _read(
             counts[:] = 0
             for j in order[first:last]:
                 shared = i == j
-                for g in range(barred.shape[1]):
-                    shared = shared or (barred[i, g] >= 0 and barred[i, g] == barred[j, g])
+                for g in range(blocked.shape[1]):
+                    shared = shared or (blocked[i, g] >= 0 and blocked[i, g] == blocked[j, g])
                 if shared:
                     continue
                 counts[label[j]] += 1

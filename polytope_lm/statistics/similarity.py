@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PairScore:
-    """The mean likeness inside groups.
+    """The mean similarity inside groups.
 
     Attributes:
         random: the score against random groups of the same sizes.
@@ -66,7 +66,7 @@ class PairScore:
 
 
 def inside_groups(
-    likeness: Float[np.ndarray, "n n"],
+    similarity: Float[np.ndarray, "n n"],
     groups: Int[np.ndarray, " n"],
     *,
     better: Better,
@@ -78,7 +78,7 @@ def inside_groups(
     """Score the pairs inside groups against random groups.
 
     Args:
-        likeness: `s_ij`, symmetric; the diagonal is not read.
+        similarity: `s_ij`, symmetric; the diagonal is not read.
         groups: id of each token's group, -1 for none.
         better: whether more alike is `higher` or `lower`.
         apart: document of each token; pairs of one document do not count.
@@ -91,9 +91,9 @@ def inside_groups(
 
     """
     inside = counted(groups, *(column for column in (apart, token) if column is not None))
-    _check(likeness, groups)
+    _check(similarity, groups)
     ids = np.unique(groups[inside], return_inverse=True)[1].astype(np.int32)
-    near = np.ascontiguousarray(likeness[np.ix_(inside, inside)], dtype=np.float32)
+    near = np.ascontiguousarray(similarity[np.ix_(inside, inside)], dtype=np.float32)
     documents = _documents(groups, apart)[inside]
     value, tokens = _mean(near, ids, documents)
     if not tokens:
@@ -113,7 +113,7 @@ def inside_groups(
 
 
 def resampled_pairs(
-    likeness: Float[np.ndarray, "n n"],
+    similarity: Float[np.ndarray, "n n"],
     groups: Int[np.ndarray, " n"],
     inside: Bool[np.ndarray, "draws n"],
     apart: Int[np.ndarray, " n"] | None = None,
@@ -121,23 +121,23 @@ def resampled_pairs(
     """Return the score of fixed groups on each of many subsets of the tokens; NaN where there is no pair.
 
     Args:
-        likeness: `s_ij`, symmetric.
+        similarity: `s_ij`, symmetric.
         groups: id of each token's group, -1 for none.
         inside: which tokens each draw keeps.
         apart: document of each token; pairs of one document do not count.
 
     """
     found = counted(groups)
-    _check(likeness, groups)
-    near, documents = np.ascontiguousarray(likeness, dtype=np.float32), _documents(groups, apart)
+    _check(similarity, groups)
+    near, documents = np.ascontiguousarray(similarity, dtype=np.float32), _documents(groups, apart)
     kept = (np.where(mask & found, groups, -1).astype(np.int32) for mask in inside)
     return np.array([_mean(near, ids, documents)[0] for ids in kept])
 
 
-def _check(likeness: Float[np.ndarray, "n m"], groups: Int[np.ndarray, " k"]) -> None:
-    if likeness.shape != (len(groups), len(groups)):
+def _check(similarity: Float[np.ndarray, "n m"], groups: Int[np.ndarray, " k"]) -> None:
+    if similarity.shape != (len(groups), len(groups)):
         raise PolytopeError(
-            f"likeness of shape {likeness.shape} does not fit {len(groups)} tokens; give one row and column "
+            f"similarity of shape {similarity.shape} does not fit {len(groups)} tokens; give one row and column "
             "a token"
         )
 
@@ -165,7 +165,7 @@ def _null(
 def _mean(
     near: Float[np.ndarray, "n n"], ids: Int[np.ndarray, " n"], documents: Int[np.ndarray, " n"]
 ) -> tuple[float, int]:
-    """Return the mean over tokens of their mean likeness to their group, and how many tokens have one."""
+    """Return the mean over tokens of their mean similarity to their group, and how many tokens have one."""
     order = np.argsort(ids, kind="mergesort")
     total, tokens = 0.0, 0
     first = 0

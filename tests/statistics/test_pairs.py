@@ -9,18 +9,18 @@ from polytope_lm.statistics.similarity import inside_groups, resampled_pairs
 
 def _world(n: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    likeness = rng.random((n, n)).astype(np.float32)
-    likeness = (likeness + likeness.T) / 2
-    return likeness, rng.integers(-1, 6, n), rng.integers(0, 12, n), rng.integers(0, 9, n)
+    similarity = rng.random((n, n)).astype(np.float32)
+    similarity = (similarity + similarity.T) / 2
+    return similarity, rng.integers(-1, 6, n), rng.integers(0, 12, n), rng.integers(0, 9, n)
 
 
-def _by_hand(likeness: np.ndarray, groups: np.ndarray, documents: np.ndarray) -> tuple[float, int, int]:
+def _by_hand(similarity: np.ndarray, groups: np.ndarray, documents: np.ndarray) -> tuple[float, int, int]:
     means, alone = [], 0
     for i in range(len(groups)):
         if groups[i] < 0:
             continue
         others = [
-            likeness[i, j]
+            similarity[i, j]
             for j in range(len(groups))
             if j != i and groups[j] == groups[i] and documents[j] != documents[i]
         ]
@@ -31,19 +31,19 @@ def _by_hand(likeness: np.ndarray, groups: np.ndarray, documents: np.ndarray) ->
 
 @pytest.mark.parametrize("with_documents", [True, False])
 def test_it_is_the_mean_over_tokens_of_their_mean_inside_the_group(with_documents: bool) -> None:
-    likeness, groups, documents, _ = _world()
+    similarity, groups, documents, _ = _world()
     apart = documents if with_documents else None
-    found = inside_groups(likeness, groups, better="higher", apart=apart, draws=3)
-    value, tokens, alone = _by_hand(likeness, groups, documents if with_documents else np.arange(90))
+    found = inside_groups(similarity, groups, better="higher", apart=apart, draws=3)
+    value, tokens, alone = _by_hand(similarity, groups, documents if with_documents else np.arange(90))
     assert found.value == pytest.approx(value, rel=1e-5)
     assert (found.tokens, found.alone, found.noise) == (tokens, alone, int((groups == -1).sum()))
 
 
 def test_planted_groups_are_ahead_of_random_ones() -> None:
-    likeness, groups, documents, token = _world()
-    likeness = likeness + 0.5 * (groups[:, None] == groups)
-    higher = inside_groups(likeness, groups, better="higher", apart=documents, token=token, draws=99)
-    lower = inside_groups(-likeness, groups, better="lower", apart=documents, token=token, draws=99)
+    similarity, groups, documents, token = _world()
+    similarity = similarity + 0.5 * (groups[:, None] == groups)
+    higher = inside_groups(similarity, groups, better="higher", apart=documents, token=token, draws=99)
+    lower = inside_groups(-similarity, groups, better="lower", apart=documents, token=token, draws=99)
     for found in (higher, lower):
         assert found.random.p == 0.01
         assert found.matched is not None
@@ -54,9 +54,9 @@ def test_what_only_the_word_brings_is_ahead_of_random_groups_and_not_of_matched_
     rng = np.random.default_rng(1)
     token = rng.integers(0, 12, 300)
     groups = np.where(rng.random(300) < 0.8, token // 2, rng.integers(0, 6, 300))
-    likeness = rng.random((300, 300)) / 2
-    likeness = likeness + likeness.T + (token[:, None] == token)
-    found = inside_groups(likeness.astype(np.float32), groups, better="higher", token=token, draws=200)
+    similarity = rng.random((300, 300)) / 2
+    similarity = similarity + similarity.T + (token[:, None] == token)
+    found = inside_groups(similarity.astype(np.float32), groups, better="higher", token=token, draws=200)
     assert found.random.p < 0.01
     assert found.matched is not None
     assert found.matched.p > 0.02
@@ -64,11 +64,11 @@ def test_what_only_the_word_brings_is_ahead_of_random_groups_and_not_of_matched_
 
 
 def test_halves_are_scored_by_the_same_formula() -> None:
-    likeness, groups, documents, _ = _world()
+    similarity, groups, documents, _ = _world()
     inside = np.random.default_rng(0).random((4, 90)) < 0.6
-    found = resampled_pairs(likeness, groups, inside, documents)
+    found = resampled_pairs(similarity, groups, inside, documents)
     alone = [
-        inside_groups(likeness[np.ix_(k, k)], groups[k], better="higher", apart=documents[k], draws=1).value
+        inside_groups(similarity[np.ix_(k, k)], groups[k], better="higher", apart=documents[k], draws=1).value
         for k in inside
     ]
     assert found == pytest.approx(alone)

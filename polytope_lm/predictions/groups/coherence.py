@@ -130,7 +130,7 @@ def embeddings(texts: Sequence[str], embed: Embed) -> Float[np.ndarray, "n D"]:
     return out
 
 
-def context_likeness(
+def context_similarity(
     codes: TokenCodes,
     rows: Int[np.ndarray, " n"],
     encoder: Model | Embed | str | None = None,
@@ -185,7 +185,7 @@ def context_coherence(
     """
     at = rows_of(codes, groups, rows)
     some = affordable(groups, tokens, seed)
-    near = context_likeness(codes, at[some], encoder, characters)
+    near = context_similarity(codes, at[some], encoder, characters)
     documents, words = documents_and_words(codes, at[some])
     nulls = derived(seed, Purpose.NULLS)
     found = inside_groups(

@@ -54,7 +54,7 @@ class Shared:
         settings: the user's choices.
         pairs: indices of the tokens whose pairs are scored.
         divergences: next-token divergences of these, where they could be had.
-        likeness: cosines of the contexts of these, where they could be had.
+        similarity: cosines of the contexts of these, where they could be had.
         embed: the external encoder, where there is one.
 
     """
@@ -69,7 +69,7 @@ class Shared:
     settings: GroupSettings
     pairs: Int[np.ndarray, " m"]
     divergences: Float[np.ndarray, "m m"] | None = None
-    likeness: Float[np.ndarray, "m m"] | None = None
+    similarity: Float[np.ndarray, "m m"] | None = None
     embed: Embed | None = None
 
     @property
@@ -173,8 +173,8 @@ def nearest_scores(shared: Shared, distance: Float[np.ndarray, "n n"]) -> list[S
     """Score 1-NN accuracy among other documents: of all tokens, and of the same identity."""
     out = []
     for name, within in ((names.NEAREST, None), (names.NEAREST_WITHIN, shared.token)):
-        barred = shared.documents[:, None].astype(np.int32)
-        found = nearest_label(distance, shared.labels, excluded=barred, within=within)
+        blocked = shared.documents[:, None].astype(np.int32)
+        found = nearest_label(distance, shared.labels, excluded=blocked, within=within)
         if found.accuracy is None or found.majority is None:
             continue
         halves = None
@@ -195,23 +195,23 @@ def next_token_scores(shared: Shared, groups: Int[np.ndarray, " n"]) -> list[Sco
 
 
 def coherence_scores(shared: Shared, groups: Int[np.ndarray, " n"]) -> list[Scored]:
-    """Score the likeness of contexts inside groups."""
-    return _pair_scores(shared, groups, names.COHERENCE, shared.likeness, ("higher", "cosine"))
+    """Score the similarity of contexts inside groups."""
+    return _pair_scores(shared, groups, names.COHERENCE, shared.similarity, ("higher", "cosine"))
 
 
 def _pair_scores(
     shared: Shared,
     groups: Int[np.ndarray, " n"],
     name: str,
-    likeness: Float[np.ndarray, "m m"] | None,
+    similarity: Float[np.ndarray, "m m"] | None,
     kind: tuple[Better, str],
 ) -> list[Scored]:
-    if likeness is None:
+    if similarity is None:
         return []
     at = shared.pairs
     ids, documents = groups[at], shared.documents[at]
     found: PairScore = inside_groups(
-        likeness,
+        similarity,
         ids,
         better=kind[0],
         apart=documents,
@@ -220,7 +220,7 @@ def _pair_scores(
         seed=shared.seed,
     )
     inside = None if shared.inside is None else shared.inside[:, at]
-    halves = None if inside is None else resampled_pairs(likeness, ids, inside, documents)
+    halves = None if inside is None else resampled_pairs(similarity, ids, inside, documents)
     note = f"pairs of two documents among {len(at)} tokens; {found.movable} of an identity in several groups"
     score = GroupScore(
         name,

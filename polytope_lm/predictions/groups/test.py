@@ -227,7 +227,7 @@ def _shared(
 
     def contexts() -> tuple[Embed, Float[np.ndarray, "m m"]]:
         embed = coherence.encoder_of(codes, encoder)
-        return embed, coherence.context_likeness(codes, rows[pairs], embed)
+        return embed, coherence.context_similarity(codes, rows[pairs], embed)
 
     count, start = int(documents.max()) + 1, derived(settings.seed, Purpose.HALVES)
     halves = _tried(lambda: half_samples(count, settings.resamples, seed=start), (_INTERVALS,), left_out)
@@ -236,7 +236,7 @@ def _shared(
     divergences = _tried(lambda: next_token_divergences(codes, rows[pairs], model), next_tokens, left_out)
     tell("contexts")
     by_context = (names.COHERENCE, names.INTRUDER, names.INTRUDER_TOKEN)
-    embed, likeness = _tried(contexts, by_context, left_out) or (None, None)
+    embed, similarity = _tried(contexts, by_context, left_out) or (None, None)
     return Shared(
         codes=codes,
         rows=rows,
@@ -248,7 +248,7 @@ def _shared(
         settings=replace(settings, encoder=judge_name(encoder) if embed is not None else ""),
         pairs=pairs,
         divergences=divergences,
-        likeness=likeness,
+        similarity=similarity,
         embed=embed,
     ), left_out
 

@@ -9,7 +9,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.packaged import PACKAGED
 from polytope_lm.predictions.groups.coherence import (
     context_coherence,
-    context_likeness,
+    context_similarity,
     context_text,
     encoder_of,
 )
@@ -70,7 +70,7 @@ def test_the_model_under_test_is_no_judge(codes, model, gpt2, tokenizer) -> None
             context_coherence(codes, np.zeros(len(codes), int), encoder=same)
         assert "\n" not in str(error.value)
     other = plm.wrap(gpt2(seed=3), tokenizer, name="another")
-    assert context_likeness(codes, np.arange(3), other).shape == (3, 3)
+    assert context_similarity(codes, np.arange(3), other).shape == (3, 3)
 
 
 @pytest.mark.minilm

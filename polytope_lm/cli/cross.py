@@ -8,6 +8,7 @@ import typer
 
 from polytope_lm.cli import options as o
 from polytope_lm.cli.terminal import columns, emit, say, show_table
+from polytope_lm.files import expand
 
 if TYPE_CHECKING:
     from polytope_lm.paths.crossings import Crossings, OutputChange
@@ -89,6 +90,7 @@ def cross(  # noqa: PLR0913
 def _save(found: "Crossings", out: FilePath) -> FilePath:
     from polytope_lm.report import write  # noqa: PLC0415
 
+    out = expand(out, "--out")
     out.mkdir(parents=True, exist_ok=True)
     found.save(out / "crossings.json")
     return write(out / "report.html", crossings=[found])

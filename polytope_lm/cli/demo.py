@@ -10,6 +10,7 @@ import typer
 from polytope_lm.cli.options import Json
 from polytope_lm.cli.terminal import Stages, complain, emit, progress, say
 from polytope_lm.cli.testing import save_overview
+from polytope_lm.files import expand
 
 if TYPE_CHECKING:
     from polytope_lm.codes.store.reader import CodeStore
@@ -121,6 +122,7 @@ def run(name: str, out: Path, stages: Stages) -> Demo:
     from polytope_lm.models.loading import load  # noqa: PLC0415
     from polytope_lm.report import write  # noqa: PLC0415
 
+    out = expand(out, "--out")
     out.mkdir(parents=True, exist_ok=True)
     with stages.stage("model", f"loading {name}") as done:
         model = load(name)

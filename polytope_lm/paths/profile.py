@@ -20,17 +20,18 @@ scores 1; with n equal steps it saturates at n, one jump, so n is always reporte
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.files import expand
 from polytope_lm.models.sites import Site
 from polytope_lm.paths.resume import FORMAT, encoded, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import pandas as pd
     from jaxtyping import Float, Int
@@ -282,7 +283,7 @@ class PairProfiles:
 
     def save(self, path: str | Path) -> Path:
         """Write the file of JSON lines, the same that `crossings_of_pairs(to=...)` writes."""
-        target = Path(path)
+        target = expand(path)
         head = header(self.site, self.settings, len(self))
         target.write_bytes(encoded({"format": FORMAT, **head}, self._lines()))
         return target

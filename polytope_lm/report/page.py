@@ -13,19 +13,20 @@ import os
 import re
 from dataclasses import fields
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup, escape
 
 from polytope_lm.errors import PolytopeError, visible
+from polytope_lm.files import expand
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
 from polytope_lm.report import browser, drawings, facts
 from polytope_lm.report.contents import Results, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from polytope_lm.codes.overview import CodeOverview
     from polytope_lm.geometry.slices import Slice
@@ -82,7 +83,7 @@ def write(  # noqa: PLR0913 - one argument for each kind of result
     if not results:
         msg = f"nothing to write to {str(path)!r}: give a result, such as clusters= or crossings="
         raise PolytopeError(msg)
-    return _write_whole(Path(path), _render(results, title))
+    return _write_whole(expand(path), _render(results, title))
 
 
 def from_directories(

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.files import expand
 from polytope_lm.models.logits import check_logits
 from polytope_lm.pairs import Problem
 from polytope_lm.paths.many import crossings_of_pairs
@@ -122,7 +123,7 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
     found = []
     for number, (one, suffix) in enumerate(run for run in runs for _ in asked):
         layer = asked[number % len(asked)]
-        file = None if to is None else Path(to) / f"L{layer:02d}{suffix}.jsonl"
+        file = None if to is None else expand(to, "to") / f"L{layer:02d}{suffix}.jsonl"
         told = _shifted(progress, number * len(pairs), len(runs) * len(asked) * len(pairs))
         found.append(
             crossings_of_pairs(one, pairs, layer, **options, to=file, workers=workers, progress=told)  # type: ignore[arg-type]

@@ -42,6 +42,7 @@ from polytope_lm import pairs as pair_sets
 from polytope_lm.controls import weights
 from polytope_lm.controls.planes import DRAWS
 from polytope_lm.errors import PolytopeError
+from polytope_lm.files import expand
 from polytope_lm.models.loading import select_sites
 from polytope_lm.pairs import Pair, Pairs, Problem
 from polytope_lm.predictions.boundaries.judging import MIN_PAIRS, Measured, judge
@@ -110,7 +111,7 @@ def boundaries(  # noqa: PLR0913 -- each is a choice that moves a number
         "; ".join(part for part in (found.name, found.note) if part), sites[0].kind, "resid_mid", "line",
         seed, resamples, smallest_effect, draws, tuple(controls), shuffles,
     )  # fmt: skip
-    job = _Job(tuple(found), sites, settings, Path(keep) if keep is not None else None, progress)
+    job = _Job(tuple(found), sites, settings, expand(keep, "keep") if keep is not None else None, progress)
     measured = {name: job.measure(name, _variant(model, name, seed)) for name in (REAL, *controls)}
     used, bad = _used(found, measured)
     judged = [job.judge(site, measured, used) for site in sites]

@@ -36,6 +36,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.files import expand
 from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.sampling import documents_and_words, rows_of
 from polytope_lm.predictions.groups.coherence import (
@@ -358,7 +359,7 @@ def write_items(items: IntruderItems, directory: str | Path) -> tuple[Path, Path
         The paths of `intruders.jsonl` and `intruders.key.jsonl`.
 
     """
-    folder = Path(directory)
+    folder = expand(directory)
     folder.mkdir(parents=True, exist_ok=True)
     questions, key = folder / QUESTIONS, folder / KEY
     # In the order of the ids, so that the order of the groups is no cue.
@@ -378,7 +379,7 @@ def read_key(path: str | Path) -> dict[str, int]:
         PolytopeError: no such file, or a line that is no entry of a key; the message names it.
 
     """
-    return {item: value for _, item, value in _entries(Path(path), "intruder") if value is not None}
+    return {item: value for _, item, value in _entries(expand(path), "intruder") if value is not None}
 
 
 def read_answers(path: str | Path, key: dict[str, int]) -> dict[str, int | None]:
@@ -397,7 +398,7 @@ def read_answers(path: str | Path, key: dict[str, int]) -> dict[str, int | None]
 
     """
     out: dict[str, int | None] = {}
-    for number, item, answer in _entries(Path(path), "answer"):
+    for number, item, answer in _entries(expand(path), "answer"):
         if item not in key:
             raise PolytopeError(
                 f"{path}, line {number}: item {item!r} is not in the key; give the key that was written with "

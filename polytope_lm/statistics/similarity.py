@@ -137,8 +137,8 @@ def resampled_pairs(
 def _check(similarity: Float[np.ndarray, "n m"], groups: Int[np.ndarray, " k"]) -> None:
     if similarity.shape != (len(groups), len(groups)):
         raise PolytopeError(
-            f"similarity of shape {similarity.shape} does not fit {len(groups)} tokens; give one row and column "
-            "a token"
+            f"similarity of shape {similarity.shape} does not fit {len(groups)} tokens; give one row and "
+            "column a token"
         )
 
 

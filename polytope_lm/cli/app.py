@@ -7,18 +7,14 @@ import os
 import sys
 import traceback as tracebacks
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
 import polytope_lm
-from polytope_lm.cli import commands as capture
-from polytope_lm.cli import commands as models
-from polytope_lm.cli import commands as report
-from polytope_lm.cli import cross, demo, stores, testing
-from polytope_lm.cli import testing as boundaries
-from polytope_lm.cli.terminal import complain, shown
+from polytope_lm.cli import commands, cross, demo, stores, testing
+from polytope_lm.cli.terminal import complain
 from polytope_lm.errors import PolytopeError
 
 _QUIET = {
@@ -32,9 +28,13 @@ _QUIET = {
 }
 """Other libraries' warnings and bars would hide our one line; set before they are imported."""
 
+USAGE: Any = typer.BadParameter.__bases__[0]
+"""Every kind of wrong usage, which typer names nowhere else."""
+
+MISUSED = 2
 INTERRUPTED = 130
 CLOSED = 141
-"""What a shell reports of a program whose reader went away."""
+"""Exit codes: wrong usage; and what a shell reports after Ctrl-C, and of a program whose reader went away."""
 _WIDEST = 200
 """Columns of `--help` on the widest terminal."""
 
@@ -47,7 +47,10 @@ class Commands(TyperGroup):
         options = args[: args.index("--")] if "--" in args else args
         if "--traceback" in options:
             args = ["--traceback", *(a for a in options if a != "--traceback"), *args[len(options) :]]
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except USAGE as error:
+            raise _misused(error) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; turn its errors into a line and an exit code."""
@@ -62,8 +65,10 @@ class Commands(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
         except typer.Abort:
             raise
+        except USAGE as error:
+            raise _misused(error) from None
         except Exception as error:
-            if hasattr(error, "exit_code"):  # wrong usage, or a command's own exit
+            if hasattr(error, "exit_code"):  # a command's own exit
                 raise
             if ctx.params.get("traceback"):
                 tracebacks.print_exc()
@@ -71,6 +76,15 @@ class Commands(TyperGroup):
                 complain(f"error: {_line(error)}")
             raise typer.Exit(1) from None
         return result
+
+
+def _misused(error: Any) -> Exception:
+    """Say wrong usage in one line, with the place of the help; without arguments, help itself is shown."""
+    if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":
+        return cast("Exception", error)
+    said = str(error.format_message()).rstrip(".")
+    complain(f"error: {said}; `{error.ctx.command_path} --help` shows what can be given")
+    return typer.Exit(MISUSED)
 
 
 def _close() -> None:
@@ -121,21 +135,21 @@ def _options(
 
 
 app.command(short_help="The whole job on the built-in sample.")(demo.demo)
-app.command(short_help="Known models; one's sites and premises.")(models.models)
-app.command(short_help="Codes of documents, into a store.")(capture.capture)
+app.command(short_help="Known models; one's sites and premises.")(commands.models)
+app.command(short_help="Codes of documents, into a store.")(commands.capture)
 app.command(short_help="What is in a store.")(stores.info)
 app.command(cls=stores.Rows, short_help="Nearest tokens by code and by direction.")(stores.nearest)
 app.command(short_help="Boundaries crossed between two prompts.")(cross.cross)
-testing.app.command(short_help="Prediction 2: boundaries and meaning.")(boundaries.boundaries)
+testing.app.command(short_help="Prediction 2: boundaries and meaning.")(testing.boundaries)
 app.add_typer(testing.app, name="test", short_help="Put a prediction to the test.")
-app.command(short_help="One page from saved results.")(report.report)
+app.command(short_help="One page from saved results.")(commands.report)
 
 
 class _Lines(logging.Handler):
     """Shows the library's own notices as inert lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        complain(f"note: {shown(record.getMessage())}")
+        complain(f"note: {record.getMessage()}")
 
 
 def main() -> None:

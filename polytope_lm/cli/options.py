@@ -20,7 +20,7 @@ ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="A packaged name, a directory (./gpt2) or a hub name (gpt2).")
 ]
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A store that `capture` wrote.")]
-Out = Annotated[Path, typer.Option("--out", help="Directory for the results; made if it is missing.")]
+Out = Annotated[Path, typer.Option("--out", help="Directory for the results; it is created if missing.")]
 Device = Annotated[str, typer.Option(help="A torch device, such as cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16, bfloat16 or float64.")]
 Revision = Annotated[str | None, typer.Option(help="The hub's branch, tag or commit.")]
@@ -61,7 +61,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Read names divided by commas; an empty text is none."""
+    """Read names separated by commas; an empty text means none."""
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 

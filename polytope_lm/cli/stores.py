@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 Verify = Annotated[bool, typer.Option("--verify", help="Check every file against its checksum.")]
 Query = Annotated[
-    str, typer.Argument(metavar="TEXT-OR-ROW", help="A text, whose last token is asked for, or a row number.")
+    str,
+    typer.Argument(metavar="TEXT-OR-ROW", help="A text, whose last token is looked up, or a row number."),
 ]
-Layer = Annotated[int | None, typer.Option(help="The layer; needed where the store has several.")]
+Layer = Annotated[int | None, typer.Option(help="The layer; needed if the store has several.")]
 Count = Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")]
 
 _VALUES_SHOWN = 12
@@ -34,7 +35,7 @@ class Rows(TyperCommand):
         options = args[: args.index("--")] if "--" in args else args
         for before, arg in pairwise(("", *options)):
             if re.fullmatch(r"-\d+", arg) and not before.startswith("-"):
-                msg = f"{arg} is no row: rows count from 0 (a text that begins with a dash follows `--`)"
+                msg = f"{arg} is not a row: rows count from 0 (write `--` before a text with a dash)"
                 raise typer.BadParameter(msg, ctx=ctx, param_hint="TEXT-OR-ROW")
         return super().parse_args(ctx, args)
 
@@ -165,7 +166,7 @@ def nearest(
 ) -> None:  # fmt: skip
     """Show the tokens nearest to a token by code and by direction, side by side, in context.
 
-    The token is a row of the store, or the last one of a text, which the store's own model reads.
+    The token is a row of the store, or the last token of a text, which the store's own model reads.
 
     \b
     Example:

@@ -44,6 +44,12 @@ def say(text: object = "", *, style: str = "", stream: IO[str] | None = None) ->
     console(stream).print(Text(visible(text), style=style), soft_wrap=True)
 
 
+def say_verdict(result: Any) -> None:
+    """Print a result's verdict, and what was done to the model's weights."""
+    weights = result.provenance.get("weights")
+    say(f"{result.verdict} Weights: {weights}." if weights else result.verdict, style="bold")
+
+
 def complain(text: object) -> None:
     """Print one line on stderr."""
     say(text, stream=sys.stderr)

@@ -12,7 +12,7 @@ import typer
 
 from polytope_lm.cli import options as o
 from polytope_lm.cli.options import ModelHere, Needed, model_of
-from polytope_lm.cli.terminal import complain, costing, counted, emit, say, show_table
+from polytope_lm.cli.terminal import complain, costing, counted, emit, say, say_verdict, show_table
 from polytope_lm.progress import progress
 
 if TYPE_CHECKING:
@@ -31,24 +31,24 @@ Label = Annotated[str, typer.Option(help="The label that clusters are scored aga
 Clusters = Annotated[
     int | None, typer.Option("--k", min=2, help="Clusters; by default 100, or n/60 below 6,000 tokens.")
 ]
-Tokens = Annotated[int, typer.Option(min=2, help="Compare so many tokens at most.")]
-Resamples = Annotated[int, typer.Option(min=2, help="Halves of the documents behind each interval.")]
+Tokens = Annotated[int, typer.Option(min=2, help="Compare at most this many tokens.")]
+Resamples = Annotated[int, typer.Option(min=2, help="Half-samples of the documents behind each interval.")]
 Smallest = Annotated[float, typer.Option(min=0, help="The smallest difference of interest.")]
 Extra = Annotated[
-    str, typer.Option(metavar="all/NAME,...", help="Other representations and controls to show besides.")
+    str, typer.Option(metavar="all/NAME,...", help="Other representations and controls to show, too.")
 ]
 Weights = Annotated[
     str | None,
     typer.Option(
         metavar="NAME,...",
-        help="Controls: the model with its weights permuted, untrained. Both with --extra all.",
+        help="Controls with other weights: permuted, untrained. --extra all takes both.",
     ),
 ]
 Multiverse = Annotated[
-    bool, typer.Option("--multiverse", help="Sweep k, seeds and clusterers too, into multiverse.json.")
+    bool, typer.Option("--multiverse", help="Also sweep k, seeds and clusterers, into multiverse.json.")
 ]
 Groups = Annotated[
-    bool, typer.Option("--groups", help="Score the clusters in every other way, into groups.json.")
+    bool, typer.Option("--groups", help="Also score the clusters in other ways, into groups.json.")
 ]
 
 Maps = Annotated[bool, typer.Option("--maps", help="Draw maps of the tokens, by code and by direction.")]
@@ -67,11 +67,11 @@ def clusters(  # noqa: PLR0913
     multiverse: Multiverse = False, groups: Groups = False, maps: Maps = False, model: ModelHere = None,
     trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
-    """Prediction 1: do clusters of codes mean more than clusters of directions.
+    """Prediction 1: whether clusters of codes mean more than clusters of directions.
 
-    A store captured without --keep u,h has its model run again. Writes result.json, tokens.parquet,
-    overview.json and report.html. What --extra, --weights, --multiverse, --groups and --maps add is shown and
-    is never part of the verdict.
+    If the store was captured without --keep u,h, its model runs again. Writes result.json, tokens.parquet,
+    overview.json and report.html. What --extra, --weights, --multiverse, --groups and --maps add is shown,
+    but is never part of the verdict.
 
     \b
     Example:
@@ -91,7 +91,7 @@ def clusters(  # noqa: PLR0913
         wanted = None if isinstance(chosen, str) else chosen
         result = compare(
             opened, wanted, label, k=k, tokens=tokens, seed=seed, resamples=resamples,
-            smallest_effect=smallest_effect, extra=_names(extra), weights=asked, progress=told,
+            smallest_effect=smallest_effect, extra=parse_extra(extra), weights=asked, progress=told,
         )  # fmt: skip
     besides = {
         "extra": extra or None, "weights": weights, "multiverse": multiverse, "groups": groups,
@@ -107,7 +107,7 @@ def clusters(  # noqa: PLR0913
         emit({**result.to_dict(), "report": str(page)})
         return
     show_scores(result)
-    say(result.verdict, style="bold")
+    say_verdict(result)
     say(f"written: {page.resolve().as_uri()}")
 
 
@@ -149,7 +149,7 @@ def _with_maps(store: "CodeStore", result: "ClustersResult") -> "ClustersResult"
         return with_maps(store, result, progress=told)
 
 
-def _names(text: str) -> tuple[str, ...] | str:
+def parse_extra(text: str) -> tuple[str, ...] | str:
     """Read `all` or names divided by commas, which some names have inside: the longest known name counts."""
     if text.strip() == "all":
         return "all"
@@ -264,7 +264,8 @@ Layers = Annotated[
     str, typer.Option(help="Layers, such as 4,15, or all; by default a quarter, a half, three quarters.")
 ]
 Controls = Annotated[
-    str, typer.Option(help="Other weights to measure beside: permuted, untrained, both (by default) or none.")
+    str,
+    typer.Option(help="Controls with other weights: permuted, untrained, both (default) or none."),
 ]
 Draws = Annotated[int, typer.Option(min=0, help="Draws of rate-matched hyperplanes.")]
 Shuffles = Annotated[int, typer.Option(min=0, help="Label permutations within groups.")]
@@ -281,10 +282,10 @@ def boundaries(  # noqa: PLR0913
     device: o.Device = "cpu", dtype: o.Dtype = "float32", revision: o.Revision = None,
     trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
-    """Prediction 2: do paths cross more boundaries where meaning changes, beyond what distance explains.
+    """Prediction 2: whether paths cross more boundaries where meaning changes than distance explains.
 
-    Writes result.json, pairs.parquet and report.html; finished pairs are kept in OUT/pairs: run again, it
-    goes on.
+    Writes result.json, pairs.parquet and report.html; finished pairs are kept in OUT/pairs. If it
+    is interrupted, run it again: it continues.
 
     \b
     Example:
@@ -297,7 +298,9 @@ def boundaries(  # noqa: PLR0913
     from polytope_lm.report import write  # noqa: PLC0415
 
     loaded = load(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
-    with costing("test boundaries", f"{pairs} pairs in {_weights(names)}; finished pairs are kept") as told:
+    with costing(
+        "test boundaries", f"pairs of {pairs}, in {_weights(names)}; finished pairs are kept"
+    ) as told:
         result = test(
             loaded, pairs, chosen, kind=kind, seed=seed, resamples=resamples, smallest_effect=smallest_effect,
             draws=draws, controls=names, shuffles=shuffles, keep=out / "pairs", progress=told,
@@ -314,7 +317,7 @@ def boundaries(  # noqa: PLR0913
     if len(result.problems) > _SHOWN:
         complain(f"left out: {len(result.problems) - _SHOWN} more pairs; result.json has all")
     show_effects(result)
-    say(result.verdict, style="bold")
+    say_verdict(result)
     say(f"written: {page.resolve().as_uri()}")
 
 

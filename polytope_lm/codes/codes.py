@@ -16,7 +16,7 @@ import numpy as np
 from polytope_lm.codes.code import Code, Differences, Nearest, as_array, cosines, visible_frame
 from polytope_lm.codes.hamming import hamming
 from polytope_lm.codes.store.layout import KEEPABLE
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.files import expand
 from polytope_lm.models.sites import join, width_of
 
@@ -401,14 +401,14 @@ class TokenCodes(ABC):
         return len(self), len(self.ids)
 
     def __repr__(self) -> str:
-        sites = ", ".join(f"{s.key} ({s.width} bits)" for s in self.sites[:4]) + (
+        sites = ", ".join(f"{visible(s.key)} ({s.width} bits)" for s in self.sites[:4]) + (
             ", …" if len(self.sites) > 4 else ""
         )
         kept = f"; kept {', '.join(self.kept)}" if self.kept else ""
         tokens, documents = self.counts()
         return (
             f"{type(self).__name__}: {tokens:,} tokens of {documents:,} documents; {sites}{kept}; "
-            f"{self.provenance.get('model', '')}"
+            f"{visible(self.provenance.get('model', ''))}"
         )
 
     def _repr_html_(self) -> str:

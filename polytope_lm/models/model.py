@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.models import bridge as bridges
 from polytope_lm.models.families import Block, make_site
 from polytope_lm.models.sites import Geometry, Point, Premises, Site
@@ -310,7 +310,7 @@ class Model:
 
     def __repr__(self) -> str:
         sees = "causal" if self.causal else "bidirectional"
-        head = f"{self.name} ({self.family}, {sees}, {self.n_layers} layers"
+        head = f"{visible(self.name)} ({self.family}, {sees}, {self.n_layers} layers"
         return f"{head}, context {self.context_length}, {str(self.dtype)[6:]}, {self.attention} attention)"
 
 
@@ -321,7 +321,7 @@ class Sites(tuple[Site, ...]):
 
     def __repr__(self) -> str:
         lines = [f"{'site':<12}{'bits':>7}  {'hook point':<30}premises"]
-        lines += [f"{s.key:<12}{s.width:>7}  {s.hook:<30}{s.premises}" for s in self]
+        lines += [f"{s.key:<12}{s.width:>7}  {visible(s.hook):<30}{s.premises}" for s in self]
         return "\n".join(lines)
 
 

@@ -41,7 +41,9 @@ def test_it_writes_a_result_and_prints_the_verdict(few: Path, tmp_path: Path) ->
     assert result.verdict in ran.out
     assert "beyond covariates" in ran.out
     assert "variance inflation: crossings " in ran.out
-    assert ran.err == "left out: line 25: 'same' is missing; give true or false\n"
+    cost, left_out = ran.err.splitlines()
+    assert cost.startswith("test boundaries: ")
+    assert left_out == "left out: line 25: 'same' is missing; give true or false"
     assert [problem.line for problem in result.problems] == [25]
     assert result.command == (
         f"polytope-lm test boundaries {MODEL} {few} --layers 3 --controls none --draws 1 --shuffles 0 "

@@ -23,7 +23,7 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "LABELS", {"group": 400, "class": 300})
     monkeypatch.setattr(demo, "TOKENS", "random:8")
     monkeypatch.setattr(demo, "CLUSTERS", 5)
-    monkeypatch.setattr(demo.sample, "__defaults__", (300,))
+    monkeypatch.setattr(demo, "CHARACTERS", 300)
 
 
 @pytest.mark.usefixtures("small_demo")

@@ -101,7 +101,7 @@ def test_comparison_of_a_store_without_activations(corpus: Path, directory: Path
         (("capture", MODEL, "sample"), "--out"),
         (("cross", MODEL, "a", "b"), "--layer"),
         (("nearest", "store"), "TEXT-OR-ROW"),
-        (("nearest", "store", "-1"), "-1 is no row: rows count from 0"),
+        (("nearest", "store", "-1"), "-1 is not a row: rows count from 0"),
         (("nearest", "store", "-k", "-3", "1"), "greater than or equal to 1"),
         (("info", "store", "--nonsense"), "--nonsense"),
         (("nonsense",), "nonsense"),

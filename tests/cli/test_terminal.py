@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import MAIN, MODEL, NASTY, command_line, refused, run
 from rich.cells import cell_len
 
+import polytope_lm as plm
 from polytope_lm.cli import terminal
 from polytope_lm.codes.store.reader import open_store
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ESCAPE = re.compile(r"\x1b|\x9b|\x07")
 
@@ -54,6 +54,46 @@ def test_corpus_text_is_never_sent_as_escapes(store: Path, tmp_path: Path) -> No
     assert "\\u001b" in run("cross", MODEL, NASTY, "b [bold]c[/bold]", "--layer", 2).out
     assert "[bold]c[/bold]" in run("cross", MODEL, NASTY, "b [bold]c[/bold]", "--layer", 2).out
     assert "\\u001b" in refused("info", tmp_path / NASTY)
+
+
+def test_a_long_job_tells_its_cost_first_and_minutes_once_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("polytope_lm.cli.terminal.time.monotonic", lambda: clock[0])
+    with terminal.costing("test x", "5 tokens in 2 layers") as told:
+        told(0, 100, "first")
+        clock[0] = 6.0
+        told(2, 100, "third")
+        told(3, 100, "fourth")
+    assert capsys.readouterr().err.splitlines() == [
+        "test x: 5 tokens in 2 layers",
+        "test x: about 5 minutes in all; the first 2 of 100 steps took 6 s",
+    ]
+
+
+def test_a_job_that_fails_before_its_first_step_tells_no_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="early"), terminal.costing("test x", "5 tokens"):
+        raise ValueError("early")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_verdict_says_that_weights_were_dequantised(capsys: pytest.CaptureFixture[str]) -> None:
+    result = SimpleNamespace(verdict="Refuted.", provenance={"weights": "dequantised from 4 bits (q4_k_m)"})
+    terminal.say_verdict(result)
+    terminal.say_verdict(SimpleNamespace(verdict="Refuted.", provenance={}))
+    assert capsys.readouterr().out == "Refuted. Weights: dequantised from 4 bits (q4_k_m).\nRefuted.\n"
+
+
+def test_a_model_and_a_store_of_any_name_are_shown_without_escapes(tmp_path: Path) -> None:
+    directory = tmp_path / "red\x1b[31m\u202e"
+    shutil.copytree(Path(plm.__file__).parent / "data" / MODEL, directory)
+    model = plm.load(str(directory))
+    store = plm.capture(model, ["A short text."], layers=1, to=tmp_path / "store")
+    for shown in (repr(model), str(model.sites), repr(store), store._repr_html_()):
+        assert not ESCAPE.search(shown)
+        assert "\u202e" not in shown
+    assert "red\\u001b[31m\\u202e" in repr(model)
 
 
 HEAVY = """

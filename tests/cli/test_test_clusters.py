@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from commands import MODEL, refused, run
 
-from polytope_lm.cli.testing import _names
+from polytope_lm.cli.testing import parse_extra
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ CHOICES = ("--label", "topic", "--layers", "2", "--k", "3", "--resamples", "8", 
     ],
 )  # fmt: skip
 def test_names_that_hold_commas_are_read(text: str, names: object) -> None:
-    assert _names(text) == names
+    assert parse_extra(text) == names
 
 
 def test_representations_and_weights_are_shown_and_the_verdict_stays(store: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.clusters.result import ClustersResult
     from polytope_lm.predictions.clusters.specifications import Multiverse
     from polytope_lm.predictions.groups.result import GroupScores
+    from polytope_lm.result import Result
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Results:
         boundaries: prediction 2 put to the test.
         alignment: whether boundaries are dense where the output changes.
         slices: planes through three prompts' activations.
+        others: results of any other kind, as they show themselves.
 
     """
 
@@ -49,6 +51,7 @@ class Results:
     boundaries: BoundariesResult | None = None
     alignment: AlignmentResult | None = None
     slices: tuple[Slice, ...] = ()
+    others: tuple[Result, ...] = ()
 
     def __bool__(self) -> bool:
         return any(getattr(self, each.name) for each in fields(self))
@@ -69,7 +72,10 @@ class Results:
                 return one.provenance
         if self.alignment is not None:
             return {"model": self.alignment.layers[0].model}
-        return {"model": self.slices[0].model} if self.slices else {}
+        if self.slices:
+            return {"model": self.slices[0].model}
+        stated = (getattr(one, "provenance", None) for one in self.others)
+        return next((provenance for provenance in stated if provenance), {})
 
 
 def read_all(directories: Iterable[str | Path]) -> dict[str, Any]:
@@ -83,7 +89,9 @@ def read_all(directories: Iterable[str | Path]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for folder in directories:
         for one in load_results(folder).values():
-            if one.several:
+            if one.kind not in {each.name for each in fields(Results)}:
+                found["others"] = (*found.get("others", ()), one)
+            elif one.several:
                 found[one.kind] = (*found.get(one.kind, ()), one)
             elif one.kind in found:
                 raise PolytopeError(

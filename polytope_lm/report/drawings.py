@@ -74,6 +74,8 @@ def figures(results: Results) -> dict[str, dict[str, Any]]:
         found["boundaries"] = results.boundaries.plot()
     if results.alignment is not None:
         found["alignment"] = results.alignment.plot()
+    for index, other in enumerate(results.others):
+        found |= {f"other-{index}-{name}": figure for name, figure in other.figures().items()}
     drawn = {name: _in_style(figure) for name, figure in found.items()}
     drawn |= {f"slice-{index}": _map_in_style(one.plot()) for index, one in enumerate(results.slices)}
     for index, one in enumerate(results.crossings):

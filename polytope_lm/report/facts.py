@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from polytope_lm.models.sites import Site
-    from polytope_lm.predictions.boundaries.result import BoundariesResult
     from polytope_lm.predictions.clusters.result import ClustersResult
     from polytope_lm.report.contents import Results
     from polytope_lm.report.drawings import PairView
@@ -117,7 +116,7 @@ def gather(results: Results, pairs: Sequence[PairView]) -> PageFacts:
         version=version("polytope-lm"),
         command=next((one.command for one in every if one is not None), ""),
         facts=_footer(results, sites),
-        outcomes=_outcomes(clusters or results.boundaries),
+        outcomes=_outcomes(_tested(results)[1]),
         legend=() if clusters is None else _legend(clusters),
         shared=None if clusters is None else _shared(clusters),
         hues=() if clusters is None else _hues(clusters),
@@ -172,22 +171,25 @@ _ASKED = {
 """What each test asks, and what is so where it is supported."""
 
 
+def _tested(results: Results) -> tuple[str, dict[int, Verdict]]:
+    """Return the prediction that the page is about and its verdicts by layer; empty where none was tested."""
+    for name in _ASKED:
+        found = getattr(results, name)
+        if found is not None and name == "alignment":
+            return name, dict(zip((layer.layer for layer in found.layers), found.verdicts, strict=False))
+        if found is not None:
+            return name, {layer.layer: layer.verdict for layer in found.layers}
+    return "", {}
+
+
 def _asked(results: Results, pairs: Sequence[PairView]) -> tuple[str, str]:
     """Say in plain words what was asked and what came out."""
-    if results.clusters is not None:
-        verdicts = {layer.layer: layer.verdict for layer in results.clusters.layers}
-        question, so = _ASKED["clusters"]
-        return question.format(label=results.clusters.settings.label), _answer(verdicts, so)
-    if results.boundaries is not None:
-        question, so = _ASKED["boundaries"]
-        return question, _answer({layer.layer: layer.verdict for layer in results.boundaries.layers}, so)
-    if results.alignment is not None:
-        question, so = _ASKED["alignment"]
-        found = results.alignment
-        if not found.verdicts:
-            return question, "Here: too few pairs for an answer."
-        layers = (layer.layer for layer in found.layers)
-        return question, _answer(dict(zip(layers, found.verdicts, strict=True)), so)
+    name, verdicts = _tested(results)
+    if name:
+        question, so = _ASKED[name]
+        label = results.clusters.settings.label if results.clusters is not None else ""
+        few = "Here: too few pairs for an answer."
+        return question.format(label=label), _answer(verdicts, so) if verdicts else few
     if pairs:
         first = pairs[0]
         count = next(row.crossings for row in first.rows if row.layer == first.layer)
@@ -195,6 +197,8 @@ def _asked(results: Results, pairs: Sequence[PairView]) -> tuple[str, str]:
             "Which polytope boundaries lie between two prompts?",
             f"Here: {count:,} of layer {first.layer} on the way from the first prompt to the second.",
         )
+    if results.others:
+        return results.others[0].tab or results.others[0].kind, results.others[0].headline
     return "What do the codes look like?", "No claim was tested."
 
 
@@ -228,15 +232,9 @@ def _layers(layers: Sequence[int]) -> str:
     return f"layer{'s' * (len(layers) > 1)} {ranges(layers)}"
 
 
-def _outcomes(tested: ClustersResult | BoundariesResult | None) -> Rows:
-    rows: list[tuple[str, str]] = []
-    if tested is None:
-        return ()
-    for outcome in OUTCOMES:
-        layers = [layer.layer for layer in tested.layers if layer.verdict.outcome == outcome]
-        if layers:
-            rows.append((outcome, _layers(layers)))
-    return tuple(rows)
+def _outcomes(verdicts: Mapping[int, Verdict]) -> Rows:
+    by = {outcome: [n for n, v in verdicts.items() if v.outcome == outcome] for outcome in OUTCOMES}
+    return tuple((outcome, _layers(layers)) for outcome, layers in by.items() if layers)
 
 
 def _legend(clusters: ClustersResult) -> tuple[LegendEntry, ...]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.clusters.result import ClustersResult, Difference, Estimate, LayerComparison
     from polytope_lm.predictions.clusters.specifications import Multiverse
     from polytope_lm.predictions.groups.result import GroupScores
+    from polytope_lm.result import Result
 
 _SCRIPTS = ("core", "figures", "tables", "tabs", "search", "clusters", "map", "crossings", "print", "start")
 _HEADLINE_CELLS = ((AMI, BEST_COSINE), (AMI, SIMHASH), (AGREEMENT, BEST_COSINE), (AGREEMENT, SIMHASH))
@@ -53,6 +54,7 @@ def write(  # noqa: PLR0913 - one argument for each kind of result
     boundaries: BoundariesResult | None = None,
     alignment: AlignmentResult | None = None,
     slices: Sequence[Slice] = (),
+    others: Sequence[Result] = (),
     title: str | None = None,
 ) -> Path:
     """Write the results as one self-contained page. Any part may be missing; its tab is then missing too.
@@ -67,6 +69,7 @@ def write(  # noqa: PLR0913 - one argument for each kind of result
         boundaries: prediction 2 put to the test.
         alignment: whether boundaries are dense where the output changes.
         slices: planes through three prompts' activations, cut by one layer's boundaries.
+        others: results of any other kind, such as word senses; they share a tab.
         title: stands in the page's head; the model's name by default.
 
     Returns:
@@ -76,10 +79,10 @@ def write(  # noqa: PLR0913 - one argument for each kind of result
         PolytopeError: there is nothing to show, or the place cannot be written to.
 
     """
-    several = tuple(crossings), tuple(groups), tuple(slices)
     results = Results(
-        clusters, several[0], overview, multiverse, several[1], boundaries, alignment, several[2]
-    )
+        clusters, tuple(crossings), overview, multiverse, tuple(groups), boundaries, alignment,
+        tuple(slices), tuple(others),
+    )  # fmt: skip
     if not results:
         msg = f"nothing to write to {str(path)!r}: give a result, such as clusters= or crossings="
         raise PolytopeError(msg)
@@ -154,9 +157,9 @@ def _data(results: Results, pairs: Sequence[drawings.PairView]) -> dict[str, Any
 
 def _tabs(results: Results, *, browsable: bool) -> list[dict[str, str]]:
     clusters, boundaries, pairs = results.clusters, results.boundaries, results.crossings
-    tested = clusters is not None or boundaries is not None
+    tested = any(one is not None for one in (clusters, boundaries, results.alignment))
     wanted = (
-        ("overview", "Verdict" if tested else "Overview", tested or bool(pairs)),
+        ("overview", "Verdict" if tested else "Overview", tested or bool(pairs) or bool(results.others)),
         ("controls", "Controls", clusters is not None),
         ("clusters", "Clusters", browsable),
         ("map", "Map", browsable and bool(browser.mapped(clusters))),
@@ -166,6 +169,7 @@ def _tabs(results: Results, *, browsable: bool) -> list[dict[str, str]]:
         ("boundaries", "Boundaries", boundaries is not None or results.alignment is not None),
         ("crossings", "Crossings", bool(pairs)),
         ("slices", "Slices", bool(results.slices)),
+        ("others", "More results", bool(results.others)),
         ("about", "How to read it", True),
     )
     return [{"name": name, "title": title} for name, title, there in wanted if there]

@@ -31,6 +31,7 @@ from polytope_lm.predictions.boundaries.result import (
     Shuffled,
     WeightsControl,
 )
+from polytope_lm.predictions.calibration.result import CalibrationResult, CellRate, LayerCalibration
 from polytope_lm.predictions.clusters.result import SIMHASH
 from polytope_lm.predictions.clusters.specifications import Cell as Specification
 from polytope_lm.predictions.clusters.specifications import Draw, LeftOut, Multiverse, with_leads
@@ -44,7 +45,7 @@ from polytope_lm.predictions.groups.result import (
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.statistics.confounders import Effect
 from polytope_lm.statistics.estimate import Estimate
-from polytope_lm.statistics.nulls import AgainstNull
+from polytope_lm.statistics.nulls import AgainstNull, Rate
 from polytope_lm.statistics.verdict import Cell, decide
 
 NASTY = "<img src=x onerror='window.hurt = 1'>"
@@ -235,6 +236,25 @@ def test_boundaries_alone_have_a_first_screen(tmp_path, visit, boundaries, cross
     assert sizes == [800, 1280]
 
 
+def test_alignment_alone_has_a_first_line(tmp_path, alignment):
+    html = report.write(tmp_path / "a.html", alignment=alignment).read_text(encoding="utf-8")
+    assert "Are polytope boundaries dense where the output changes?" in re.sub(r"<[^>]+>", "", html)
+
+
+@pytest.mark.browser
+def test_results_of_other_kinds_show_themselves(tmp_path, visit):
+    rates = tuple(CellRate(score, "better cosine of h", 0.0, Rate.of(7, 100)) for score in ("AMI", NASTY))
+    layer = LayerCalibration(2, "L02.pre", Rate.of(1, 100), Rate.of(50, 100), rates)
+    result = CalibrationResult(
+        "upos", "documents", 100, 30, 10, 5, 0, 200, 0.01, 600, 60, (layer,), {"model": "tiny-gpt2"}, ""
+    )
+    result.save(tmp_path / "c")
+    page = visit(report.from_directories([tmp_path / "c"], tmp_path / "r.html"), "#others").page
+    assert page.locator("#panel-others tbody tr").count() == 4
+    assert NASTY in page.locator("#panel-others table").inner_text()
+    page.wait_for_selector('[data-figure^="other-0"] svg .point')
+
+
 def test_scores_of_one_kind_stand_together(page_of_all, visit):
     page = visit(page_of_all, "#groups").page
     texts = page.locator("#panel-groups table").first.locator("tbody th").all_inner_texts()
@@ -276,7 +296,7 @@ def test_a_saved_slice_comes_back_on_a_page(tmp_path, piece):
     assert NASTY not in page
     assert "<b>t</b>" not in page
     file.write_text('{"prompts": []}')
-    with pytest.raises(PolytopeError, match=r"slice-river.json' is not a saved Slice .KeyError"):
+    with pytest.raises(PolytopeError, match=r"slice-river.json: prompts"):
         Slice.load(file)
 
 

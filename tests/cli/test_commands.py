@@ -168,7 +168,9 @@ def test_cross_gives_all_crossings_and_a_page(tmp_path: Path) -> None:
     data = json.loads(result.out)
     assert len(data["t"]) == len(data["neuron"]) > 0
     assert {part["site"]["layer"] for part in data["layers"]} == {1, 2, 3}
-    assert json.loads((tmp_path / "out/crossings.json").read_text()) == data
+    kept = json.loads((tmp_path / "out/crossings.json").read_text())
+    assert kept.pop("checksum")
+    assert kept == data
     assert (tmp_path / "out/report.html").stat().st_size > 1e6
     shown = run("cross", MODEL, *prompts, "--layer", 1, "--steps", 9, "--at", "mlp_in").out
     assert "closed form" in shown
@@ -227,7 +229,7 @@ def test_a_store_without_activations_is_compared_by_running_its_model_again(
         "capture", MODEL, corpus, "--out", tmp_path / "bare", "--layers", "0,2", "--label-columns", "topic"
     )
     assert captured.err.endswith(
-        "comparing with directions will need the model again; --keep u,h stores what it takes\n"
+        "a comparison with directions will run the model again; --keep u,h stores what it needs\n"
     )
     choices = ("--label", "topic", "--layers", "2", "--k", "3", "--resamples", "20", "--json")
     kept = run("test", "clusters", store, *choices, "--out", tmp_path / "a")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-import re
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,9 +62,7 @@ def test_it_writes_a_result_and_prints_the_verdict(few: Path, tmp_path: Path) ->
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     out = ("--out", tmp_path)
-    assert "none: the file of pairs" in refused(
-        "test", "boundaries", MODEL, tmp_path / "none", *out
-    )
+    assert "none: the file of pairs" in refused("test", "boundaries", MODEL, tmp_path / "none", *out)
     assert "no layer 9" in refused("test", "boundaries", MODEL, "builtin", "--layers", "9", *out)
     assert "no control 'frozen'" in refused(
         "test", "boundaries", MODEL, "builtin", "--controls", "frozen", *out

@@ -199,7 +199,7 @@ def test_how_later_layers_were_searched_is_said_as_it_was(
     assert f"({bdi(how)})" in page
     own = tuple(part for part in found.layers if part not in later)
     page = write(tmp_path / "c.html", crossings=[replace(found, layers=own)]).read_text(encoding="utf-8")
-    assert "layers after it were not looked at" in page
+    assert "later layers were not searched" in page
 
 
 def test_extras_that_a_layer_could_not_give_are_listed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import sys
@@ -74,8 +75,14 @@ def load(
     from polytope_lm.models.sources import checked_device, locate, read_model  # noqa: PLC0415 - slow to import
 
     place = checked_device(device)
-    source = locate(name, revision)
-    hf, tokenizer, commit = read_model(source, DTYPES[dtype], trust_remote_code=trust_remote_code)
+    collecting = gc.isenabled()
+    gc.disable()  # as in `polytope_lm.__getattr__`, for transformers
+    try:
+        source = locate(name, revision)
+        hf, tokenizer, commit = read_model(source, DTYPES[dtype], trust_remote_code=trust_remote_code)
+    finally:
+        if collecting:
+            gc.enable()
     model = _assemble(hf.to(place), tokenizer, source.name, commit or source.revision)
     return replace(model, weights_origin=source.origin, formerly=source.formerly)
 

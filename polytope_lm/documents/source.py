@@ -101,8 +101,8 @@ def documents(
     Args:
         source: what to read: see the sources at the top of `polytope_lm.documents`.
         split: "blank-lines" makes a document of each paragraph of a text file.
-        text_column: a table's text; by default `text`, or the only column.
-        label_columns: columns of a table that become labels of the document; an empty cell is no label.
+        text_column: a table's text; by default `text`, or the only column (of JSON rows: `text`).
+        label_columns: columns of a table that become labels of the document; an empty value is none.
         id_column: a table's identifiers; by default `id` if it is there; "": hashes of file name and row.
         header: whether a CSV file's first row names the columns; if not, they are "0", "1", ...
         senses: whether a `.data.txt` is CoarseWSD's; by default yes where its `.gold.txt` is beside it.

@@ -40,7 +40,7 @@ def test_senses(senses):
         ("test.data.txt", "1\ta bass\n", "test.data.txt: ends before line 2"),
         ("test.gold.txt", "0\n", "test.gold.txt: ends before line 2"),
         ("test.gold.txt", "0\n7\n", r"test.gold.txt, line 2: sense '7' is not in classes_map.txt \(0, 1\)"),
-        ("classes_map.txt", "{", "classes_map.txt: not JSON"),
+        ("classes_map.txt", "{", "classes_map.txt: malformed JSON"),
         ("classes_map.txt", "[1]", "classes_map.txt: must map"),
     ],
 )

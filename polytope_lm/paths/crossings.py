@@ -45,7 +45,7 @@ class LayerMethod:
         method: "closed form", "33 nodes, 7 held out" or "grid of 33 steps" and the like; "full
             forwards" where the prefix couldn't be shared.
         missed_at_most: crossings that may be missing; 0 for a closed form, an estimate for nodes
-            (see `paths.adaptive`), None where nobody knows (a grid).
+            (see `paths.solve.chebyshev`), None where nobody knows (a grid).
         hamming: bits in which the path's two ends differ.
 
     """

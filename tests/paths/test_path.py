@@ -14,8 +14,7 @@ from polytope_lm.models.interventions import run_patched, run_replaced
 from polytope_lm.paths import trace as downstream
 from polytope_lm.paths.crossings import Crossings
 from polytope_lm.paths.ends import activations
-from polytope_lm.paths.output import js_distances
-from polytope_lm.paths.trace import Trace
+from polytope_lm.paths.trace import Trace, js_distances
 
 A, B = "He sat on the bank", "She owes a lot of money"
 SMALL = {

@@ -1,12 +1,12 @@
 """Sign changes of many polynomials on [0, 1] at once, from their values at a few dozen nodes.
 
 Polynomials are columns of Chebyshev coefficients `c` in `x = 2 t - 1`: `P(t) = sum_k c_k T_k(x)`, evaluated
-by Clenshaw's recurrence in float64. Signs on a dense set of places isolate the roots, and the turns between
-them towards zero; each is then found inside its bracket. No companion matrix: those cost the cube of the
+by Clenshaw's recurrence in float64. Signs at a dense set of points and at extrema isolate the roots;
+each is then found inside its bracket. No companion matrix: those cost the cube of the
 degree for every neuron. Source: Trefethen, "Approximation Theory and Approximation Practice" (2013), chapters
 5 and 18.
 
-Where to evaluate: more places where it is hard, so that polynomials through them still behave.
+Where to evaluate: more points where it is hard, so that polynomials through them still behave.
 
 Along most paths `h` turns fast in one region and slowly elsewhere. The map of Tee and Trefethen,
 
@@ -14,20 +14,20 @@ Along most paths `h` turns fast in one region and slowly elsewhere. The map of T
     alpha = asinh((1 - d) / e),   beta = asinh((1 + d) / e),
 
 of [-1, 1] onto itself (`x = 2 t - 1`) stretches a region of width e about d: in `s` functions are smoother
-there, and Chebyshev's basis in `s` needs fewer places. New places are Leja's: each is where the product of
+there, and Chebyshev's basis in `s` needs fewer points. New points are Leja's: each is where the product of
 the distances in `s` from all others is largest, which keeps interpolation through old and new places together
 well-conditioned. Sources: Tee & Trefethen, "A rational spectral collocation method with adaptively
 transformed Chebyshev grid points" (SIAM J. Sci. Comput. 28, 2006); Leja (1957).
 
 Crossings in later layers: as many forward evaluations as it takes, and what may still be missed.
 
-`h_i(t)` has no closed form downstream. The model is run at 17 Chebyshev nodes, and at 7 places halfway (in
+`h_i(t)` has no closed form downstream. The model is run at 17 Chebyshev nodes, and at 7 points halfway (in
 angle) between nodes that are held out. A rational function `I_i = P_i / q` goes through `h_i` at the nodes,
 `q` of degree 4 at most and the same for all neurons of a layer, positive; how far it is from `h_i` at the
-held-out places is its error. Evaluations are added, in twice as many as before keeping every run, until the
-crossings of the interpolants through the nodes and of those through all places agree, or the evaluations are
+held-out points is its error. Evaluations are added, in twice as many as before keeping every run, until the
+crossings of the interpolants through the nodes and of those through all points agree, or the evaluations are
 used up. The crossings are the sign changes of the latter. Where they are hardest to tell is seen in the first
-round; later places are denser there, and the interpolants' variable is stretched there (see `stretch`).
+round; later points are denser there, and the interpolants' variable is stretched there (see `stretch`).
 
 Behind ReLUs `h_i` has kinks, and interpolants converge slowly: crossings are found, but at 40
 evaluations half of them are not placed within 1e-4.
@@ -50,7 +50,7 @@ from polytope_lm.paths.solve.roots import bracketed
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-_CELLS = 4  # dense cells to a node: a polynomial that is resolved turns at most once in one
+_CELLS = 4  # dense cells to a node: a polynomial that is resolved has at most one extremum in one
 _STEEP = 1e-3  # a root is at a dense point if it is off by less than this share of a cell
 _DEGREE, _LAST, _NOISE = 4, 8, 1e-6
 _LEAST = 1e-3  # a denominator that comes nearer to zero than this share of its largest value has a pole there
@@ -64,7 +64,7 @@ class Changes(NamedTuple):
         neuron: the column, `[n]`.
         on: whether it is positive from there on, `[n]`.
         speed: `|dI/dt|` there, `[n]`.
-        doubtful: turns that stay on their side of zero by no more than the error, in each column, `[N]`.
+        doubtful: extrema that stay on their side of zero by no more than the error, in each column, `[N]`.
 
     """
 
@@ -85,7 +85,7 @@ def coefficients(t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"]) -
     """Return the Chebyshev coefficients of the polynomials through given values.
 
     Args:
-        t: distinct places on [0, 1], near to Chebyshev's, or the answer is ill-conditioned.
+        t: distinct points on [0, 1], near to Chebyshev's, or the answer is ill-conditioned.
         values: a polynomial's values there, a column each.
 
     """
@@ -103,7 +103,7 @@ def denominator(t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"]) ->
     float32's rounding, so that it is 1 where nothing is left to gain. Signs of `q f` are those of `f`.
 
     Args:
-        t: distinct places on [0, 1].
+        t: distinct points on [0, 1].
         values: a function's values there, a column each.
 
     """
@@ -135,13 +135,13 @@ def sign_changes(
     ends: Bool[np.ndarray, " N"],
     error: Float[np.ndarray, " N"],
 ) -> Changes:
-    """Find every sign change in [0, 1], pairs of them at one turn included.
+    """Find every sign change in [0, 1], pairs of them about one extremum included.
 
     Args:
         coefs: Chebyshev coefficients, a polynomial a column.
         starts: whether each is positive at 0, where rounding must not decide.
         ends: whether it is at 1.
-        error: how far each may be from the truth; only turns are compared with it.
+        error: how far each may be from the truth; only extrema are compared with it.
 
     """
     # |I - c_0| <= sum |c_k|, k > 0: most neurons are too far from zero to cross or to be in doubt.
@@ -273,10 +273,10 @@ class Stretch(NamedTuple):
 
 
 def leja(s: Float[np.ndarray, " n"], count: int) -> Float[np.ndarray, " count"]:
-    """Return so many further places in [0, 1], in the order in which they are chosen.
+    """Return so many further points in [0, 1], in the order in which they are chosen.
 
     Args:
-        s: the places that there are, distinct.
+        s: the points that there are, distinct.
         count: how many to add.
 
     """
@@ -296,7 +296,7 @@ EVALUATIONS = 40
 _MOST = 1032  # nodes are solved for together: beyond this they take minutes and gigabytes
 _FIRST = 16
 _HELD_OUT = 7
-_SAFETY = 2.0  # the error between the held-out places may exceed the largest at them
+_SAFETY = 2.0  # the error between the held-out points may exceed the largest at them
 _PLACED = 1e-4  # in t: where crossings are to be
 _SHARE = 0.999  # of the crossings that must be placed as well as that
 _WIDTH = 0.3  # of the region that is stretched, the path being 2 long
@@ -310,8 +310,8 @@ class Followed:
     Attributes:
         t: where the model was run, in order, `[n]`.
         node: which of these are nodes; the others were held out, `[n]`.
-        values: what was followed, a row a place.
-        layers: crossings of those that are searched, and turns in doubt.
+        values: what was followed, a row a point.
+        layers: crossings of those that are searched, and extrema in doubt.
         agreed: whether it ended because the interpolants agreed, not because the evaluations were used up.
         stretch: the variable of the interpolants.
 
@@ -327,26 +327,26 @@ class Followed:
     def interpolated(
         self, values: Float[np.ndarray, "n N"], t: Float[np.ndarray, " m"]
     ) -> Float[np.ndarray, "m N"]:
-        """Return the interpolants of what was followed at other places."""
+        """Return the interpolants of what was followed at other points."""
         return predicted(self.stretch.s(self.t), values, self.stretch.s(t))
 
     def guessed(self, values: Float[np.ndarray, "n N"]) -> Float[np.ndarray, "held N"]:
-        """Return, at the held-out places, the interpolants through the nodes alone."""
+        """Return, at the held-out points, the interpolants through the nodes alone."""
         s = self.stretch.s(self.t)
         return predicted(s[self.node], values[self.node], s[~self.node])
 
     def missed_at_most(self, layer: int) -> int:
-        """Return how many crossings of a layer may be missing: two for each turn in doubt.
+        """Return how many crossings of a layer may be missing: two for each extremum in doubt.
 
         Let `|I_i - h_i| <= e_i` along the path, so that `|P_i - q h_i| <= e_i` as `0 < q <= 1`, and let
-        `q h_i`, which has the signs of `h_i`, turn only where `P_i` does. The signs at both ends are the
-        model's own. Between two turns both are monotone and have one crossing, or none, alike, unless a turn
-        of `P_i` stays on its side of zero by no more than `e_i`: only there `h_i` may reach over zero and
-        come back, which is two crossings. So
+        `q h_i`, which has the signs of `h_i`, have extrema only where `P_i` does. The signs at both ends are
+        the model's own. Between two extrema both are monotone and have one crossing, or none, alike, unless
+        an extremum of `P_i` stays on its side of zero by no more than `e_i`: only there `h_i` may reach over
+        zero and come back, which is two crossings. So
 
-            missed <= 2 * #{turns of P_i towards zero with 0 <= |P_i| <= e_i}, summed over neurons.
+            missed <= 2 * #{extrema of P_i towards zero with 0 <= |P_i| <= e_i}, summed over neurons.
 
-        `e_i` is an estimate: twice the largest error at the held-out places, of the interpolant without them,
+        `e_i` is an estimate: twice the largest error at the held-out points, of the interpolant without them,
         which is the worse one. A kink narrower than the nodes are apart (ReLU) may escape it.
         """
         return int(2 * self.layers[layer].doubtful.sum())
@@ -356,8 +356,8 @@ def follow(run: Run, *, evaluations: int = EVALUATIONS, signs: int) -> Followed:
     """Follow `h` of several layers along t in [0, 1].
 
     Args:
-        run: evaluates the model at places: one array a quantity, a row a place.
-        evaluations: places at most; 24, 40, 72 and so on are used to the full.
+        run: evaluates the model at points: one array a quantity, a row a point.
+        evaluations: evaluation points at most; 24, 40, 72 and so on are used to the full.
         signs: how many quantities, from the first, are searched for sign changes; later ones are only kept.
 
     Raises:
@@ -395,7 +395,7 @@ def follow(run: Run, *, evaluations: int = EVALUATIONS, signs: int) -> Followed:
 
 
 def _hardest(t: np.ndarray, node: np.ndarray, values: Sequence[np.ndarray]) -> float:
-    """Return where (as `x = 2 t - 1`) interpolants with and without the held-out places differ most."""
+    """Return where (as `x = 2 t - 1`) interpolants with and without the held-out points differ most."""
     where = chebyshev_points(np.linspace(0, 1, 62)[1:-1])
     differ = np.zeros(len(where))
     for h in values:
@@ -408,7 +408,7 @@ def _hardest(t: np.ndarray, node: np.ndarray, values: Sequence[np.ndarray]) -> f
 
 
 def _halfway(n: int) -> Float[np.ndarray, " 7"]:
-    """Return places between nodes, in shares of the half circle."""
+    """Return points between nodes, in shares of the half circle."""
     gaps = np.floor((np.arange(_HELD_OUT) + 0.5) * n / _HELD_OUT)
     return (2 * gaps + 1) / (2 * n)
 
@@ -416,7 +416,7 @@ def _halfway(n: int) -> Float[np.ndarray, " 7"]:
 def predicted(
     t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"], new: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, "m N"]:
-    """Return the rational interpolants' values at other places."""
+    """Return the rational interpolants' values at other points."""
     q = denominator(t, values)
     above, below = (evaluate(coefficients(t, part), new) for part in (values * q[:, None], q[:, None]))
     found: np.ndarray = above / below
@@ -426,7 +426,7 @@ def predicted(
 def _search_adaptive(
     t: np.ndarray, node: np.ndarray, h: np.ndarray, stretch: Stretch, *, compare: bool
 ) -> tuple[Changes, bool]:
-    """Find one layer's crossings; tell whether the interpolant without the held-out places has the same."""
+    """Find one layer's crossings; tell whether the interpolant without the held-out points has the same."""
     h, s = h.astype(np.float64), stretch.s(t)
     error = _SAFETY * np.abs(predicted(s[node], h[node], s[~node]) - h[~node]).max(axis=0)
     found = _crossings(s, h, error, stretch)

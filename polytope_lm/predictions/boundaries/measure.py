@@ -24,11 +24,10 @@ from polytope_lm.geometry.linear_mapping import POINTS, curvature
 from polytope_lm.models.hooks import read
 from polytope_lm.pairs import Problem
 from polytope_lm.paths.ends import end
-from polytope_lm.paths.output import js_distance
 from polytope_lm.paths.path import path as make_path
 from polytope_lm.paths.resume import resumable
 from polytope_lm.paths.trace import POINTS as READ
-from polytope_lm.paths.trace import Trace, mlp_inputs
+from polytope_lm.paths.trace import Trace, js_distance, mlp_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,6 +8,8 @@ import pytest
 from reading import refused, texts
 
 from polytope_lm.documents import documents
+from polytope_lm.documents.treebank import treebank
+from polytope_lm.files import File
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data, which are not shipped")
@@ -78,7 +80,7 @@ def test_a_treebanks_text_is_the_one_that_it_states():
         if line.startswith("# text = "):
             stated += line.removeprefix("# text = ")
     found = list(documents(path))
-    raw = documents(path)._read()
+    raw = treebank(File(path, path.name))
     assert "".join("".join(d.text.split()) for d in raw) == "".join(stated.split())
     assert {d.labels["genre"] for d in found} == {"weblog", "newsgroup", "email", "reviews", "answers"}
     for document in found:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from polytope_lm.codes.hamming.hamming import beside
 from polytope_lm.codes.store.layout import KEEPABLE
+from polytope_lm.compiled import uses_threads
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import NotFiniteError, Reader, Tap, pack, read, read_bridge
 from polytope_lm.models.model import known_point
@@ -204,6 +205,8 @@ def run(
         PolytopeError: as `fill`.
 
     """
+    if torch.get_num_threads() > 1:
+        uses_threads("torch")
     kept = _Kept.of(batch, rows)
     taps: dict[Tap, list[Reader]] = {}
     hooks: dict[str, list[Reader]] = {}

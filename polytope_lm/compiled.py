@@ -86,7 +86,7 @@ def _made(function: F, options: dict[str, Any]) -> F:
 
 
 def _in_turn(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Guard a parallel kernel: one at a time where the layer wants it, none after a fork that it can't bear."""
+    """Guard a parallel kernel: one at a time where the layer wants it, none after a harmful fork."""
 
     @functools.wraps(kernel)
     def guarded(*args: Any) -> Any:

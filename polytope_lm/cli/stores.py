@@ -47,12 +47,12 @@ def info(store: StorePath, *, verify: Verify = False, json: Json = False) -> Non
     Example:
       polytope-lm info store --verify
     """  # noqa: D301
-    from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415
+    from polytope_lm.codes.store.reader import CodeStore, open_store  # noqa: PLC0415
 
-    opened = open_store(store)
-    if verify:
-        _verify(opened, store, json=json)
+    if verify:  # not opened by `open_store`, which stops at the first damaged file
+        _verify(CodeStore(store), store, json=json)
         return
+    opened = open_store(store)
     facts = _facts(opened)
     if json:
         emit(facts)

@@ -19,7 +19,7 @@ import math
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +185,7 @@ def _read(corpus: str, options: Options) -> tuple[list[Document], str]:
 def _whole(jobs: Sequence[LayerJob], label: str, options: Options) -> ClustersResult:
     """Join one label's layers, write result.json and report.html."""
     parts = [ClustersResult.from_dict(read_json(job.path(label))) for job in jobs]
-    result = joined(parts, options.command)
+    result = replace(joined(parts), command=options.command)
     result.save(jobs[0].out / label)
     write(jobs[0].out / label / "report.html", clusters=result)
     return result

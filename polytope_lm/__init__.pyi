@@ -6,6 +6,7 @@ from . import predictions as predictions
 from . import worlds as worlds
 from .codes.capture import capture as capture
 from .codes.capture import encode as encode
+from .codes.capture import with_model as with_model
 from .codes.store.reader import open_store as open_store
 from .documents import documents as documents
 from .errors import PolytopeError as PolytopeError

@@ -573,15 +573,11 @@ def reproducible(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
+        signature, checked = inspect.signature(function), public(function)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                bound = signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise PolytopeError(f"{name}: {error}; it takes {', '.join(signature.parameters)}") from None
-            made: R = _with_command(function(*args, **kwargs), _call(name, bound))
+            made: R = _with_command(checked(*args, **kwargs), _call(name, signature.bind(*args, **kwargs)))
             return made
 
         return call
@@ -601,6 +597,9 @@ def _call(name: str, bound: inspect.BoundArguments) -> str:
     positional = True
     for parameter, value in bound.arguments.items():
         about = bound.signature.parameters[parameter]
+        if about.kind is about.VAR_KEYWORD:
+            parts += [f"{each}={_written(one) or each}" for each, one in value.items()]
+            continue
         same = type(value) is type(about.default) and value == about.default
         positional &= about.kind is about.POSITIONAL_OR_KEYWORD and not same
         if not same and parameter not in _ASIDE:
@@ -621,8 +620,8 @@ def _written(value: Any) -> str | None:
     elif isinstance(value, (list, tuple)):
         parts = [_written(one) for one in value]
         text = None if None in parts else f"[{', '.join(map(str, parts))}]"
-    elif isinstance(getattr(value, "command", None), str):
-        return value.command or None
+    elif str(getattr(value, "command", "")).startswith("plm."):
+        return str(value.command)
     return text if text is not None and len(text) <= _LONGEST else None
 
 

@@ -43,9 +43,9 @@ def documents(count: int = 24, seed: int = 0) -> list[Document]:
         for _ in range(10):
             word = str(rng.choice(list(_WORDS)))
             upos, sense = _WORDS[word][rng.integers(len(_WORDS[word]))]
-            start = len(text) + bool(text)
+            start, open_ = len(text) + bool(text), str(upos in {"NOUN", "VERB", "ADJ", "ADV"})
             text += f" {word}" if text else word
-            spans.append(Span(start, len(text), {"upos": upos, "sense": sense, "word": word}))
+            spans.append(Span(start, len(text), {"upos": upos, "sense": sense, "word": word, "open": open_}))
         made.append(Document(f"doc-{number}", text, {}, tuple(spans)))
     return made
 
@@ -89,9 +89,9 @@ def every_kind(store: Any) -> dict[str, Any]:
         "boundaries": p.boundaries(
             model, PAIRS, [1], resamples=20, draws=1, controls=["untrained"], shuffles=2
         ),
-        "alignment": p.alignment(model, PAIRS[:12], 1, resamples=20, evaluations=24, steps=9),
+        "alignment": p.alignment(model, PAIRS, 1, resamples=20, evaluations=24, steps=9),
         "crossings": path.crossings(downstream=True),
-        "slice": plm.paths.slice(
+        "slices": plm.paths.slice(
             model, "The cat sat on", "The dog lay on", "A river bank is", layer=1, zoom=0.05, grid=3
         ),
     }

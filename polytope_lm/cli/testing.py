@@ -97,9 +97,9 @@ def clusters(  # noqa: PLR0913
         "extra": extra or None, "weights": weights, "multiverse": multiverse, "groups": groups,
         "maps": maps, "model": model,
     }  # fmt: skip
-    result = replace(result, command=_command(store, out, layers, result.settings, besides))
     if maps:
         result = _with_maps(opened, result)
+    result = replace(result, command=_command(store, out, layers, result.settings, besides))
     page = write_results(
         out, result, overview(opened), _more(opened, result, out, multiverse=multiverse, groups=groups)
     )
@@ -182,6 +182,7 @@ def _more(
                 store, layers, labels=settings.label, tokens=settings.max_tokens, sample_seeds=seeds,
                 progress=told,
             )  # fmt: skip
+        found["multiverse"] = replace(found["multiverse"], command=result.command)
         found["multiverse"].save(out)
     if groups:
         from polytope_lm.predictions import groups as score  # noqa: PLC0415
@@ -189,7 +190,8 @@ def _more(
         found["groups"] = []
         for layer in layers:
             with progress(f"scoring groups of layer {layer}") as told:
-                found["groups"].append(score(store, result, layer, seed=settings.seed, progress=told))
+                scores = score(store, result, layer, seed=settings.seed, progress=told)
+            found["groups"].append(replace(scores, command=result.command))
             found["groups"][-1].save(out if len(layers) == 1 else out / f"layer-{layer:02d}")
     return found
 

@@ -22,6 +22,7 @@ from polytope_lm.models.families import (
 )
 from polytope_lm.models.model import Model as Model  # noqa: PLC0414 - others import it from here
 from polytope_lm.models.model import exclusive
+from polytope_lm.result import reproducible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ _UNTELLING = {
 }  # fmt: skip
 
 
-@public
+@reproducible("plm.load")
 def load(
     name: str | Path,
     *,

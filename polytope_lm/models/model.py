@@ -117,6 +117,7 @@ class Model:
         weights_origin: what was done to the weights before they came here ("dequantised from 4 bits ..."), if
             anything is known.
         formerly: how old stores name the weights, if otherwise.
+        command: the call that loads it again; empty where a user made it.
 
     """
 
@@ -133,6 +134,7 @@ class Model:
     bos: bool | None = None
     weights_origin: str = ""
     formerly: str = ""
+    command: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -277,7 +279,7 @@ class Model:
             PolytopeError: the bridge has no such hook point, shapes do not fit, or numbers are not finite.
 
         """
-        extended = replace(self, custom=(*self.custom, _declared(self, hook, weight, bias)))
+        extended = replace(self, custom=(*self.custom, _declared(self, hook, weight, bias)), command="")
         if "_built_bridge" in vars(self):  # a second bridge would be a third copy of the weights
             vars(extended)["_built_bridge"] = self._built_bridge
         return extended

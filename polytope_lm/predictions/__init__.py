@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.clusters.browsing import with_maps
     from polytope_lm.predictions.clusters.clusterers import clusterer, partition
     from polytope_lm.predictions.clusters.multiverse import multiverse
-    from polytope_lm.predictions.clusters.test import clusters
+    from polytope_lm.predictions.clusters.test import clusters, clusters_by_label, joined
     from polytope_lm.predictions.groups import intruders as intruder_files
     from polytope_lm.predictions.groups.coherence import context_coherence, next_token_agreement
     from polytope_lm.predictions.groups.intruders import intruder_detection, intruder_items
@@ -32,6 +32,8 @@ _HOMES = {
     "boundaries": "polytope_lm.predictions.boundaries.test",
     "clusterer": "polytope_lm.predictions.clusters.clusterers",
     "clusters": "polytope_lm.predictions.clusters.test",
+    "clusters_by_label": "polytope_lm.predictions.clusters.test",
+    "joined": "polytope_lm.predictions.clusters.test",
     "context_coherence": "polytope_lm.predictions.groups.coherence",
     "groups": "polytope_lm.predictions.groups.test",
     "intruder_detection": "polytope_lm.predictions.groups.intruders",
@@ -54,11 +56,13 @@ __all__ = [
     "boundaries",
     "clusterer",
     "clusters",
+    "clusters_by_label",
     "context_coherence",
     "groups",
     "intruder_detection",
     "intruder_files",
     "intruder_items",
+    "joined",
     "multiverse",
     "neuron",
     "next_token_agreement",

@@ -162,6 +162,13 @@ class CodeStore(TokenCodes):
                     raise PolytopeError(problem)
 
     @property
+    def command(self) -> str:
+        """The call that opens it again, with its model where that is at hand."""
+        opened = f"plm.open_store({str(self.path)!r})"
+        loaded = "" if self.model is None else self.model.command
+        return f"plm.with_model({opened}, {loaded})" if loaded else opened
+
+    @property
     def complete(self) -> bool:
         """Whether the capture ran to its end."""
         return layout.completed_shards(self.path) == len(self._records)

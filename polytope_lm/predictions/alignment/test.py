@@ -45,7 +45,7 @@ from polytope_lm.predictions.alignment.result import (
     AlignmentResult,
     LayerAlignment,
 )
-from polytope_lm.result import versions
+from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.estimate import Resampled, resampled
 from polytope_lm.statistics.peaks import cross_pair, percentiles, raw
@@ -71,6 +71,7 @@ _DENSITIES = {
 _SHARP = 2.0
 
 
+@reproducible("plm.predictions.alignment")
 def alignment(  # noqa: PLR0913 - each is a choice that moves a number
     model: Model,
     pairs: Iterable[Any],
@@ -129,10 +130,9 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
             crossings_of_pairs(one, pairs, layer, **options, to=file, workers=workers, progress=told)  # type: ignore[arg-type]
         )
     groups = [getattr(pair, "group", number) for number, pair in enumerate(pairs)]
-    call = f"plm.predictions.alignment(plm.load({model.name!r}), pairs, {asked}"
     result = align(
         found[: len(asked)], groups, twins=found[len(asked) :], smallest_effect=smallest_effect,
-        resamples=resamples, seed=seed, command=f"{call}, at={at!r}, shape={shape!r}, seed={seed})",
+        resamples=resamples, seed=seed,
     )  # fmt: skip
     return replace(result, problems=tuple(sorted({*unread, *result.problems}, key=lambda one: one.line)))
 
@@ -154,7 +154,6 @@ def align(
     smallest_effect: float = 0.02,
     resamples: int = 1000,
     seed: int = 0,
-    command: str = "",
 ) -> AlignmentResult:
     """Test profiles that were computed before, one set a layer.
 
@@ -165,7 +164,6 @@ def align(
         smallest_effect: the smallest difference of interest.
         resamples: behind each interval.
         seed: of the resamples.
-        command: what reproduces it.
 
     Raises:
         PolytopeError: sets that do not fit, or too few pairs or groups to resample.
@@ -195,7 +193,7 @@ def align(
         leads=tuple(leads),
         verdicts=_verdicts(layers, smallest_effect),
         versions=versions("numpy", "scipy", "torch", "transformers"),
-        command=command,
+        command="",
         problems=tuple(
             {bad.line: Problem(bad.line, bad.message) for one in sets for bad in one.bad}.values()
         ),

@@ -340,7 +340,7 @@ def notes(layer: LayerBoundaries) -> list[str]:
     """Return what a reader needs beside the table: variance inflation, curvature, and each control."""
     factors = ", ".join(
         f"{name} {'infinite' if value is None else format(value, '.1f')}"
-        for name, value in layer.inflation.items()
+        for name, value in sorted(layer.inflation.items())
     )
     same = "" if layer.correlation is None else f"; crossings ~ endpoint Hamming r = {layer.correlation:.3f}"
     sizes = layer.balance

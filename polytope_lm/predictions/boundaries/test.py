@@ -48,7 +48,7 @@ from polytope_lm.pairs import Pair, Pairs, Problem
 from polytope_lm.predictions.boundaries.judging import MIN_PAIRS, Measured, judge
 from polytope_lm.predictions.boundaries.measure import measure_pairs, planes_of
 from polytope_lm.predictions.boundaries.result import BoundariesResult, BoundarySettings
-from polytope_lm.result import versions
+from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.verdict import over_layers
 
@@ -67,6 +67,7 @@ Rows = tuple[dict[int, dict[int, dict[str, float]]], list[Problem]]
 """One model's numbers by layer and line, and the pairs that it could not measure."""
 
 
+@reproducible("plm.predictions.boundaries")
 def boundaries(  # noqa: PLR0913 -- each is a choice that moves a number
     model: Model,
     pairs: Pairs | Iterable[Pair] | str | Path = "builtin",
@@ -122,7 +123,7 @@ def boundaries(  # noqa: PLR0913 -- each is a choice that moves a number
         problems=tuple(sorted((*found.problems, *bad), key=lambda problem: problem.line)),
         provenance=model.provenance,
         versions=versions("numpy", "scipy", "scikit-learn", "torch", "transformers"),
-        command=_command(found, sites, settings),
+        command="",
         numbers=_numbers(measured, used),
         timings=job.timings,
     )
@@ -258,12 +259,3 @@ def _numbers(measured: dict[str, Rows], used: Sequence[Pair]) -> pd.DataFrame:
         for pair in used
     ]
     return pd.DataFrame(rows)
-
-
-def _command(found: Pairs, sites: tuple[Site, ...], settings: BoundarySettings) -> str:
-    return (
-        f"plm.predictions.boundaries(model, {found.name!r}, layers={[site.layer for site in sites]}, "
-        f"kind={settings.kind!r}, seed={settings.seed}, resamples={settings.resamples}, "
-        f"smallest_effect={settings.smallest_effect}, draws={settings.draws}, "
-        f"controls={settings.controls!r}, shuffles={settings.shuffles})"
-    )

@@ -36,6 +36,7 @@ from polytope_lm.representations import controls as simhash
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.registry import get
+from polytope_lm.result import reproducible
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.nulls import Rate
 
@@ -88,6 +89,7 @@ class Bench:
     layouts: Mapping[str, list[Layout]]
 
 
+@reproducible("plm.calibrate")
 @asked
 def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
     codes: TokenCodes,

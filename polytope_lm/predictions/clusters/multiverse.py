@@ -30,7 +30,7 @@ from polytope_lm.predictions.names import SIMHASH
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.registry import Representation, get
-from polytope_lm.result import versions
+from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class _Sweep:
         self.timings[what] = self.timings.get(what, 0.0) + time.perf_counter() - since
 
 
+@reproducible("plm.predictions.multiverse")
 @asked
 def multiverse(
     codes: TokenCodes,
@@ -137,14 +138,13 @@ def multiverse(
 
 
 def _result(codes: TokenCodes, sweep: _Sweep, settings: Mapping[str, Any]) -> Multiverse:
-    asked = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     return Multiverse(
         cells=with_leads(sweep.cells),
         left_out=tuple(sweep.left_out),
         settings=settings,
         provenance=dict(codes.provenance),
         versions=versions("numpy", "scipy", "numba", "kmedoids", "fast-hdbscan"),
-        command=f"plm.predictions.multiverse(codes, {asked})",
+        command="",
         timings=sweep.timings,
     )
 

@@ -47,7 +47,7 @@ from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, 
 from polytope_lm.predictions.clusters.scoring import NEIGHBOURS, compare, decided, make_task, with_holm
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import get, registered
-from polytope_lm.result import versions
+from polytope_lm.result import reproducible, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -104,7 +104,8 @@ def _names(value: Sequence[str] | str) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def joined(results: Sequence[ClustersResult], command: str = "") -> ClustersResult:
+@reproducible("plm.predictions.joined")
+def joined(results: Sequence[ClustersResult]) -> ClustersResult:
     """Return the layers of several comparisons as one comparison, corrected over all of its layers.
 
     Holm's correction starts anew from each layer's own p, so that it does not matter how the layers were
@@ -112,7 +113,6 @@ def joined(results: Sequence[ClustersResult], command: str = "") -> ClustersResu
 
     Args:
         results: comparisons of other layers, the same tokens and settings.
-        command: what reproduces the whole; by default the first one's.
 
     Raises:
         PolytopeError: none, other settings or tokens, or a layer twice.
@@ -139,7 +139,6 @@ def joined(results: Sequence[ClustersResult], command: str = "") -> ClustersResu
     return replace(
         first,
         layers=with_holm(alone),
-        command=command or first.command,
         tokens=None,
         timings={step: seconds for result in results for step, seconds in result.timings.items()},
     )
@@ -148,6 +147,7 @@ def joined(results: Sequence[ClustersResult], command: str = "") -> ClustersResu
 __all__ = ["BUILT_IN", "clusters", "clusters_by_label"]
 
 
+@reproducible("plm.predictions.clusters")
 @asked
 def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     codes: TokenCodes,
@@ -198,6 +198,7 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     return compared(codes, layer, (label,), choices, progress)[label]
 
 
+@reproducible("plm.predictions.clusters_by_label")
 def clusters_by_label(
     codes: TokenCodes,
     layer: int | Sequence[int] | None,
@@ -247,7 +248,7 @@ def compared(
         scores.run(menu, arrays)
         for run in runs:
             run.add(arrays.site, scores)
-    return {run.label: run.result(dict(codes.provenance), layers, timings) for run in runs}
+    return {run.label: run.result(dict(codes.provenance), timings) for run in runs}
 
 
 class _LabelRun:
@@ -278,9 +279,7 @@ class _LabelRun:
         self.layers.append(replace(found, left_out=scores.left_out[self.label]))
         self.table = add_layer(self.table, found, measured)
 
-    def result(
-        self, provenance: dict[str, Any], layers: tuple[int, ...], timings: dict[str, float]
-    ) -> ClustersResult:
+    def result(self, provenance: dict[str, Any], timings: dict[str, float]) -> ClustersResult:
         """Return the whole comparison, corrected over its layers."""
         return ClustersResult(
             settings=self.settings,
@@ -288,7 +287,7 @@ class _LabelRun:
             layers=with_holm(self.layers),
             provenance=provenance,
             versions=versions("numpy", "scipy", "numba", "kmedoids"),
-            command=_command(layers, self.settings, self.choices),
+            command="",
             tokens=self.table,
             timings=timings,
         )
@@ -323,17 +322,3 @@ def _clock(timings: dict[str, float], layer: int) -> Callable[[str, float], None
         timings[key] = timings.get(key, 0.0) + seconds
 
     return add
-
-
-def _command(layers: tuple[int, ...], settings: Settings, choices: Choices) -> str:
-    shown = {"extra": choices.extra or None, "weights": choices.weights}
-    asked = "".join(
-        f", {name}={(value if isinstance(value, str) else tuple(value))!r}"
-        for name, value in shown.items()
-        if value is not None
-    )
-    return (
-        f"plm.predictions.clusters(codes, layer={list(layers)}, label={settings.label!r}, k={settings.k}, "
-        f"tokens={settings.max_tokens}, seed={settings.seed}, resamples={settings.resamples}, "
-        f"smallest_effect={settings.smallest_effect}{asked})"
-    )

@@ -34,7 +34,7 @@ from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import get
-from polytope_lm.result import versions
+from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.estimate import Resampled, half_samples
 from polytope_lm.statistics.nulls import NOISE, counted
@@ -56,6 +56,7 @@ _INTERVALS = "intervals"
 T = TypeVar("T")
 
 
+@reproducible("plm.predictions.groups")
 @asked
 def groups(  # noqa: PLR0913 -- each is a choice that moves a number
     codes: TokenCodes,
@@ -136,7 +137,7 @@ def _result(
         left_out=left_out,
         provenance=dict(shared.codes.provenance),
         versions=versions("numpy", "scipy", "scikit-learn", "numba", "kmedoids", "torch", "transformers"),
-        command=_command(site.layer, tuple(found), shared.settings),
+        command="",
     )
 
 
@@ -360,12 +361,3 @@ def _leads(shared: Shared, found: Mapping[str, Mapping[str, Scored]]) -> tuple[L
             best = cosines[int(np.argmax([each.value for each in theirs]))]
             out.append(Lead(name, score, best, ahead.by_halves(documents, second_order=mutual)))
     return tuple(out)
-
-
-def _command(layer: int, wanted: tuple[str, ...], settings: GroupSettings) -> str:
-    return (
-        f"plm.predictions.groups(codes, result, {layer}, representations={wanted!r}, "
-        f"label={settings.label!r}, identity={settings.identity!r}, tokens={settings.pair_tokens}, "
-        f"items={settings.items}, draws={settings.draws}, resamples={settings.resamples}, "
-        f"repeats={settings.repeats}, seed={settings.seed})"
-    )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 8
+_COLUMNS = ("neuron", "tokens", "regions", "purity", "inside", "by chance", "lead", "z", "p", "fdr")
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,10 @@ class NeuronRanking(Result):
     left_out: int
     least: int
     command: str
+
+    def __post_init__(self) -> None:
+        # Files have columns in the order of their names.
+        object.__setattr__(self, "neurons", self.neurons[list(_COLUMNS)])
 
     kind = "neurons"
     file = "neurons.json"

@@ -30,6 +30,7 @@ from polytope_lm.representations import binary as code
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import get
+from polytope_lm.result import reproducible
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.clustering import k_medoids
 from polytope_lm.statistics.nulls import against
@@ -64,11 +65,6 @@ class Clusters:
     k: int | None
     tokens: int
     seed: int
-
-    def __str__(self) -> str:
-        if self.result is not None:
-            return f"clusters=result, by={self.by!r}"
-        return f"by={self.by!r}, k={self.k}, tokens={self.tokens}"
 
 
 @dataclass(frozen=True)
@@ -230,6 +226,7 @@ LEAST = 10
 """Fewest top tokens that the ranking takes apart: of fewer, chance and clusters say nearly the same."""
 
 
+@reproducible("plm.predictions.neuron")
 def neuron(  # noqa: PLR0913 -- each is a choice that moves a number
     codes: TokenCodes,
     layer: int,
@@ -282,11 +279,9 @@ def neuron(  # noqa: PLR0913 -- each is a choice that moves a number
             "needed, choose another neuron or add documents"
         )
         raise PolytopeError(msg)
-    what = f"neuron={neuron}" if direction is None else f"direction=direction, space={space!r}"
     settings = found.settings(top, by, draws, seed)
     apart = _taken_apart(codes, found, chosen, values, settings)
-    command = _command("neuron", settings, f"{what}, {wanted}")
-    return NeuronRegions(settings=settings, of=of, active=len(active), command=command, **apart)
+    return NeuronRegions(settings=settings, of=of, active=len(active), command="", **apart)
 
 
 def _taken_apart(
@@ -324,6 +319,7 @@ def _taken_apart(
     }
 
 
+@reproducible("plm.predictions.rank_neurons")
 def rank_neurons(  # noqa: PLR0913 -- each is a choice that moves a number
     codes: TokenCodes,
     layer: int,
@@ -378,7 +374,7 @@ def rank_neurons(  # noqa: PLR0913 -- each is a choice that moves a number
         neurons=table,
         left_out=found.arrays.site.width - len(table),
         least=LEAST,
-        command=_command("rank_neurons", settings, f"within={within!r}, {wanted}"),
+        command="",
     )
 
 
@@ -430,10 +426,3 @@ def _lead(
         "z": about.z,
         "p": about.p,
     }
-
-
-def _command(function: str, settings: NeuronSettings, what: str) -> str:
-    return (
-        f"plm.predictions.{function}(codes, {settings.layer}, {what}, label={settings.label!r}, "
-        f"top={settings.top}, draws={settings.draws}, seed={settings.seed})"
-    )

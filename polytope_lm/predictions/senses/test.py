@@ -46,7 +46,7 @@ from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import get, registered
-from polytope_lm.result import versions
+from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.estimate import Resampled, resampled
 from polytope_lm.statistics.neighbours import nearest_label
@@ -87,6 +87,7 @@ class _Words:
     picks: Float[np.ndarray, " resamples"]
 
 
+@reproducible("plm.predictions.senses")
 def senses(
     codes: TokenCodes,
     layer: int | Sequence[int] | None = None,
@@ -141,10 +142,7 @@ def senses(
         layers=tuple(replace(each, verdict=v) for each, v in zip(compared, verdicts, strict=True)),
         provenance=dict(codes.provenance),
         versions=versions("numpy", "scipy", "numba", "kmedoids"),
-        command=(
-            f"plm.predictions.senses(codes, layer={list(layers)}, label={label!r}, word={word!r}, "
-            f"seed={seed}, resamples={resamples}, smallest_effect={smallest_effect}, extra={extra!r})"
-        ),
+        command="",
     )
 
 

@@ -154,7 +154,7 @@ def test_a_users_own_representation_is_shown_and_does_not_move_the_verdict(world
     assert more.verdicts == plain.verdicts
     assert abs(more.layers[0].representation("noise").score(AMI).estimate.value) < 0.05
     assert len(more.layers[0].representation("noise").score(AMI).draws) == 2
-    assert "extra=('noise',)" in more.command
+    assert "extra=['noise']" in more.command
 
 
 def test_what_can_run_runs_and_what_can_not_says_why(world) -> None:

@@ -42,13 +42,14 @@ def test_layers_computed_apart_are_one_result(world) -> None:
     codes = world("code", layers=(1, 2, 4), n=500)
     whole = clusters(codes, **FAST)
     parts = [clusters(codes, 4, **FAST), clusters(codes, (1, 2), **FAST)]
-    back = joined(parts, whole.command)
+    back = replace(joined(parts), command=whole.command)
     assert back == whole
     assert back.tokens is None
     assert [verdict.layers for verdict in back.verdicts] == [3, 3, 3]
     # A verdict that Holm took back among few layers is decided anew.
     demoted = [replace(x, verdict=replace(x.verdict, outcome="inconclusive")) for x in parts[1].layers]
-    assert joined([parts[0], replace(parts[1], layers=tuple(demoted))], whole.command) == whole
+    other = joined([parts[0], replace(parts[1], layers=tuple(demoted))])
+    assert replace(other, command=whole.command) == whole
     with pytest.raises(
         PolytopeError, match="layer 2 was compared with other settings or tokens than layer 4"
     ):

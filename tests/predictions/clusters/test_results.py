@@ -51,7 +51,7 @@ def test_no_text_of_the_corpus_is_in_the_numbers(result, tmp_path) -> None:
     assert data["layers"][0]["verdict"]["sentence"] == result.verdicts[0].sentence
     assert data["settings"]["k"] == 8
     assert data["versions"]["kmedoids"]
-    assert data["command"].startswith("plm.predictions.clusters(codes, layer=[1, 4], label='upos', k=8,")
+    assert data["command"].startswith("plm.predictions.clusters(codes, ")
 
 
 def test_the_printed_command_gives_the_result(world, result) -> None:

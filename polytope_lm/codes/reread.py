@@ -132,7 +132,7 @@ def windowing(codes: TokenCodes, model: Model) -> Windowing:
     """
     was = codes.provenance
     try:
-        around = list(was["special_tokens"].values())
+        around = [was["special_tokens"][side] for side in ("before", "after")]
         length, least = int(was["max_length"]), int(was["min_context"])
         usual = specials(model.tokenizer, model.bos)
         bos = model.bos if [list(usual.prefix), list(usual.suffix)] == around else bool(was["bos"])

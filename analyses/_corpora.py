@@ -55,9 +55,7 @@ def news(directory: Path, items: int, seed: int) -> list[Document]:
     return [unique[i] for i in np.sort(chosen)]
 
 
-def ambiguous_words(
-    directory: Path, sentences: int, seed: int, *, given_twice: bool = False
-) -> list[Document]:
+def ambiguous_words(directory: Path, sentences: int, seed: int, *, given_twice: bool = False) -> list[Document]:
     """Return `sentences` of each ambiguous word, drawn by seed, the word's one span labelled word and sense.
 
     Args:

@@ -99,9 +99,7 @@ def asked(
     """
     first = (doc or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog=f"python -m analyses.{analysis}", description=first)
-    parser.add_argument(
-        "--model", action="append", help=f"a model, may be repeated (default: {', '.join(models)})"
-    )
+    parser.add_argument("--model", action="append", help=f"a model, may be repeated (default: {', '.join(models)})")
     parser.add_argument("--out", type=Path, required=True, help="directory for results")
     chosen = layers or "four, spread over the model"
     parser.add_argument("--layers", default=layers, help=f"all, or indices such as 0,8 (default: {chosen})")

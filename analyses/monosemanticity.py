@@ -25,15 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import polytope_lm as plm
 from analyses._corpora import news, treebank
-from analyses._running import (
-    asked,
-    folder_name,
-    in_processes,
-    read_json,
-    run,
-    words_drawn,
-    write_json,
-)
+from analyses._running import asked, folder_name, in_processes, read_json, run, words_drawn, write_json
 from polytope_lm.codes.store.reader import open_store
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE, SIMHASH, ClustersResult
@@ -139,9 +131,7 @@ def run_model(name: str, options: Options) -> list[ClustersResult]:
     for corpus, labels in CORPORA.items():
         store = out / "stores" / corpus
         jobs = [
-            LayerJob(
-                store, out, layer, labels, options.tokens, options.resamples, options.seed, options.extra
-            )
+            LayerJob(store, out, layer, labels, options.tokens, options.resamples, options.seed, options.extra)
             for layer in layers
         ]
         missing = [job for job in jobs if not job.done()]
@@ -239,9 +229,7 @@ def show(results: Sequence[ClustersResult]) -> None:
             cells = []
             for score in (AMI, AGREEMENT):
                 best = layer.best_cosine[score]
-                values = [
-                    layer.representation(name).score(score).estimate.value for name in ("code", best, SIMHASH)
-                ]
+                values = [layer.representation(name).score(score).estimate.value for name in ("code", best, SIMHASH)]
                 cells.append("{:6.3f} {:6.3f} {:7.3f}".format(*values))
             print(f"  {layer.layer:>5} {layer.verdict.outcome:<13} {' | '.join(cells)}")
 

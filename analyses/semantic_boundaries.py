@@ -45,9 +45,7 @@ LAYERS = {"tiny-gpt2": (0, 1, 2), "tiny-relu": (0, 1, 2), "smollm2-135m": (4, 15
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the analysis and print its verdicts."""
-    run(
-        lambda: _run_all(asked("semantic_boundaries", __doc__, argv, own_options, models=CAUSAL, layers=None))
-    )
+    run(lambda: _run_all(asked("semantic_boundaries", __doc__, argv, own_options, models=CAUSAL, layers=None)))
 
 
 def _run_all(found: Asked) -> None:
@@ -78,11 +76,7 @@ def test(model: Model, name: str, label: str, pairs: Pairs, folder: Path, found:
     result = replace(result, command=found.command)
     result.save(folder)
     write(folder / "report.html", boundaries=result)
-    print(
-        pd.DataFrame(boundary_tables.overview_rows(result), columns=boundary_tables.HEADS).to_string(
-            index=False
-        )
-    )
+    print(pd.DataFrame(boundary_tables.overview_rows(result), columns=boundary_tables.HEADS).to_string(index=False))
     for layer in result.layers:
         print("\n".join(boundary_tables.notes(layer)))
     print(f"{name}, {label}: {result.verdict}\n", flush=True)
@@ -117,11 +111,7 @@ def summary(name: str, label: str, result: BoundariesResult) -> list[dict[str, o
             "hyperplanes": sum(layer.planes) / len(layer.planes) if layer.planes else None,
         }  # fmt: skip
         row |= {control.name: control.effect.by_group.value for control in layer.controls}
-        row |= {
-            "crossings ~ Hamming": layer.correlation,
-            "verdict": verdict.outcome,
-            "p (Holm)": verdict.p_holm,
-        }
+        row |= {"crossings ~ Hamming": layer.correlation, "verdict": verdict.outcome, "p (Holm)": verdict.p_holm}
         rows.append(row)
     return rows
 

@@ -207,9 +207,7 @@ def next_token_loss(model: GPT2LMHeadModel, batch: Int[torch.Tensor, "B S"]) -> 
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
-def train(
-    recipe: Recipe, tokens: Int[torch.Tensor, " n"], *, report: int = 50
-) -> tuple[GPT2LMHeadModel, list[float]]:
+def train(recipe: Recipe, tokens: Int[torch.Tensor, " n"], *, report: int = 50) -> tuple[GPT2LMHeadModel, list[float]]:
     """Train on random windows and return the model, rounded to float16 and in eval mode, with its losses."""
     model = build(recipe)
     optimiser = torch.optim.AdamW(groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.95))
@@ -251,9 +249,7 @@ def held_out_loss(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, te
     return total / count
 
 
-def unigram_loss(
-    train_tokens: Int[torch.Tensor, " n"], held_out: Int[torch.Tensor, " m"], vocabulary: int
-) -> float:
+def unigram_loss(train_tokens: Int[torch.Tensor, " n"], held_out: Int[torch.Tensor, " m"], vocabulary: int) -> float:
     """Return the loss per token in nats of the training text's token frequencies (add one)."""
     counts: Float[torch.Tensor, " V"] = torch.bincount(train_tokens, minlength=vocabulary).double() + 1
     return float(-torch.log(counts / counts.sum())[held_out].mean())
@@ -336,13 +332,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m analyses.train_tiny", description=summary)
-    parser.add_argument(
-        "--activation", choices=sorted(NAMES), default="gelu_new", help="gelu_new or its twin relu"
-    )
+    parser.add_argument("--activation", choices=sorted(NAMES), default="gelu_new", help="gelu_new or its twin relu")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps (%(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=Recipe.seed, help="of weights, batches, dropout (%(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="of weights, batches, dropout (%(default)s)")
     parser.add_argument("--out", type=Path, help="directory (the package's own data directory)")
     return parser.parse_args(argv)
 

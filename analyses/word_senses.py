@@ -100,11 +100,7 @@ def _again(folder: Path, options: Options) -> SensesResult:
 
     """
     result = SensesResult.load(folder)
-    was = (
-        max(word.sentences for word in result.words.values()),
-        result.settings.resamples,
-        result.settings.seed,
-    )
+    was = (max(word.sentences for word in result.words.values()), result.settings.resamples, result.settings.seed)
     if was[0] > options.sentences or was[1:] != (options.resamples, options.seed):
         msg = (
             f"{folder} has sentences, resamples, seed = {was}, not {options.sentences}, {options.resamples}, "
@@ -139,8 +135,7 @@ def summary(results: Sequence[SensesResult], options: Options) -> dict[str, Any]
         "words": {name: dict(word.senses) for name, word in results[0].words.items()},
         "versions": dict(results[0].versions),
         "verdicts": [
-            {"model": r.provenance["model"], "reading": r.settings.reading, "verdict": r.verdict}
-            for r in results
+            {"model": r.provenance["model"], "reading": r.settings.reading, "verdict": r.verdict} for r in results
         ],
         "rows": [row for result in results for row in rows_of(result)],
     }

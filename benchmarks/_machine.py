@@ -137,8 +137,7 @@ def report(figures: Sequence[Figure], as_json: bool = False, machine: Machine | 
     machine = describe() if machine is None else machine
     if as_json:
         sys.stdout.write(
-            json.dumps({"machine": asdict(machine), "figures": [f.to_dict() for f in figures]}, indent=2)
-            + "\n"
+            json.dumps({"machine": asdict(machine), "figures": [f.to_dict() for f in figures]}, indent=2) + "\n"
         )
         return
     sys.stdout.write(f"{machine}\n\n" + "".join(f"{figure}\n" for figure in figures))

@@ -117,9 +117,7 @@ def capture(out: Path, corpus: str | None) -> None:
 
 def beginning(document: Document) -> Document:
     """Return a document's first `CHARACTERS`, so that no document is most of the sample."""
-    spans = tuple(
-        replace(span, end=min(span.end, CHARACTERS)) for span in document.spans if span.start < CHARACTERS
-    )
+    spans = tuple(replace(span, end=min(span.end, CHARACTERS)) for span in document.spans if span.start < CHARACTERS)
     return replace(document, text=document.text[:CHARACTERS], spans=spans)
 
 

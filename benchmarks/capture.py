@@ -121,9 +121,7 @@ def size(tokens: int) -> list[Figure]:
     model = small_gpt2(n_layer=1, n_embd=16, n_head=1, n_inner=3072)
     directory = Path(tempfile.mkdtemp())
     lengths = np.full(tokens // 500, 500)
-    store = plm.capture(
-        model, plm.documents(texts(lengths)), layers=[0], to=directory / "store", progress=False
-    )
+    store = plm.capture(model, plm.documents(texts(lengths)), layers=[0], to=directory / "store", progress=False)
     parts = {
         name: sum(f.stat().st_size for f in store.path.rglob(name))
         for name in ("*.npy", "tokens.parquet", "documents.parquet")

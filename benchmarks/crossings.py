@@ -105,11 +105,7 @@ def main() -> None:
 
 
 def print_figures(
-    options: Namespace,
-    found: LineCrossings,
-    counts: dict[str, int],
-    seconds: dict[str, list[float]],
-    machine: Machine,
+    options: Namespace, found: LineCrossings, counts: dict[str, int], seconds: dict[str, list[float]], machine: Machine
 ) -> None:
     """Print each figure beside its peer's."""
     ours, returns = median(seconds["ours"]), int(found.returns.sum())

@@ -133,9 +133,7 @@ def measure(planted: Planted, which: str, folder: Path) -> Run:
     codes = folder / "codes.npy"
     np.save(codes, planted.packed)
     command = [sys.executable, "-m", "benchmarks.density", "--child", which, "--codes", str(codes)]
-    done = subprocess.run(
-        [*command, "--width", str(planted.width)], check=True, stdout=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([*command, "--width", str(planted.width)], check=True, stdout=subprocess.PIPE, text=True)
     took: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return Run(took["seconds"], took["megabytes"], np.load(codes.with_name(f"{which}.npy")))
 

@@ -66,9 +66,7 @@ def random_pairs(count: int, seed: int = 0) -> list[tuple[str, str]]:
     """Draw pairs of prompts."""
     rng = np.random.default_rng(seed)
     drawn = (rng.choice(WORDS.split(), 4, replace=False) for _ in range(count))
-    return [
-        (f"I thought about the {a} and the {b}", f"She never liked a {c} or my {d}") for a, b, c, d in drawn
-    ]
+    return [(f"I thought about the {a} and the {b}", f"She never liked a {c} or my {d}") for a, b, c, d in drawn]
 
 
 def compare(path: ModelPath, ours: Crossings, dense: Crossings, steps: int, into: Comparison) -> None:
@@ -118,10 +116,7 @@ def _confirmed(path: ModelPath, pairs: list[tuple[int, int, float, float]]) -> i
     runs = Trace(path, logits=True)
     values, first = runs.at(t.reshape(-1)), runs.sites[0].layer
     signs = np.array(
-        [
-            values[layer - first][3 * row : 3 * row + 3, neuron] > 0
-            for row, (layer, neuron, *_) in enumerate(pairs)
-        ]
+        [values[layer - first][3 * row : 3 * row + 3, neuron] > 0 for row, (layer, neuron, *_) in enumerate(pairs)]
     )
     return int(((signs[:, 1] != signs[:, 0]) & (signs[:, 1] != signs[:, 2])).sum())
 
@@ -150,9 +145,7 @@ def stepped(path: ModelPath, ours: Crossings, steps: int) -> Crossings:
     runs.logits = False
     later = runs.grid(steps)
     t, layer, neuron, on, _ = (np.concatenate(column) for column in zip(*later.parts, strict=True))
-    return replace(
-        ours, t=t, layer=layer, neuron=neuron, on=on, layers=tuple(later.methods), output_change=None
-    )
+    return replace(ours, t=t, layer=layer, neuron=neuron, on=on, layers=tuple(later.methods), output_change=None)
 
 
 def measured(options: Namespace) -> list[dict[str, Any]]:

@@ -341,9 +341,7 @@ def prove_next_token(family: Family, hf: torch.nn.Module, model: Model) -> None:
         np.testing.assert_allclose(run.logits, own, **close)
 
 
-PROOFS = dict(
-    zip(COLUMNS, (prove_codes, prove_closed_forms, prove_downstream, prove_next_token), strict=True)
-)
+PROOFS = dict(zip(COLUMNS, (prove_codes, prove_closed_forms, prove_downstream, prove_next_token), strict=True))
 
 
 def proved(name: str) -> dict[str, str]:

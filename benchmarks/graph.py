@@ -122,9 +122,7 @@ def drawing(runs: list[Run], options: argparse.Namespace) -> go.Figure:
     rows, seconds = [r.rows for r in runs], [r.seconds for r in runs]
     text = [f"{r.seconds:,.1f} s<br>recall {r.recall:.4f}<br>{r.peak_mb:,.0f} MB" for r in runs]
     figure = go.Figure(
-        go.Scatter(
-            x=rows, y=seconds, text=text, mode="lines+markers+text", textposition="top left", name="measured"
-        )
+        go.Scatter(x=rows, y=seconds, text=text, mode="lines+markers+text", textposition="top left", name="measured")
     )
     square = [seconds[-1] * (n / rows[-1]) ** 2 for n in rows]
     figure.add_scatter(x=rows, y=square, mode="lines", line_dash="dot", name="as n squared")

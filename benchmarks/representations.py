@@ -81,9 +81,7 @@ def measure(codes: TokenCodes, options: argparse.Namespace) -> tuple[ClustersRes
     part = codes.select(np.arange(min(700, len(codes))))
     clusters(part, options.layer, options.label, k=5, resamples=4)
     wall, cpu = perf_counter(), process_time()
-    result = clusters(
-        codes, options.layer, options.label, k=options.k, resamples=options.resamples, extra="all"
-    )
+    result = clusters(codes, options.layer, options.label, k=options.k, resamples=options.resamples, extra="all")
     return result, perf_counter() - wall, process_time() - cpu
 
 

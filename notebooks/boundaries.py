@@ -21,11 +21,7 @@
 import polytope_lm as plm
 
 model = plm.load("tiny-gpt2")
-a, b, c = (
-    "The break statement ends the nearest loop.",
-    "An error may break the loop before it ends",
-    "A list is a",
-)
+a, b, c = ("The break statement ends the nearest loop.", "An error may break the loop before it ends", "A list is a")
 path = plm.path(model, a, b, layer=1)
 path
 

@@ -39,9 +39,7 @@ def expand(path: str | os.PathLike[str], what: str = "path") -> Path:
     try:
         return Path(given).expanduser()
     except RuntimeError:
-        raise PolytopeError(
-            f"{what}={brief(given)}: no home directory is known; give the whole path"
-        ) from None
+        raise PolytopeError(f"{what}={brief(given)}: no home directory is known; give the whole path") from None
 
 
 def open_regular(path: str | os.PathLike[str], what: str) -> BufferedReader:
@@ -65,9 +63,7 @@ def open_regular(path: str | os.PathLike[str], what: str) -> BufferedReader:
         raise PolytopeError(f"{os.fspath(path)}: {reason}, not a regular file; give the {what}")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise PolytopeError(
-            f"{os.fspath(path)}: the {what} cannot be read ({reason}); check the path"
-        ) from None
+        raise PolytopeError(f"{os.fspath(path)}: the {what} cannot be read ({reason}); check the path") from None
 
 
 def read_bytes(path: str | os.PathLike[str], what: str, limit: int) -> bytes:
@@ -196,9 +192,7 @@ def below(directory: Path) -> list[File]:
             elif path.is_file() and not name.startswith("."):
                 found.append(File(path, path.relative_to(directory).as_posix()))
     if links:
-        _log.warning(
-            "%s: %d symbolic link%s passed over", visible(directory), links, "s" if links != 1 else ""
-        )
+        _log.warning("%s: %d symbolic link%s passed over", visible(directory), links, "s" if links != 1 else "")
     return sorted(found, key=lambda file: file.name)
 
 

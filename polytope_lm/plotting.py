@@ -131,9 +131,7 @@ def dots(
     return figure
 
 
-def _dots_panel(
-    figure: go.Figure, key: str, names: Sequence[str], series: Sequence[Marks], *, signed: bool
-) -> None:
+def _dots_panel(figure: go.Figure, key: str, names: Sequence[str], series: Sequence[Marks], *, signed: bool) -> None:
     """Add one panel's series; marks of one row are set apart, so that no interval covers another."""
     there = [[i for i, one in enumerate(series) if one.found[row] is not None] for row in range(len(names))]
     size = next((size for upto, size in _SIZES if len(names) <= upto), 4)
@@ -207,12 +205,7 @@ def stretches(change: Change) -> list[Stretch]:
     firsts = [i for i, token in enumerate(change.top) if not i or token != change.top[i - 1]]
     runs = zip(firsts, [*firsts[1:], len(change.top)], strict=True)
     return [
-        Stretch(
-            change.top[a],
-            float(change.t[a]),
-            float(change.t[b - 1]),
-            float(change.top_probability[a:b].max()),
-        )
+        Stretch(change.top[a], float(change.t[a]), float(change.t[b - 1]), float(change.top_probability[a:b].max()))
         for a, b in runs
     ]
 
@@ -236,9 +229,7 @@ def strips(
     row = _ROW if len(layers) <= 12 else _ROW_OF_MANY
     below = _NEXT * (change is not None and not one)
     height = _CHANGE * (change is not None) + below + row * len(layers) * (1 + one) + 70 + 30 * bool(title)
-    figure = _figure(
-        height=height, title=escaped(title), margin={"l": 102, "r": 10, "t": 36 if title else 8, "b": 40}
-    )
+    figure = _figure(height=height, title=escaped(title), margin={"l": 102, "r": 10, "t": 36 if title else 8, "b": 40})
     figure.update_layout(showlegend=False)
     split = 1.0 if change is None else 1 - (0.5 if one else _CHANGE / height)
     figure.layout.xaxis = _axis(range=[0, 1], anchor="y", title="t, from the first prompt to the second")
@@ -315,10 +306,7 @@ def _add_next_tokens(figure: go.Figure, runs: Sequence[Stretch], share: float) -
         x=np.diff(bounds).tolist(),
         y=[0] * len(runs),
         width=1,
-        marker={
-            "color": [(BAND, GRID)[i % 2] for i in range(len(runs))],
-            "line": {"color": RULE, "width": 1},
-        },
+        marker={"color": [(BAND, GRID)[i % 2] for i in range(len(runs))], "line": {"color": RULE, "width": 1}},
         text=[escaped(repr(run.token)) for run in runs],
         textposition="inside",
         insidetextanchor="middle",
@@ -332,9 +320,7 @@ def _add_next_tokens(figure: go.Figure, runs: Sequence[Stretch], share: float) -
     figure.layout.yaxis3 = _axis(
         domain=[0, share], range=[-0.5, 0.5], showgrid=False, tickvals=[0], ticktext=["next token"]
     )
-    figure.update_layout(
-        barmode="overlay", uniformtext={"minsize": 11, "mode": "hide"}
-    )  # where there is room
+    figure.update_layout(barmode="overlay", uniformtext={"minsize": 11, "mode": "hide"})  # where there is room
 
 
 def areas(
@@ -460,9 +446,7 @@ def choices(leads: Sequence[Lead], rows: Sequence[str], y: str, x: str) -> go.Fi
             yaxis="y2",
             **both,
         )
-    figure.add_shape(
-        type="line", xref="paper", x0=0, x1=1, y0=0, y1=0, line={"color": SOFT, "width": 1}, layer="below"
-    )
+    figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=0, y1=0, line={"color": SOFT, "width": 1}, layer="below")
     figure.layout.yaxis = _axis(title=escaped(y), domain=[split + 0.04, 1])
     figure.layout.yaxis2 = _axis(
         tickvals=list(range(len(rows))), ticktext=[escaped(row) for row in rows], autorange="reversed",

@@ -24,17 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    ParamSpec,
-    Self,
-    TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -119,10 +109,7 @@ class Result:
     def rows(self) -> list[tuple[str, ...]]:
         """Return the numbers as rows of plain text, the heads first: what a notebook and a report show."""
         frame = self.to_frame()
-        return [
-            tuple(map(str, frame.columns)),
-            *(tuple(map(_cell, row)) for row in frame.itertuples(index=False)),
-        ]
+        return [tuple(map(str, frame.columns)), *(tuple(map(_cell, row)) for row in frame.itertuples(index=False))]
 
     def notes(self) -> list[str]:
         """Return what a reader needs to know beside the rows, in sentences of plain text."""
@@ -195,9 +182,7 @@ class Result:
         path = cls._path(where)
         found = _read(path, _data(path))
         if not isinstance(found, cls):
-            raise PolytopeError(
-                f"{path}: kind {found.kind!r}, not {cls.kind!r}; plm.load_result reads any kind"
-            )
+            raise PolytopeError(f"{path}: kind {found.kind!r}, not {cls.kind!r}; plm.load_result reads any kind")
         return found
 
     @classmethod
@@ -249,16 +234,10 @@ def _files(folder: Path) -> list[Path]:
         raise PolytopeError(f"{str(folder)!r} is not a directory; give one that holds saved results")
     stems = tuple(dict.fromkeys(kind.file.removesuffix(".json") for kind in _kinds()))
     # `result.json`, what the directory is about, comes first.
-    there = [
-        file
-        for pattern in ("result.json", "*.json", "layer-*/*.json")
-        for file in sorted(folder.glob(pattern))
-    ]
+    there = [file for pattern in ("result.json", "*.json", "layer-*/*.json") for file in sorted(folder.glob(pattern))]
     named = [file for file in dict.fromkeys(there) if file.name.startswith(stems)]
     if not named:
-        raise PolytopeError(
-            f"no result in {str(folder)!r} (no {'*.json, '.join(stems)}*.json); save one there"
-        )
+        raise PolytopeError(f"no result in {str(folder)!r} (no {'*.json, '.join(stems)}*.json); save one there")
     return named
 
 
@@ -283,13 +262,9 @@ def _kind_of(path: Path, data: Mapping[str, Any]) -> type[Result]:
     names = ("kind",) if data.get("format") == FORMAT else ("prediction", "scores", "result")
     kind = next((data[name] for name in names if name in data), None)
     if kind is None and data.get("format") != FORMAT:
-        kind = next(
-            (name for name in ("crossings", "slices", "overview") if path.name.startswith(name[:5])), None
-        )
+        kind = next((name for name in ("crossings", "slices", "overview") if path.name.startswith(name[:5])), None)
     if not isinstance(kind, str) or kind not in _HOMES:
-        raise PolytopeError(
-            f"{path}: {names[0]} {brief(kind)} is no kind of result ({', '.join(_HOMES)}); {CURE}"
-        )
+        raise PolytopeError(f"{path}: {names[0]} {brief(kind)} is no kind of result ({', '.join(_HOMES)}); {CURE}")
     importlib.import_module(_HOMES[kind])
     return _KINDS[kind]
 
@@ -301,11 +276,7 @@ def _read(path: Path, data: dict[str, Any]) -> Result:
         files = data.get("files", {}) if sealed else dict.fromkeys(cls.tables.values())
         if not isinstance(files, dict) or (not sealed and "checksum" in data):
             raise PolytopeError("files or checksum: not what `save` writes")  # noqa: TRY301
-        kept = {
-            name: _parquet(path.with_name(file), files[file])
-            for name, file in cls.tables.items()
-            if file in files
-        }
+        kept = {name: _parquet(path.with_name(file), files[file]) for name, file in cls.tables.items() if file in files}
         found = cls.from_dict(data, **kept)
         if sealed and data.get("checksum") != digest(data):
             raise PolytopeError("was changed after it was saved: its checksum does not fit")  # noqa: TRY301
@@ -367,9 +338,7 @@ def write_whole(path: Path, content: bytes) -> Path:
         temporary.replace(path)
     except OSError as error:
         why = error.strerror or error
-        raise PolytopeError(
-            f"{path}: cannot be written ({why}); free space or choose another place"
-        ) from None
+        raise PolytopeError(f"{path}: cannot be written ({why}); free space or choose another place") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -404,9 +373,7 @@ def plain(value: Any, place: str = "", leave: tuple[str, ...] = ()) -> Any:
         table = hasattr(value, "columns")
         value = value.astype(object).where(value.notna(), None).to_dict("list") if table else value.to_dict()
     if isinstance(value, Mapping):
-        return {
-            str(name): plain(one, f"{place}.{name}" if place else str(name)) for name, one in value.items()
-        }
+        return {str(name): plain(one, f"{place}.{name}" if place else str(name)) for name, one in value.items()}
     if isinstance(value, (list, tuple, range)):
         return [plain(one, f"{place}[{number}]") for number, one in enumerate(value)]
     raise PolytopeError(
@@ -443,9 +410,7 @@ def structured(cls: type[T], data: Mapping[str, Any]) -> T:
             for name, kind in hints.items():
                 array = getattr(record, name)
                 if _is_array(kind) and not isinstance(array, kind):
-                    raise PolytopeError(
-                        f"{name}: shape {array.shape}, where the others ask for [{kind.dim_str}]"
-                    )
+                    raise PolytopeError(f"{name}: shape {array.shape}, where the others ask for [{kind.dim_str}]")
     return found
 
 
@@ -468,12 +433,8 @@ def _converter() -> Any:
     for kind in (bool, int, str, float):
         made.register_structure_hook(kind, _scalar)
     made.register_structure_hook_func(_is_array, _array)
-    made.register_structure_hook_func(
-        lambda kind: hasattr(kind, "from_dict") and kind not in _KINDS.values(), _own
-    )
-    made.register_structure_hook_factory(
-        lambda kind: _origin(kind) is tuple, lambda kind: _sequence(kind, made)
-    )
+    made.register_structure_hook_func(lambda kind: hasattr(kind, "from_dict") and kind not in _KINDS.values(), _own)
+    made.register_structure_hook_factory(lambda kind: _origin(kind) is tuple, lambda kind: _sequence(kind, made))
     made.register_structure_hook_factory(
         lambda kind: _origin(kind) in {dict, Mapping}, lambda kind: _mapping(kind, made)
     )
@@ -536,9 +497,7 @@ def _mapping(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
     def read(value: Any, _: Any) -> Any:
         if not isinstance(value, Mapping):
             raise TypeError(f"{brief(value)}, where a mapping belongs")
-        return {
-            key(name): converter.structure(one, item) for name, one in value.items()
-        }  # JSON's keys are texts
+        return {key(name): converter.structure(one, item) for name, one in value.items()}  # JSON's keys are texts
 
     return read
 
@@ -627,7 +586,4 @@ def _written(value: Any) -> str | None:
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of Python and of what computes a result, this package first."""
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("polytope-lm", *packages)},
-    }
+    return {"python": platform.python_version(), **{name: version(name) for name in ("polytope-lm", *packages)}}

@@ -47,9 +47,5 @@ def misused(*arguments: object) -> str:
 def command_line(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the installed command in a process of its own, in a pipe."""
     return subprocess.run(
-        [sys.executable, "-c", MAIN, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
+        [sys.executable, "-c", MAIN, *map(str, arguments)], capture_output=True, text=True, check=False, **options
     )

@@ -69,26 +69,15 @@ def every_kind(store: Any) -> dict[str, Any]:
         "multiverse": p.multiverse(
             store, 1, labels="upos", ks=[4, 6], sample_seeds=[0], clusterers=["k-medoids"], tokens=120
         ),
-        "groups": p.groups(
-            store, clusters, 1, encoder=model, tokens=40, items=8, draws=10, resamples=10, repeats=2
-        ),
+        "groups": p.groups(store, clusters, 1, encoder=model, tokens=40, items=8, draws=10, resamples=10, repeats=2),
         "overview": p.overview(store),
         "senses": p.senses(store, 1, "sense", resamples=20),
         "neuron": p.neuron(
-            store,
-            1,
-            int(store.bits(1).mean(axis=0).argmax()),
-            label="upos",
-            top=20,
-            k=6,
-            tokens=120,
-            draws=20,
+            store, 1, int(store.bits(1).mean(axis=0).argmax()), label="upos", top=20, k=6, tokens=120, draws=20
         ),
         "neurons": p.rank_neurons(store, 1, label="upos", top=20, k=6, tokens=120, draws=20),
         "calibration": plm.calibrate(store, 1, "upos", runs=3, k=6, tokens=120, draws=2, resamples=20),
-        "boundaries": p.boundaries(
-            model, PAIRS, [1], resamples=20, draws=1, controls=["untrained"], shuffles=2
-        ),
+        "boundaries": p.boundaries(model, PAIRS, [1], resamples=20, draws=1, controls=["untrained"], shuffles=2),
         "alignment": p.alignment(model, PAIRS, 1, resamples=20, evaluations=24, steps=9),
         "crossings": path.crossings(downstream=True),
         "slices": plm.paths.slice(

@@ -29,6 +29,5 @@ def randomised(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def tree(directory: Path) -> dict[str, bytes | None]:
     """Every path below a directory with its content, None for directories."""
     return {
-        str(p.relative_to(directory)): p.read_bytes() if p.is_file() else None
-        for p in sorted(directory.rglob("*"))
+        str(p.relative_to(directory)): p.read_bytes() if p.is_file() else None for p in sorted(directory.rglob("*"))
     }

@@ -50,12 +50,7 @@ def test_stretches_join_places_with_one_token():
 
 
 def test_strips_have_a_tick_for_each_crossing_up_where_a_neuron_turns_on():
-    crossings = (
-        np.array([0.2, 0.7, 0.4]),
-        np.array([1, 1, 4]),
-        np.array([10, 11, 12]),
-        np.array([True, False, True]),
-    )
+    crossings = (np.array([0.2, 0.7, 0.4]), np.array([1, 1, 4]), np.array([10, 11, 12]), np.array([True, False, True]))
     figure = plotting.strips([1, 4], crossings, change(("<i>", "b", "b", "b")), title=NAME)
     off, on = figure.data[-2:]
     assert (off.name, on.name) == ("off", "on")

@@ -19,9 +19,7 @@ from analyses import train_tiny
 if TYPE_CHECKING:
     from pathlib import Path
 
-SMALL = train_tiny.Recipe(
-    steps=3, vocabulary=300, layers=1, width=16, heads=2, context=32, batch=8, rate=0.02
-)
+SMALL = train_tiny.Recipe(steps=3, vocabulary=300, layers=1, width=16, heads=2, context=32, batch=8, rate=0.02)
 FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 SHIPPED = sorted(train_tiny.NAMES.values())
 TOPICS = {name: python_topics[name] for name in ("assert", "binary", "lambda", "power", "truth")}
@@ -173,13 +171,7 @@ def test_shipped_twins_differ_in_weights_and_activation_only():
 
 def test_shipped_tokenizer_gives_back_any_text_and_adds_nothing():
     tokenizer = AutoTokenizer.from_pretrained(train_tiny.DATA / "tiny-gpt2")
-    for text in (
-        "",
-        " a  b\n\n\tc",
-        "naïve Ω 🙂 \x00 <script>",
-        "The <|endoftext|>",
-        python_topics["lambda"],
-    ):
+    for text in ("", " a  b\n\n\tc", "naïve Ω 🙂 \x00 <script>", "The <|endoftext|>", python_topics["lambda"]):
         encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
         assert tokenizer.decode(encoded.input_ids, clean_up_tokenization_spaces=False) == text
         assert encoded.input_ids[:1] != [tokenizer.bos_token_id]

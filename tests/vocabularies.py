@@ -31,20 +31,7 @@ def byte_bpe(*, trim=False, template=False):
 
 @cache
 def word_piece():
-    vocabulary = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        "the",
-        "cat",
-        "##s",
-        "play",
-        "##ing",
-        "[",
-        "]",
-    ]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "play", "##ing", "[", "]"]
     vocabulary += ["cl", "pad", "##d", "."]
     tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()

@@ -63,10 +63,7 @@ def _list(*, json: bool) -> None:
         fields = ("name", "description", "family", "licence", "install", "installed")
         emit([{field: getattr(entry, field) for field in fields} for entry in PACKAGED.values()])
         return
-    rows = [
-        (e.name, "yes" if e.installed else e.install or "", e.description, e.licence)
-        for e in PACKAGED.values()
-    ]
+    rows = [(e.name, "yes" if e.installed else e.install or "", e.description, e.licence) for e in PACKAGED.values()]
     show_table(("name", "installed", "what it is", "licence"), rows, elastic=("what it is", "licence"))
     say("A directory written by save_pretrained (./gpt2) or a hub name (gpt2) works, too.")
     say()
@@ -87,27 +84,15 @@ Source = Annotated[
         metavar="SOURCE", help="A file (.txt .jsonl .csv .parquet .conllu), a directory, hub:NAME or sample."
     ),
 ]
-StoreOut = Annotated[
-    Path,
-    typer.Option("--out", help="The store's directory. Run it again to continue."),
-]
+StoreOut = Annotated[Path, typer.Option("--out", help="The store's directory. Run it again to continue.")]
 Tokens = Annotated[str, typer.Option(help="all, word-final, every:6,skip:100 or random:80.")]
 Keep = Annotated[str, typer.Option(help="Activations to keep, such as u,h; comparisons need both.")]
 KeepDtype = Annotated[str, typer.Option(help="float32 or float16.")]
 Shard = Annotated[str, typer.Option(help="I/N: write every N-th shard; N processes share a store.")]
-Bos = Annotated[
-    bool | None,
-    typer.Option("--bos/--no-bos", help="Begin with BOS; by default as the tokenizer does."),
-]
-MinContext = Annotated[
-    int | None, typer.Option(min=0, help="Least number of tokens before each stored token.")
-]
-MaxLength = Annotated[
-    int | None, typer.Option(min=1, help="Tokens of a window; by default the model's context.")
-]
-AllPieces = Annotated[
-    bool, typer.Option("--all-pieces", help="Label all tokens of a word, not only its last one.")
-]
+Bos = Annotated[bool | None, typer.Option("--bos/--no-bos", help="Begin with BOS; by default as the tokenizer does.")]
+MinContext = Annotated[int | None, typer.Option(min=0, help="Least number of tokens before each stored token.")]
+MaxLength = Annotated[int | None, typer.Option(min=1, help="Tokens of a window; by default the model's context.")]
+AllPieces = Annotated[bool, typer.Option("--all-pieces", help="Label all tokens of a word, not only its last one.")]
 Split = Annotated[str | None, typer.Option(help="blank-lines: each paragraph of a text is a document.")]
 TextColumn = Annotated[str | None, typer.Option(help="A table's column of texts.")]
 LabelColumns = Annotated[str, typer.Option(help="Columns that become labels, separated by commas.")]
@@ -136,11 +121,7 @@ def capture(  # noqa: PLR0913
 
     how: dict[str, Any] = {"split": split, "text_column": text_column}
     texts = documents(
-        source,
-        header=not no_header,
-        max_documents=max_documents,
-        label_columns=o.parse_names(label_columns),
-        **how,
+        source, header=not no_header, max_documents=max_documents, label_columns=o.parse_names(label_columns), **how
     )
     from polytope_lm.codes import capture as captures  # noqa: PLC0415
     from polytope_lm.models.loading import load  # noqa: PLC0415
@@ -189,9 +170,7 @@ def _show(store: Any, *, json: bool) -> None:
     say(f"next: polytope-lm info {store.path}")
 
 
-Directories = Annotated[
-    list[Path], typer.Argument(metavar="DIR...", help="What `test`, `cross` or `demo` wrote.")
-]
+Directories = Annotated[list[Path], typer.Argument(metavar="DIR...", help="What `test`, `cross` or `demo` wrote.")]
 Page = Annotated[Path, typer.Option("--out", help="The HTML file.")]
 Title = Annotated[str | None, typer.Option(help="Stands in the page's head; by default the model's name.")]
 

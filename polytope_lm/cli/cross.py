@@ -20,26 +20,16 @@ PromptB = Annotated[str, typer.Argument(metavar="PROMPT_B", help="The text at t 
 Layer = Annotated[int | None, typer.Option(help="The block whose MLP input is moved; not with --at embed.")]
 At = Annotated[
     str,
-    typer.Option(
-        help="resid_mid: what the MLP's norm reads; mlp_in: what the MLP reads; embed: what block 0 reads."
-    ),
+    typer.Option(help="resid_mid: what the MLP's norm reads; mlp_in: what the MLP reads; embed: what block 0 reads."),
 ]
-Shape = Annotated[
-    str, typer.Option(help="line, or arc: a great circle, along which the length changes evenly.")
-]
-Downstream = Annotated[
-    bool, typer.Option("--downstream/--own-layer", help="Also follow later layers and the output.")
-]
+Shape = Annotated[str, typer.Option(help="line, or arc: a great circle, along which the length changes evenly.")]
+Downstream = Annotated[bool, typer.Option("--downstream/--own-layer", help="Also follow later layers and the output.")]
 Steps = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="Search later layers in this many equal steps; by default points are added as needed."
-    ),
+    typer.Option(min=1, help="Search later layers in this many equal steps; by default points are added as needed."),
 ]
 Position = Annotated[int, typer.Option(help="Which token of each prompt; -1 is the last.")]
-OutOrNone = Annotated[
-    FilePath | None, typer.Option("--out", help="Directory for crossings.json and report.html.")
-]
+OutOrNone = Annotated[FilePath | None, typer.Option("--out", help="Directory for crossings.json and report.html.")]
 
 _STRIP = (20, 60)
 """Columns of a strip: as many as a terminal leaves, within these."""

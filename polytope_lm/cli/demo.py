@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 DemoOut = Annotated[Path, typer.Option("--out", help="Directory for the store, the results and report.html.")]
 DemoModel = Annotated[
-    str | None,
-    typer.Option("--model", help="Another model than smollm2-135m (tiny-gpt2 if that is not installed)."),
+    str | None, typer.Option("--model", help="Another model than smollm2-135m (tiny-gpt2 if that is not installed).")
 ]
 
 PREFERRED, ALWAYS_THERE = "smollm2-135m", "tiny-gpt2"
@@ -38,10 +37,7 @@ KEEP = ("u", "h")
 
 PAIRS = (
     ("After lunch they rested on the bank", "She paid the cheque into the bank"),
-    (
-        "The doctor said that he would recover soon",
-        "According to the physician, he should be well again soon",
-    ),
+    ("The doctor said that he would recover soon", "According to the physician, he should be well again soon"),
     ("She tuned her violin before the concert", "The function returns an empty list"),
 )
 """One word in two senses; one meaning in two wordings; nothing in common."""
@@ -187,9 +183,7 @@ def _capture(model: "Model", layers: Sequence[int], out: Path, stages: Stages) -
     return store
 
 
-def _compare(
-    store: "CodeStore", out: Path, stages: Stages, command: str
-) -> "tuple[ClustersResult, ClustersResult]":
+def _compare(store: "CodeStore", out: Path, stages: Stages, command: str) -> "tuple[ClustersResult, ClustersResult]":
     """Score the same codes against both labels; the first result is the one that is decided."""
     from polytope_lm.predictions import clusters, with_maps  # noqa: PLC0415
 
@@ -218,17 +212,13 @@ def _cross(model: "Model", layer: int, out: Path, stages: Stages) -> "list[Cross
                 crossings = path(model, a, b, layer=layer).crossings(downstream=model.causal)
             crossings.save(out / f"crossings-{number}.json")
             found.append(crossings)
-            counts = (
-                f"{crossings.counts(layer):,} in layer {layer}, {len(crossings):,} in all layers looked at"
-            )
+            counts = f"{crossings.counts(layer):,} in layer {layer}, {len(crossings):,} in all layers looked at"
             done(f"crossings: {counts}; {a!r} -> {b!r}")
     return found
 
 
 def _facts(found: Demo, name: str, out: Path) -> dict[str, Any]:
-    crossings = [
-        {"prompts": list(c.prompts), "layer": c.site.layer, "crossings": len(c)} for c in found.crossings
-    ]
+    crossings = [{"prompts": list(c.prompts), "layer": c.site.layer, "crossings": len(c)} for c in found.crossings]
     return {
         "model": name,
         "out": str(out),

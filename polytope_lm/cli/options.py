@@ -65,9 +65,7 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
-ModelHere = Annotated[
-    str | None, typer.Option("--model", help="Where the store's model is now, if it has moved.")
-]
+ModelHere = Annotated[str | None, typer.Option("--model", help="Where the store's model is now, if it has moved.")]
 
 
 class Needed(NamedTuple):
@@ -95,13 +93,9 @@ def model_of(store: CodeStore, name: str | None, needed: Needed, *, trust: bool)
 
     was = store.provenance
     try:
-        model = load(
-            name or was["model"], dtype=was["dtype"], revision=was["revision"], trust_remote_code=trust
-        )
+        model = load(name or was["model"], dtype=was["dtype"], revision=was["revision"], trust_remote_code=trust)
     except PolytopeError as error:
         msg = f"the store's model is needed {needed.why} ({needed.cure}): {error}"
         raise PolytopeError(msg) from error
-    model.check_made(
-        f"{store.path} was written", was, f"the same model is needed {needed.why}: {needed.cure}"
-    )
+    model.check_made(f"{store.path} was written", was, f"the same model is needed {needed.why}: {needed.cure}")
     return model

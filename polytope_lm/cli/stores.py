@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 Verify = Annotated[bool, typer.Option("--verify", help="Check every file against its checksum.")]
 Query = Annotated[
-    str,
-    typer.Argument(metavar="TEXT-OR-ROW", help="A text, whose last token is looked up, or a row number."),
+    str, typer.Argument(metavar="TEXT-OR-ROW", help="A text, whose last token is looked up, or a row number.")
 ]
 Layer = Annotated[int | None, typer.Option(help="The layer; needed if the store has several.")]
 Count = Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")]
@@ -97,9 +96,7 @@ def _facts(store: "CodeStore") -> dict[str, Any]:
         "tokens": len(store),
         "documents": len(store.documents),
         "first_position": seen.first_position,
-        "labels": {
-            name: {str(value): int(n) for value, n in values.items()} for name, values in counts.items()
-        },
+        "labels": {name: {str(value): int(n) for value, n in values.items()} for name, values in counts.items()},
         "sites": [_site(layer) for layer in seen.layers],
     }
 
@@ -149,12 +146,7 @@ def _show_sites(sites: list[dict[str, Any]]) -> None:
     rows = []
     for site in sites:
         ambiguous = "h not kept" if site["ambiguous"] is None else f"{site['ambiguous']:.1%}"
-        counts = (
-            f"{site['firing_rate']:.3f}",
-            site["dead"],
-            site["always_on"],
-            f"{site['distinct_codes']:,}",
-        )
+        counts = (f"{site['firing_rate']:.3f}", site["dead"], site["always_on"], f"{site['distinct_codes']:,}")
         rows.append((site["layer"], site["key"], site["bits"], *counts, ambiguous, site["premises"]))
     numbers = ("bits", "firing rate", "dead", "always on", "distinct codes", "|h| < 0.5")
     show_table(("layer", "site", *numbers, "premises"), rows, right=("layer", *numbers))
@@ -221,13 +213,7 @@ def _nearest_facts(found: "Nearest", query: str, *, is_row: bool) -> dict[str, A
     }
     sides = {"by_code": found.by_code, "by_direction": found.by_direction}
     tables = {name: None if side is None else side.to_dict("records") for name, side in sides.items()}
-    return {
-        "query": asked,
-        "site": found.query.site.key,
-        "layer": found.query.site.layer,
-        **tables,
-        "note": found.note,
-    }
+    return {"query": asked, "site": found.query.site.key, "layer": found.query.site.layer, **tables, "note": found.note}
 
 
 def _show_nearest(found: "Nearest") -> None:
@@ -236,11 +222,7 @@ def _show_nearest(found: "Nearest") -> None:
     sides: list[list[Any]] = [by_code["hamming"].tolist(), _contexts(by_code), by_code["row"].tolist()]
     if by_direction is not None:
         heads += ["cosine", "by direction", "row "]
-        sides += [
-            [f"{c:.3f}" for c in by_direction["cosine"]],
-            _contexts(by_direction),
-            by_direction["row"].tolist(),
-        ]
+        sides += [[f"{c:.3f}" for c in by_direction["cosine"]], _contexts(by_direction), by_direction["row"].tolist()]
     show_table(heads, zip(*sides, strict=True), right=("bits", "row", "cosine", "row "), elastic=heads[1::3])
     say(found.note)
 

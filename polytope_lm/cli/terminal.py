@@ -72,11 +72,7 @@ def columns() -> int | None:
 
 
 def show_table(
-    heads: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    *,
-    right: Sequence[str] = (),
-    elastic: Sequence[str] = (),
+    heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), elastic: Sequence[str] = ()
 ) -> None:
     """Print a table.
 

@@ -34,22 +34,15 @@ Clusters = Annotated[
 Tokens = Annotated[int, typer.Option(min=2, help="Compare at most this many tokens.")]
 Resamples = Annotated[int, typer.Option(min=2, help="Half-samples of the documents behind each interval.")]
 Smallest = Annotated[float, typer.Option(min=0, help="The smallest difference of interest.")]
-Extra = Annotated[
-    str, typer.Option(metavar="all/NAME,...", help="Other representations and controls to show, too.")
-]
+Extra = Annotated[str, typer.Option(metavar="all/NAME,...", help="Other representations and controls to show, too.")]
 Weights = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME,...",
-        help="Controls with other weights: permuted, untrained. --extra all takes both.",
-    ),
+    typer.Option(metavar="NAME,...", help="Controls with other weights: permuted, untrained. --extra all takes both."),
 ]
 Multiverse = Annotated[
     bool, typer.Option("--multiverse", help="Also sweep k, seeds and clusterers, into multiverse.json.")
 ]
-Groups = Annotated[
-    bool, typer.Option("--groups", help="Also score the clusters in other ways, into groups.json.")
-]
+Groups = Annotated[bool, typer.Option("--groups", help="Also score the clusters in other ways, into groups.json.")]
 
 Maps = Annotated[bool, typer.Option("--maps", help="Draw maps of the tokens, by code and by direction.")]
 
@@ -196,9 +189,7 @@ def _more(
     return found
 
 
-def _command(
-    store: Path, out: Path, layers: str, settings: "Settings", besides: "Mapping[str, object]"
-) -> str:
+def _command(store: Path, out: Path, layers: str, settings: "Settings", besides: "Mapping[str, object]") -> str:
     """Return the command that reproduces a comparison, every choice spelled out."""
     options: dict[str, object] = {
         "label": settings.label, "layers": layers, "k": settings.k, "tokens": settings.max_tokens,
@@ -243,9 +234,7 @@ def show_scores(result: "ClustersResult") -> None:
     for layer in result.layers:
         site = layer.site
         say(f"layer {site.layer} ({site.key}, {site.width} bits), k = {layer.k}; {site.premises}")
-        rows = [
-            (each.name, *(each.score(name).estimate for name in SCORES)) for each in layer.representations
-        ]
+        rows = [(each.name, *(each.score(name).estimate for name in SCORES)) for each in layer.representations]
         for reference in REFERENCES:
             ahead = (layer.difference("code", reference, score).estimate for score in SCORES)
             rows.append((f"code - {reference}", *(_signed(estimate) for estimate in ahead)))
@@ -259,15 +248,12 @@ def _signed(estimate: "Estimate") -> str:
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
-PairsFile = Annotated[
-    str, typer.Argument(metavar="PAIRS", help="A JSON-lines file of prompt pairs, or builtin.")
-]
+PairsFile = Annotated[str, typer.Argument(metavar="PAIRS", help="A JSON-lines file of prompt pairs, or builtin.")]
 Layers = Annotated[
     str, typer.Option(help="Layers, such as 4,15, or all; by default a quarter, a half, three quarters.")
 ]
 Controls = Annotated[
-    str,
-    typer.Option(help="Controls with other weights: permuted, untrained, both (default) or none."),
+    str, typer.Option(help="Controls with other weights: permuted, untrained, both (default) or none.")
 ]
 Draws = Annotated[int, typer.Option(min=0, help="Draws of rate-matched hyperplanes.")]
 Shuffles = Annotated[int, typer.Option(min=0, help="Label permutations within groups.")]
@@ -300,9 +286,7 @@ def boundaries(  # noqa: PLR0913
     from polytope_lm.report import write  # noqa: PLC0415
 
     loaded = load(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
-    with costing(
-        "test boundaries", f"pairs of {pairs}, in {_weights(names)}; finished pairs are kept"
-    ) as told:
+    with costing("test boundaries", f"pairs of {pairs}, in {_weights(names)}; finished pairs are kept") as told:
         result = test(
             loaded, pairs, chosen, kind=kind, seed=seed, resamples=resamples, smallest_effect=smallest_effect,
             draws=draws, controls=names, shuffles=shuffles, keep=out / "pairs", progress=told,

@@ -166,12 +166,7 @@ def capture(  # noqa: PLR0913 - settings, by name
     if tell:
         print(f"capture: {visible(str(cost))}", file=sys.stderr)
     size = shard_documents or max(1, round(SHARD_TOKENS / max(cost.tokens_per_document, 1)))
-    manifest = {
-        "format": layout.FORMAT,
-        **plan.provenance(),
-        "documents": source.describe(),
-        "shard_documents": size,
-    }
+    manifest = {"format": layout.FORMAT, **plan.provenance(), "documents": source.describe(), "shard_documents": size}
     if cost.documents is not None:  # a stream of unknown length is not read twice
         manifest["documents_sha256"] = {"texts": source.sha256, **cost.source}
     path = expand(to, "to")
@@ -200,9 +195,7 @@ class _Characters:
         self.total = None if self.total is None else self.total - characters
 
 
-def _write(
-    plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, progress: _Characters
-) -> int:
+def _write(plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, progress: _Characters) -> int:
     """Capture every shard that is wanted and missing; return how many shards the documents make."""
     number, read, without = -1, 0, 0
     spec = {s.name: (s.columns, s.dtype) for s in plan.wanted}
@@ -227,9 +220,7 @@ def _write(
     return number + 1
 
 
-def _batch_done(
-    shard: OpenShard, progress: _Characters, scale: float, number: int, batch: int, tokens: int
-) -> None:
+def _batch_done(shard: OpenShard, progress: _Characters, scale: float, number: int, batch: int, tokens: int) -> None:
     shard.batches = max(shard.batches, batch + 1)
     progress.captured(tokens * scale, f"shard {number}")
 
@@ -243,9 +234,7 @@ def _columns(windows: Sequence[Window]) -> dict[str, np.ndarray]:
 
 
 def _labels(windows: Sequence[Window]) -> dict[str, list[str | None]]:
-    found: dict[str, list[str | None]] = {
-        name: [] for name in sorted({name for w in windows for name in w.labels})
-    }
+    found: dict[str, list[str | None]] = {name: [] for name in sorted({name for w in windows for name in w.labels})}
     for window in windows:
         for name in found:
             found[name] += window.labels.get(name) or [None] * len(window.keep)

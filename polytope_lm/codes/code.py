@@ -69,9 +69,7 @@ class Code:
         if not isinstance(other, Code):
             return NotImplemented
         if (self.site.key, self.site.width) != (other.site.key, other.site.width):
-            raise PolytopeError(
-                f"codes of different sites can't be compared: {self.site.key} and {other.site.key}"
-            )
+            raise PolytopeError(f"codes of different sites can't be compared: {self.site.key} and {other.site.key}")
         neurons = np.flatnonzero(self.bits ^ other.bits)
         return Difference(neurons, other.bits[neurons], self.site)
 
@@ -185,9 +183,7 @@ class Nearest:
         return f"<p>{html.escape(repr(self.query))}</p>{table}<p>{html.escape(self.note)}</p>"
 
 
-def cosines(
-    query: Float[np.ndarray, " N"], blocks: Callable[[], Iterator[np.ndarray]]
-) -> Float[np.ndarray, " T"]:
+def cosines(query: Float[np.ndarray, " N"], blocks: Callable[[], Iterator[np.ndarray]]) -> Float[np.ndarray, " T"]:
     """Return the cosine of every row with the query, both less the rows' mean, in bounded memory."""
     total = sum(block.sum(0, dtype=np.float64) for block in blocks())
     mean = total / sum(len(block) for block in blocks())
@@ -197,7 +193,5 @@ def cosines(
         for start in range(0, len(block), CHUNK):
             centred = block[start : start + CHUNK] - mean
             product = np.linalg.norm(centred, axis=1) * np.linalg.norm(centred_query)
-            parts.append(
-                np.divide(centred @ centred_query, product, out=np.zeros(len(centred)), where=product > 0)
-            )
+            parts.append(np.divide(centred @ centred_query, product, out=np.zeros(len(centred)), where=product > 0))
     return np.concatenate(parts)

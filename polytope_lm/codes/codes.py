@@ -152,9 +152,7 @@ class TokenCodes(ABC):
         """Return a copy of the token table."""
         return self.tokens.copy()
 
-    def activations(
-        self, name: str, layer: int | None = None, kind: str | None = None
-    ) -> Float[np.ndarray, "T W"]:
+    def activations(self, name: str, layer: int | None = None, kind: str | None = None) -> Float[np.ndarray, "T W"]:
         """Return activations that were kept: `h`, `u`, `x`, `up` or `post`, as float32.
 
         Raises:
@@ -347,17 +345,12 @@ class TokenCodes(ABC):
         h = query.activations["h"] if "h" in query.activations else self.rows(site, np.array([row]), "h")[0]
         cosine = cosines(h, lambda: self.blocks(site, "h"))
         by_direction = self._ranked(_rank(-cosine, row, k), "cosine", cosine.round(4))
-        return Nearest(
-            query, frame, by_direction, "by direction: cosine of pre-activations h, centred per coordinate"
-        )
+        return Nearest(query, frame, by_direction, "by direction: cosine of pre-activations h, centred per coordinate")
 
     def _no_direction(self, query: Code, row: int | None) -> str | None:
         """Say which pre-activations are not there, and how to get them."""
         if not self.can_give("h"):
-            return (
-                "by direction: needs the pre-activations of these tokens; capture again with keep=['h'] "
-                "(--keep h)"
-            )
+            return "by direction: needs the pre-activations of these tokens; capture again with keep=['h'] (--keep h)"
         if row is None and "h" not in query.activations:
             return "by direction: needs the query's pre-activations; encode it with keep=('h',)"
         return None
@@ -602,11 +595,7 @@ def _at_position(
     hit = rows[positions == key] if key >= 0 else rows[[key]] if -key <= len(rows) else rows[:0]
     if len(hit):
         return hit
-    there = (
-        f"stored are {len(rows)}, from {positions.min()} to {positions.max()}"
-        if len(rows)
-        else "none is stored"
-    )
+    there = f"stored are {len(rows)}, from {positions.min()} to {positions.max()}" if len(rows) else "none is stored"
     raise PolytopeError(f"no token at position {key} of prompt {prompt}; {there}")
 
 
@@ -638,9 +627,7 @@ def _chosen_rows(tokens: pd.DataFrame, rows: Any) -> Int64[np.ndarray, " R"]:
         for label in rows:
             if label not in tokens:
                 raise PolytopeError(f"no label {label!r} here; there are {', '.join(tokens.columns)}")
-        matches = [
-            (tokens[label] == value).to_numpy(dtype=bool, na_value=False) for label, value in rows.items()
-        ]
+        matches = [(tokens[label] == value).to_numpy(dtype=bool, na_value=False) for label, value in rows.items()]
         return np.flatnonzero(np.logical_and.reduce([np.ones(n, bool), *matches]))
     numbers = np.atleast_1d(np.asarray(rows))
     if numbers.dtype == bool:
@@ -650,9 +637,7 @@ def _chosen_rows(tokens: pd.DataFrame, rows: Any) -> Int64[np.ndarray, " R"]:
     if not numbers.size:
         return np.empty(0, np.int64)
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
-        raise PolytopeError(
-            f"rows of type {numbers.dtype} and shape {numbers.shape}: give row numbers or a mask"
-        )
+        raise PolytopeError(f"rows of type {numbers.dtype} and shape {numbers.shape}: give row numbers or a mask")
     outside = numbers[(numbers < 0) | (numbers >= n)]
     if len(outside):
         raise PolytopeError(f"no token {outside[0]}: there are {n}, from 0 to {n - 1}")

@@ -189,9 +189,7 @@ class _Kept:
             raise PolytopeError(f"{site.key}, {where}: {error}") from error
 
 
-def run(
-    model: Model, batch: Batch, rows: np.ndarray, wanted: Sequence[Spec], arrays: Mapping[str, np.ndarray]
-) -> None:
+def run(model: Model, batch: Batch, rows: np.ndarray, wanted: Sequence[Spec], arrays: Mapping[str, np.ndarray]) -> None:
     """Read one batch, every tap once, whoever needs it.
 
     Args:

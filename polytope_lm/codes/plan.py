@@ -121,9 +121,7 @@ def make_plan(  # noqa: PLR0913 - the options of `capture`, by name
     rule = parse_rule(tokens)
     bos = model.bos if bos is None else bos
     windowing = Windowing(rule, length, min_context, bos, all_pieces, seed, causal=model.causal)
-    return Plan(
-        model, sites, specs(model, sites, keep, keep_dtype), keep, keep_dtype, windowing, batch_tokens
-    )
+    return Plan(model, sites, specs(model, sites, keep, keep_dtype), keep, keep_dtype, windowing, batch_tokens)
 
 
 _log = logging.getLogger(__name__)
@@ -159,10 +157,7 @@ class Cost:
 
     def __str__(self) -> str:
         if self.documents is None:
-            return (
-                f"a stream of documents, about {self.tokens_per_document:,.0f} tokens each; its length is "
-                f"not known"
-            )
+            return f"a stream of documents, about {self.tokens_per_document:,.0f} tokens each; its length is not known"
         counts = f"{self.documents:,} document{'s' if self.documents != 1 else ''}, about {self.tokens:,} "
         counts += f"token{'s' if self.tokens != 1 else ''} to read, {self.stored:,} to store"
         size = f"{counts}, {_size(self.gigabytes or 0.0)}"

@@ -149,8 +149,7 @@ def windowing(codes: TokenCodes, model: Model) -> Windowing:
 
 def _otherwise(model: Model, what: str) -> PolytopeError:
     return PolytopeError(
-        f"{model.name}: its tokenizer now finds {what} where the codes were captured; give the tokenizer of "
-        "the capture"
+        f"{model.name}: its tokenizer now finds {what} where the codes were captured; give the tokenizer of the capture"
     )
 
 

@@ -200,9 +200,7 @@ def separating(
     )
 
 
-def fisher(
-    on_a: Int[np.ndarray, " N"], on_b: Int[np.ndarray, " N"], n_a: int, n_b: int
-) -> Float[np.ndarray, " N"]:
+def fisher(on_a: Int[np.ndarray, " N"], on_b: Int[np.ndarray, " N"], n_a: int, n_b: int) -> Float[np.ndarray, " N"]:
     """Return Fisher's two-sided exact p value of every table `[[on_a, n_a - on_a], [on_b, n_b - on_b]]`.
 
     The sum of the hypergeometric probabilities of all tables with the same margins that are no likelier
@@ -243,9 +241,7 @@ def _by_document(
     in_a, in_b = np.unique(documents_a), np.unique(documents_b)
     shared = np.intersect1d(in_a, in_b)
     paired = 2 * len(shared) >= min(len(in_a), len(in_b))
-    tested_a, tested_b = (
-        (shared, shared) if paired else (np.setdiff1d(in_a, shared), np.setdiff1d(in_b, shared))
-    )
+    tested_a, tested_b = (shared, shared) if paired else (np.setdiff1d(in_a, shared), np.setdiff1d(in_b, shared))
     p = np.ones(width)
     for first in range(0, codes_a.shape[1], _BLOCK):
         bits = slice(8 * first, min(8 * (first + _BLOCK), width))
@@ -259,10 +255,7 @@ def _by_document(
 
 
 def _document_rates(
-    codes: UInt8[np.ndarray, "L B"],
-    width: int,
-    documents: Int64[np.ndarray, " L"],
-    wanted: Int64[np.ndarray, " D"],
+    codes: UInt8[np.ndarray, "L B"], width: int, documents: Int64[np.ndarray, " L"], wanted: Int64[np.ndarray, " D"]
 ) -> Float[np.ndarray, "D N"]:
     """Return each wanted document's rate of every bit, over the tokens given."""
     mine = np.isin(documents, wanted)
@@ -311,9 +304,7 @@ def _rows(rows: Any, n: int, name: str) -> Int64[np.ndarray, " L"]:
         raise PolytopeError(msg)
     outside = rows[(rows < 0) | (rows >= n)]
     if outside.size:
-        msg = (
-            f"group {name} has row {outside[0]}, but the rows go from 0 to {n - 1}; take rows of these codes"
-        )
+        msg = f"group {name} has row {outside[0]}, but the rows go from 0 to {n - 1}; take rows of these codes"
         raise PolytopeError(msg)
     values, times = np.unique(rows, return_counts=True)
     if len(values) < len(rows):
@@ -340,8 +331,6 @@ def _documents(documents: Any, n: int) -> Int64[np.ndarray, " T"]:
     labels = np.asarray(documents)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
         shape = f"type {labels.dtype} and shape {labels.shape}"
-        msg = (
-            f"documents have {shape}; give the document's number for each of {n} rows (codes.tokens.document)"
-        )
+        msg = f"documents have {shape}; give the document's number for each of {n} rows (codes.tokens.document)"
         raise PolytopeError(msg)
     return np.asarray(labels, np.int64)

@@ -46,9 +46,7 @@ class PermutedLabels:
 
 
 def permuted_labels(
-    labels: Sequence[object] | np.ndarray | pd.Series,
-    *within: Sequence[object] | np.ndarray | pd.Series,
-    seed: int = 0,
+    labels: Sequence[object] | np.ndarray | pd.Series, *within: Sequence[object] | np.ndarray | pd.Series, seed: int = 0
 ) -> PermutedLabels:
     """Permute labels among tokens that agree in all of `within`, each group on its own, uniformly.
 
@@ -67,9 +65,7 @@ def permuted_labels(
     properties = [_plain(each) for each in within]
     for i, each in enumerate(properties):
         if len(each) != len(values):
-            msg = (
-                f"property {i} of `within` has {len(each)} entries for {len(values)} labels; give one a token"
-            )
+            msg = f"property {i} of `within` has {len(each)} entries for {len(values)} labels; give one a token"
             raise PolytopeError(msg)
         here &= ~pd.isna(each)
     at = np.flatnonzero(here)

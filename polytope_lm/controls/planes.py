@@ -52,10 +52,7 @@ class Planes:
         on = u.astype(np.float32) @ self.normals[layer].T > self.thresholds[layer]
         changes = (on[1:] != on[:-1]).sum(axis=0)
         ends = on[0] != on[-1]
-        return (
-            changes.reshape(self.draws, -1).sum(axis=1),
-            ends.reshape(self.draws, -1).sum(axis=1).astype(np.int64),
-        )
+        return (changes.reshape(self.draws, -1).sum(axis=1), ends.reshape(self.draws, -1).sum(axis=1).astype(np.int64))
 
 
 def rate_matched_planes(

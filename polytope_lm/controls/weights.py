@@ -156,9 +156,7 @@ def _settings(codes: TokenCodes, model: Model) -> dict[str, Any]:
     """Return the options of `encode` that repeat a capture, apart from which tokens it kept."""
     was: Mapping[str, Any] = codes.provenance
     if "special_tokens" not in was or not len(codes.tokens):
-        msg = (
-            f"{len(codes.tokens)} tokens of {was.get('model')!r} were not captured; give codes from a capture"
-        )
+        msg = f"{len(codes.tokens)} tokens of {was.get('model')!r} were not captured; give codes from a capture"
         raise PolytopeError(msg)
     before, after = (tuple(was["special_tokens"][side]) for side in ("before", "after"))
     for bos in (None, False, True):
@@ -180,9 +178,7 @@ def _settings(codes: TokenCodes, model: Model) -> dict[str, Any]:
 
 def _check_plain(model: Model) -> None:
     if model.lens is not None:
-        msg = (
-            f"{model.name} is inside a TransformerBridge; load the transformers model itself for this control"
-        )
+        msg = f"{model.name} is inside a TransformerBridge; load the transformers model itself for this control"
         raise PolytopeError(msg)
     if model.custom:
         msg = (

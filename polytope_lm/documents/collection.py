@@ -144,12 +144,7 @@ class Documents(Iterable[Document]):
     """
 
     def __init__(
-        self,
-        name: str,
-        read: Callable[[], Iterator[Document]],
-        *,
-        options: str = "",
-        max_documents: int | None = None,
+        self, name: str, read: Callable[[], Iterator[Document]], *, options: str = "", max_documents: int | None = None
     ) -> None:
         if max_documents is not None and max_documents < 1:
             raise PolytopeError(
@@ -178,8 +173,7 @@ class Documents(Iterable[Document]):
                 continue
             if document.id in ids:
                 raise PolytopeError(
-                    f"document id {document.id!r} occurs twice; "
-                    "give each its own, or number the rows with id_column=''"
+                    f"document id {document.id!r} occurs twice; give each its own, or number the rows with id_column=''"
                 )
             texts.add(own)
             ids.add(document.id)

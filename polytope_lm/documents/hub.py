@@ -101,18 +101,13 @@ def _built(base: str, *, config: str | None, split: str, columns: Columns) -> It
     parser = type(builder).__module__.removeprefix("datasets.packaged_modules.").partition(".")[0]
     if parser not in _PLAIN:
         raise PolytopeError(
-            f"hub:{base}: its data are of kind {parser!r}, not plain tables ({', '.join(_PLAIN)}); "
-            "convert them first"
+            f"hub:{base}: its data are of kind {parser!r}, not plain tables ({', '.join(_PLAIN)}); convert them first"
         )
     listed = {str(key): [str(path) for path in paths] for key, paths in builder.config.data_files.items()}
     _check_split(base, split, listed)
     found = [_data_file(base, builder.base_path, path) for path in listed[split]]
     given = builder.config
-    if (
-        getattr(given, "field", None)
-        or getattr(given, "names", None)
-        or parser not in ("csv", "json", "parquet")
-    ):
+    if getattr(given, "field", None) or getattr(given, "names", None) or parser not in ("csv", "json", "parquet"):
         yield from dataset_rows(builder.as_streaming_dataset(split=split), columns, base)
         return
     columns = replace(columns, classes=_classes(builder.info.features))

@@ -71,9 +71,7 @@ class Columns:
         if text is None:
             text = "text" if "text" in present else present[0] if len(present) == 1 else None
         if text is None:
-            raise PolytopeError(
-                f"{place}: which column is the text? name one with text_column; columns: {listed}"
-            )
+            raise PolytopeError(f"{place}: which column is the text? name one with text_column; columns: {listed}")
         identifier = self.id if self.id is not None else "id" if "id" in present and text != "id" else ""
         for wanted in (text, *self.labels, *([identifier] if identifier else [])):
             if wanted not in present:
@@ -97,22 +95,18 @@ class Columns:
         if column not in row:
             keys = ", ".join(map(str, islice(row, 20))) or "none"
             raise PolytopeError(
-                f"{place}: no column {column!r}; the row has: {keys}; name the text's with text_column, or "
-                "drop the row"
+                f"{place}: no column {column!r}; the row has: {keys}; name the text's with text_column, or drop the row"
             )
         text = row[column]
         if not isinstance(text, str):
-            raise PolytopeError(
-                f"{place}: column {column!r} is {_kind(text)}, not a text; mend or drop the row"
-            )
+            raise PolytopeError(f"{place}: column {column!r} is {_kind(text)}, not a text; mend or drop the row")
         key = self.id if self.id is not None else "id" if "id" in row and column != "id" else ""
         if key and key not in row:
             raise PolytopeError(f"{place}: no column {key!r}; mend the row, or number rows with id_column=''")
         given = _plain(row[key]) if key else fallback
         if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
             raise PolytopeError(
-                f"{place}: id column {key!r} is {_kind(given)}; "
-                "mend the row, or number rows with id_column=''"
+                f"{place}: id column {key!r} is {_kind(given)}; mend the row, or number rows with id_column=''"
             )
         labels = {}
         for name in self.labels:
@@ -138,9 +132,7 @@ def _label(value: object, name: str, place: str) -> str | None:
         return None
     if isinstance(value, str | int | float | decimal.Decimal | dt.date | dt.time):
         return str(value)
-    raise PolytopeError(
-        f"{place}: label column {name!r} is {_kind(value)}; a label is a string, a number or a date"
-    )
+    raise PolytopeError(f"{place}: label column {name!r} is {_kind(value)}; a label is a string, a number or a date")
 
 
 def _kind(value: object) -> str:
@@ -152,9 +144,7 @@ def json_rows(file: File, columns: Columns) -> Iterator[Document]:
     for number, row, what in _json_values(file):
         place = f"{file.path}, {what} {number}"
         if not isinstance(row, dict):
-            raise PolytopeError(
-                f"{place}: a JSON {type(row).__name__}, not an object; write one {{...}} a line"
-            )
+            raise PolytopeError(f"{place}: a JSON {type(row).__name__}, not an object; write one {{...}} a line")
         yield columns.document(row, file.row_id(number), place)
 
 
@@ -168,9 +158,7 @@ def _json_values(file: File) -> Iterator[tuple[int, Any, str]]:
             yield number, parse_json(line, f"{file.path}, line {number}"), "line"
 
 
-def csv_rows(
-    file: File, columns: Columns, *, header: bool = True, delimiter: str = ","
-) -> Iterator[Document]:
+def csv_rows(file: File, columns: Columns, *, header: bool = True, delimiter: str = ",") -> Iterator[Document]:
     """Make a document of each record; without header the columns are "0", "1", ..."""
     names: list[str] = []
     resolved = columns
@@ -217,9 +205,7 @@ def _first_records(file: File, delimiter: str) -> list[list[str]]:
         return []
 
 
-def _records(
-    path: object, lines: Iterable[tuple[int, str]], delimiter: str
-) -> Iterator[tuple[int, list[str]]]:
+def _records(path: object, lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Read records with the line they start on; empty lines are passed over.
 
     Between tabs a quotation mark is a character, as the format has it: a record is a line. Two ways of
@@ -241,9 +227,7 @@ def _records(
         try:
             record = next(reader, None)
         except csv.Error as error:
-            raise PolytopeError(
-                f"{path}, line {start}: malformed CSV ({error}); mend the record's quotes"
-            ) from None
+            raise PolytopeError(f"{path}, line {start}: malformed CSV ({error}); mend the record's quotes") from None
         finally:
             csv.field_size_limit(previous)
         if record is None:
@@ -272,9 +256,7 @@ def parquet_rows(file: File, columns: Columns) -> Iterator[Document]:
             resolved = replace(resolved, classes=_class_names(schema.metadata, str(file.path)))
             number = 0
             for batch in table.iter_batches(batch_size=_BATCH, columns=resolved.wanted):
-                values = [
-                    _values(batch, name, f"{file.path}, rows from {number + 1}") for name in resolved.wanted
-                ]
+                values = [_values(batch, name, f"{file.path}, rows from {number + 1}") for name in resolved.wanted]
                 for row in zip(*values, strict=True):
                     number += 1
                     named = dict(zip(resolved.wanted, row, strict=True))
@@ -290,9 +272,7 @@ def _class_names(metadata: Mapping[bytes, bytes] | None, place: str) -> dict[str
     note = (metadata or {}).get(b"huggingface")
     try:
         features = parse_json(note, place)["info"]["features"] if note else {}
-        return {
-            name: [*map(str, f["names"])] for name, f in features.items() if f.get("_type") == "ClassLabel"
-        }
+        return {name: [*map(str, f["names"])] for name, f in features.items() if f.get("_type") == "ClassLabel"}
     except (LookupError, TypeError, AttributeError):
         raise PolytopeError(f"{place}: its note of features is damaged; write the file again") from None
 

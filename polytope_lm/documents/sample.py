@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "statement": (
-        "assert assignment augassign break continue del exprlists global import nonlocal pass raise "
-        "return yield"
+        "assert assignment augassign break continue del exprlists global import nonlocal pass raise return yield"
     ),
     "compound statement": ("async class compound context-managers else for function if try while with"),
     "expression": (
@@ -28,8 +27,7 @@ GROUPS = {
         "power shifting slicings subscriptions truth unary attribute-references"
     ),
     "literal and name": (
-        "atom-identifiers atom-literals dict floating id-classes identifiers imaginary integers "
-        "lists numbers strings"
+        "atom-identifiers atom-literals dict floating id-classes identifiers imaginary integers lists numbers strings"
     ),
     "data model": (
         "attribute-access callable-types customization numeric-types objects sequence-types "

@@ -48,15 +48,12 @@ def senses(file: File) -> Iterator[Document]:
         if data is None or answer is None:
             short, number = (file, answer[0]) if answer else (gold, data[0] if data else 0)
             raise PolytopeError(
-                f"{short.path}: ends before line {number}, which the file beside it has; "
-                "give one sense a line"
+                f"{short.path}: ends before line {number}, which the file beside it has; give one sense a line"
             )
         number, line = data
         sense = answer[1].strip()
         if names and sense not in names:
-            raise PolytopeError(
-                f"{gold.path}, line {number}: sense {sense!r} is not in {CLASSES} ({', '.join(names)})"
-            )
+            raise PolytopeError(f"{gold.path}, line {number}: sense {sense!r} is not in {CLASSES} ({', '.join(names)})")
         yield _sentence(file, number, line, names.get(sense, sense))
 
 

@@ -150,9 +150,7 @@ def given(texts: Source) -> list[Document]:
     return list(texts if isinstance(texts, Documents) else _open_object(texts, _Options())[1]())
 
 
-def _labelled(
-    read: Callable[[], Iterator[Document]], labels: tuple[str, ...], name: str
-) -> Iterator[Document]:
+def _labelled(read: Callable[[], Iterator[Document]], labels: tuple[str, ...], name: str) -> Iterator[Document]:
     """Pass documents on; in the end, refuse a label that none of them has: its name is mistyped."""
     unseen = set(labels)
     for document in read():
@@ -198,15 +196,12 @@ def _open_object(source: object, options: _Options) -> Opened:
         for number, item in enumerate(source):
             if not isinstance(item, str | Document | Mapping):
                 raise PolytopeError(
-                    f"item {number} of the list is of type {type(item).__name__}; "
-                    "give strings, Documents or mappings"
+                    f"item {number} of the list is of type {type(item).__name__}; give strings, Documents or mappings"
                 )
         tables = any(isinstance(item, Mapping) for item in source)
         options.only("a list of texts", *(_TABLE if tables else ()))
         return _count(source, "text"), partial(rows.mapping_rows, tuple(source), options.columns)
-    raise PolytopeError(
-        f"a source of type {type(source).__name__} is no collection of documents; {_cure(source)}"
-    )
+    raise PolytopeError(f"a source of type {type(source).__name__} is no collection of documents; {_cure(source)}")
 
 
 def _cure(source: object) -> str:
@@ -272,8 +267,7 @@ def _open_directory(path: Path, options: _Options) -> Opened:
     readers = [(file, _reader(file, options)) for file in found]
     if len({_kind(kind) for kind in kinds}) > 1:
         raise PolytopeError(
-            f"{path}: files of several kinds ({', '.join(kinds)}); "
-            "give one of them, or a directory of one kind"
+            f"{path}: files of several kinds ({', '.join(kinds)}); give one of them, or a directory of one kind"
         )
     return path.resolve().name, lambda: chain.from_iterable(reader(file) for file, reader in readers)
 
@@ -320,8 +314,7 @@ def _text_reader(file: File, options: _Options) -> Reader:
         options.only(f"senses ({file.path.name})", "senses")
         if not senses.is_senses(file):
             raise PolytopeError(
-                f"{file.path}: no file of senses {senses.gold_of(file).path.name} beside it; "
-                "add it, or senses=False"
+                f"{file.path}: no file of senses {senses.gold_of(file).path.name} beside it; add it, or senses=False"
             )
         return senses.senses
     options.only(f"a text file ({file.path.name})", "split", "senses")
@@ -353,9 +346,7 @@ def _hub(name: str, options: _Options) -> tuple[str, Callable[[], Iterator[Docum
             mark, split = "#", "train"
             if len(splits) > 1:
                 others = ", ".join(splits)
-                _log.warning(
-                    "%s", visible(f"{base}: split 'train' of {others}; for another give hub:{base}#SPLIT")
-                )
+                _log.warning("%s", visible(f"{base}: split 'train' of {others}; for another give hub:{base}#SPLIT"))
         shown, name = f"{folder.resolve().name}{mark}{split}", f"{folder}{mark}{split}"
     else:
         shown = name

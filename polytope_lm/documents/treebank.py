@@ -173,9 +173,7 @@ def _surface(parsed: Any, place: str) -> Iterator[_Word]:
             yield word
             word = None
     if word is not None:
-        raise PolytopeError(
-            f"{place}: word {word.form!r} ends after the sentence; mend the range of its number"
-        )
+        raise PolytopeError(f"{place}: word {word.form!r} ends after the sentence; mend the range of its number")
 
 
 def _labels(token: dict[str, Any], place: str) -> dict[str, str]:

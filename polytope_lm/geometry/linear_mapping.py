@@ -46,9 +46,7 @@ def linearity(outputs: Float[np.ndarray, "points K"]) -> float:
     """
     values = np.asarray(outputs, dtype=np.float64)
     if values.ndim != 2 or len(values) < 3:
-        msg = (
-            f"outputs have shape {values.shape}; give [points, K] with at least 3 points ({POINTS} is usual)"
-        )
+        msg = f"outputs have shape {values.shape}; give [points, K] with at least 3 points ({POINTS} is usual)"
         raise PolytopeError(msg)
     if not np.isfinite(values).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
@@ -68,9 +66,7 @@ def curvature(outputs: Float[np.ndarray, "points K"]) -> float:
     return 1 - linearity(outputs)
 
 
-def linearity_matrix(
-    run: Run, samples: Float[np.ndarray, "n D"], *, points: int = POINTS
-) -> Float[np.ndarray, "n n"]:
+def linearity_matrix(run: Run, samples: Float[np.ndarray, "n D"], *, points: int = POINTS) -> Float[np.ndarray, "n n"]:
     """Return `L` for all pairs of some samples.
 
     Args:

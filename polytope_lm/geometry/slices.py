@@ -226,9 +226,7 @@ def _plane(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.
     rest = aside - (aside @ first) * first
     height = float(np.linalg.norm(rest))
     if base == 0 or height <= 1e-6 * np.linalg.norm(aside):
-        raise PolytopeError(
-            "the three prompts' activations lie on a line: a plane needs three different ones"
-        )
+        raise PolytopeError("the three prompts' activations lie on a line: a plane needs three different ones")
     return a, np.stack([first, rest / height]), np.array([[0, 0], [base, 0], [aside @ first, height]])
 
 
@@ -242,9 +240,7 @@ def _window(points: np.ndarray, zoom: float) -> tuple[float, float, float, float
 
 def _too_many(flat: _Lines, points: np.ndarray, zoom: float, count: int, most: int) -> str:
     """Say how far to zoom in."""
-    fits = next(
-        (z for z in zoom * 0.8 ** np.arange(1, 60) if len(flat.meeting(_window(points, z))) <= most), 0
-    )
+    fits = next((z for z in zoom * 0.8 ** np.arange(1, 60) if len(flat.meeting(_window(points, z))) <= most), 0)
     cure = f"give zoom={fits:.2g}, or most={count} and time" if fits else f"give most={count}"
     return f"{count:,} boundaries meet the window, and at most {most:,} are drawn: {cure}"
 
@@ -302,9 +298,7 @@ def _next_tokens(
     top = []
     for first in range(0, len(places), _AT_ONCE):
         vectors = origin + places[first : first + _AT_ONCE] @ axes
-        run = run_patched(
-            model, start.ids, vectors, layer=layer, position=position, at="mlp_in", prefix=prefix
-        )
+        run = run_patched(model, start.ids, vectors, layer=layer, position=position, at="mlp_in", prefix=prefix)
         assert run.logits is not None  # noqa: S101 - the model has logits
         top.append(run.logits.argmax(axis=1))
     return np.concatenate(top).reshape(x.shape)

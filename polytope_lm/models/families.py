@@ -196,17 +196,14 @@ def survey(
     drafts = [_draft(block, layer, config, name, act) for layer, block in enumerate(blocks)]
     probes = _probe(trunk, drafts, int(getattr(config, "vocab_size", 0) or 50), name)
     # Rows of the batch are compared position by position; NaN from some layer on says nothing there.
-    causal = all(
-        _same(out[..., 0, :3, :], out[..., 1, :3, :]) for out in (stream_of(p.block_out) for p in probes)
-    )
+    causal = all(_same(out[..., 0, :3, :], out[..., 1, :3, :]) for out in (stream_of(p.block_out) for p in probes))
     found: dict[int, Block] = {}
     finite = [layer for layer, probe in enumerate(probes) if _finite(probe)]
     for layer in finite:
         found[layer] = _settle(drafts[layer], probes[layer], layer, name)
     if not found:
         raise PolytopeError(
-            f"{name}: NaN or infinite values in layer 0, and in every other: mend the weights, or load "
-            f"float32"
+            f"{name}: NaN or infinite values in layer 0, and in every other: mend the weights, or load float32"
         )
     alike = found[finite[-1]]
     path = next((p for p, m in alike.module.named_modules() if m is alike.norm), "")

@@ -47,19 +47,13 @@ def forward(model: Model, ids: Tensor, *, logits: bool = False, **options: Any) 
     options = {"use_cache": False, "return_dict": True, **options}
     if "cache" in options and "cache" not in taken:
         options["past_key_values"] = options.pop("cache")
-    known = {
-        "return_dict",
-        *(["use_cache"] if hasattr(getattr(model.hf, "config", None), "use_cache") else []),
-    }
+    known = {"return_dict", *(["use_cache"] if hasattr(getattr(model.hf, "config", None), "use_cache") else [])}
     return module(ids, **{k: v for k, v in options.items() if k in taken or (anything and k in known)})
 
 
 @torch.inference_mode()
 def read(
-    model: Model,
-    input_ids: Int[Tensor, "B S"],
-    attention_mask: Int[Tensor, "B S"] | None,
-    taps: Mapping[Tap, Reader],
+    model: Model, input_ids: Int[Tensor, "B S"], attention_mask: Int[Tensor, "B S"] | None, taps: Mapping[Tap, Reader]
 ) -> None:
     """Run the trunk and hand each wanted activation to its reader, once, as `[B, S, width]`.
 
@@ -147,9 +141,7 @@ def _where(model: Model, tap: Tap) -> tuple[nn.Module, slice | None]:
     kind = {"h": "gate" if gated else "pre", "gate": "gate", "up": "up"}.get(point)
     if kind is None or kind not in block.pre:
         known = f"x, u, h, {'gate, up, ' * gated}post, resid_pre, resid_post"
-        raise PolytopeError(
-            f"{model.name}, layer {layer}: no activation {point!r} here; choose among {known}"
-        )
+        raise PolytopeError(f"{model.name}, layer {layer}: no activation {point!r} here; choose among {known}")
     return block.pre[kind], block.columns(kind)
 
 
@@ -170,18 +162,14 @@ def read_bridge(model: Model, input_ids: Tensor, readers: dict[str, Any]) -> Non
         return hook
 
     with model.alone():
-        model.bridge.run_with_hooks(
-            input_ids, return_type=None, fwd_hooks=[(name, reader(name)) for name in readers]
-        )
+        model.bridge.run_with_hooks(input_ids, return_type=None, fwd_hooks=[(name, reader(name)) for name in readers])
 
 
 class NotFiniteError(PolytopeError):
     """A pre-activation is NaN or infinite; `index` says where in the array that was packed."""
 
     def __init__(self, value: float, index: list[int]) -> None:
-        super().__init__(
-            f"pre-activation {value}: a code needs finite values; check the weights and the dtype"
-        )
+        super().__init__(f"pre-activation {value}: a code needs finite values; check the weights and the dtype")
         self.index = index
 
 

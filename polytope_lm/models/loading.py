@@ -16,10 +16,7 @@ from torch import nn
 
 from polytope_lm.errors import PolytopeError, public
 from polytope_lm.models import bridge as bridges
-from polytope_lm.models.families import (
-    find_blocks,
-    survey,
-)
+from polytope_lm.models.families import find_blocks, survey
 from polytope_lm.models.model import Model as Model  # noqa: PLC0414 - others import it from here
 from polytope_lm.models.model import exclusive
 from polytope_lm.result import reproducible
@@ -30,12 +27,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.sites import Site
 
 
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 # Values of a configuration that name things, repeat what provenance says apart, or change no activation.
 _UNTELLING = {
@@ -110,9 +102,7 @@ def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model
         bos = bridges.default_bos(lens)
         model = lens.original_model
     if not isinstance(model, nn.Module):
-        raise PolytopeError(
-            f"can't wrap a {type(model).__name__}: give a transformers model or a TransformerBridge"
-        )
+        raise PolytopeError(f"can't wrap a {type(model).__name__}: give a transformers model or a TransformerBridge")
     config = getattr(model, "config", None)
     # The last part only: a directory's path says where a machine keeps it, not which model it is.
     name = name or Path(str(getattr(config, "_name_or_path", "") or type(model).__name__)).name
@@ -123,8 +113,7 @@ def _assemble(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, len
     """Survey a loaded model and put a `Model` together."""
     if tokenizer is not None and not getattr(tokenizer, "is_fast", False):
         raise PolytopeError(
-            f"{name}: {type(tokenizer).__name__} is a slow tokenizer; labels need character offsets: pass a "
-            f"fast one"
+            f"{name}: {type(tokenizer).__name__} is a slow tokenizer; labels need character offsets: pass a fast one"
         )
     _check_weights(hf, name)
     config: Any = getattr(hf, "config", None)

@@ -150,9 +150,7 @@ class Model:
     def attention(self) -> str:
         """The attention implementation; another one may flip bits with `|h| < 1e-4`."""
         if self.lens is not None:
-            return (
-                "bridge"  # a TransformerBridge computes attention by itself, whatever the configuration says
-            )
+            return "bridge"  # a TransformerBridge computes attention by itself, whatever the configuration says
         return str(getattr(getattr(self.hf, "config", None), "_attn_implementation", None) or "eager")
 
     @property
@@ -262,9 +260,7 @@ class Model:
         block = self.block(layer)
         kinds = ("gate", "up", "gate+up") if "gate" in block.pre else ("pre",)
         if kind is not None and kind not in kinds:
-            raise PolytopeError(
-                f"{self.name}, layer {layer}: no code kind {kind!r}; choose among {', '.join(kinds)}"
-            )
+            raise PolytopeError(f"{self.name}, layer {layer}: no code kind {kind!r}; choose among {', '.join(kinds)}")
         return make_site(block, int(layer), kind or kinds[0])
 
     def with_site(self, hook: str, weight: Any, bias: Any = None) -> Model:
@@ -304,9 +300,7 @@ class Model:
             raise PolytopeError(block.inexact)
         parts = [block.numbers(kind) for kind in site.kind.split("+")]
         weights = np.concatenate([_array(w) for w, _ in parts])
-        biases = np.concatenate(
-            [_array(b) if b is not None else np.zeros(len(w), np.float32) for w, b in parts]
-        )
+        biases = np.concatenate([_array(b) if b is not None else np.zeros(len(w), np.float32) for w, b in parts])
         gain, shift, eps = block.norm_numbers()
         return Geometry(weights, biases, _array(gain), _array(shift), eps, block.norm_kind)
 
@@ -331,9 +325,7 @@ def _declared(model: Model, hook: str, weight: Any, bias: Any) -> tuple[Site, Te
     """Check what `with_site` was given; return the site, its W and its b."""
     found = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook)
     if found is None:
-        raise PolytopeError(
-            f"hook point {hook!r}: expected TransformerLens's name, such as blocks.4.hook_resid_post"
-        )
+        raise PolytopeError(f"hook point {hook!r}: expected TransformerLens's name, such as blocks.4.hook_resid_post")
     inside = model.site(int(found[1]))
     if any(site.hook == hook for site, _, _ in model.custom):
         raise PolytopeError(
@@ -350,9 +342,7 @@ def _declared(model: Model, hook: str, weight: Any, bias: Any) -> tuple[Site, Te
         raise PolytopeError(f"{model.name} has no hook point {hook!r}; model.bridge.hook_dict lists them")
     W = _numbers(hook, "weight", weight)
     if W.ndim != 2:
-        raise PolytopeError(
-            f"{hook}: weight has shape {tuple(W.shape)}, expected [N, width of the activation]"
-        )
+        raise PolytopeError(f"{hook}: weight has shape {tuple(W.shape)}, expected [N, width of the activation]")
     b = torch.zeros(len(W)) if bias is None else _numbers(hook, "bias", bias)
     if b.shape != (len(W),):
         raise PolytopeError(
@@ -374,9 +364,7 @@ def _numbers(hook: str, what: str, value: Any) -> Tensor:
         ) from error
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:
-        raise PolytopeError(
-            f"{hook}: {bad} of {tensor.numel()} values of {what} are NaN or infinite: mend it"
-        )
+        raise PolytopeError(f"{hook}: {bad} of {tensor.numel()} values of {what} are NaN or infinite: mend it")
     return tensor
 
 

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.families import Block
     from polytope_lm.models.model import Model
 
-_TOLERANCE = (
-    1e-2  # of the largest value: a wrong mask or position is off by its whole size, half precision is not
-)
+_TOLERANCE = 1e-2  # of the largest value: a wrong mask or position is off by its whole size, half precision is not
 _supported: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 

@@ -207,9 +207,7 @@ class JoinedSite(Site):
             else:
                 runs.append([part.layer])
         written = [
-            [f"{run[0]:0{digits}}-{run[-1]:0{digits}}"]
-            if len(run) > 2
-            else [f"{layer:0{digits}}" for layer in run]
+            [f"{run[0]:0{digits}}-{run[-1]:0{digits}}"] if len(run) > 2 else [f"{layer:0{digits}}" for layer in run]
             for run in runs
         ]
         return between.join(text for texts in written for text in texts)
@@ -231,15 +229,10 @@ def join(sites: Sequence[Site]) -> Site:
     layers = [site.layer for site in parts]
     if len(set(layers)) < max(len(layers), 1):
         raise PolytopeError(f"layers {layers} can't be joined: give one or more, each once")
-    for what, values in (
-        ("kinds", {site.kind for site in parts}),
-        ("norms", {site.premises.norm for site in parts}),
-    ):
+    for what, values in (("kinds", {site.kind for site in parts}), ("norms", {site.premises.norm for site in parts})):
         if len(values) > 1:
             keys = ", ".join(site.key for site in parts)
-            raise PolytopeError(
-                f"{keys} have different {what} ({', '.join(sorted(values))}); join equal ones"
-            )
+            raise PolytopeError(f"{keys} have different {what} ({', '.join(sorted(values))}); join equal ones")
     return JoinedSite(
         layer=layers[-1],
         kind=parts[0].kind,

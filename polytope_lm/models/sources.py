@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 5.0  # seconds for the hub's first answer
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-_REVISION = re.compile(
-    r"(?P<weights>.*?)(?: config-(?P<config>\w+) tokenizer-(?P<tokenizer>\w+))?", re.DOTALL
-)
+_REVISION = re.compile(r"(?P<weights>.*?)(?: config-(?P<config>\w+) tokenizer-(?P<tokenizer>\w+))?", re.DOTALL)
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _READ = {".json", ".safetensors", ".txt", ".model", ".jinja"}  # suffixes of files that are read
 _COUNTS = re.compile(r"layer|depth|expert")
@@ -87,9 +85,7 @@ def locate(name: str | Path, revision: str | None = None) -> Source:
 
     """
     if not isinstance(name, (str, Path)):
-        raise PolytopeError(
-            f"{name!r:.60} is no model name: give a string or a path; wrap() takes a loaded model"
-        )
+        raise PolytopeError(f"{name!r:.60} is no model name: give a string or a path; wrap() takes a loaded model")
     text = str(name)
     if name in packaged.PACKAGED:
         directory, origin = packaged.directory(text, progress=_say), packaged.PACKAGED[text].origin
@@ -106,8 +102,7 @@ def locate(name: str | Path, revision: str | None = None) -> Source:
         return Source(path.resolve().name, str(path), local=True, revision=weights, formerly=formerly)
     if not _HUB_NAME.fullmatch(text):
         raise PolytopeError(
-            f"{text!r} is no model name: give one of {', '.join(packaged.PACKAGED)}, a directory or a hub "
-            f"name"
+            f"{text!r} is no model name: give one of {', '.join(packaged.PACKAGED)}, a directory or a hub name"
         )
     return Source(text, text, local=False, revision=revision and revision_parts(revision)["weights"])
 
@@ -160,9 +155,7 @@ def _checked_directory(name: str, path: Path) -> tuple[str, str]:
     if given:
         files.inside(path, str(given), "transformers_weights")
     elif not weights[0].is_file() and (path / _INDEX).is_file():
-        weights = [
-            path / shard for shard in checked_shards(name, files.read_bytes(path / _INDEX, "index", 2**28))
-        ]
+        weights = [path / shard for shard in checked_shards(name, files.read_bytes(path / _INDEX, "index", 2**28))]
     if not all(file.is_file() for file in weights):
         raise PolytopeError(_without_weights(name, path))
     sums = {file: _digest(file) for file in sorted({*path.glob("*.safetensors"), *weights, path / _CONFIG})}
@@ -206,9 +199,7 @@ def checked_shards(name: str, index: bytes) -> list[str]:
     found = files.parse_json(index, f"{name}: {_INDEX}")
     named = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(named, dict) or not named:
-        raise PolytopeError(
-            f"{name}: {_INDEX} has no weight_map: give a directory written by save_pretrained()"
-        )
+        raise PolytopeError(f"{name}: {_INDEX} has no weight_map: give a directory written by save_pretrained()")
     for key, file in named.items():
         if not isinstance(file, str) or not re.fullmatch(r"[^/\\:\0]+\.safetensors", file):
             raise PolytopeError(
@@ -254,11 +245,7 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
         config = AutoConfig.from_pretrained(source.where, **common)
         architectures = getattr(config, "architectures", None) or [""]
         # A language model that also takes images has its text model's head beside it.
-        heads = (
-            "ForCausalLM",
-            "LMHeadModel",
-            *(("ForConditionalGeneration",) if _wraps_text(config) else ()),
-        )
+        heads = ("ForCausalLM", "LMHeadModel", *(("ForConditionalGeneration",) if _wraps_text(config) else ()))
         auto = AutoModelForCausalLM if architectures[0].endswith(heads) else AutoModel
         model, report = auto.from_pretrained(
             source.where, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **common
@@ -354,15 +341,9 @@ def _explain(source: Source, error: Exception) -> str:
             f"model.safetensors and a tokenizer"
         )
     if "gated" in first or "401" in first or "authoriz" in first.lower():
-        return (
-            f"{source.name}: the hub wants a licence accepted or a login for it: run `hf auth login` "
-            f"({first[:120]})"
-        )
+        return f"{source.name}: the hub wants a licence accepted or a login for it: run `hf auth login` ({first[:120]})"
     if "trust_remote_code" in str(error):
-        return (
-            f"{source.name}: its repository has Python code of its own; pass trust_remote_code=True if you "
-            f"trust it"
-        )
+        return f"{source.name}: its repository has Python code of its own; pass trust_remote_code=True if you trust it"
     return (
         f"{source.name}: not a packaged model ({', '.join(packaged.PACKAGED)}), not a directory, and the "
         f"model hub doesn't give it "

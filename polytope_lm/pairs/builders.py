@@ -30,9 +30,7 @@ class _Text:
     target: tuple[int, int] | None
 
 
-def from_senses(
-    source: str | Path, *, per_word: int = 40, uses: int = 2, twice: bool = False, seed: int = 0
-) -> Pairs:
+def from_senses(source: str | Path, *, per_word: int = 40, uses: int = 2, twice: bool = False, seed: int = 0) -> Pairs:
     """Pair sentences with the same ambiguous word, in the same or another sense.
 
     Args:
@@ -75,13 +73,7 @@ def from_senses(
 
 
 def from_documents(
-    documents: Iterable[Document],
-    label: str,
-    *,
-    pairs: int = 400,
-    words: int | None = 40,
-    uses: int = 2,
-    seed: int = 0,
+    documents: Iterable[Document], label: str, *, pairs: int = 400, words: int | None = 40, uses: int = 2, seed: int = 0
 ) -> Pairs:
     """Pair documents with the same or another label.
 
@@ -103,9 +95,7 @@ def from_documents(
     there = [document for document in documents if document.labels.get(label) is not None]
     values = sorted({document.labels[label] for document in there})
     if len(values) < 2:
-        raise PolytopeError(
-            f"{len(values)} values of label {label!r} in {len(there)} documents; pairs need at least 2"
-        )
+        raise PolytopeError(f"{len(values)} values of label {label!r} in {len(there)} documents; pairs need at least 2")
     texts = [_Text(" ".join(d.text.split()[:words]), d.labels[label], None) for d in there]
     # Each value's group is all texts: those of that value are the starts.
     rng, found = np.random.default_rng(seed), []
@@ -120,12 +110,7 @@ def from_documents(
 
 
 def _alternate(
-    texts: Sequence[_Text],
-    starts: Sequence[int],
-    left: dict[int, int],
-    most: int,
-    group: str,
-    rng: np.random.Generator,
+    texts: Sequence[_Text], starts: Sequence[int], left: dict[int, int], most: int, group: str, rng: np.random.Generator
 ) -> list[Pair]:
     """Make a different and a same pair from each start in turn, as long as texts are left.
 

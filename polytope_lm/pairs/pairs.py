@@ -158,8 +158,7 @@ def find_word(text: str, word: str, name: str) -> tuple[int, int]:
     found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) if word.strip() else None
     if found is None:
         raise PolytopeError(
-            f"{name} {brief(word)} is not a word of {brief(text)}; spell it as the prompt does, or give "
-            "[start, end]"
+            f"{name} {brief(word)} is not a word of {brief(text)}; spell it as the prompt does, or give [start, end]"
         )
     return found.span()
 

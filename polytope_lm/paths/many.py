@@ -217,9 +217,7 @@ def _work(
                 yield number, partial(_entry, job, one, texts[number], lines[number], model_free)
 
 
-def _entry(
-    job: _Job, ready: _Ready | str, texts: tuple[Any, Any], line: int, model_free: threading.RLock
-) -> Entry:
+def _entry(job: _Job, ready: _Ready | str, texts: tuple[Any, Any], line: int, model_free: threading.RLock) -> Entry:
     """Return a pair's profile, or why it has none, without its texts."""
     if isinstance(ready, str):
         message = ready
@@ -264,9 +262,7 @@ def _ends(job: _Job, texts: tuple[Any, Any]) -> tuple[End, End] | str:
     return a, b
 
 
-def _draw(
-    job: _Job, ends: tuple[End, End], prompts: tuple[str, str], a: np.ndarray, b: np.ndarray
-) -> Path | str:
+def _draw(job: _Job, ends: tuple[End, End], prompts: tuple[str, str], a: np.ndarray, b: np.ndarray) -> Path | str:
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return f"{job.space} of layer {job.site.layer} has NaN or infinite values; try dtype='float32'"
     path = Path(

@@ -260,11 +260,7 @@ class PairProfiles:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; `from_dict` is its inverse."""
-        return {
-            "format": FORMAT,
-            **header(self.site, self.settings, len(self)),
-            "lines": self._lines(),
-        }
+        return {"format": FORMAT, **header(self.site, self.settings, len(self)), "lines": self._lines()}
 
     def _lines(self) -> list[dict[str, Any]]:
         bad = {one.pair: {"line": one.line, "bad": one.message} for one in self.bad}
@@ -321,8 +317,4 @@ def _row(number: int, one: Profile) -> dict[str, Any]:
     if not len(one.residual):
         return row
     row |= {"output": float(one.js.sum()), "sharpest": one.sharpest, "argmax_changes": one.argmax_changes}
-    return row | {
-        "sharpness": one.sharpness,
-        "residual": float(one.residual.sum()),
-        "js_error": one.js_error,
-    }
+    return row | {"sharpness": one.sharpness, "residual": float(one.residual.sum()), "js_error": one.js_error}

@@ -155,9 +155,7 @@ def _whole(lines: Iterable[bytes], head: Mapping[str, Any]) -> dict[int, Entry]:
 
 
 @contextmanager
-def _kept(
-    to: str | Path | None, head: Mapping[str, Any]
-) -> Iterator[tuple[dict[int, Entry], Callable[[Entry], None]]]:
+def _kept(to: str | Path | None, head: Mapping[str, Any]) -> Iterator[tuple[dict[int, Entry], Callable[[Entry], None]]]:
     """Give the entries of an earlier run, and what keeps one more."""
     if to is None:
         yield {}, lambda _entry: None

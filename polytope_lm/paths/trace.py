@@ -444,10 +444,7 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 
 
 def output_change(
-    t: Float[np.ndarray, " places"],
-    logits: Float[np.ndarray, "places V"],
-    tokenizer: Any,
-    error: float = 0.0,
+    t: Float[np.ndarray, " places"], logits: Float[np.ndarray, "places V"], tokenizer: Any, error: float = 0.0
 ) -> OutputChange:
     """Compare the next-token distributions along a path.
 

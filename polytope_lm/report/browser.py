@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 CONTEXT = 48
 """Characters of context kept on each side of a token."""
 
-SIDES = {
-    "code": ("by code", "Hamming distance", 1.0, 0),
-    "cosine": ("by direction", "cosine similarity", 1e-4, 3),
-}
+SIDES = {"code": ("by code", "Hamming distance", 1.0, 0), "cosine": ("by direction", "cosine similarity", 1e-4, 3)}
 """Both neighbourhoods of the search: name, measure, its unit on the page, digits shown."""
 
 
@@ -89,8 +86,7 @@ def _layer_data(table: pd.DataFrame, layer: LayerComparison) -> dict[str, Any]:
     key = layer.site.key
     present = [one.name for one in layer.representations if f"{key}/cluster/{one.name}" in table]
     clusterings = [
-        {"name": visible(name), "cluster": pack(table[f"{key}/cluster/{name}"].to_numpy())}
-        for name in present
+        {"name": visible(name), "cluster": pack(table[f"{key}/cluster/{name}"].to_numpy())} for name in present
     ]
     best = layer.best_cosine[AMI]
     return {

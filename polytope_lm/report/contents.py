@@ -59,14 +59,7 @@ class Results:
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Model, revision, dtype and so on, of the first result that states them."""
-        every = (
-            self.clusters,
-            self.overview,
-            self.boundaries,
-            self.multiverse,
-            *self.groups,
-            *self.crossings,
-        )
+        every = (self.clusters, self.overview, self.boundaries, self.multiverse, *self.groups, *self.crossings)
         for one in every:
             if one is not None:
                 return one.provenance
@@ -94,9 +87,7 @@ def read_all(directories: Iterable[str | Path]) -> dict[str, Any]:
             elif one.several:
                 found[one.kind] = (*found.get(one.kind, ()), one)
             elif one.kind in found:
-                raise PolytopeError(
-                    f"{str(folder)!r} holds a second {one.kind} result; write a page for each"
-                )
+                raise PolytopeError(f"{str(folder)!r} holds a second {one.kind} result; write a page for each")
             else:
                 found[one.kind] = one
     if not found:

@@ -210,12 +210,7 @@ def _pair_view(one: Crossings) -> PairView:
         short=_short(one),
         rows=tuple(_row(one, method) for method in one.layers),
         next_tokens=() if change is None else tuple(plotting.stretches(change)),
-        packed={
-            "t": pack(one.t),
-            "layer": pack(one.layer),
-            "neuron": pack(one.neuron),
-            "on": pack(one.on),
-        },
+        packed={"t": pack(one.t), "layer": pack(one.layer), "neuron": pack(one.neuron), "on": pack(one.on)},
         sites=tuple(method.site for method in one.layers),
         provenance=one.provenance,
     )
@@ -230,9 +225,7 @@ def later_methods(pairs: Sequence[PairView]) -> tuple[str, ...]:
 def _row(one: Crossings, method: LayerMethod) -> LayerRow:
     here = one.layer == method.layer
     missed = {None: "unknown", 0: "none"}.get(method.missed_at_most, f"at most {method.missed_at_most}")
-    return LayerRow(
-        method.layer, int(here.sum()), int(one.on[here].sum()), method.hamming, method.method, missed
-    )
+    return LayerRow(method.layer, int(here.sum()), int(one.on[here].sum()), method.hamming, method.method, missed)
 
 
 def _sentence(one: Crossings) -> str:

@@ -205,9 +205,7 @@ def _asked(results: Results, pairs: Sequence[PairView]) -> tuple[str, str]:
 def _answer(verdicts: Mapping[int, Verdict], so: str) -> str:
     """Answer in one sentence: yes, no, open, or which of them in which layers."""
     by = {outcome: [n for n, v in verdicts.items() if v.outcome == outcome] for outcome in OUTCOMES}
-    every = (
-        "in layer " + str(next(iter(verdicts))) if len(verdicts) == 1 else f"in all {len(verdicts)} layers"
-    )
+    every = "in layer " + str(next(iter(verdicts))) if len(verdicts) == 1 else f"in all {len(verdicts)} layers"
     every = "in both layers" if len(verdicts) == 2 else every
     if len(by["supported"]) == len(verdicts):
         return f"Here: yes, {so} {every}."

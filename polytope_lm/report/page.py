@@ -89,9 +89,7 @@ def write(  # noqa: PLR0913 - one argument for each kind of result
     return _write_whole(expand(path), _render(results, title))
 
 
-def from_directories(
-    directories: Iterable[str | Path], path: str | Path, *, title: str | None = None
-) -> Path:
+def from_directories(directories: Iterable[str | Path], path: str | Path, *, title: str | None = None) -> Path:
     """Write one page from saved results.
 
     A directory may hold `result.json` (of clusters, with `tokens.parquet` beside it, of boundaries or of
@@ -248,14 +246,10 @@ def _sparkbars(sizes: Sequence[int]) -> Markup:
     shown = list(sizes)[:_BARS_SHOWN]
     top = max(shown, default=1) or 1
     bars = Markup("").join(
-        Markup('<rect x="{}" y="{:.1f}" width="1.6" height="{:.1f}"/>').format(
-            2 * i, 20 - 20 * s / top, 20 * s / top
-        )
+        Markup('<rect x="{}" y="{:.1f}" width="1.6" height="{:.1f}"/>').format(2 * i, 20 - 20 * s / top, 20 * s / top)
         for i, s in enumerate(shown)
     )
-    return Markup('<svg class="spark" width="{}" height="20" aria-hidden="true">{}</svg>').format(
-        2 * len(shown), bars
-    )
+    return Markup('<svg class="spark" width="{}" height="20" aria-hidden="true">{}</svg>').format(2 * len(shown), bars)
 
 
 def _plotly() -> str:

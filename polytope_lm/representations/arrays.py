@@ -71,16 +71,14 @@ class LayerArrays:
             there = ", ".join(self._codes.kept) or "none"
             msg = (
                 f"{kept_as!r} of layer {self._layer} was not kept (kept: {there}); capture again with "
-                f'`keep=("u", "h")` or `--keep u,h`'
-                + ("" if kept_as in ("u", "h") else f", and {kept_as} as well")
+                f'`keep=("u", "h")` or `--keep u,h`' + ("" if kept_as in ("u", "h") else f", and {kept_as} as well")
             )
             raise PolytopeError(msg)
         values = self._codes.rows(self.site, self._rows, kept_as)
         if not np.isfinite(values).all():
             row = int(self._rows[np.argwhere(~np.isfinite(values))[0, 0]])
             msg = (
-                f"{kept_as!r} of layer {self._layer} holds NaN or infinity at token {row}; capture that "
-                "document again"
+                f"{kept_as!r} of layer {self._layer} holds NaN or infinity at token {row}; capture that document again"
             )
             raise PolytopeError(msg)
         return values

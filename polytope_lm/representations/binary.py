@@ -111,10 +111,7 @@ def rate_standardised_code(bits: Bool[np.ndarray, "T N"], rates: Float[np.ndarra
     """
     varies = (rates > 0) & (rates < 1)
     if not varies.any():
-        msg = (
-            f"none of {len(rates)} bits changes over these {len(bits)} tokens; compare other tokens or "
-            "another layer"
-        )
+        msg = f"none of {len(rates)} bits changes over these {len(bits)} tokens; compare other tokens or another layer"
         raise PolytopeError(msg)
     r = rates[varies].astype(np.float32)
     values = (bits[:, varies] - r) / np.sqrt(r * (1 - r))

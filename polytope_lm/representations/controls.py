@@ -64,9 +64,7 @@ SIMHASH_DRAWS = 5
 BLOCK = 512
 
 
-@representation(
-    SIMHASH, isolates="the learned placement of the hyperplanes", role="control", draws=SIMHASH_DRAWS
-)
+@representation(SIMHASH, isolates="the learned placement of the hyperplanes", role="control", draws=SIMHASH_DRAWS)
 def simhash_rate_matched(
     u: Float[np.ndarray, "T D"], bits: Bool[np.ndarray, "T N"], seed: int, site: Site | None = None
 ) -> Rows:
@@ -112,9 +110,7 @@ def simhash_zero_bias(u: Float[np.ndarray, "T D"], site: Site, seed: int) -> Row
     for inputs, neurons in zip(columns_of(site, "u"), columns_of(site, "h"), strict=True):
         layer, fired = u[:, inputs], out[:, neurons]
         for start in range(0, fired.shape[1], BLOCK):
-            planes = rng.standard_normal(
-                (min(BLOCK, fired.shape[1] - start), layer.shape[1]), dtype=np.float32
-            )
+            planes = rng.standard_normal((min(BLOCK, fired.shape[1] - start), layer.shape[1]), dtype=np.float32)
             fired[:, start : start + BLOCK] = layer @ planes.T > 0
     return Rows(np.packbits(out, axis=1, bitorder="little"), "Hamming")
 
@@ -137,10 +133,7 @@ def rotation_zero(pre: Float[np.ndarray, "T N"], seed: int, site: Site | None = 
 
 
 @representation(
-    RATE_MATCHED,
-    isolates="basis against spectrum, bits as often on as the neurons",
-    role="control",
-    draws=DRAWS,
+    RATE_MATCHED, isolates="basis against spectrum, bits as often on as the neurons", role="control", draws=DRAWS
 )
 def rotation_rate_matched(
     pre: Float[np.ndarray, "T N"], bits: Bool[np.ndarray, "T N"], seed: int, site: Site | None = None
@@ -177,10 +170,7 @@ SHUFFLED = "shuffled bits"
 
 
 @representation(
-    SHUFFLED,
-    isolates="firing rates alone, without joint structure: must be at chance",
-    role="control",
-    draws=DRAWS,
+    SHUFFLED, isolates="firing rates alone, without joint structure: must be at chance", role="control", draws=DRAWS
 )
 def shuffled_bits(bits: Bool[np.ndarray, "T N"], seed: int) -> Rows:
     """Return packed codes whose columns are shuffled independently, compared by Hamming distance.

@@ -45,17 +45,13 @@ def centred(values: Float[np.ndarray, "T W"]) -> Float[np.ndarray, "T W"]:
     return out
 
 
-@representation(
-    RAW, isolates="what binarising buys: the direction of the same pre-activations", role="reference"
-)
+@representation(RAW, isolates="what binarising buys: the direction of the same pre-activations", role="reference")
 def cosine_raw(pre: Float[np.ndarray, "T N"]) -> Rows:
     """Return the pre-activations as they are."""
     return Rows(pre)
 
 
-@representation(
-    CENTRED, isolates="the same direction, without the mean that all tokens share", role="reference"
-)
+@representation(CENTRED, isolates="the same direction, without the mean that all tokens share", role="reference")
 def cosine_centred(pre: Float[np.ndarray, "T N"]) -> Rows:
     """Return the pre-activations minus their mean over the compared tokens."""
     return Rows(centred(pre))
@@ -84,9 +80,7 @@ def post_raw(post: Float[np.ndarray, "T N"]) -> Rows:
     return Rows(post)
 
 
-@representation(
-    POST[1], isolates="the direction of the neurons' activations, without the mean that all tokens share"
-)
+@representation(POST[1], isolates="the direction of the neurons' activations, without the mean that all tokens share")
 def post_centred(post: Float[np.ndarray, "T N"]) -> Rows:
     """Return the activations minus their mean over the compared tokens."""
     return Rows(centred(post))
@@ -116,9 +110,7 @@ def gate_and_up_raw(pre: Float[np.ndarray, "T N"], up: Float[np.ndarray, "T N"],
     return Rows(np.concatenate([pre, up], axis=1))
 
 
-@representation(
-    BOTH[1], isolates="the direction of both pre-activations, without the mean that all tokens share"
-)
+@representation(BOTH[1], isolates="the direction of both pre-activations, without the mean that all tokens share")
 def gate_and_up_centred(pre: Float[np.ndarray, "T N"], up: Float[np.ndarray, "T N"], site: Site) -> Rows:
     """Return `(g, up)`, `[T, 2N]`, minus its mean over the compared tokens.
 

@@ -83,17 +83,11 @@ class Representation:
             )
             raise PolytopeError(msg)
         if rows.metric == "Hamming" and values.dtype != np.uint8:
-            msg = (
-                f"representation {self.name!r} gave {values.dtype} rows for Hamming; pack them with "
-                "np.packbits first"
-            )
+            msg = f"representation {self.name!r} gave {values.dtype} rows for Hamming; pack them with np.packbits first"
             raise PolytopeError(msg)
         if rows.metric != "Hamming" and not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0, 0])
-            msg = (
-                f"representation {self.name!r} gave NaN or infinity for token {row}; mend its function or "
-                "its input"
-            )
+            msg = f"representation {self.name!r} gave NaN or infinity for token {row}; mend its function or its input"
             raise PolytopeError(msg)
         return rows
 

@@ -43,8 +43,7 @@ def soft_code(pre: Float[np.ndarray, "T N"], site: Site) -> Rows:
 
 
 @representation(
-    EXPECTED,
-    isolates="the same, as a mean number of bits (warning: the distance of a token to itself is not 0; hubs)",
+    EXPECTED, isolates="the same, as a mean number of bits (warning: the distance of a token to itself is not 0; hubs)"
 )
 def expected_hamming(pre: Float[np.ndarray, "T N"], site: Site) -> Rows:
     """Return `p`, compared by expected Hamming distance.
@@ -59,8 +58,7 @@ def expected_hamming(pre: Float[np.ndarray, "T N"], site: Site) -> Rows:
 def _probability(pre: Float[np.ndarray, "T N"], site: Site, name: str) -> Float[np.ndarray, "T N"]:
     if "up" in site.kind.split("+"):
         msg = (
-            f"{name!r} of {site.key}: the up branch has no activation, so no P(on); capture codes of kind "
-            "'gate' for it"
+            f"{name!r} of {site.key}: the up branch has no activation, so no P(on); capture codes of kind 'gate' for it"
         )
         raise PolytopeError(msg)
     parts = zip(site.components, columns_of(site, "h"), strict=True)

@@ -92,10 +92,7 @@ def resampled_ami(
 
     """
     if len(a) != len(b) or len(a) == 0:
-        msg = (
-            f"partitions of {len(a)} and {len(b)} tokens can not be compared; give both the same, non-empty "
-            "tokens"
-        )
+        msg = f"partitions of {len(a)} and {len(b)} tokens can not be compared; give both the same, non-empty tokens"
         raise PolytopeError(msg)
     rows, row = np.unique(a, return_inverse=True)
     columns, column = np.unique(b, return_inverse=True)
@@ -162,9 +159,7 @@ def _entropy(sizes: Int[np.ndarray, " k"], n: int) -> float:
 
 
 @compiled
-def _expected(
-    a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"], n: int, lf: Float[np.ndarray, " m"]
-) -> float:
+def _expected(a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"], n: int, lf: Float[np.ndarray, " m"]) -> float:
     """Sum over distinct pairs of sizes, each weighted by how often it occurs."""
     often_a = np.bincount(a, minlength=n + 1)
     often_b = np.bincount(b, minlength=n + 1)
@@ -404,9 +399,7 @@ def _joint_entropy(*columns: Int[np.ndarray, " n"]) -> float:
 
 
 def _information(c: Int[np.ndarray, " n"], label: Int[np.ndarray, " n"], t: Int[np.ndarray, " n"]) -> float:
-    return max(
-        0.0, _joint_entropy(c, t) + _joint_entropy(label, t) - _joint_entropy(c, label, t) - _joint_entropy(t)
-    )
+    return max(0.0, _joint_entropy(c, t) + _joint_entropy(label, t) - _joint_entropy(c, label, t) - _joint_entropy(t))
 
 
 def _adjusted(

@@ -147,16 +147,11 @@ def check_k(k: int, n: int) -> None:
 def _fasterpam(distance: Float[np.ndarray, "n n"], k: int, seed: int) -> kmedoids.KMedoidsResult:
     start = np.random.default_rng(seed).choice(len(distance), size=k, replace=False)
     return kmedoids.fasterpam(
-        np.ascontiguousarray(distance, dtype=np.float32),
-        np.sort(start).astype(np.uint64),
-        max_iter=100,
-        n_cpu=1,
+        np.ascontiguousarray(distance, dtype=np.float32), np.sort(start).astype(np.uint64), max_iter=100, n_cpu=1
     )
 
 
-def _sample(
-    rng: np.random.Generator, n: int, size: int, medoids: Int[np.ndarray, " k"]
-) -> Int[np.ndarray, " size"]:
+def _sample(rng: np.random.Generator, n: int, size: int, medoids: Int[np.ndarray, " k"]) -> Int[np.ndarray, " size"]:
     """Return `size` tokens, the medoids among them, ascending."""
     others = np.setdiff1d(np.arange(n), medoids, assume_unique=True)
     return np.sort(np.concatenate([medoids, rng.choice(others, size - len(medoids), replace=False)]))
@@ -268,9 +263,7 @@ def hdbscan(
         core = np.zeros(n, np.float32) if min_samples < 2 else distances[:, min_samples - 2]
         graph = _joined(graph, *_bridges(part, np.asarray(core, np.float32), between))
     # fast_hdbscan does not count the token itself among its neighbours.
-    model = HDBSCAN(
-        metric="precomputed", min_cluster_size=min_cluster_size, min_samples=max(1, min_samples - 1)
-    )
+    model = HDBSCAN(metric="precomputed", min_cluster_size=min_cluster_size, min_samples=max(1, min_samples - 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of distances 0 between equal codes, whose density is infinite
         return np.asarray(model.fit(graph).labels_, dtype=np.int32)
@@ -311,10 +304,7 @@ def _bridges(
 
 
 def _shortest(
-    least: Float[np.ndarray, "n p"],
-    part: Int[np.ndarray, " n"],
-    core: Float[np.ndarray, " n"],
-    between: Between,
+    least: Float[np.ndarray, "n p"], part: Int[np.ndarray, " n"], core: Float[np.ndarray, " n"], between: Between
 ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
     """Return the edges of the parts' spanning tree, each by its shortest pair of tokens."""
     members = [np.flatnonzero(part == p) for p in range(part.max() + 1)]

@@ -87,9 +87,7 @@ def design(covariates: Mapping[str, Float[np.ndarray, " P"]], pairs: int) -> Des
         used[name] = column
     linear = np.stack(list(used.values()), axis=1) if used else np.zeros((pairs, 0))
     parts = [_splines(column) for column in linear.T]
-    return Design(
-        tuple(used), left_out, linear, np.concatenate(parts, axis=1) if parts else np.zeros((pairs, 0))
-    )
+    return Design(tuple(used), left_out, linear, np.concatenate(parts, axis=1) if parts else np.zeros((pairs, 0)))
 
 
 def _splines(column: np.ndarray) -> np.ndarray:
@@ -121,10 +119,7 @@ def _folds(fold: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def residuals(
-    outcome: Float[np.ndarray, " P"],
-    covariates: Design,
-    different: Bool[np.ndarray, " P"],
-    fold: Int[np.ndarray, " P"],
+    outcome: Float[np.ndarray, " P"], covariates: Design, different: Bool[np.ndarray, " P"], fold: Int[np.ndarray, " P"]
 ) -> Float[np.ndarray, " P"]:
     """Return the outcome without what the covariates predict, cross-fitted.
 
@@ -177,19 +172,13 @@ def propensities(
     return np.clip(probability, 1e-6, 1 - 1e-6)
 
 
-def overlap_weights(
-    propensity: Float[np.ndarray, " P"], different: Bool[np.ndarray, " P"]
-) -> Float[np.ndarray, " P"]:
+def overlap_weights(propensity: Float[np.ndarray, " P"], different: Bool[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
     """Return each pair's probability of the other label."""
     return np.where(different, 1 - propensity, propensity)
 
 
 def matched(
-    covariates: Design,
-    propensity: Float[np.ndarray, " P"],
-    different: Bool[np.ndarray, " P"],
-    *,
-    seed: int,
+    covariates: Design, propensity: Float[np.ndarray, " P"], different: Bool[np.ndarray, " P"], *, seed: int
 ) -> Bool[np.ndarray, " P"]:
     """Return which pairs have a partner of the other label that is like them.
 
@@ -219,9 +208,7 @@ def matched(
     return kept
 
 
-def imbalance(
-    covariates: Design, different: Bool[np.ndarray, " P"], weight: Float[np.ndarray, " P"]
-) -> float:
+def imbalance(covariates: Design, different: Bool[np.ndarray, " P"], weight: Float[np.ndarray, " P"]) -> float:
     """Return the largest difference of a covariate's weighted means between the labels, in sd."""
     if covariates.linear.shape[1] == 0 or not (weight[different].sum() and weight[~different].sum()):
         return 0.0
@@ -378,9 +365,7 @@ class Adjuster:
         """Return an outcome without what the covariates predict."""
         return residuals(outcome, self.design, self.table.different, self.fold)
 
-    def effect(
-        self, name: str, values: Float[np.ndarray, " P"], adjustment: Adjustment = "raw"
-    ) -> Effect | None:
+    def effect(self, name: str, values: Float[np.ndarray, " P"], adjustment: Adjustment = "raw") -> Effect | None:
         """Return the effect of meaning on some values; None where no pair is matched."""
         score, weight = self._prepared(values, adjustment)
         different = self.table.different
@@ -444,8 +429,7 @@ def added(adjuster: Adjuster, outcome: Float[np.ndarray, " P"]) -> Estimate:
     both = propensities(more, table.different, adjuster.fold)
     draws = adjuster.group_draws
     with_outcome, without = (
-        Resampled(auc(p, table.different), auc_draws(p, table.different, draws))
-        for p in (both, adjuster.propensity)
+        Resampled(auc(p, table.different), auc_draws(p, table.different, draws)) for p in (both, adjuster.propensity)
     )
     return (with_outcome - without).by_percentiles()
 

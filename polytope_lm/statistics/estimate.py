@@ -68,10 +68,7 @@ def half_samples(documents: int, draws: int, *, seed: int) -> Bool[np.ndarray, "
 
     """
     if documents < MIN_DOCUMENTS:
-        msg = (
-            f"{documents} documents are too few to resample; at least {MIN_DOCUMENTS} are needed, add "
-            "documents"
-        )
+        msg = f"{documents} documents are too few to resample; at least {MIN_DOCUMENTS} are needed, add documents"
         raise PolytopeError(msg)
     if draws < 4:
         msg = f"resamples = {draws} gives no spread; at least 4 are needed, 200 is the default"
@@ -109,9 +106,7 @@ class Resampled:
         Chosen once, on all units, the maximum would be too low a bar on every resample where another is
         ahead, and whoever is compared with it would gain.
         """
-        return Resampled(
-            np.max([one.value for one in each], axis=0), np.max([one.draws for one in each], axis=0)
-        )
+        return Resampled(np.max([one.value for one in each], axis=0), np.max([one.draws for one in each], axis=0))
 
     @staticmethod
     def mean_of_draws(each: Sequence[Resampled], picks: Float[np.ndarray, " resamples"]) -> Resampled:
@@ -199,9 +194,7 @@ class Resampled:
 
 
 def auc(
-    score: Float[np.ndarray, " P"],
-    positive: Bool[np.ndarray, " P"],
-    weight: Float[np.ndarray, " P"] | None = None,
+    score: Float[np.ndarray, " P"], positive: Bool[np.ndarray, " P"], weight: Float[np.ndarray, " P"] | None = None
 ) -> float:
     """Return the area under the ROC curve, 0.5 for no effect, 1 for perfect separation.
 
@@ -240,9 +233,7 @@ def auc_draws(
     return area
 
 
-def resampled(
-    unit: Int[np.ndarray, " P"], draws: int, *, seed: int | np.random.Generator
-) -> Float[np.ndarray, "R P"]:
+def resampled(unit: Int[np.ndarray, " P"], draws: int, *, seed: int | np.random.Generator) -> Float[np.ndarray, "R P"]:
     """Return how often each of `draws` bootstrap resamples holds each row.
 
     Args:

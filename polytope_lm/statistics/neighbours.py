@@ -64,10 +64,7 @@ def strict_neighbours(
 
     """
     if distance.shape != (len(groups), len(groups)):
-        msg = (
-            f"distances of shape {distance.shape} do not fit {len(groups)} tokens; give one row and column a "
-            "token"
-        )
+        msg = f"distances of shape {distance.shape} do not fit {len(groups)} tokens; give one row and column a token"
         raise PolytopeError(msg)
     if not np.isfinite(distance).all():
         row = int(np.argwhere(~np.isfinite(distance))[0, 0])
@@ -77,9 +74,7 @@ def strict_neighbours(
 
 
 @compiled(parallel=True)
-def _nearest(
-    distance: Float[np.ndarray, "n n"], groups: Int[np.ndarray, "n g"], k: int
-) -> Int[np.ndarray, "n k"]:
+def _nearest(distance: Float[np.ndarray, "n n"], groups: Int[np.ndarray, "n g"], k: int) -> Int[np.ndarray, "n k"]:
     n = len(groups)
     out = np.full((n, k), -1, dtype=np.int32)
     for i in numba.prange(n):
@@ -143,10 +138,7 @@ def _allowed(groups: Int[np.ndarray, "n g"], labels: Int[np.ndarray, " n"], k: i
 
 
 def resampled_agreement(
-    neighbours: Int[np.ndarray, "n depth"],
-    labels: Int[np.ndarray, " n"],
-    inside: Bool[np.ndarray, "draws n"],
-    k: int,
+    neighbours: Int[np.ndarray, "n depth"], labels: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "draws n"], k: int
 ) -> Float[np.ndarray, " draws"]:
     """Return the agreement score on each of many subsets, with the neighbours that the subset has.
 
@@ -171,10 +163,7 @@ def resampled_agreement(
 
 @compiled(parallel=True)
 def _agreement(
-    neighbours: Int[np.ndarray, "n depth"],
-    labels: Int[np.ndarray, " n"],
-    kept: Int[np.ndarray, "n draws"],
-    k: int,
+    neighbours: Int[np.ndarray, "n depth"], labels: Int[np.ndarray, " n"], kept: Int[np.ndarray, "n draws"], k: int
 ) -> Float[np.ndarray, " draws"]:
     draws = kept.shape[1]
     most = np.uint8(k)

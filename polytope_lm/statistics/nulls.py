@@ -121,18 +121,14 @@ def counted(groups: Shaped[np.ndarray, " n"], *columns: Int[np.ndarray, " n"]) -
     """
     for column in columns:
         if len(column) != len(groups):
-            raise PolytopeError(
-                f"{len(groups)} group ids for {len(column)} tokens; give one a token, -1 for noise"
-            )
+            raise PolytopeError(f"{len(groups)} group ids for {len(column)} tokens; give one a token, -1 for noise")
     if not np.issubdtype(groups.dtype, np.integer):
         raise PolytopeError(f"group ids are {groups.dtype}; give whole numbers, -1 for noise")
     if len(groups) and int(groups.min()) < NOISE:
         raise PolytopeError(f"group id {int(groups.min())}; ids are 0 and up, and -1 is noise")
     inside = groups != NOISE
     if not inside.any():
-        raise PolytopeError(
-            f"none of {len(groups)} tokens is in a group (all -1); cluster with other settings"
-        )
+        raise PolytopeError(f"none of {len(groups)} tokens is in a group (all -1); cluster with other settings")
     return np.asarray(inside)
 
 

@@ -47,9 +47,7 @@ def percentiles(profiles: Float[np.ndarray, "P n"]) -> Float[np.ndarray, "P n"]:
     return found
 
 
-def raw(
-    ranks: Float[np.ndarray, "P n"], peaks: Int[np.ndarray, " P"], weights: Float[np.ndarray, "r P"]
-) -> Resampled:
+def raw(ranks: Float[np.ndarray, "P n"], peaks: Int[np.ndarray, " P"], weights: Float[np.ndarray, "r P"]) -> Resampled:
     """Return the mean percentile at the own peak, on all pairs and on each resample.
 
     Args:

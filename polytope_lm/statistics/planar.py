@@ -25,9 +25,7 @@ _NEAREST = 3
 _LEAST = 4
 
 
-def planar(
-    distance: Float[np.ndarray, "n n"], *, seed: int, landmarks: int = LANDMARKS
-) -> Float[np.ndarray, "n 2"]:
+def planar(distance: Float[np.ndarray, "n n"], *, seed: int, landmarks: int = LANDMARKS) -> Float[np.ndarray, "n 2"]:
     """Return a place on a map for each of n tokens, float32, centred, the wider side from -1 to 1.
 
     Args:

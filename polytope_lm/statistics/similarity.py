@@ -98,8 +98,7 @@ def inside_groups(
     value, tokens = _mean(near, ids, documents)
     if not tokens:
         raise PolytopeError(
-            f"no two of {len(ids)} tokens share a group and differ in document; ask for fewer groups or "
-            "more tokens"
+            f"no two of {len(ids)} tokens share a group and differ in document; ask for fewer groups or more tokens"
         )
     matched, movable = None, 0
     if token is not None:
@@ -137,8 +136,7 @@ def resampled_pairs(
 def _check(similarity: Float[np.ndarray, "n m"], groups: Int[np.ndarray, " k"]) -> None:
     if similarity.shape != (len(groups), len(groups)):
         raise PolytopeError(
-            f"similarity of shape {similarity.shape} does not fit {len(groups)} tokens; give one row and "
-            "column a token"
+            f"similarity of shape {similarity.shape} does not fit {len(groups)} tokens; give one row and column a token"
         )
 
 
@@ -210,9 +208,7 @@ def js_divergences(probabilities: Float[np.ndarray, "n V"]) -> Float[np.ndarray,
     good = (np.abs(sums - 1) < 1e-3) & (probabilities.min(axis=1, initial=0) >= 0)
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
-        raise PolytopeError(
-            f"row {row} sums to {sums[row]:.4g}, which is no distribution; pass softmax of logits"
-        )
+        raise PolytopeError(f"row {row} sums to {sums[row]:.4g}, which is no distribution; pass softmax of logits")
     p = np.ascontiguousarray(probabilities, dtype=np.float32)
     halves = np.array([float(entr(row.astype(np.float64)).sum()) for row in p]) / np.log(2) / 2
     # H of the middle: -sum (x / 2) (log2 x - 1) for x = p + q.

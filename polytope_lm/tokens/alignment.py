@@ -89,19 +89,14 @@ class Marks:
     ) -> dict[str, list[str | None]]:
         """Look up each label for some tokens; where a word and its region both have it, the word's counts."""
         if names is None:
-            names = tuple(
-                dict.fromkeys(name for span in (*self.words, *self.regions) for name in span.labels)
-            )
+            names = tuple(dict.fromkeys(name for span in (*self.words, *self.regions) for name in span.labels))
         word_rows = self.word_of[rows] if all_pieces else np.where(self.final[rows], self.word_of[rows], -1)
         if not self.words:  # white-space words have no labels
             word_rows = np.full(len(rows), -1, dtype=np.int64)
         none: dict[str, str] = {}
         of_word = [self.words[i].labels if i >= 0 else none for i in word_rows.tolist()]
         of_region = [self.regions[i].labels if i >= 0 else none for i in self.region_of[rows].tolist()]
-        return {
-            name: [w.get(name, r.get(name)) for w, r in zip(of_word, of_region, strict=True)]
-            for name in names
-        }
+        return {name: [w.get(name, r.get(name)) for w, r in zip(of_word, of_region, strict=True)] for name in names}
 
 
 def _bounds(spans: Sequence[Span]) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " S"]]:

@@ -65,8 +65,7 @@ def specials(tokenizer: Tokenizer, bos: bool | None = None) -> Specials:
         begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
         if begin is None:
             raise PolytopeError(
-                f"bos=True: tokenizer {tokenizer.name_or_path!r} has no BOS token; "
-                "leave bos out, or set its bos_token"
+                f"bos=True: tokenizer {tokenizer.name_or_path!r} has no BOS token; leave bos out, or set its bos_token"
             )
         prefix = prefix if begin in prefix else (begin, *prefix)
     return Specials(prefix, suffix)
@@ -98,9 +97,7 @@ class Tokenised:
 
     def equals(self, other: Tokenised) -> bool:
         """Whether all tokens are the same, offsets too."""
-        return all(
-            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("ids", "starts", "ends")
-        )
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in ("ids", "starts", "ends"))
 
 
 def tokenise(texts: Sequence[str], tokenizer: Tokenizer) -> list[Tokenised]:
@@ -115,9 +112,7 @@ def tokenise(texts: Sequence[str], tokenizer: Tokenizer) -> list[Tokenised]:
 
     """
     if not tokenizer.is_fast:
-        raise PolytopeError(
-            f"tokenizer {tokenizer.name_or_path!r} gives no character offsets; load its fast version"
-        )
+        raise PolytopeError(f"tokenizer {tokenizer.name_or_path!r} gives no character offsets; load its fast version")
     out: list[Tokenised] = []
     group, size = list[str](), 0
     for text in texts:
@@ -158,10 +153,7 @@ def _encode(texts: list[str], tokenizer: Tokenizer) -> list[Tokenised]:
 
 
 def _give_back(
-    text: str,
-    ids: Int64[np.ndarray, " n"],
-    offsets: Int64[np.ndarray, "n 2"],
-    added: Int64[np.ndarray, " A"],
+    text: str, ids: Int64[np.ndarray, " n"], offsets: Int64[np.ndarray, "n 2"], added: Int64[np.ndarray, " A"]
 ) -> None:
     """Give a token after an added one the character that trimming took for a blank not in the text.
 

@@ -93,9 +93,7 @@ def parse_rule(text: str) -> SampleRule:
     elif match := _RANDOM.fullmatch(text):
         rule = SampleRule("random", int(match[1]))
     if rule is None or rule.count < 1:
-        raise PolytopeError(
-            f"tokens={text!r} is no sample rule; write all, word-final, every:6,skip:100 or random:80"
-        )
+        raise PolytopeError(f"tokens={text!r} is no sample rule; write all, word-final, every:6,skip:100 or random:80")
     return rule
 
 
@@ -272,9 +270,7 @@ def batches(windows: Sequence[Window], *, token_budget: int, pad_id: int) -> Ite
 
     """
     if token_budget < 1:
-        raise PolytopeError(
-            f"token_budget={token_budget} is below 1; give the tokens that one batch may have"
-        )
+        raise PolytopeError(f"token_budget={token_budget} is below 1; give the tokens that one batch may have")
     rows: list[Window] = []
     for window in sorted(windows, key=lambda window: len(window.input_ids)):
         if rows and (len(rows) + 1) * len(window.input_ids) > token_budget:

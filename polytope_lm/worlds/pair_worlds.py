@@ -76,13 +76,7 @@ class BoundaryWorld:
 
 
 def boundary_world(
-    pairs: int = 200,
-    *,
-    near: int = 60,
-    far: int = 60,
-    width: float = 0.5,
-    dimensions: int = 16,
-    seed: int = 0,
+    pairs: int = 200, *, near: int = 60, far: int = 60, width: float = 0.5, dimensions: int = 16, seed: int = 0
 ) -> BoundaryWorld:
     """Construct a network and draw pairs: half cross the zone, half stay in one class, all equally long.
 
@@ -100,9 +94,7 @@ def boundary_world(
     """
     reach, long = 4.0, 3.0
     if near < 1 or far < 1 or not 0 < width < long / 2:
-        msg = (
-            f"near={near}, far={far}, width={width}: give at least 1 boundary of each, and a width below 1.5"
-        )
+        msg = f"near={near}, far={far}, width={width}: give at least 1 boundary of each, and a width below 1.5"
         raise PolytopeError(msg)
     rng = np.random.default_rng(seed)
     direction = rng.standard_normal(dimensions)
@@ -113,9 +105,7 @@ def boundary_world(
     different = np.arange(pairs) % 2 == 1
     side = rng.choice([-1, 1], pairs)
     # Within a class: from the zone's edge or beyond, outwards; across: the zone anywhere on the path.
-    starts = np.where(
-        different, rng.uniform(width - long, -width, pairs), rng.uniform(width, reach - long, pairs)
-    )
+    starts = np.where(different, rng.uniform(width - long, -width, pairs), rng.uniform(width, reach - long, pairs))
     aside = rng.standard_normal((pairs, dimensions))
     aside -= (aside @ direction)[:, None] * direction
     a, b = (aside + (side * (starts + shift))[:, None] * direction for shift in (0.0, long))
@@ -127,12 +117,7 @@ def _layer(direction: np.ndarray, offsets: np.ndarray) -> Geometry:
     """Return the hidden layer: one neuron an offset, all orthogonal to the direction, no norm."""
     ones = np.ones(len(direction))
     return Geometry(
-        weight=np.tile(direction, (len(offsets), 1)),
-        bias=-offsets,
-        gain=ones,
-        shift=0 * ones,
-        eps=0.0,
-        norm="none",
+        weight=np.tile(direction, (len(offsets), 1)), bias=-offsets, gain=ones, shift=0 * ones, eps=0.0, norm="none"
     )
 
 
@@ -155,9 +140,7 @@ class Peak:
     peaked: float
 
 
-def peak(
-    world: BoundaryWorld, pair: Int[np.ndarray, " n"], t: Float[np.ndarray, " n"], *, bins: int = 10
-) -> Peak:
+def peak(world: BoundaryWorld, pair: Int[np.ndarray, " n"], t: Float[np.ndarray, " n"], *, bins: int = 10) -> Peak:
     """Find where along the paths between the classes boundaries are densest.
 
     Args:
@@ -217,11 +200,7 @@ def distance_world(
         different=different,
         group=group,
         outcomes={FLIP_BACKS: flips.astype(np.float64)},
-        covariates={
-            "Euclidean distance": distance,
-            "cosine distance": cosine,
-            HAMMING: hamming.astype(np.float64),
-        },
+        covariates={"Euclidean distance": distance, "cosine distance": cosine, HAMMING: hamming.astype(np.float64)},
     )
 
 

@@ -84,9 +84,7 @@ def documents_of(tokens: int, documents: int) -> Int[np.ndarray, " n"]:
 
     """
     if not 1 <= documents <= tokens:
-        raise PolytopeError(
-            f"{tokens} tokens in {documents} documents; give every document of a world a token"
-        )
+        raise PolytopeError(f"{tokens} tokens in {documents} documents; give every document of a world a token")
     return np.arange(tokens) * documents // tokens
 
 
@@ -119,9 +117,7 @@ def correlated(
     return np.where(own, home[document], drawn)
 
 
-def random_hyperplanes(
-    rng: np.random.Generator, u: Float[np.ndarray, "n D"], width: int
-) -> Float[np.ndarray, "n N"]:
+def random_hyperplanes(rng: np.random.Generator, u: Float[np.ndarray, "n D"], width: int) -> Float[np.ndarray, "n N"]:
     """Return pre-activations of random hyperplanes on `u`, each with a bias of its own."""
     weight = rng.normal(size=(u.shape[1], width)) * np.sqrt(len(u) / (u**2).sum())
     out: Float[np.ndarray, "n N"] = u @ weight + 0.3 * rng.normal(size=width)

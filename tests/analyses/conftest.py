@@ -51,9 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = root / "senses" / word
         folder.mkdir(parents=True)
         (folder / "classes_map.txt").write_text(json.dumps({"0": f"{word}_a", "1": f"{word}_b"}))
-        sentences = [
-            f"2\tthe {rng.choice(NOUNS)} {word} number {i} was {rng.choice(VERBS)}" for i in range(12)
-        ]
+        sentences = [f"2\tthe {rng.choice(NOUNS)} {word} number {i} was {rng.choice(VERBS)}" for i in range(12)]
         (folder / "train.data.txt").write_text("\n".join(sentences) + "\n")
         (folder / "train.gold.txt").write_text("\n".join(str(i % 2) for i in range(12)) + "\n")
     return root

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 FAST = ("--tokens", "120", "--resamples", "8", "--layers", "0,2", "--processes", "1", "--model", "tiny-gpt2")
 
 
-def test_results_of_every_label_and_layer_are_written_once(
-    data: Path, tmp_path: Path, monkeypatch, capsys
-) -> None:
+def test_results_of_every_label_and_layer_are_written_once(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     arguments = ["--data", str(data), "--out", str(tmp_path), *FAST]
     monosemanticity.main(arguments)
     shown = capsys.readouterr().out

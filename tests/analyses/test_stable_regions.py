@@ -22,10 +22,7 @@ def test_a_run_is_written_told_and_gone_on_with(tmp_path, capsys):
     assert "No verdict: 24 pairs" in page
     assert kept["command"].startswith("python -m analyses.stable_regions --model tiny-relu")
     rows = kept["models"][0]["rows"]
-    assert [(row["model"], row["layer"]) for row in rows] == [
-        ("tiny-relu", 2),
-        ("tiny-relu (untrained, seed 0)", 2),
-    ]
+    assert [(row["model"], row["layer"]) for row in rows] == [("tiny-relu", 2), ("tiny-relu (untrained, seed 0)", 2)]
     texts = [prompt for pair in list(pair_sets.builtin())[:24] for prompt in pair.prompts]
     for file in tmp_path.rglob("*.json*"):
         assert not any(text in file.read_text() for text in texts), file

@@ -23,9 +23,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = []
     for i in range(15):
         topic, did = ("river", "swam") if i % 2 else ("bank", "paid")
-        rows.append(
-            {"text": f"The {topic} number {i} was wide, and {i + 3} ducks {did} there.", "topic": topic}
-        )
+        rows.append({"text": f"The {topic} number {i} was wide, and {i + 3} ducks {did} there.", "topic": topic})
     nasty = f"A tale {NASTY} <script>alert(1)</script> [bold]text[/bold] \u202eabc"
     rows.append({"text": nasty, "topic": "bank"})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -48,9 +46,7 @@ def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def directory(
-    gpt2: Callable[..., GPT2LMHeadModel],
-    tokenizer: PreTrainedTokenizerFast,
-    tmp_path_factory: pytest.TempPathFactory,
+    gpt2: Callable[..., GPT2LMHeadModel], tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Another model, as a directory."""
     path = tmp_path_factory.mktemp("models") / "small"

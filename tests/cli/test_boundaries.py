@@ -64,9 +64,5 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     out = ("--out", tmp_path)
     assert "none: the file of pairs" in refused("test", "boundaries", MODEL, tmp_path / "none", *out)
     assert "no layer 9" in refused("test", "boundaries", MODEL, "builtin", "--layers", "9", *out)
-    assert "no control 'frozen'" in refused(
-        "test", "boundaries", MODEL, "builtin", "--controls", "frozen", *out
-    )
-    assert "neither `all` nor indices" in misused(
-        "test", "boundaries", MODEL, "builtin", "--layers", "x", *out
-    )
+    assert "no control 'frozen'" in refused("test", "boundaries", MODEL, "builtin", "--controls", "frozen", *out)
+    assert "neither `all` nor indices" in misused("test", "boundaries", MODEL, "builtin", "--layers", "x", *out)

@@ -33,9 +33,7 @@ def test_help_is_as_wide_as_the_terminal() -> None:
     for columns in (60, 150):
         shown = command_line("demo", "--help", env=os.environ | {"COLUMNS": str(columns)}).stdout.splitlines()
         widths[columns] = max(len(line) for line in shown if "    polytope-lm " not in line)
-    assert re.search(
-        r"^  clusters +Prediction 1: codes against directions\.$", run("test", "--help").out, re.MULTILINE
-    )
+    assert re.search(r"^  clusters +Prediction 1: codes against directions\.$", run("test", "--help").out, re.MULTILINE)
     assert widths[60] <= 60
     assert 100 < widths[150] <= 150
 
@@ -105,14 +103,7 @@ def test_info_shows_what_the_store_holds(store: Path) -> None:
     assert facts["sites"][1]["ambiguous"] == pytest.approx((abs(opened.activations("h", 2)) < 0.5).mean())
     shown = run("info", store)
     assert shown.code == 0
-    for part in (
-        MODEL,
-        "L02.pre",
-        "outside the paper's premises",
-        "label topic: bank",
-        "complete",
-        "attention sinks",
-    ):
+    for part in (MODEL, "L02.pre", "outside the paper's premises", "label topic: bank", "complete", "attention sinks"):
         assert part in shown.out
 
 
@@ -206,12 +197,7 @@ def test_test_clusters_then_report(store: Path, tmp_path: Path) -> None:
     assert (data["verdict"], data["settings"]["k"], data["settings"]["seed"]) == (saved["verdict"], 4, 3)
     assert data["verdict"] in shown.out
     assert saved["command"].startswith(f"polytope-lm test clusters {store} {choices}")
-    assert {f.name for f in out.iterdir()} == {
-        "result.json",
-        "tokens.parquet",
-        "overview.json",
-        "report.html",
-    }
+    assert {f.name for f in out.iterdir()} == {"result.json", "tokens.parquet", "overview.json", "report.html"}
     page = tmp_path / "page.html"
     assert json.loads(run("report", out, "--out", page, "--json").out) == {"report": str(page)}
     assert "<script>alert(1)</script>" not in page.read_text()
@@ -225,9 +211,7 @@ def test_layers_are_read(text: str, layers: object) -> None:
 def test_a_store_without_activations_is_compared_by_running_its_model_again(
     store: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    captured = run(
-        "capture", MODEL, corpus, "--out", tmp_path / "bare", "--layers", "0,2", "--label-columns", "topic"
-    )
+    captured = run("capture", MODEL, corpus, "--out", tmp_path / "bare", "--layers", "0,2", "--label-columns", "topic")
     assert captured.err.endswith(
         "a comparison with directions will run the model again; --keep u,h stores what it needs\n"
     )

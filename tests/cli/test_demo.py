@@ -31,14 +31,7 @@ def test_demo_does_the_whole_job_and_goes_on_when_run_again(tmp_path: Path) -> N
     out = tmp_path / "demo"
     first = run("demo", "--model", MODEL, "--out", out)
     assert first.code == 0, first.err
-    for part in (
-        "[1/5] model",
-        "[2/5] capture",
-        "[3/5] compare",
-        "[4/5] cross",
-        "[5/5] page",
-        "layers 0, 2, 3 of 4",
-    ):
+    for part in ("[1/5] model", "[2/5] capture", "[3/5] compare", "[4/5] cross", "[5/5] page", "layers 0, 2, 3 of 4"):
         assert part in first.out
     names = {
         "result.json",
@@ -52,9 +45,7 @@ def test_demo_does_the_whole_job_and_goes_on_when_run_again(tmp_path: Path) -> N
     assert {file.name for file in out.iterdir()} == names
     result = json.loads((out / "result.json").read_text())
     assert (result["settings"]["label"], result["settings"]["k"]) == ("group", 5)
-    assert re.search(
-        r"sample; first 300 characters of each; sha256 [0-9a-f]{64}", result["provenance"]["documents"]
-    )
+    assert re.search(r"sample; first 300 characters of each; sha256 [0-9a-f]{64}", result["provenance"]["documents"])
     assert result["verdict"] in first.out
     assert (out / "report.html").resolve().as_uri() in first.out
     again = run("demo", "--model", MODEL, "--out", out, "--json")

@@ -54,9 +54,7 @@ def test_errors_about_a_store(store: Path, corpus: Path, directory: Path, tmp_pa
     assert "no token 100000" in refused("nearest", store, 100000, "--layer", 2)
     assert "k = 5000" in refused("nearest", store, 1, "--layer", 2, "-k", 5000)
     assert "no label 'upos'" in refused("test", "clusters", store, "--label", "upos", "--out", tmp_path / "r")
-    assert "layer 3" in refused(
-        "test", "clusters", store, "--label", "topic", "--layers", 3, "--out", tmp_path / "r"
-    )
+    assert "layer 3" in refused("test", "clusters", store, "--label", "topic", "--layers", 3, "--out", tmp_path / "r")
     assert "was written by" in refused("nearest", store, "a text", "--layer", 2, "--model", directory)
     assert "was written with" in refused("capture", directory, corpus, "--out", store)
     assert not (tmp_path / "r").exists()

@@ -22,13 +22,8 @@ from polytope_lm.codes.store.reader import open_store
 ESCAPE = re.compile(r"\x1b|\x9b|\x07")
 
 
-def test_a_narrow_terminal_loses_no_digit(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = [
-        (12345, "a long remark about nothing in particular", 0.25),
-        (7, "日本語のとても長い文章です", 0.5),
-    ]
+def test_a_narrow_terminal_loses_no_digit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(12345, "a long remark about nothing in particular", 0.25), (7, "日本語のとても長い文章です", 0.5)]
     monkeypatch.setattr(terminal, "columns", lambda: 30)
     terminal.show_table(("n", "remark", "share"), rows, right=("n", "share"), elastic=("remark",))
     lines = capsys.readouterr().out.splitlines()
@@ -123,9 +118,7 @@ def test_a_pipe_gets_plain_whole_lines(store: Path) -> None:
 
 
 def test_an_error_in_a_pipe_is_one_line(tmp_path: Path) -> None:
-    found = command_line(
-        "models", "gpt2", env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    )
+    found = command_line("models", "gpt2", env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)})
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (1, "", 1)
 
 
@@ -134,9 +127,7 @@ def test_a_terminal_is_sent_no_escape_of_the_corpus(store: Path) -> None:
     row = int((opened.tokens["document"] == 15).to_numpy().nonzero()[0][8])
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "nearest", str(store), str(row), "--layer", "2"],
-        stdout=slave,
-        stderr=slave,
+        [sys.executable, "-c", MAIN, "nearest", str(store), str(row), "--layer", "2"], stdout=slave, stderr=slave
     )
     os.close(slave)
     received = b""

@@ -72,9 +72,7 @@ def test_codes_equal_a_plain_hook(case):
     np.testing.assert_array_equal(codes.bits(1), codes.activations("h", 1) > 0)
     np.testing.assert_allclose(codes.activations("h", 1), h, atol=1e-5)
     for name, (path, side) in KEPT[kind].items():
-        np.testing.assert_allclose(
-            codes.activations(name, 1), plainly(model, SENTENCES, path, side), atol=1e-5
-        )
+        np.testing.assert_allclose(codes.activations(name, 1), plainly(model, SENTENCES, path, side), atol=1e-5)
 
 
 def test_codes_equal_a_plain_hook_to_the_bit_in_the_same_batch(model):
@@ -146,8 +144,7 @@ def test_what_was_not_kept_is_read_again_from_the_model(model, tmp_path, name, r
     opened = plm.open_store(tmp_path / "bare")
     assert not opened.can_give(name)
     with pytest.raises(
-        plm.PolytopeError,
-        match=rf"not kept \(kept: none\); capture again with keep=\['{name}'\] \(--keep {name}\)",
+        plm.PolytopeError, match=rf"not kept \(kept: none\); capture again with keep=\['{name}'\] \(--keep {name}\)"
     ):
         opened.activations(name, 1)
     assert opened.nearest(0, 3).by_direction is None

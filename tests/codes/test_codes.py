@@ -23,9 +23,7 @@ PROMPTS = [
 def codes(request, model, tmp_path_factory) -> TokenCodes:
     if request.param == "memory":
         return plm.encode(model, PROMPTS)
-    return plm.capture(
-        model, PROMPTS, to=tmp_path_factory.mktemp("codes") / "s", keep=["h"], shard_documents=1
-    )
+    return plm.capture(model, PROMPTS, to=tmp_path_factory.mktemp("codes") / "s", keep=["h"], shard_documents=1)
 
 
 def rows_of(codes: TokenCodes, prompt: int) -> np.ndarray:
@@ -49,9 +47,7 @@ def test_indexing_by_prompt_token_and_layer(codes):
     np.testing.assert_array_equal(codes[np.int64(0), np.int64(1), np.int64(2)].packed, packed[rows[1]])
     np.testing.assert_array_equal(codes[1, 2:5, 2].packed(2), packed[rows_of(codes, 1)[2:5]])
     np.testing.assert_array_equal(codes[1, :, 2].packed(), packed[rows_of(codes, 1)])
-    np.testing.assert_array_equal(
-        codes[1, [3, 0, " owes"], 2].packed()[:2], packed[rows_of(codes, 1)[[3, 0]]]
-    )
+    np.testing.assert_array_equal(codes[1, [3, 0, " owes"], 2].packed()[:2], packed[rows_of(codes, 1)[[3, 0]]])
     np.testing.assert_array_equal(codes[1:3, :, [0, 2]].packed(2), packed[np.isin(table["document"], [1, 2])])
     assert codes[0, :, [0, 2]].layers == codes[0, :, ::2].layers == (0, 2)
     assert len(codes[:]) == len(codes)
@@ -66,8 +62,7 @@ def test_position_is_the_document_s_own(model):
     np.testing.assert_array_equal(codes[1, positions[1], 0].packed, codes.packed(0)[4])
     np.testing.assert_array_equal(codes[1, -1, 0].packed, codes.packed(0)[5])
     with pytest.raises(
-        plm.PolytopeError,
-        match=rf"no token at position 0 of prompt 1; stored are 3, from 2 to {positions[-1]}",
+        plm.PolytopeError, match=rf"no token at position 0 of prompt 1; stored are 3, from 2 to {positions[-1]}"
     ):
         codes[1, 0, 0]
 
@@ -75,10 +70,7 @@ def test_position_is_the_document_s_own(model):
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        (
-            (1, " the", 0),
-            r"token ' the' is 2 times in prompt 1, at positions (\d+), (\d+): index by position",
-        ),
+        ((1, " the", 0), r"token ' the' is 2 times in prompt 1, at positions (\d+), (\d+): index by position"),
         ((0, " moon", 0), r"no token ' moon' in prompt 0; its stored tokens are '.+' '.+' …? ?"),
         ((4,), "no prompt 4: there are 4, from 0 to 3"),
         ((-5,), "no prompt -5"),
@@ -144,10 +136,7 @@ def test_selecting_rows(codes):
         np.testing.assert_array_equal(codes.select(rows).bits(0), bits[mask])
     np.testing.assert_array_equal(codes.select(5).bits(0), bits[[5]])
     assert len(codes.select([])) == 0
-    assert (
-        codes.select([7, 2, 7]).tokens["position"].tolist()
-        == codes.tokens["position"].iloc[[7, 2, 7]].tolist()
-    )
+    assert codes.select([7, 2, 7]).tokens["position"].tolist() == codes.tokens["position"].iloc[[7, 2, 7]].tolist()
     with pytest.raises(plm.PolytopeError, match="a mask of 3 for"):
         codes.select(np.ones(3, bool))
     with pytest.raises(plm.PolytopeError, match="no token -1: there are"):
@@ -185,8 +174,7 @@ def test_bits_that_separate(codes):
 
 def test_several_sites_ask_for_a_layer(codes):
     with pytest.raises(
-        plm.PolytopeError,
-        match=r"codes of several sites here \(L00\.pre, L01\.pre, L02\.pre\): name one layer",
+        plm.PolytopeError, match=r"codes of several sites here \(L00\.pre, L01\.pre, L02\.pre\): name one layer"
     ):
         codes.bits()
     assert codes[0, :, 1].bits().shape[1] == 96

@@ -32,9 +32,7 @@ def test_against_brute_force(codes, monkeypatch, row):
     found = codes.nearest(row, 6, 1)
     others = np.delete(np.arange(len(codes)), row)
     np.testing.assert_array_equal(found.by_code["hamming"], np.sort(distance[others])[:6])
-    np.testing.assert_array_equal(
-        found.by_code["row"], others[np.argsort(distance[others], kind="stable")][:6]
-    )
+    np.testing.assert_array_equal(found.by_code["row"], others[np.argsort(distance[others], kind="stable")][:6])
     np.testing.assert_array_equal(found.by_direction["row"], others[np.argsort(-cosine[others])][:6])
     np.testing.assert_allclose(found.by_direction["cosine"], np.sort(cosine[others])[::-1][:6], atol=1e-4)
     assert row not in found.by_code["row"].tolist() + found.by_direction["row"].tolist()
@@ -46,11 +44,7 @@ def test_against_brute_force(codes, monkeypatch, row):
 
 def test_every_other_token_can_be_asked_for(codes):
     found = codes.nearest(3, len(codes) - 1, 0)
-    assert (
-        sorted([3, *found.by_code["row"]])
-        == sorted([3, *found.by_direction["row"]])
-        == list(range(len(codes)))
-    )
+    assert sorted([3, *found.by_code["row"]]) == sorted([3, *found.by_direction["row"]]) == list(range(len(codes)))
     for k in (0, len(codes)):
         with pytest.raises(plm.PolytopeError, match=f"k = {k}: choose from 1 to {len(codes) - 1}"):
             codes.nearest(3, k, 0)

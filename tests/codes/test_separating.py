@@ -44,17 +44,13 @@ def test_odds_and_p_values_are_those_of_scipy_for_each_bit() -> None:
 def test_fisher_equals_scipy_on_all_small_tables() -> None:
     for n_a, n_b in [(1, 1), (3, 8), (7, 7), (12, 2)]:
         on_a, on_b = (grid.ravel() for grid in np.mgrid[: n_a + 1, : n_b + 1])
-        expected = [
-            stats.fisher_exact([[x, n_a - x], [y, n_b - y]]).pvalue for x, y in zip(on_a, on_b, strict=True)
-        ]
+        expected = [stats.fisher_exact([[x, n_a - x], [y, n_b - y]]).pvalue for x, y in zip(on_a, on_b, strict=True)]
         np.testing.assert_allclose(fisher(on_a, on_b, n_a, n_b), expected, rtol=1e-7)
 
 
 def test_fisher_keeps_its_precision_far_in_the_tail_and_for_many_tokens() -> None:
     on_a, on_b, n_a, n_b = np.array([6200, 900]), np.array([4900, 10]), 10_000, 9_000
-    expected = [
-        stats.fisher_exact([[x, n_a - x], [y, n_b - y]]).pvalue for x, y in zip(on_a, on_b, strict=True)
-    ]
+    expected = [stats.fisher_exact([[x, n_a - x], [y, n_b - y]]).pvalue for x, y in zip(on_a, on_b, strict=True)]
     assert expected[1] < 1e-200
     np.testing.assert_allclose(fisher(on_a, on_b, n_a, n_b), expected, rtol=1e-6)
 
@@ -127,13 +123,7 @@ def test_tests_over_documents_are_those_of_scipy_for_each_bit(paired: bool) -> N
     assert 5 in result.significant
     for i in range(WIDTH):
         a, b = (
-            np.array(
-                [
-                    bits[(documents == d) & mine, i].mean()
-                    for d in range(30)
-                    if (mine & (documents == d)).any()
-                ]
-            )
+            np.array([bits[(documents == d) & mine, i].mean() for d in range(30) if (mine & (documents == d)).any()])
             for mine in (group, ~group)
         )
         if paired:
@@ -166,9 +156,7 @@ def test_documents_with_one_group_are_left_out_where_most_are_shared() -> None:
     some = documents >= 10
     group[(documents >= 10) & (documents < 18)] = False
     fewer = separating(hamming.pack(bits), WIDTH, group, ~group, documents=documents)
-    expected = separating(
-        hamming.pack(bits[some]), WIDTH, group[some], ~group[some], documents=documents[some]
-    )
+    expected = separating(hamming.pack(bits[some]), WIDTH, group[some], ~group[some], documents=documents[some])
     assert (result.units, fewer.units, expected.units) == (20, 12, 12)
     assert "sign test" in result.test
     assert "sign test" in fewer.test

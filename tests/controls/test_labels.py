@@ -20,9 +20,7 @@ tokens = st.lists(
 def test_each_word_keeps_its_labels_in_each_document(rows: list, seed: int) -> None:
     word, document, label = ([row[i] for row in rows] for i in range(3))
     made = permuted_labels(np.array(label, dtype=object), word, document, seed=seed)
-    assert Counter(zip(word, document, made.values, strict=True)) == Counter(
-        zip(word, document, label, strict=True)
-    )
+    assert Counter(zip(word, document, made.values, strict=True)) == Counter(zip(word, document, label, strict=True))
     assert [v is None for v in made.values] == [v is None for v in label]
     kinds = {}
     for w, d, v in rows:

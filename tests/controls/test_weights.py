@@ -64,8 +64,7 @@ def test_untrained_is_the_architectures_own_beginning(which: str, request) -> No
     assert made.revision == same.revision != other.revision
     assert made.attention == real.attention
     assert [s.to_dict() for s in made.sites] == [
-        {**s.to_dict(), "premises": m.to_dict()["premises"]}
-        for s, m in zip(real.sites, made.sites, strict=True)
+        {**s.to_dict(), "premises": m.to_dict()["premises"]} for s, m in zip(real.sites, made.sites, strict=True)
     ]
     for name, values in _parameters(made).items():
         if values.ndim == 2 and "c_proj" not in name:
@@ -80,9 +79,7 @@ def test_untrained_is_the_architectures_own_beginning(which: str, request) -> No
 def test_the_real_model_read_again_gives_the_codes_that_there_were(which: str, tokens: str, request) -> None:
     """With the model itself as its own control, nothing changes: sites, tokens, labels, bits, activations."""
     real = request.getfixturevalue(which)
-    codes = plm.encode(
-        real, SENTENCES, layers=[1], keep=("u", "h"), tokens=tokens, seed=3, bos=True, max_length=12
-    )
+    codes = plm.encode(real, SENTENCES, layers=[1], keep=("u", "h"), tokens=tokens, seed=3, bos=True, max_length=12)
     again = recaptured(codes, real)
     np.testing.assert_array_equal(again.packed(1), codes.packed(1))
     np.testing.assert_allclose(again.activations("h", 1), codes.activations("h", 1), atol=1e-5)

@@ -45,9 +45,7 @@ def test_repeated_and_blank_texts_are_left_out_counted_and_said_once(caplog):
     with caplog.at_level(logging.WARNING):
         assert [d.text for d in found] == ["a", "b"]
         assert [d.text for d in found] == ["a", "b"]
-    assert [r.getMessage() for r in caplog.records] == [
-        "5 texts: 2 documents, 2 repeated and 1 blank left out"
-    ]
+    assert [r.getMessage() for r in caplog.records] == ["5 texts: 2 documents, 2 repeated and 1 blank left out"]
     assert (found.tally.documents, found.tally.repeated, found.tally.blank) == (2, 2, 1)
     assert repr(found) == "Documents(5 texts: 2 documents, 2 repeated and 1 blank left out)"
 

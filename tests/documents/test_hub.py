@@ -16,9 +16,7 @@ from polytope_lm.errors import PolytopeError
 
 @pytest.fixture
 def table():
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "topic": datasets.ClassLabel(names=["x", "y"])}
-    )
+    features = datasets.Features({"text": datasets.Value("string"), "topic": datasets.ClassLabel(names=["x", "y"])})
     return datasets.Dataset.from_dict({"text": ["a", "b"], "topic": [1, 0]}, features=features)
 
 
@@ -42,10 +40,7 @@ def test_a_directory_of_a_hub_data_set_is_streamed(table, tmp_path):
 def test_a_saved_data_set(table, tmp_path, caplog):
     table.save_to_disk(tmp_path / "one")
     datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "two")
-    assert [d.labels for d in documents(tmp_path / "one", label_columns="topic")] == [
-        {"topic": "y"},
-        {"topic": "x"},
-    ]
+    assert [d.labels for d in documents(tmp_path / "one", label_columns="topic")] == [{"topic": "y"}, {"topic": "x"}]
     assert documents(tmp_path / "one").describe() == "one"
     assert not caplog.records
     assert texts(tmp_path / "two") == ["a", "b"]
@@ -69,9 +64,7 @@ def test_data_that_are_no_plain_tables_are_refused(tmp_path):
     refused(f"hub:{tmp_path / 'pictures'}", "of kind 'imagefolder', not plain tables")
 
 
-@pytest.mark.parametrize(
-    "error", [ConnectionError("Couldn't reach it\nmore"), ValueError("Unknown split"), OSError()]
-)
+@pytest.mark.parametrize("error", [ConnectionError("Couldn't reach it\nmore"), ValueError("Unknown split"), OSError()])
 def test_an_unreachable_hub_is_one_line(monkeypatch, error):
     def fail(*_, **__):
         raise error
@@ -99,8 +92,7 @@ def test_both_ways_of_reading_files_give_the_same(tmp_path):
     """Nothing is re-typed: no missing value is made of NA, no number of 007, no time of a date."""
     contents = {
         "csv": 'text,country,code\n"Windhoek, say",NA,007\nOslo,NO,1e3\nnull,true,2020-01-01\n',
-        "jsonl": '{"text":"2020-01-01","country":"NA","code":"007"}\n'
-        '{"text":"x","country":null,"code":1.50}\n',
+        "jsonl": '{"text":"2020-01-01","country":"NA","code":"007"}\n{"text":"x","country":null,"code":1.50}\n',
         "json": '[{"text": "a", "country": "NO"}, {"text": "b", "code": "010"}]',
     }
     for kind, content in contents.items():
@@ -112,16 +104,10 @@ def test_both_ways_of_reading_files_give_the_same(tmp_path):
         assert list(documents(f"hub:{folder}", **options)) == direct
         assert list(documents(f"hub:{folder}#train", **options)) == direct
     direct = list(documents(tmp_path / "csv" / "train.csv", label_columns=["country", "code"]))
-    assert [tuple(d.labels.values()) for d in direct] == [
-        ("NA", "007"),
-        ("NO", "1e3"),
-        ("true", "2020-01-01"),
-    ]
+    assert [tuple(d.labels.values()) for d in direct] == [("NA", "007"), ("NO", "1e3"), ("true", "2020-01-01")]
     table = datasets.Dataset.from_dict(
         {"text": ["a", "b"], "y": [1, 0]},
-        features=datasets.Features(
-            {"text": datasets.Value("string"), "y": datasets.ClassLabel(names=["n", "p"])}
-        ),
+        features=datasets.Features({"text": datasets.Value("string"), "y": datasets.ClassLabel(names=["n", "p"])}),
     )
     (tmp_path / "parquet").mkdir()
     table.to_parquet(tmp_path / "parquet" / "train.parquet")
@@ -134,9 +120,7 @@ def test_compressed_files_and_text_of_a_data_set_are_read(tmp_path):
     (tmp_path / "a").mkdir()
     with gzip.open(tmp_path / "a" / "train.csv.gz", "wt") as stream:
         stream.write("text;l\nx;007\n")
-    assert [(d.text, d.labels) for d in documents(f"hub:{tmp_path / 'a'}", label_columns="l")] == [
-        ("x", {"l": "007"})
-    ]
+    assert [(d.text, d.labels) for d in documents(f"hub:{tmp_path / 'a'}", label_columns="l")] == [("x", {"l": "007"})]
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "train.txt").write_text("one\ntwo\n")
     assert texts(f"hub:{tmp_path / 'b'}") == ["one", "two"]
@@ -170,9 +154,7 @@ def test_a_saved_data_set_reads_nothing_outside_its_directory(table, tmp_path):
     refused(f"hub:{tmp_path / 'both'}#../secret", "lies outside")
 
 
-@pytest.mark.parametrize(
-    "state", ["{", "[]", '{"_data_files": 3}', '{"_data_files": [3]}', "[" * 100_000, "FIFO"]
-)
+@pytest.mark.parametrize("state", ["{", "[]", '{"_data_files": 3}', '{"_data_files": [3]}', "[" * 100_000, "FIFO"])
 def test_a_damaged_saved_data_set_is_one_line(table, tmp_path, state):
     table.save_to_disk(tmp_path / "data")
     path = tmp_path / "data" / "state.json"

@@ -82,8 +82,6 @@ def test_wrong_encoding_has_its_line_and_byte(write):
     refused(write("x.txt", "hello".encode("utf-16")), "line 1: byte 0xff")
 
 
-@pytest.mark.parametrize(
-    "option", [{"text_column": "a"}, {"label_columns": "a"}, {"header": False}, {"senses": True}]
-)
+@pytest.mark.parametrize("option", [{"text_column": "a"}, {"label_columns": "a"}, {"header": False}, {"senses": True}])
 def test_an_option_that_a_text_cannot_use_is_refused(write, option):
     refused(write("x.txt", "a"), "means nothing|no file of senses", **option)

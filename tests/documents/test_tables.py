@@ -21,9 +21,7 @@ from polytope_lm.errors import PolytopeError
 
 
 def test_json_lines(write):
-    path = write(
-        "x.jsonl", '{"id": "p", "text": "a", "l": "x"}\n\n{"id": 2, "text": "b\\u0000", "l": null}\n'
-    )
+    path = write("x.jsonl", '{"id": "p", "text": "a", "l": "x"}\n\n{"id": 2, "text": "b\\u0000", "l": null}\n')
     found = list(documents(path, label_columns="l"))
     assert [(d.id, d.text, d.labels) for d in found] == [("p", "a", {"l": "x"}), ("2", "b\0", {})]
 
@@ -107,9 +105,7 @@ def test_parquet(tmp_path):
 
 
 def test_a_broken_parquet_file(write, tmp_path):
-    not_utf8 = pa.Array.from_buffers(
-        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
-    )
+    not_utf8 = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
     pq.write_table(pa.table({"text": not_utf8}), tmp_path / "z.parquet")
     refused(tmp_path / "z.parquet", "z.parquet.*'text'.*0xff")
     refused(write("x.parquet", b"PAR1 not really"), "not readable as Parquet")
@@ -154,9 +150,7 @@ def test_a_row_that_is_another_thing_is_named_and_a_missing_label_is_none(write)
     ],
 )
 def test_the_delimiter_is_found_and_said(write, caplog, name, content, options):
-    found = documents(
-        write(name, content), label_columns=["topic" if "header" not in options else "1"], **options
-    )
+    found = documents(write(name, content), label_columns=["topic" if "header" not in options else "1"], **options)
     assert [(d.text, *d.labels.values()) for d in found] == [("A river bank", "n"), ("A, money bank", "f")]
     assert ("delimiter is the" in caplog.text) == (name != "e.csv")
 
@@ -176,9 +170,7 @@ def test_quotation_marks_between_tabs_are_characters(write):
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 def test_what_pandas_writes_between_tabs_is_read_as_it_was(tmp_path, quoting):
     written = ['He said "hi"', '"', '"All of it"', "plain", "a 'b'"]
-    pd.DataFrame({"text": written, "n": range(5)}).to_csv(
-        tmp_path / "x.tsv", sep="\t", index=False, quoting=quoting
-    )
+    pd.DataFrame({"text": written, "n": range(5)}).to_csv(tmp_path / "x.tsv", sep="\t", index=False, quoting=quoting)
     assert texts(tmp_path / "x.tsv") == written
 
 
@@ -221,24 +213,15 @@ def test_a_frame_a_series_a_data_set(write):
     frame = pd.DataFrame({"body": ["a", "b", "c"], "n": [1, 2, np.int64(3)]}, index=["x", "y", "z"])
     found = documents(frame, text_column="body", label_columns="n")
     frame["body"] = "changed"
-    assert [(d.id, d.text, d.labels["n"]) for d in found] == [
-        ("x", "a", "1"),
-        ("y", "b", "2"),
-        ("z", "c", "3"),
-    ]
+    assert [(d.id, d.text, d.labels["n"]) for d in found] == [("x", "a", "1"), ("y", "b", "2"), ("z", "c", "3")]
     assert found.describe() == "DataFrame of 3 rows; text column body; label columns n"
     refused(frame, "which column is the text.*columns: body, n")
     assert [d.id for d in documents(pd.DataFrame({"text": ["a", "b"]}))] == ["0", "1"]
     assert [(d.id, d.text) for d in documents(pd.Series({"p": "a", "q": "b"}))] == [("p", "a"), ("q", "b")]
-    assert [(d.id, d.text) for d in documents(pd.Series(["a", "b"], index=[7, 7]))] == [
-        ("0", "a"),
-        ("1", "b"),
-    ]
+    assert [(d.id, d.text) for d in documents(pd.Series(["a", "b"], index=[7, 7]))] == [("0", "a"), ("1", "b")]
     refused(pd.Series(["a", None]), "the Series, row '1'")
     assert texts(np.array(["a", "b"])) == ["a", "b"]
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "y": datasets.ClassLabel(names=["no", "yes"])}
-    )
+    features = datasets.Features({"text": datasets.Value("string"), "y": datasets.ClassLabel(names=["no", "yes"])})
     data = datasets.Dataset.from_dict({"text": ["a", "b"], "y": [1, 0]}, features=features)
     for source in (data, data.to_iterable_dataset()):
         assert [d.labels for d in documents(source, label_columns="y")] == [{"y": "yes"}, {"y": "no"}]
@@ -250,10 +233,7 @@ def test_a_frame_a_series_a_data_set(write):
         (b"hello", "bytes.*decode"),
         ({"text": "a"}, "dict.*row"),
         (Document("d", "a"), r"Document.*\[document\]"),
-        (
-            datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["a"]})}),
-            "DatasetDict.*'train'",
-        ),
+        (datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["a"]})}), "DatasetDict.*'train'"),
         (3, "int"),
         (None, "None"),
         ({"a"}, "set"),
@@ -271,14 +251,7 @@ def test_tables_are_encoded_by_their_texts(model):
     frame = pd.DataFrame({"text": ["He sat", "on the bank", "He sat"]}, index=["p", "q", "r"])
     rows = frame.to_dict("records")
     plain = plm.encode(model, list(frame["text"]), layers=[0])
-    for source in (
-        frame,
-        frame["text"],
-        rows,
-        datasets.Dataset.from_list(rows),
-        documents(rows[:2]),
-        iter(rows),
-    ):
+    for source in (frame, frame["text"], rows, datasets.Dataset.from_list(rows), documents(rows[:2]), iter(rows)):
         found = plm.encode(model, source, layers=[0])
         assert found.tokens["token"].tolist() == plain.tokens["token"].tolist()[: len(found.tokens)]
     assert set(plm.encode(model, frame, layers=[0]).tokens["document"]) <= {0, 1, 2, "p", "q", "r"}

@@ -52,9 +52,7 @@ def test_conllu(write):
 
 
 def test_conllu_without_newdoc_is_one_document_and_empty_nodes_are_not_in_the_text(write):
-    content = (
-        word(1, "a") + "1.1\tghost\t_\t_\t_\t_\t_\t_\t_\t_\n" + word(2, "b") + "\n" + word(1, "c") + "\n"
-    )
+    content = word(1, "a") + "1.1\tghost\t_\t_\t_\t_\t_\t_\t_\t_\n" + word(2, "b") + "\n" + word(1, "c") + "\n"
     assert texts(write("x.conllu", content)) == ["a b c"]
 
 

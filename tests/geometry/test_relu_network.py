@@ -16,9 +16,7 @@ def network(seed, widths=(3, 8, 7, 6), scale=1.0):
     rng = np.random.default_rng(seed)
     pairs = list(zip(widths[1:], widths[:-1], strict=True))
     weights = [rng.normal(size=pair) * scale for pair in pairs]
-    return ReluNetwork(weights, [rng.normal(size=n) * 0.5 for n, _ in pairs]), rng.normal(
-        size=(2, widths[0])
-    ) * 2
+    return ReluNetwork(weights, [rng.normal(size=n) * 0.5 for n, _ in pairs]), rng.normal(size=(2, widths[0])) * 2
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -58,9 +56,7 @@ def test_splitting_gives_the_sum_and_the_way_back_is_mirrored(seed, cut):
     both = np.concatenate([parts[0].t * cut, cut + parts[1].t * (1 - cut)])
     np.testing.assert_allclose(whole.t, both, atol=1e-7)
     np.testing.assert_allclose(whole.t, np.sort(1 - back.t), atol=1e-7)
-    np.testing.assert_array_equal(
-        np.sort(whole.layer * 100 + whole.neuron), np.sort(back.layer * 100 + back.neuron)
-    )
+    np.testing.assert_array_equal(np.sort(whole.layer * 100 + whole.neuron), np.sort(back.layer * 100 + back.neuron))
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -76,9 +72,7 @@ def test_the_ends_codes_tell_all_but_flip_backs(seed):
 
 def test_folds_that_are_known_by_hand():
     """A hat: up to 1 at the middle and back; the second layer flips at a height of one half and back."""
-    hat = ReluNetwork(
-        [np.array([[1.0], [1.0]]), np.array([[1.0, -2.0]])], [np.array([0.0, -1.0]), np.array([-0.5])]
-    )
+    hat = ReluNetwork([np.array([[1.0], [1.0]]), np.array([[1.0, -2.0]])], [np.array([0.0, -1.0]), np.array([-0.5])])
     found = hat.crossings(np.array([-1.0]), np.array([3.0]))
     np.testing.assert_allclose(found.t, [0.25, 0.375, 0.5, 0.625])
     assert found.layer.tolist() == [0, 1, 0, 1]

@@ -84,10 +84,7 @@ def test_lines_are_where_the_neurons_are_zero_and_the_others_never_are(cut):
     _, origin, axes = inputs(model, piece)
     for end in (0, 1):
         u = origin + piece.lines[:, end] @ axes
-        h = (
-            np.einsum("nd,nd->n", u, geometry.weight[piece.neurons].astype(float))
-            + geometry.bias[piece.neurons]
-        )
+        h = np.einsum("nd,nd->n", u, geometry.weight[piece.neurons].astype(float)) + geometry.bias[piece.neurons]
         np.testing.assert_allclose(h, 0, atol=1e-3)
     others = np.setdiff1d(np.arange(piece.site.width), piece.neurons)
     x0, x1, y0, y1 = piece.corners

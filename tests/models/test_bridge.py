@@ -37,9 +37,7 @@ def test_a_bridge_gives_the_codes_of_the_plain_trunk(model, gated, tokenizer):
             sure = np.abs(expected.activations("h", layer)) > 1e-4
             assert sure.mean() > 0.99
             np.testing.assert_array_equal(codes.bits(layer)[sure], expected.bits(layer)[sure])
-            np.testing.assert_allclose(
-                lens.geometry(lens.site(layer)).weight, plain.geometry(plain.site(layer)).weight
-            )
+            np.testing.assert_allclose(lens.geometry(lens.site(layer)).weight, plain.geometry(plain.site(layer)).weight)
 
 
 def test_its_hook_points_are_our_taps(model):
@@ -58,12 +56,7 @@ def test_its_hook_points_are_our_taps(model):
     with torch.no_grad():
         bridge.run_with_hooks(ids, return_type=None, fwd_hooks=hooks)
     for plain, tolerance in ((lens, 0), (model, 1e-5)):
-        read(
-            plain,
-            ids,
-            None,
-            {(1, p): (lambda v, p=p: ours.__setitem__(p, v.clone())) for p in names.values()},
-        )
+        read(plain, ids, None, {(1, p): (lambda v, p=p: ours.__setitem__(p, v.clone())) for p in names.values()})
         for name, point in names.items():
             np.testing.assert_allclose(ours[point], theirs[name], atol=tolerance, err_msg=name)
 
@@ -72,9 +65,7 @@ def test_its_hook_points_are_our_taps(model):
 def test_processed_weights_are_refused_with_the_cure(model, process):
     bridge = bridged(model.hf)
     getattr(bridge, process)()
-    with pytest.raises(
-        plm.PolytopeError, match=r"folded norms or is in compatibility mode.*boot a fresh one"
-    ) as error:
+    with pytest.raises(plm.PolytopeError, match=r"folded norms or is in compatibility mode.*boot a fresh one") as error:
         plm.wrap(bridge)
     assert "\n" not in str(error.value)
 

@@ -74,12 +74,7 @@ def test_what_cannot_be_declared_is_one_line(model, tokenizer):
         ("blocks.1.ln2.hook_out", W[0], B, r"shape \(24,\)"),
         ("blocks.1.ln2.hook_out", W, B[:3], r"bias has shape \(3,\), expected \[13\]"),
         ("blocks.1.ln2.hook_out", W[:, :5], B, "takes 5 values, the activation there has 24"),
-        (
-            "blocks.1.ln2.hook_out",
-            np.where(W > 1, np.nan, W),
-            B,
-            "of 312 values of weight are NaN or infinite",
-        ),
+        ("blocks.1.ln2.hook_out", np.where(W > 1, np.nan, W), B, "of 312 values of weight are NaN or infinite"),
         ("blocks.1.ln2.hook_out", W, np.full(13, np.inf), "13 of 13 values of bias are NaN or infinite"),
         ("blocks.1.ln2.hook_out", "W", B, "weight of type str is no array of numbers"),
         ("blocks.1.mlp.hook_post", W, B, "takes 24 values, the activation there has 96"),
@@ -118,8 +113,6 @@ def test_names_of_declared_sites_are_files_and_collide_with_none():
     ]
     keys = [Site(1, "custom", hook, 3, 4, premises).key for hook in hooks]
     assert len(set(keys)) == len(keys)
-    assert all(
-        set(key) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-~%") for key in keys
-    )
+    assert all(set(key) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-~%") for key in keys)
     site = Site(1, "custom", hooks[0], 3, 4, premises)
     assert Site.from_dict(site.to_dict()) == site

@@ -42,9 +42,7 @@ def test_minilm_tells_meanings_apart() -> None:
     if not PACKAGED["minilm-l6"].installed:
         pytest.skip("needs the extra minilm")
     model = plm.load("minilm-l6")
-    vectors = mean_pooled(
-        model, ["A dog ran in the park.", "A puppy was running outside.", "Tax law is dry."]
-    )
+    vectors = mean_pooled(model, ["A dog ran in the park.", "A puppy was running outside.", "Tax law is dry."])
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = unit @ unit.T
     assert cosine[0, 1] > cosine[0, 2] + 0.3

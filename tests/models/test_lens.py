@@ -17,10 +17,7 @@ SMALL = {
     "hidden_size": 24, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 2,
     "vocab_size": 400, "max_position_embeddings": 64,
 }  # fmt: skip
-OPT = {k: v for k, v in SMALL.items() if k != "intermediate_size"} | {
-    "ffn_dim": 44,
-    "word_embed_proj_dim": 24,
-}
+OPT = {k: v for k, v in SMALL.items() if k != "intermediate_size"} | {"ffn_dim": 44, "word_embed_proj_dim": 24}
 MODELS = {
     "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(n_layer=2, n_embd=24, n_head=2, vocab_size=400)),
     "neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**SMALL)),

@@ -162,9 +162,7 @@ def test_a_model_in_the_hub_s_cache(saved, tmp_path):
     shutil.copytree(saved, cache / "snapshots" / COMMIT)
     (cache / "refs").mkdir()
     (cache / "refs/main").write_text(COMMIT)
-    assert in_process(tmp_path, "someone/tiny", HF_HUB_OFFLINE="1").startswith(
-        f"someone/tiny {COMMIT} config-"
-    )
+    assert in_process(tmp_path, "someone/tiny", HF_HUB_OFFLINE="1").startswith(f"someone/tiny {COMMIT} config-")
     start = time.monotonic()
     unreachable = in_process(tmp_path, "someone/tiny", HF_ENDPOINT="http://127.0.0.1:9")
     assert unreachable.startswith(f"someone/tiny {COMMIT} config-"), "what is in the cache needs no network"
@@ -277,19 +275,11 @@ def test_weights_come_from_safetensors_beside_the_index_alone(directory, gpt2, t
 
     def index(*files: object) -> None:
         found = {name: files[i % len(files)] for i, name in enumerate(names)}
-        (directory / "model.safetensors.index.json").write_text(
-            json.dumps({"metadata": {}, "weight_map": found})
-        )
+        (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": found}))
 
     index("part.safetensors")
     revision = plm.load(directory).revision
-    for file in (
-        "part.bin",
-        "../outside.safetensors",
-        str(tmp_path / "outside.safetensors"),
-        3,
-        "a\\b.safetensors",
-    ):
+    for file in ("part.bin", "../outside.safetensors", str(tmp_path / "outside.safetensors"), 3, "a\\b.safetensors"):
         index("part.safetensors", file)
         one_line(directory, r"model\.safetensors\.index\.json takes .* from ")
     (directory / "model.safetensors.index.json").write_text("[]")
@@ -303,9 +293,7 @@ def test_weights_come_from_safetensors_beside_the_index_alone(directory, gpt2, t
     one_line(directory, "adapter_config.json.*merge_and_unload")
 
 
-@pytest.mark.parametrize(
-    "file", ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"]
-)
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"])
 def test_what_is_no_regular_file_is_refused_without_waiting(directory, file):
     for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("gone")):
         (directory / file).unlink(missing_ok=True)

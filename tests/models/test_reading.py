@@ -92,9 +92,7 @@ def test_hooks_of_others_are_refused(gpt2, tokenizer, which, kind):
         return None
 
     handle = getattr(hf.transformer.h[1].mlp, kind)(mine)
-    with pytest.raises(
-        plm.PolytopeError, match=r"mine, sits on transformer\.h\.1\.mlp .*remove\(\)"
-    ) as error:
+    with pytest.raises(plm.PolytopeError, match=r"mine, sits on transformer\.h\.1\.mlp .*remove\(\)") as error:
         run()
     assert "\n" not in str(error.value)
     with pytest.raises(plm.PolytopeError, match=r"transformer\.h\.1\.mlp"):
@@ -163,9 +161,7 @@ def test_nan_in_a_later_layer_changes_nothing_before_it(tokenizer):
     assert not plm.wrap(bert, tokenizer).causal
     with torch.no_grad():
         hf.model.embed_tokens.weight[:] = torch.nan
-    with pytest.raises(
-        plm.PolytopeError, match=r"embed_tokens\.weight are NaN or infinite, first at \[0, 0\]"
-    ):
+    with pytest.raises(plm.PolytopeError, match=r"embed_tokens\.weight are NaN or infinite, first at \[0, 0\]"):
         plm.wrap(hf, tokenizer, name="broken")
 
 
@@ -189,9 +185,7 @@ class Quantised(torch.nn.Module):
     def __init__(self, base):
         super().__init__()
         self.scale = base.weight.abs().max() / 127
-        self.weight = torch.nn.Parameter(
-            (base.weight / self.scale).round().to(torch.int8).reshape(-1, 1), False
-        )
+        self.weight = torch.nn.Parameter((base.weight / self.scale).round().to(torch.int8).reshape(-1, 1), False)
         self.shape = base.weight.shape
 
     def forward(self, x):

@@ -19,9 +19,7 @@ def senses(tmp_path):
         lines = [f"3\tsentence number {i} {word} goes on and on{i}" for i in range(12)]
         folder.joinpath("test.data.txt").write_text("\n".join(lines).replace("number ", "no "), "utf-8")
         folder.joinpath("test.gold.txt").write_text("\n".join(str(i % 2) for i in range(12)), "utf-8")
-        folder.joinpath("classes_map.txt").write_text(
-            json.dumps({"0": f"{word}_a", "1": f"{word}_b"}), "utf-8"
-        )
+        folder.joinpath("classes_map.txt").write_text(json.dumps({"0": f"{word}_a", "1": f"{word}_b"}), "utf-8")
     return tmp_path
 
 

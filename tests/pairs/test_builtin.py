@@ -76,9 +76,7 @@ def test_length_says_nothing_about_meaning(measure) -> None:
 def test_fields_are_balanced_in_number_and_length() -> None:
     counts = Counter((pair.topic, pair.same) for pair in SET)
     assert len(set(counts.values())) == 1
-    lengths = {
-        key: np.mean([len(pair.b) for pair in SET if (pair.topic, pair.same) == key]) for key in counts
-    }
+    lengths = {key: np.mean([len(pair.b) for pair in SET if (pair.topic, pair.same) == key]) for key in counts}
     overall = np.mean(list(lengths.values()))
     for topic in {pair.topic for pair in SET}:
         assert abs(lengths[topic, True] - lengths[topic, False]) < 3, topic

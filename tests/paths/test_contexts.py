@@ -55,9 +55,7 @@ def test_the_ends_are_both_clean_runs(causal, pair, at):
     )  # fmt: skip
     assert run.activations[2, "x"].shape == (2, len(path.input_ids) * causal.d_model)
     for logits, prompt in zip(run.logits, pair, strict=True):
-        np.testing.assert_allclose(
-            logits, clean(causal, causal.tokenizer(prompt)["input_ids"])[-1], atol=1e-4
-        )
+        np.testing.assert_allclose(logits, clean(causal, causal.tokenizer(prompt)["input_ids"])[-1], atol=1e-4)
     assert path.context == "both"
     assert path.length == pytest.approx(np.linalg.norm(path.b - path.a))
 
@@ -126,9 +124,7 @@ def test_all_positions_are_one_path_each(causal, pair, at, shape):
 
 
 def test_the_way_back_between_both_contexts_is_mirrored(model, pair):
-    there, back = (
-        plm.path(model, *p, layer=1, context="both").crossings(downstream=True) for p in (pair, pair[::-1])
-    )
+    there, back = (plm.path(model, *p, layer=1, context="both").crossings(downstream=True) for p in (pair, pair[::-1]))
     one, other = (np.lexsort((t, c.neuron, c.layer)) for t, c in ((there.t, there), (1 - back.t, back)))
     np.testing.assert_array_equal(there.neuron[one], back.neuron[other])
     np.testing.assert_array_equal(there.on[one], ~back.on[other])
@@ -171,12 +167,7 @@ def test_a_model_that_reads_both_ways_is_followed_where_no_context_is_kept(bert,
     assert found.output_change is None
     for prompt, end in zip(pair, (0.0, 1.0), strict=True):
         run = run_replaced(
-            bert,
-            path.input_ids,
-            path.versions(np.array([end])),
-            layer=0,
-            positions=path.counted,
-            taps=[(2, "h")],
+            bert, path.input_ids, path.versions(np.array([end])), layer=0, positions=path.counted, taps=[(2, "h")]
         )
         ids = torch.tensor(bert.tokenizer(prompt)["input_ids"])[None]
         seen: list[torch.Tensor] = []

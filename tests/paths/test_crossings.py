@@ -19,21 +19,14 @@ NASTY = "<script>alert(1)</script> \x00\u202e<b>"
 
 
 def site(layer):
-    return Site(
-        layer, "pre", f"blocks.{layer}.mlp.hook_pre", 8, 4, Premises("smooth", "gelu", True, "LayerNorm")
-    )
+    return Site(layer, "pre", f"blocks.{layer}.mlp.hook_pre", 8, 4, Premises("smooth", "gelu", True, "LayerNorm"))
 
 
 def crossings(
-    rows=((0.1, 1, 3, True), (0.5, 1, 3, False), (1.0, 1, 0, True), (0.25, 2, 7, False)),
-    *,
-    change=True,
-    prompt="a b",
+    rows=((0.1, 1, 3, True), (0.5, 1, 3, False), (1.0, 1, 0, True), (0.25, 2, 7, False)), *, change=True, prompt="a b"
 ):
     t, layer, neuron, on = zip(*rows, strict=True) if rows else ((),) * 4
-    output = OutputChange(
-        np.linspace(0, 1, 3), np.array([0.1, 0.2]), ("x", NASTY, "z"), np.array([0.5, 0.6, 0.7])
-    )
+    output = OutputChange(np.linspace(0, 1, 3), np.array([0.1, 0.2]), ("x", NASTY, "z"), np.array([0.5, 0.6, 0.7]))
     return Crossings(
         prompts=(prompt, "c d"), tokens=(" b", " d"), site=site(1), at="resid_mid", space="resid_mid",
         scope="stream", shape="line", length=2.5, t=np.array(t, float), layer=np.array(layer, np.int16),
@@ -57,11 +50,7 @@ def test_one_neurons_crossings_in_two_layers_are_not_a_return():
 
 
 def test_flips_back_are_kept_apart_from_what_the_ends_tell():
-    rows = [(t, 1, 3, t != 0.2) for t in (0.1, 0.2, 0.3)] + [
-        (0.1, 1, 4, True),
-        (0.4, 2, 3, True),
-        (0.5, 2, 3, False),
-    ]
+    rows = [(t, 1, 3, t != 0.2) for t in (0.1, 0.2, 0.3)] + [(0.1, 1, 4, True), (0.4, 2, 3, True), (0.5, 2, 3, False)]
     found = crossings(rows)
     assert (found.flip_backs(1), found.flip_backs(2), found.flip_backs()) == (2, 2, 4)
     assert crossings(()).flip_backs() == 0
@@ -147,9 +136,7 @@ def test_plot_draws_a_strip_a_layer_under_the_outputs_change(change):
 
 def test_plot_writes_the_next_token_below_where_it_is_the_likeliest():
     t = np.linspace(0, 1, 5)
-    turning = OutputChange(
-        t, np.full(4, 0.1), ("<i>", "<i>", "b", "b", "c"), np.array([0.2, 0.4, 0.9, 0.5, 0.3])
-    )
+    turning = OutputChange(t, np.full(4, 0.1), ("<i>", "<i>", "b", "b", "c"), np.array([0.2, 0.4, 0.9, 0.5, 0.3]))
     figure = replace(crossings(), output_change=turning).plot()
     below = next(trace for trace in figure.data if trace.type == "bar")
     assert list(below.text) == ["'&lt;i&gt;'", "'b'", "'c'"]
@@ -171,7 +158,6 @@ def test_what_was_found_is_shown_in_a_line():
         "missed at most: unknown"
     )
     assert (
-        repr(found.output_change)
-        == "OutputChange: 2 steps, at most 0.200, sum 0.300; likeliest next token 'x' -> 'z'"
+        repr(found.output_change) == "OutputChange: 2 steps, at most 0.200, sum 0.300; likeliest next token 'x' -> 'z'"
     )
     assert "\x00" not in repr(crossings(prompt=NASTY))

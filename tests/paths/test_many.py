@@ -57,9 +57,7 @@ def softmax(logits):
     return e / e.sum(1, keepdims=True)
 
 
-@pytest.mark.parametrize(
-    "case", ["resid_mid line", "resid_mid arc", "mlp_in line", "mlp_in arc", "embed line"]
-)
+@pytest.mark.parametrize("case", ["resid_mid line", "resid_mid arc", "mlp_in line", "mlp_in arc", "embed line"])
 @pytest.mark.parametrize("name", ["model", "gated"])
 def test_each_pair_has_the_crossings_of_its_own_path(name, case, request):
     model = request.getfixturevalue(name)
@@ -166,10 +164,7 @@ def test_nan_along_one_path_is_that_pairs_mistake(model, monkeypatch):
 
     def broken(job, ends):
         rows = real(job, ends)
-        return [
-            row * np.nan if end.ids[-1] == ends[0].ids[-1] else row
-            for row, end in zip(rows, ends, strict=True)
-        ]
+        return [row * np.nan if end.ids[-1] == ends[0].ids[-1] else row for row, end in zip(rows, ends, strict=True)]
 
     monkeypatch.setattr(batch, "_read", broken)
     found = crossings_of_pairs(model, PAIRS, 0, downstream=False)
@@ -233,9 +228,7 @@ def test_finished_files_of_the_former_format_load(finished, tmp_path):
     former = tmp_path / "former.jsonl"
     lines = [json.loads(line) for line in whole.splitlines()]
     lines[0]["format"] = 1
-    former.write_text(
-        "".join(json.dumps({k: v for k, v in one.items() if k != "sum"}) + "\n" for one in lines)
-    )
+    former.write_text("".join(json.dumps({k: v for k, v in one.items() if k != "sum"}) + "\n" for one in lines))
     again = PairProfiles.load(former)
     assert again.bad == found.bad
     assert again.to_frame().equals(found.to_frame())

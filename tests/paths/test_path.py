@@ -22,15 +22,10 @@ SMALL = {
     "vocab_size": 400,
     "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
 }  # fmt: skip
-OPT = {k: v for k, v in SMALL.items() if k != "intermediate_size"} | {
-    "ffn_dim": 44,
-    "word_embed_proj_dim": 24,
-}
+OPT = {k: v for k, v in SMALL.items() if k != "intermediate_size"} | {"ffn_dim": 44, "word_embed_proj_dim": 24}
 BLOOM = {"n_layer": 3, "hidden_size": 24, "n_head": 2, "vocab_size": 400}
 CAUSAL = {
-    "gpt2": lambda: tf.GPT2LMHeadModel(
-        tf.GPT2Config(n_layer=3, n_embd=24, n_head=2, vocab_size=400, n_positions=64)
-    ),
+    "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(n_layer=3, n_embd=24, n_head=2, vocab_size=400, n_positions=64)),
     "neox-parallel": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**SMALL)),
     "neox-sequential": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**SMALL, use_parallel_residual=False)),
     "opt": lambda: tf.OPTForCausalLM(tf.OPTConfig(**OPT)),
@@ -95,8 +90,7 @@ def recorded(model, ids, *modules):
     for handle in handles:
         handle.remove()
     return [
-        tuple((v[0] if isinstance(v, tuple) else v).reshape(len(ids), -1).numpy() for v in seen[m])
-        for m in modules
+        tuple((v[0] if isinstance(v, tuple) else v).reshape(len(ids), -1).numpy() for v in seen[m]) for m in modules
     ], logits
 
 
@@ -136,14 +130,7 @@ def test_the_paths_own_layer_agrees_with_a_dense_grid_of_the_models_forward(caus
     t = np.linspace(0, 1, 2001)
     point = "gate" if "gate" in causal.block(1).pre else "h"
     run = run_patched(
-        causal,
-        path.input_ids,
-        path.points(t),
-        layer=1,
-        position=path.position,
-        at=at,
-        taps=[(1, point)],
-        logits=False,
+        causal, path.input_ids, path.points(t), layer=1, position=path.position, at=at, taps=[(1, point)], logits=False
     )
     h = run.activations[1, point]
     on = h > 0
@@ -162,13 +149,7 @@ def test_at_its_start_the_path_is_the_clean_run(causal, at):
     point = "gate" if "gate" in causal.block(2).pre else "h"
     ((_, h),), logits = recorded(causal, path.input_ids, later)
     run = run_patched(
-        causal,
-        path.input_ids,
-        path.points(np.zeros(3)),
-        layer=0,
-        position=path.position,
-        at=at,
-        taps=[(2, point)],
+        causal, path.input_ids, path.points(np.zeros(3)), layer=0, position=path.position, at=at, taps=[(2, point)]
     )
     np.testing.assert_allclose(run.activations[2, point], np.tile(h[-1], (3, 1)), atol=2e-5)
     np.testing.assert_allclose(run.logits, np.tile(logits[-1], (3, 1)), atol=2e-5)
@@ -236,9 +217,7 @@ def test_downstream_is_named_as_a_grid(model):
     assert [part.missed_at_most for part in found.layers] == [0, None, None]
     assert found.missed_at_most is None
     t = np.linspace(0, 1, 51)
-    run = run_patched(
-        model, path.input_ids, path.points(t), layer=0, position=path.position, taps=[(1, "h"), (2, "h")]
-    )
+    run = run_patched(model, path.input_ids, path.points(t), layer=0, position=path.position, taps=[(1, "h"), (2, "h")])
     for layer in (1, 2):
         h = run.activations[layer, "h"]
         flips = (h[1:] > 0) != (h[:-1] > 0)
@@ -252,9 +231,7 @@ def test_downstream_is_named_as_a_grid(model):
             + (found.t[here] * 50 - step) * (h[step + 1] - h[step])[np.arange(len(step)), found.neuron[here]]
         )
         assert np.abs(line).max() < 1e-4
-        np.testing.assert_array_equal(
-            found.on[here], (h[step + 1] > 0)[np.arange(len(step)), found.neuron[here]]
-        )
+        np.testing.assert_array_equal(found.on[here], (h[step + 1] > 0)[np.arange(len(step)), found.neuron[here]])
     assert found.counts() == len(found)
 
 
@@ -285,9 +262,7 @@ def test_the_last_layer_has_no_layer_after_it_but_an_output(model):
 @pytest.mark.parametrize("at", SPACES)
 def test_kinds_of_a_gated_model(gated, at):
     both = plm.path(gated, A, B, at=at, layer=0, kind="gate+up").crossings(downstream=True)
-    gate, up = (
-        plm.path(gated, A, B, at=at, layer=0, kind=kind).crossings(downstream=True) for kind in ("gate", "up")
-    )
+    gate, up = (plm.path(gated, A, B, at=at, layer=0, kind=kind).crossings(downstream=True) for kind in ("gate", "up"))
     width = gate.site.width
     assert both.site.width == 2 * width
     for layer in (0, 1):
@@ -361,13 +336,8 @@ def test_a_path_and_its_patches_are_shown_in_a_line(model):
     assert repr(path).startswith("Path: 'bank bank")
     assert len(repr(path)) < 200
     assert "resid_mid of layer 0" in repr(path)
-    run = run_patched(
-        model, path.input_ids, path.points(np.array([0.0, 1.0])), layer=0, position=3, taps=[(1, "h")]
-    )
-    assert (
-        repr(run)
-        == f"Patched: h of layer 1 [2, {model.site(1).width}], logits [2, {model.hf.config.vocab_size}]"
-    )
+    run = run_patched(model, path.input_ids, path.points(np.array([0.0, 1.0])), layer=0, position=3, taps=[(1, "h")])
+    assert repr(run) == f"Patched: h of layer 1 [2, {model.site(1).width}], logits [2, {model.hf.config.vocab_size}]"
 
 
 def test_saved_crossings_are_the_same(gated, tmp_path):

@@ -84,33 +84,15 @@ def test_codes_that_keep_activations_are_a_sample(model):
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (
-            lambda m, _: direction_path(m, A, np.ones(5), length=1.0, layer=0),
-            r"shape \(5,\), but resid_mid",
-        ),
-        (
-            lambda m, _: direction_path(m, A, np.zeros(24), length=1.0, layer=0),
-            "direction has the length 0",
-        ),
-        (
-            lambda m, _: direction_path(m, A, np.full(24, np.nan), length=1.0, layer=0),
-            "has the length nan",
-        ),
+        (lambda m, _: direction_path(m, A, np.ones(5), length=1.0, layer=0), r"shape \(5,\), but resid_mid"),
+        (lambda m, _: direction_path(m, A, np.zeros(24), length=1.0, layer=0), "direction has the length 0"),
+        (lambda m, _: direction_path(m, A, np.full(24, np.nan), length=1.0, layer=0), "has the length nan"),
         (lambda m, _: direction_path(m, A, np.ones(24), length=np.inf, layer=0), "length=inf"),
         (lambda m, _: direction_path(m, A, np.ones(24), length=1.0, layer=9), "no layer 9"),
         (lambda m, s: random_path(m, A, s[:1], layer=0), r"sample has shape \(1, 24\).*at least 2"),
-        (
-            lambda m, s: random_path(m, A, s[:, :5], layer=0),
-            r"shape \(300, 5\), expected \[n, 24\]",
-        ),
-        (
-            lambda m, s: random_path(m, A, np.where(s == s[7], np.nan, s), layer=0),
-            r"sample\[7\] has NaN",
-        ),
-        (
-            lambda m, s: random_path(m, A, s, layer=0, control="isotropic"),
-            "control='isotropic'.*mixture",
-        ),
+        (lambda m, s: random_path(m, A, s[:, :5], layer=0), r"shape \(300, 5\), expected \[n, 24\]"),
+        (lambda m, s: random_path(m, A, np.where(s == s[7], np.nan, s), layer=0), r"sample\[7\] has NaN"),
+        (lambda m, s: random_path(m, A, s, layer=0, control="isotropic"), "control='isotropic'.*mixture"),
         (lambda m, s: random_path(m, A, s, layer=0, length=0.0), r"length=0\.0: give a positive"),
         (lambda m, s: random_path(m, A, s, at="embed", shape="arc"), "shape='arc' with at='embed'"),
         (lambda m, s: random_path(m, "", s, layer=0), "prompt A is empty"),

@@ -13,12 +13,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.resume import read, resumable
 
 HEAD = {"pairs": 4, "settings": {"layer": 1, "pairs_sha256": "ab"}}
-ENTRIES = [
-    {"pair": 0, "found": 0.125},
-    {"pair": 1, "found": 77},
-    {"pair": 2, "bad": "no"},
-    {"pair": 3, "found": 9},
-]
+ENTRIES = [{"pair": 0, "found": 0.125}, {"pair": 1, "found": 77}, {"pair": 2, "bad": "no"}, {"pair": 3, "found": 9}]
 
 
 class Job:

@@ -40,9 +40,7 @@ WORLDS = {"code": _code_world, "direction": _direction_world}
 def _planted(rng: np.random.Generator, n: int, documents: int) -> tuple[np.ndarray, np.ndarray]:
     """Return documents and labels; a tenth of the tokens take their document's class, so that it is alike."""
     document = np.sort(rng.integers(0, documents, n))
-    labels = np.where(
-        rng.random(n) < 0.1, rng.integers(0, CLASSES, documents)[document], rng.integers(0, CLASSES, n)
-    )
+    labels = np.where(rng.random(n) < 0.1, rng.integers(0, CLASSES, documents)[document], rng.integers(0, CLASSES, n))
     return document, labels
 
 

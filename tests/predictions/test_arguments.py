@@ -27,10 +27,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "progress": (3,),
     "nonsense": (1,),
 }
-OF = {
-    "clusters": set(WRONG) - {"runs", "exchange"},
-    "calibrate": set(WRONG) - {"extra", "weights", "model"},
-}
+OF = {"clusters": set(WRONG) - {"runs", "exchange"}, "calibrate": set(WRONG) - {"extra", "weights", "model"}}
 CASES = [(what, name, value) for what, names in OF.items() for name in sorted(names) for value in WRONG[name]]
 
 

@@ -130,9 +130,7 @@ def _comparison(layer: int, k: int, tokens: int, seed: int) -> LayerComparison:
         premises_met=place.premises.met,
     )
     best = dict.fromkeys(SCORES, NAMES[3])
-    return LayerComparison(
-        place, k, _representations(0.21 + drift, ahead, k, tokens, rng), differences, best, verdict
-    )
+    return LayerComparison(place, k, _representations(0.21 + drift, ahead, k, tokens, rng), differences, best, verdict)
 
 
 def _token_table(layers: Sequence[int], k: int, tokens: int, seed: int, first: Sequence[str]) -> pd.DataFrame:
@@ -164,15 +162,11 @@ def _token_table(layers: Sequence[int], k: int, tokens: int, seed: int, first: S
             nearest = np.argsort(distance, axis=1)[:, :10]
             columns[f"{key}/neighbours/{name}"] = list(nearest)
             values = np.take_along_axis(distance, nearest, axis=1)
-            columns[f"{key}/distances/{name}"] = list(
-                np.round(20 * values) if name == "code" else values / 60
-            )
+            columns[f"{key}/distances/{name}"] = list(np.round(20 * values) if name == "code" else values / 60)
         for name, at in points.items():
             columns[f"{key}/map/{name}"] = list(at[:, :2] / np.abs(at).max())
         for name in NAMES:
-            columns[f"{key}/cluster/{name}"] = np.where(
-                rng.random(tokens) < 0.6, shift, rng.integers(0, k, tokens)
-            )
+            columns[f"{key}/cluster/{name}"] = np.where(rng.random(tokens) < 0.6, shift, rng.integers(0, k, tokens))
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
 
@@ -224,12 +218,7 @@ def make_crossings(
     js = 0.3 * np.exp(-(((places[1:] - 0.5) / 0.2) ** 2)) + 0.02 * rng.random(33)
     output = OutputChange(places, js, (" and",) * 20 + (" to",) * 14, np.linspace(0.2, 0.4, 34))
     methods = tuple(
-        LayerMethod(
-            site(layer),
-            "grid of 33 steps" if row else "closed form",
-            None if row else 0,
-            int(counts[row]) - 2,
-        )
+        LayerMethod(site(layer), "grid of 33 steps" if row else "closed form", None if row else 0, int(counts[row]) - 2)
         for row, layer in enumerate(layers)
     )
     return Crossings(
@@ -285,9 +274,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Opened]]:
     """Opens an address of a file and keeps every error and every request; both are checked at the end."""
     opened: list[Opened] = []
 
-    def open_page(
-        path: Path, anchor: str = "", size: dict[str, int] = FIRST_SCREEN, scheme: str = "light"
-    ) -> Opened:
+    def open_page(path: Path, anchor: str = "", size: dict[str, int] = FIRST_SCREEN, scheme: str = "light") -> Opened:
         page = browser.new_page(viewport=size, color_scheme=scheme)
         one = Opened(page, [], [])
         page.on("console", lambda m: one.trouble.append(m.text) if m.type in {"error", "warning"} else None)

@@ -98,9 +98,7 @@ def test_words_are_explained_by_keyboard_too(whole: Path, visit: Callable[..., O
 @pytest.mark.browser
 def test_hues_have_textures_in_bars_and_shapes_on_the_map(whole: Path, visit: Callable[..., Opened]) -> None:
     page = visit(whole, "#map").page
-    shapes = page.eval_on_selector_all(
-        "#panel-map .shape i", "all => all.map(e => getComputedStyle(e).clipPath)"
-    )
+    shapes = page.eval_on_selector_all("#panel-map .shape i", "all => all.map(e => getComputedStyle(e).clipPath)")
     assert len(set(shapes)) == len(shapes) == 9
     script = r"all => all.map(e => getComputedStyle(e).backgroundImage.replace(/rgb[^)]*\)/g, ''))"
     looks = page.eval_on_selector_all("#panel-clusters .hue i", script)

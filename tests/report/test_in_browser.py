@@ -36,9 +36,7 @@ def test_the_first_screen_fits_without_scrolling(
         page = visit(path).page
         sizes = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
         assert sizes == [800, 1280]
-        panel = page.evaluate(
-            "(p => [p.scrollHeight, p.clientHeight])(document.getElementById('panel-overview'))"
-        )
+        panel = page.evaluate("(p => [p.scrollHeight, p.clientHeight])(document.getElementById('panel-overview'))")
         assert panel[0] <= panel[1]
         for part in (".verdict h1", ".differences", ".search-card", "footer"):
             box = page.locator(part).bounding_box()
@@ -99,9 +97,7 @@ def test_search_shows_both_sides_in_context(
         shown = page.locator(f'[data-side="{side}"] li mark').all_inner_texts()
         wanted = [table["token"][i] for i in table[f"L00.gate/neighbours/{side}"][row]]
         assert len(shown) == 10
-        assert [a for a, b in zip(shown, wanted, strict=True) if b.isalpha()] == [
-            b for b in wanted if b.isalpha()
-        ]
+        assert [a for a, b in zip(shown, wanted, strict=True) if b.isalpha()] == [b for b in wanted if b.isalpha()]
     page.select_option("#search-layer", "2")
     assert page.url.endswith(f"#overview/8/{row}")
     page.fill("#search", "no such token here")

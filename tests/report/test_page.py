@@ -53,50 +53,36 @@ def test_every_script_is_allowed_by_its_own_hash_and_no_other_is(
 def test_nothing_in_the_page_points_elsewhere(
     tmp_path: Path, clusters_result: Callable[..., ClustersResult], overview_result: CodeOverview
 ) -> None:
-    html = report.write(tmp_path / "r.html", clusters=clusters_result(), overview=overview_result).read_text(
-        "utf-8"
-    )
+    html = report.write(tmp_path / "r.html", clusters=clusters_result(), overview=overview_result).read_text("utf-8")
     markup = SCRIPT.sub("", html)
     assert not re.search(r'(src|href)="(?!#)', markup)
     assert "@import" not in markup
     assert "url(" not in markup
 
 
-def test_data_survives_the_way_through_the_page(
-    tmp_path: Path, clusters_result: Callable[..., ClustersResult]
-) -> None:
+def test_data_survives_the_way_through_the_page(tmp_path: Path, clusters_result: Callable[..., ClustersResult]) -> None:
     html = report.write(tmp_path / "r.html", clusters=clusters_result()).read_text(encoding="utf-8")
     blocks = DATA.findall(html)
     assert len(blocks) == 1
     assert not re.search("[<>&']", blocks[0])
     tokens = json.loads(blocks[0])["tokens"]["token"]
-    assert tokens[:3] == [
-        "<script>window.hurt = 1</script>",
-        "<img src=x onerror='window.hurt = 1'>",
-        r"\u202egnp.exe",
-    ]
+    assert tokens[:3] == ["<script>window.hurt = 1</script>", "<img src=x onerror='window.hurt = 1'>", r"\u202egnp.exe"]
     assert tokens[5] == "</script><script>window.hurt = 1</script>"
     assert tokens[6:8] == ["${window.hurt = 1}", "{{ 7 * 7 }}"]
 
 
 def test_names_and_prompts_are_escaped_too(
-    tmp_path: Path,
-    clusters_result: Callable[..., ClustersResult],
-    crossings_result: Callable[..., Crossings],
+    tmp_path: Path, clusters_result: Callable[..., ClustersResult], crossings_result: Callable[..., Crossings]
 ) -> None:
     bad = "<script>window.hurt = 1</script>\u202e\ud800"
     pair = crossings_result(prompts=(bad, "b"))
-    html = report.write(
-        tmp_path / "r.html", clusters=clusters_result(), crossings=[pair], title=bad
-    ).read_text("utf-8")
+    html = report.write(tmp_path / "r.html", clusters=clusters_result(), crossings=[pair], title=bad).read_text("utf-8")
     assert "<script>window.hurt" not in html
     assert "\u202e" not in html
     assert r"&lt;script&gt;window.hurt = 1&lt;/script&gt;\u202e\ud800" in html
 
 
-def test_the_same_results_give_the_same_bytes(
-    tmp_path: Path, clusters_result: Callable[..., ClustersResult]
-) -> None:
+def test_the_same_results_give_the_same_bytes(tmp_path: Path, clusters_result: Callable[..., ClustersResult]) -> None:
     one = report.write(tmp_path / "1.html", clusters=clusters_result(tokens=120))
     two = report.write(tmp_path / "2.html", clusters=clusters_result(tokens=120))
     assert one.read_bytes() == two.read_bytes()
@@ -113,9 +99,7 @@ def test_negative_verdicts_and_premises_are_printed(
     assert result.command in html
 
 
-def test_the_table_has_every_score_and_interval(
-    tmp_path: Path, clusters_result: Callable[..., ClustersResult]
-) -> None:
+def test_the_table_has_every_score_and_interval(tmp_path: Path, clusters_result: Callable[..., ClustersResult]) -> None:
     result = clusters_result((4,), tokens=120)
     html = report.write(tmp_path / "r.html", clusters=result).read_text(encoding="utf-8")
     for one in result.layers[0].representations:
@@ -137,10 +121,7 @@ def test_parts_may_be_missing(
 ) -> None:
     bare = ClustersResult.from_dict(clusters_result(tokens=60).to_dict())
     parts = {
-        "clusters": (
-            {"clusters": clusters_result(tokens=60)},
-            {"overview", "controls", "clusters", "map", "about"},
-        ),
+        "clusters": ({"clusters": clusters_result(tokens=60)}, {"overview", "controls", "clusters", "map", "about"}),
         "clusters without tokens": ({"clusters": bare}, {"overview", "controls", "about"}),
         "crossings": ({"crossings": [crossings_result(change=False)]}, {"overview", "crossings", "about"}),
         "overview": ({"overview": overview_result}, {"codes", "about"}),
@@ -172,9 +153,7 @@ def test_a_failed_write_leaves_the_old_page_and_nothing_else(
     assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
 
 
-def test_an_impossible_place_is_one_clear_line(
-    tmp_path: Path, crossings_result: Callable[..., Crossings]
-) -> None:
+def test_an_impossible_place_is_one_clear_line(tmp_path: Path, crossings_result: Callable[..., Crossings]) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PolytopeError, match=r"cannot write the report to .*file/r\.html"):
         report.write(tmp_path / "file" / "r.html", crossings=[crossings_result()])

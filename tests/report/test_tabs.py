@@ -35,13 +35,7 @@ from polytope_lm.predictions.calibration.result import CalibrationResult, CellRa
 from polytope_lm.predictions.clusters.result import SIMHASH
 from polytope_lm.predictions.clusters.specifications import Cell as Specification
 from polytope_lm.predictions.clusters.specifications import Draw, LeftOut, Multiverse, with_leads
-from polytope_lm.predictions.groups.result import (
-    GroupScore,
-    GroupScores,
-    GroupSettings,
-    Lead,
-    RepresentationScores,
-)
+from polytope_lm.predictions.groups.result import GroupScore, GroupScores, GroupSettings, Lead, RepresentationScores
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.statistics.confounders import Effect
 from polytope_lm.statistics.estimate import Estimate
@@ -57,12 +51,7 @@ def near(value: float, sd: float = 0.01) -> Estimate:
 
 def site(layer: int) -> Site:
     return Site(
-        layer,
-        "gate",
-        f"blocks.{layer}.mlp.hook_gate",
-        96,
-        32,
-        Premises("gated", "silu", biased=False, norm="RMSNorm"),
+        layer, "gate", f"blocks.{layer}.mlp.hook_gate", 96, 32, Premises("gated", "silu", biased=False, norm="RMSNorm")
     )
 
 
@@ -82,9 +71,7 @@ def multiverse() -> Multiverse:
         for name, role in names.items()
     ]  # fmt: skip
     left_out = (LeftOut("layer 0, seed 1, hdbscan", f"{NASTY} is no label"),)
-    return Multiverse(
-        with_leads(cells), left_out, {}, {"model": "m"}, {}, "plm.predictions.multiverse(codes)"
-    )
+    return Multiverse(with_leads(cells), left_out, {}, {"model": "m"}, {}, "plm.predictions.multiverse(codes)")
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +87,7 @@ def groups() -> GroupScores:
     )
     settings = GroupSettings("upos", "token_id", 500, 200, 199, 200, 5, 0, "minilm-l6", "40 characters")
     leads = (Lead("code", "label purity", "centred cosine of h", near(-0.02)),)
-    return GroupScores(
-        settings, "L04.gate", 900, 60, each, leads, {"1-NN accuracy": "no"}, {"model": "m"}, {}, "again"
-    )
+    return GroupScores(settings, "L04.gate", 900, 60, each, leads, {"1-NN accuracy": "no"}, {"model": "m"}, {}, "again")
 
 
 @pytest.fixture(scope="module")
@@ -163,20 +148,12 @@ def alignment() -> AlignmentResult:
         premises_met=False,
     )
     return AlignmentResult(
-        {"smallest_effect": 0.02},
-        (layer("m"),),
-        (layer(f"m {NASTY}"),),
-        (near(0.03),),
-        (verdict,),
-        {},
-        "again",
+        {"smallest_effect": 0.02}, (layer("m"),), (layer(f"m {NASTY}"),), (near(0.03),), (verdict,), {}, "again"
     )
 
 
 @pytest.fixture(scope="module")
-def page_of_all(
-    tmp_path_factory, clusters_result, crossings_result, multiverse, groups, boundaries, alignment
-):
+def page_of_all(tmp_path_factory, clusters_result, crossings_result, multiverse, groups, boundaries, alignment):
     path = tmp_path_factory.mktemp("all") / "report.html"
     return report.write(
         path, clusters=clusters_result(tokens=120), crossings=[crossings_result()], multiverse=multiverse,
@@ -217,9 +194,7 @@ def test_figures_are_drawn_in_the_page_s_colours(page_of_all, visit, multiverse)
     page.wait_for_selector('[data-figure="boundaries"] svg .point')
     assert page.locator('[data-figure="boundaries"] svg .point').count() == 2 * 6
     ink = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--code').trim()")
-    colours = page.evaluate(
-        "document.querySelector('[data-figure=boundaries]').data.map(t => t.marker.color)"
-    )
+    colours = page.evaluate("document.querySelector('[data-figure=boundaries]').data.map(t => t.marker.color)")
     assert ink in colours
     page.wait_for_selector('[data-figure="alignment"] svg .point')
     assert page.locator('[data-figure="alignment"] svg .point').count() == 4

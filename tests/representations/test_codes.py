@@ -39,9 +39,7 @@ def test_bits_above_the_median_fire_on_half_of_the_tokens_whatever_the_bias() ->
     rows = median_threshold_code(H)
     bits = np.unpackbits(rows.values, axis=1, count=N, bitorder="little")
     np.testing.assert_array_equal(bits.sum(axis=0), 25)
-    np.testing.assert_array_equal(
-        median_threshold_code(H + 3 * np.arange(N, dtype=np.float32)).values, rows.values
-    )
+    np.testing.assert_array_equal(median_threshold_code(H + 3 * np.arange(N, dtype=np.float32)).values, rows.values)
     np.testing.assert_array_equal(pairwise(rows), _hamming(np.argsort(np.argsort(H, axis=0), axis=0) >= 25))
 
 
@@ -54,9 +52,7 @@ def test_the_second_bit_alone_and_beside_the_first() -> None:
 @pytest.mark.parametrize("kind", ["pre", "up", "gate+up"])
 def test_other_kinds_than_gate_are_told_what_to_capture(kind: str) -> None:
     site = replace(GATE, kind=kind)
-    with pytest.raises(
-        PolytopeError, match=r"'up code' needs codes of kind 'gate'.*keep=\(\"u\", \"h\", \"up\"\)"
-    ):
+    with pytest.raises(PolytopeError, match=r"'up code' needs codes of kind 'gate'.*keep=\(\"u\", \"h\", \"up\"\)"):
         up_code(UP, site)
     with pytest.raises(PolytopeError, match=r"'gate\+up code' needs codes of kind 'gate'"):
         gate_and_up_code(H > 0, UP, site)

@@ -40,9 +40,7 @@ def test_both_branches_stand_side_by_side() -> None:
     both = both - both.mean(axis=0)
     np.testing.assert_allclose(found, cdist(both, both, "cosine"), atol=2e-6)
     for make in (directions.gate_and_up_raw, directions.gate_and_up_centred):
-        with pytest.raises(
-            PolytopeError, match=r"'cosine of \(g, up\), (raw|centred)' needs codes of kind 'gate'"
-        ):
+        with pytest.raises(PolytopeError, match=r"'cosine of \(g, up\), (raw|centred)' needs codes of kind 'gate'"):
             make(A, B, replace(GATE, kind="up"))
 
 

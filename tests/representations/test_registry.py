@@ -31,9 +31,7 @@ def _codes(kept: tuple[str, ...] = ("u", "h")) -> Codes:
     import pandas as pd
 
     rng = np.random.default_rng(0)
-    site = Site(
-        4, "pre", "blocks.4.mlp.hook_pre", N, D, Premises("piecewise affine", "relu", True, "LayerNorm")
-    )
+    site = Site(4, "pre", "blocks.4.mlp.hook_pre", N, D, Premises("piecewise affine", "relu", True, "LayerNorm"))
     h = rng.normal(size=(T, N)).astype(np.float32)
     arrays = {"h": h, "u": rng.normal(size=(T, D)).astype(np.float32)}
     return Codes(
@@ -68,9 +66,7 @@ def test_a_function_gets_the_arrays_that_its_parameters_name() -> None:
     np.testing.assert_array_equal(seen["packed"], codes.packed(4)[ROWS])
     assert seen["site"].layer == 4
     assert seen["seed"] == 7
-    assert everything(
-        **{k: seen[k] for k in ("bits", "packed", "pre", "u", "rates", "site", "seed")}
-    ).shape == (4, N)
+    assert everything(**{k: seen[k] for k in ("bits", "packed", "pre", "u", "rates", "site", "seed")}).shape == (4, N)
 
 
 def test_nothing_is_read_that_is_not_asked_for() -> None:

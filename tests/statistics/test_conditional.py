@@ -5,11 +5,7 @@ import pytest
 from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
-from polytope_lm.statistics.agreement import (
-    conditional_information,
-    expected_information,
-    resampled_conditional,
-)
+from polytope_lm.statistics.agreement import conditional_information, expected_information, resampled_conditional
 
 
 def conditional_ami(groups, labels, token) -> float:

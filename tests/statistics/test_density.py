@@ -93,10 +93,7 @@ def test_parts_are_joined_by_their_shortest_edges() -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(90, 3))
     distance = pairwise_distances(points).astype(np.float32)
-    part, core = (
-        rng.permutation(np.repeat([0, 1, 2, 3, 4], (40, 3, 1, 30, 16))),
-        rng.random(90).astype(np.float32),
-    )
+    part, core = (rng.permutation(np.repeat([0, 1, 2, 3, 4], (40, 3, 1, 30, 16))), rng.random(90).astype(np.float32))
     reach = np.maximum(np.maximum(distance, core), core[:, None])
     least = np.array([[reach[np.ix_(part == i, part == j)].min() for j in range(5)] for i in range(5)])
     expected = minimum_spanning_tree(np.triu(least, 1)).sum()

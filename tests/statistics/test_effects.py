@@ -12,9 +12,7 @@ from polytope_lm.worlds.pair_worlds import FLIP_BACKS
 
 
 def _effect(table, adjustment: str, **options):
-    return Adjuster(table, resamples=200, **options).effect(
-        FLIP_BACKS, table.outcomes[FLIP_BACKS], adjustment
-    )
+    return Adjuster(table, resamples=200, **options).effect(FLIP_BACKS, table.outcomes[FLIP_BACKS], adjustment)
 
 
 def test_raw_is_the_plain_auc() -> None:

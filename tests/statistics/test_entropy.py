@@ -74,10 +74,7 @@ def test_a_real_grouping_is_far_from_its_null_and_p_is_never_0() -> None:
 
 def test_p_of_unrelated_groups_is_uniform() -> None:
     rng = np.random.default_rng(5)
-    ps = [
-        label_purity(rng.integers(0, 6, 80), rng.integers(0, 3, 80), draws=39, seed=s).entropy.p
-        for s in range(200)
-    ]
+    ps = [label_purity(rng.integers(0, 6, 80), rng.integers(0, 3, 80), draws=39, seed=s).entropy.p for s in range(200)]
     assert 0.02 < np.mean(np.array(ps) <= 0.1) < 0.2
     assert 0.4 < np.mean(ps) < 0.62
 

@@ -106,9 +106,7 @@ def test_too_little_to_resample_is_said() -> None:
 
 @pytest.mark.parametrize("draws", [2, 3, 5])
 @pytest.mark.parametrize("how", ["half-samples", "bootstrap"])
-def test_intervals_hold_the_spread_over_documents_and_that_of_the_mean_of_the_draws(
-    draws: int, how: str
-) -> None:
+def test_intervals_hold_the_spread_over_documents_and_that_of_the_mean_of_the_draws(draws: int, how: str) -> None:
     """A score of mean .3 against a control whose draws have mean .1 beyond what their documents do."""
     rng, documents, runs, spread = np.random.default_rng(3), 60, 800, 0.5
     picks, missed, sds, values = rng.random(200), 0, [], []

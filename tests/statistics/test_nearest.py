@@ -34,9 +34,7 @@ def test_only_the_same_word_in_another_document_is_read() -> None:
     found = nearest_label(distance, labels, excluded=documents[:, None], within=token)
     right, majority = [], []
     for i in range(len(labels)):
-        there = [
-            j for j in range(len(labels)) if j != i and token[j] == token[i] and documents[j] != documents[i]
-        ]
+        there = [j for j in range(len(labels)) if j != i and token[j] == token[i] and documents[j] != documents[i]]
         if there:
             right.append(labels[min(there, key=lambda j: (distance[i, j], j))] == labels[i])
             majority.append(np.bincount(labels[there]).argmax() == labels[i])

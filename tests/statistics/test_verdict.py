@@ -18,9 +18,7 @@ def _decide(*cells: tuple[float, float], met: bool = True, effect: float = 0.01)
     names = [(r, s) for r in ("cosine", "SimHash") for s in ("AMI", "agreement")]
     made = [Cell(r, s, _around(*cell)) for (r, s), cell in zip(names, cells, strict=True)]
     premises = "smooth (gelu_new), with biases, LayerNorm before it; outside the paper's premises"
-    return decide(
-        made, place="Layer 3", documents=100, smallest_effect=effect, premises=premises, premises_met=met
-    )
+    return decide(made, place="Layer 3", documents=100, smallest_effect=effect, premises=premises, premises_met=met)
 
 
 def test_supported_needs_all_four_lower_bounds_above_the_effect() -> None:
@@ -34,11 +32,7 @@ def test_supported_needs_all_four_lower_bounds_above_the_effect() -> None:
 def test_one_upper_bound_below_the_effect_refutes() -> None:
     ahead = (0.10, 0.02)
     found = _decide(ahead, (-0.05, 0.02), ahead, ahead)
-    assert (found.outcome, found.deciding_reference, found.deciding_score) == (
-        "refuted",
-        "cosine",
-        "agreement",
-    )
+    assert (found.outcome, found.deciding_reference, found.deciding_score) == ("refuted", "cosine", "agreement")
     assert "refuted" in found.sentence
     assert "-0.050 [-0.089, -0.011] in agreement against cosine" in found.sentence
 
@@ -56,9 +50,7 @@ def test_premises_that_do_not_hold_are_in_the_sentence() -> None:
     assert "Premises: smooth (gelu_new), with biases, LayerNorm before it." in _decide(*cells).sentence
 
 
-@pytest.mark.parametrize(
-    "cells", [((0.05, 0.03), (0.2, 0.03), (0.04, 0.03), (0.2, 0.01)), ((0.0, 0.03),) * 4]
-)
+@pytest.mark.parametrize("cells", [((0.05, 0.03), (0.2, 0.03), (0.04, 0.03), (0.2, 0.01)), ((0.0, 0.03),) * 4])
 def test_the_documents_that_would_settle_it_do(cells: tuple[tuple[float, float], ...]) -> None:
     found = _decide(*cells)
     assert found.outcome == "inconclusive"

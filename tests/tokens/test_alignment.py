@@ -62,9 +62,7 @@ def test_a_words_label_goes_to_its_last_token_or_to_all():
     assert [t for t in labels if t] == ["A", "B"]
     everywhere = cut(document, all_pieces=True)[0].labels["tag"]
     space = [p.isspace() for p in pieces]
-    assert everywhere == [
-        None if blank else "A" if e <= 5 else "B" for blank, e in zip(space, window.end, strict=True)
-    ]
+    assert everywhere == [None if blank else "A" if e <= 5 else "B" for blank, e in zip(space, window.end, strict=True)]
 
 
 def test_a_token_across_two_words_belongs_to_the_larger_share():
@@ -79,9 +77,7 @@ def test_a_token_across_two_words_belongs_to_the_larger_share():
 
 def test_leading_space_does_not_count():
     # " a" and the span that ends with the space: without the rule the tie would go to the first
-    document = Document(
-        "d", "the cat a", {}, (Span(0, 8, {"c": "x"}, "region"), Span(8, 9, {"c": "y"}, "region"))
-    )
+    document = Document("d", "the cat a", {}, (Span(0, 8, {"c": "x"}, "region"), Span(8, 9, {"c": "y"}, "region")))
     (window,) = cut(document)
     assert surface(document, window)[-1] == " a"
     assert window.labels["c"][-1] == "y"

@@ -18,9 +18,7 @@ def test_a_rule_says_what_was_written(text):
     assert str(parse_rule(text)) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["", "some", "every", "every:0", "random:0", "random:-1", "every:6,skip:x", "all "]
-)
+@pytest.mark.parametrize("text", ["", "some", "every", "every:0", "random:0", "random:-1", "every:6,skip:x", "all "])
 def test_other_rules_are_refused(text):
     with pytest.raises(PolytopeError, match="no sample rule"):
         parse_rule(text)

@@ -95,9 +95,7 @@ def llama_like():
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.train_from_iterator(
         CORPUS,
-        trainers.BpeTrainer(
-            vocab_size=120, initial_alphabet=sorted({*"".join(WORDS)}), special_tokens=["<unk>"]
-        ),
+        trainers.BpeTrainer(vocab_size=120, initial_alphabet=sorted({*"".join(WORDS)}), special_tokens=["<unk>"]),
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
@@ -107,9 +105,7 @@ def any_tokenizer(request):
     return request.param()
 
 
-@given(
-    words=st.lists(st.sampled_from(WORDS), min_size=5, max_size=80), blank=st.sampled_from([" ", "", "  "])
-)
+@given(words=st.lists(st.sampled_from(WORDS), min_size=5, max_size=80), blank=st.sampled_from([" ", "", "  "]))
 def test_a_long_text_is_tokenised_in_stretches_as_it_is_whole(any_tokenizer, words, blank):
     text = blank.join(words)
     (whole,) = tokenise([text], any_tokenizer)
@@ -148,12 +144,7 @@ def test_the_character_after_an_added_token_is_not_lost():
     backend.post_processor = processors.RobertaProcessing((END, 0), (END, 0), add_prefix_space=True)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END)
     tokenizer.add_tokens(["<device>"])
-    for text in (
-        "<device>B of",
-        "<device>the cat",
-        "a <device> the<device>",
-        "x<device>€ <device>  two<device>",
-    ):
+    for text in ("<device>B of", "<device>the cat", "a <device> the<device>", "x<device>€ <device>  two<device>"):
         (found,) = tokenise([text], tokenizer)
         covered = {i for s, e in zip(found.starts, found.ends, strict=True) for i in range(s, e)}
         assert covered >= {i for i, c in enumerate(text) if not c.isspace()}

@@ -36,9 +36,7 @@ def test_each_token_is_in_one_window_with_its_context(n, context, min_context, b
     assert stored == list(range(len(ids)))
     for window in found:
         assert len(window.input_ids) <= context
-        first = int(
-            window.position[0] - (window.keep[0] - bos)
-        )  # document position of the window's first token
+        first = int(window.position[0] - (window.keep[0] - bos))  # document position of the window's first token
         inside = window.input_ids[int(bos) :]
         assert inside.tolist() == ids[first : first + len(inside)].tolist()
         assert (window.input_ids[window.keep] == window.token_id).all()

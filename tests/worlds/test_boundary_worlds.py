@@ -89,6 +89,4 @@ def test_classes_of_the_flip_back_world_have_one_distance() -> None:
         gap = values[table.different].mean() - values[~table.different].mean()
         assert abs(gap) < 0.05 * values.std(), name
     flips = table.outcomes[FLIP_BACKS]
-    assert flips[table.different].mean() / flips[~table.different].mean() == pytest.approx(
-        np.exp(0.2), rel=0.05
-    )
+    assert flips[table.different].mean() / flips[~table.different].mean() == pytest.approx(np.exp(0.2), rel=0.05)

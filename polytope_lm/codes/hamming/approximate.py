@@ -142,17 +142,13 @@ def approximate_neighbours(
     return ApproximateNeighbours(found.indices, found.distances, recall, bits, counted)
 
 
-def _exact(
-    packed: np.ndarray, k: int, threads: int | None, progress: Callable[[int, int], None] | None
-) -> Neighbours:
+def _exact(packed: np.ndarray, k: int, threads: int | None, progress: Callable[[int, int], None] | None) -> Neighbours:
     """Search exactly, some queries at a time, so that it can be told how far it is."""
     n, parts = len(packed), []
     own = np.arange(n)  # each row a group of its own: it is not its own neighbour
     for start in range(0, n, CHUNK):
         rows = slice(start, start + CHUNK)
-        part = hamming.nearest(
-            packed[rows], packed, k, groups_queries=own[rows], groups_base=own, threads=threads
-        )
+        part = hamming.nearest(packed[rows], packed, k, groups_queries=own[rows], groups_base=own, threads=threads)
         parts.append(part)
         if progress is not None:
             progress(min(start + CHUNK, n) * n, n * n)

@@ -267,9 +267,7 @@ def _nearest_of_pairs(
     def meet(pair: tuple[int, int]) -> None:
         one, two = (slice(first, min(first + size, len(words))) for first in pair)
         panels = kernels.panels(words[two])
-        kernels.search_pairs(
-            words[one], panels, pair, groups, limits[one], heaps[one], limits[two], heaps[two]
-        )
+        kernels.search_pairs(words[one], panels, pair, groups, limits[one], heaps[one], limits[two], heaps[two])
 
     players: list[int | None] = [*starts, *[None] * (len(starts) % 2)]
     with ThreadPoolExecutor(workers) as pool:
@@ -289,8 +287,7 @@ def read_heaps(heaps: UInt64[np.ndarray, "n k"]) -> Neighbours:
     indices = (keys & np.uint64(2**32 - 1)).astype(np.int64)
     found = (keys >> np.uint64(32)).astype(np.int64)
     return Neighbours(
-        indices=np.where(missing, -1, indices).astype(np.int32),
-        distances=np.where(missing, -1, found).astype(np.int32),
+        indices=np.where(missing, -1, indices).astype(np.int32), distances=np.where(missing, -1, found).astype(np.int32)
     )
 
 

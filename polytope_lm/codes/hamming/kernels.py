@@ -136,9 +136,7 @@ def panels(words: UInt64[np.ndarray, "m W"]) -> UInt64[np.ndarray, "P W 8"]:
 
 
 @compiled(boundscheck=False)
-def fill(
-    queries: UInt64[np.ndarray, "n8 W"], base: UInt64[np.ndarray, "P W 8"], out: Int[np.ndarray, "n m"]
-) -> None:
+def fill(queries: UInt64[np.ndarray, "n8 W"], base: UInt64[np.ndarray, "P W 8"], out: Int[np.ndarray, "n m"]) -> None:
     """Write all distances to `out`; `n8` is n filled up to a multiple of eight."""
     n, m = out.shape
     limits = np.zeros(queries.shape[0], np.uint64)
@@ -320,9 +318,7 @@ def search_pairs(
 
 
 @compiled(boundscheck=False)
-def _offer_key(
-    key: int, row: int, limits: UInt64[np.ndarray, " q"], heaps: UInt64[np.ndarray, "q k"]
-) -> None:
+def _offer_key(key: int, row: int, limits: UInt64[np.ndarray, " q"], heaps: UInt64[np.ndarray, "q k"]) -> None:
     if key < heaps[row, 0]:
         replace_greatest(heaps[row], key)
         limits[row] = (heaps[row, 0] >> np.uint64(32)) + np.uint64(1)
@@ -368,9 +364,7 @@ def _differing(_typing: Any, a: Any, row: Any, b: Any, other: Any) -> Any:
 
 
 @compiled(boundscheck=False)
-def drawn(
-    packed: UInt8[np.ndarray, "m B"], bits: Int[np.ndarray, " b"], out: UInt64[np.ndarray, "m P"]
-) -> None:
+def drawn(packed: UInt8[np.ndarray, "m B"], bits: Int[np.ndarray, " b"], out: UInt64[np.ndarray, "m P"]) -> None:
     """Write the bits `bits` of each packed code to `out`, 64 to a word; `out` holds zeros before."""
     for row in range(packed.shape[0]):
         for place in range(bits.size):

@@ -181,8 +181,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     if not os.path.lexists(file):
         raise PolytopeError(
-            f"{path}: no store here (no {MANIFEST}); `polytope-lm capture MODEL SOURCE --out {path}` makes "
-            f"one"
+            f"{path}: no store here (no {MANIFEST}); `polytope-lm capture MODEL SOURCE --out {path}` makes one"
         )
     content = read_bytes(file)
     if read_bytes(path / MANIFEST_SUM) != manifest_sum(content):
@@ -300,9 +299,7 @@ def read_record(shard: Path, manifest: Mapping[str, Any]) -> Record:
     data = parse(file, content)
     cure = f"delete {shard} and run the capture again"
     try:
-        files = {
-            str(name): FileRecord(int(f["bytes"]), str(f["sha256"])) for name, f in data["files"].items()
-        }
+        files = {str(name): FileRecord(int(f["bytes"]), str(f["sha256"])) for name, f in data["files"].items()}
         rows, first, documents = counts = [int(data[key]) for key in ("rows", "first_document", "documents")]
         record = Record(rows, first, documents, str(data["documents_sha256"]), files, data.get("manifest"))
         whole = record.to_bytes() == content and min(counts) >= 0
@@ -400,9 +397,7 @@ def completed_shards(path: Path) -> int | None:
         return None
     shards = parse(file, read_bytes(file)).get("shards")
     if type(shards) is not int or shards < 0:
-        raise PolytopeError(
-            f"{file}: damaged: it does not say how many shards there are; delete it and capture again"
-        )
+        raise PolytopeError(f"{file}: damaged: it does not say how many shards there are; delete it and capture again")
     return shards
 
 
@@ -432,9 +427,7 @@ def allocate(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
     return array
 
 
-def mapped(
-    path: Path, shape: tuple[int, int], dtype: np.dtype[Any], mode: Literal["r", "r+"] = "r"
-) -> np.ndarray:
+def mapped(path: Path, shape: tuple[int, int], dtype: np.dtype[Any], mode: Literal["r", "r+"] = "r") -> np.ndarray:
     """Map an `.npy` file after its header and size were checked; never unpickle, never follow a link.
 
     Args:

@@ -178,9 +178,7 @@ class CodeStore(TokenCodes):
         """One row a shard: number, rows, documents, bytes."""
         import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
 
-        found = [
-            (n, r.rows, r.documents, sum(f.bytes for f in r.files.values())) for n, r in self._records.items()
-        ]
+        found = [(n, r.rows, r.documents, sum(f.bytes for f in r.files.values())) for n, r in self._records.items()]
         return pd.DataFrame(found, columns=["shard", "rows", "documents", "bytes"])
 
     @cached_property
@@ -315,9 +313,7 @@ class CodeStore(TokenCodes):
     def _table(self, name: str) -> pa.Table:
         """Return one table over all shards."""
         self._check_readable()
-        parts = [
-            tables.read_parquet(layout.shard_path(self.path, n), name, r) for n, r in self._records.items()
-        ]
+        parts = [tables.read_parquet(layout.shard_path(self.path, n), name, r) for n, r in self._records.items()]
         return pa.concat_tables([tables.empty(name), *parts], promote_options="default")
 
 
@@ -348,7 +344,5 @@ def open_store(path: str | Path) -> CodeStore:
     if store.manifest["format"] == 1:
         _log.warning("%s: %s", store.path, UNCHECKABLE)
     if "incomplete" in store.provenance:
-        _log.warning(
-            "%s is incomplete: %s; run the capture again", store.path, store.provenance["incomplete"]
-        )
+        _log.warning("%s is incomplete: %s; run the capture again", store.path, store.provenance["incomplete"])
     return store

@@ -38,9 +38,7 @@ def check_label_names(names: Iterable[str]) -> None:
     """
     for name in names:
         if name in RESERVED:
-            raise PolytopeError(
-                f"label {name!r} has the name of a column of a store's tables: rename it in the source"
-            )
+            raise PolytopeError(f"label {name!r} has the name of a column of a store's tables: rename it in the source")
 
 
 def fingerprint(documents: Sequence[Document]) -> str:
@@ -107,9 +105,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a table compactly: differences of numbers, dictionaries of texts."""
     numbers = {f.name: "DELTA_BINARY_PACKED" for f in table.schema if pa.types.is_unsigned_integer(f.type)}
     texts = [name for name in table.schema.names if name not in numbers]
-    pq.write_table(
-        table, path, compression="zstd", use_dictionary=texts, column_encoding=numbers, store_schema=True
-    )
+    pq.write_table(table, path, compression="zstd", use_dictionary=texts, column_encoding=numbers, store_schema=True)
 
 
 def read_parquet(shard: Path, name: str, record: layout.Record) -> pa.Table:

@@ -151,16 +151,12 @@ class StoreWriter:
             with _gone_on_failure(temporary):
                 if batches:
                     (temporary / layout.PARTIAL).unlink()
-                    opened = {
-                        n: layout.mapped(temporary / n, s, np.dtype(d), "r+") for n, (s, d) in shapes.items()
-                    }
+                    opened = {n: layout.mapped(temporary / n, s, np.dtype(d), "r+") for n, (s, d) in shapes.items()}
                 else:
                     shutil.rmtree(temporary, ignore_errors=True)
                     temporary.mkdir()
                     opened = {n: layout.allocate(temporary / n, s, d) for n, (s, d) in shapes.items()}
-                filling = OpenShard(
-                    {name.removesuffix(".npy"): array for name, array in opened.items()}, batches
-                )
+                filling = OpenShard({name.removesuffix(".npy"): array for name, array in opened.items()}, batches)
                 try:
                     yield filling
                 except KeyboardInterrupt:
@@ -172,9 +168,7 @@ class StoreWriter:
                     raise
                 _flush(opened)
 
-    def commit(
-        self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int
-    ) -> None:
+    def commit(self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int) -> None:
         """Write a filled shard's tables and its record, and rename it into place.
 
         Args:
@@ -186,10 +180,7 @@ class StoreWriter:
 
         """
         temporary = self._temporary(number)
-        with (
-            layout.told(self.path, f"writing shard {layout.shard_name(number)}"),
-            _gone_on_failure(temporary),
-        ):
+        with layout.told(self.path, f"writing shard {layout.shard_name(number)}"), _gone_on_failure(temporary):
             tables.write_parquet(tokens, temporary / layout.TOKENS)
             tables.write_parquet(tables.document_table(documents, first), temporary / layout.DOCUMENTS)
             written = sorted(temporary.iterdir())
@@ -244,9 +235,7 @@ class StoreWriter:
         foreign = [name for name in names if name not in own]
         if foreign or layout.committed(self.path):
             what = foreign[0] if foreign else layout.SHARDS
-            raise PolytopeError(
-                f"{self.path}: holds {what!r} and is no store; choose an empty or new directory"
-            )
+            raise PolytopeError(f"{self.path}: holds {what!r} and is no store; choose an empty or new directory")
 
     @contextlib.contextmanager
     def _gate(self) -> Iterator[None]:
@@ -347,12 +336,7 @@ def write_whole(
     """
     if os.path.lexists(path / layout.MANIFEST):
         raise PolytopeError(f"{path}: holds a store; choose an empty or new directory")
-    whole = {
-        "documents": "codes in memory",
-        **manifest,
-        "format": layout.FORMAT,
-        "shard_documents": len(ids) or 1,
-    }
+    whole = {"documents": "codes in memory", **manifest, "format": layout.FORMAT, "shard_documents": len(ids) or 1}
     whole.pop("incomplete", None)
     try:
         layout.dump(whole)
@@ -390,11 +374,7 @@ def _filled_before(temporary: Path, state: Mapping[str, Any], shapes: Mapping[st
             return 0
         note = layout.parse(temporary, layout.read_bytes(temporary / layout.PARTIAL))
         batches, sums = note.pop("batches", 0), note.pop("files", None)
-        if (
-            note != state
-            or type(batches) is not int
-            or sums != {n: layout.sha256(temporary / n) for n in shapes}
-        ):
+        if note != state or type(batches) is not int or sums != {n: layout.sha256(temporary / n) for n in shapes}:
             return 0
         for name, (shape, dtype) in shapes.items():
             layout.mapped(temporary / name, shape, np.dtype(dtype))

@@ -324,9 +324,7 @@ class Followed:
     agreed: bool
     stretch: Stretch
 
-    def interpolated(
-        self, values: Float[np.ndarray, "n N"], t: Float[np.ndarray, " m"]
-    ) -> Float[np.ndarray, "m N"]:
+    def interpolated(self, values: Float[np.ndarray, "n N"], t: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m N"]:
         """Return the interpolants of what was followed at other points."""
         return predicted(self.stretch.s(self.t), values, self.stretch.s(t))
 

@@ -133,9 +133,7 @@ def points(
     return found
 
 
-def length(
-    shape: Shape, a: Float[np.ndarray, "P D"], b: Float[np.ndarray, "P D"], *, centred: bool = False
-) -> float:
+def length(shape: Shape, a: Float[np.ndarray, "P D"], b: Float[np.ndarray, "P D"], *, centred: bool = False) -> float:
     """Return the Euclidean length of P paths that are gone together, in the space of all their coordinates.
 
     Args:

@@ -76,11 +76,7 @@ class LineCrossings:
 
 
 def in_layer_crossings(
-    geometry: Geometry,
-    a: Float[np.ndarray, "*P D"],
-    b: Float[np.ndarray, "*P D"],
-    *,
-    at: str = "resid_mid",
+    geometry: Geometry, a: Float[np.ndarray, "*P D"], b: Float[np.ndarray, "*P D"], *, at: str = "resid_mid"
 ) -> LineCrossings:
     """Find every crossing of the straight lines from `a` to `b`.
 
@@ -269,9 +265,7 @@ def _root(w: _Neuron, q: _Line, t: float, low: float, high: float) -> float:
 
 
 @compiled(error_model="numpy")
-def _sign_changes(
-    p0: float, p1: float, bias: float, line: np.ndarray, found: np.ndarray, signs: np.ndarray
-) -> int:
+def _sign_changes(p0: float, p1: float, bias: float, line: np.ndarray, found: np.ndarray, signs: np.ndarray) -> int:
     """Fill in the places of a neuron's sign changes and its signs after them; return how many."""
     q = _Line(line[0], line[1], line[2], line[3], line[4], line[5])
     w = _Neuron(p0, p1 - p0, bias)

@@ -142,11 +142,7 @@ class AlignmentResult(Result):
                 for name in ("raw", "other_pairs", "beyond_pairs", "beyond_speed"):
                     estimate = getattr(found, name)
                     if estimate is not None:
-                        row |= {
-                            name: estimate.value,
-                            f"{name}_low": estimate.low,
-                            f"{name}_high": estimate.high,
-                        }
+                        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
                 rows.append({**row, "pairs": one.pairs, "groups": one.groups})
         return pd.DataFrame(rows)
 

@@ -194,9 +194,7 @@ def align(
         verdicts=_verdicts(layers, smallest_effect),
         versions=versions("numpy", "scipy", "torch", "transformers"),
         command="",
-        problems=tuple(
-            {bad.line: Problem(bad.line, bad.message) for one in sets for bad in one.bad}.values()
-        ),
+        problems=tuple({bad.line: Problem(bad.line, bad.message) for one in sets for bad in one.bad}.values()),
     )
 
 

@@ -15,14 +15,7 @@ from polytope_lm.predictions.boundaries import measure as p
 from polytope_lm.predictions.boundaries.result import Balance, LayerBoundaries, Shuffled, WeightsControl
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics import confounders as adjusting
-from polytope_lm.statistics.confounders import (
-    Adjuster,
-    Effect,
-    PairTable,
-    added,
-    beyond_controls,
-    beyond_half,
-)
+from polytope_lm.statistics.confounders import Adjuster, Effect, PairTable, added, beyond_controls, beyond_half
 from polytope_lm.statistics.verdict import Cell, decide
 
 if TYPE_CHECKING:
@@ -78,9 +71,7 @@ def from_numbers(numbers: pd.DataFrame, layer: int, weights: str = "real") -> Me
     return Measured(frame, ~frame["same"].to_numpy(dtype=bool), frame["group"].to_numpy())
 
 
-def judge(
-    site: Site, real: Measured, others: Mapping[str, Measured], settings: BoundarySettings
-) -> LayerBoundaries:
+def judge(site: Site, real: Measured, others: Mapping[str, Measured], settings: BoundarySettings) -> LayerBoundaries:
     """Put one layer's measured pairs to the test (before any correction over layers).
 
     Args:
@@ -95,8 +86,7 @@ def judge(
     """
     if len(real.different) < MIN_PAIRS:
         raise PolytopeError(
-            f"{len(real.different)} pairs in layer {site.layer} are too few to resample; give at least "
-            f"{MIN_PAIRS}"
+            f"{len(real.different)} pairs in layer {site.layer} are too few to resample; give at least {MIN_PAIRS}"
         )
     table, seed = real.table(), derived(settings.seed, Purpose.EFFECTS)
     adjuster = Adjuster(table, seed=seed, resamples=settings.resamples)
@@ -183,9 +173,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _control(
-    name: str, other: Measured, real: Adjuster, settings: BoundarySettings, seed: int
-) -> WeightsControl:
+def _control(name: str, other: Measured, real: Adjuster, settings: BoundarySettings, seed: int) -> WeightsControl:
     table = other.table()
     adjuster = Adjuster(table, seed=seed, resamples=settings.resamples)
     outcome = table.outcomes[p.FLIP_BACKS]
@@ -209,9 +197,7 @@ def _shuffled(table: PairTable, adjuster: Adjuster, settings: BoundarySettings) 
         for rows in mixed:
             labels[rows] = rng.permutation(labels[rows])
         seed = derived(settings.seed, Purpose.SHUFFLES, number + 1)
-        found.append(
-            beyond_half(Adjuster(replace(table, different=labels), seed=seed, resamples=_RESAMPLES), outcome)
-        )
+        found.append(beyond_half(Adjuster(replace(table, different=labels), seed=seed, resamples=_RESAMPLES), outcome))
     values = np.array([each.value for each in found])
     low, high = np.percentile(values, [2.5, 97.5]) + 0.5
     real = beyond_half(adjuster, outcome).value

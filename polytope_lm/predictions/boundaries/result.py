@@ -242,9 +242,7 @@ class BoundariesResult(Result):
         ]
         for style, name in ((2, "permuted"), (3, "untrained")):
             if name in self.settings.controls:
-                found = [
-                    next((c.effect for c in one.controls if c.name == name), None) for one in self.layers
-                ]
+                found = [next((c.effect for c in one.controls if c.name == name), None) for one in self.layers]
                 by = [None if effect is None else effect.by_group for effect in found]
                 marks.append(Marks(f"flip-backs, regressed, {name} weights", by, style, open=True))
         effect = self.settings.smallest_effect
@@ -297,10 +295,7 @@ def _lowest(layers: list[LayerBoundaries]) -> str:
     worst = min(layers, key=lambda layer: layer.verdict.deciding.value)
     found = worst.verdict.deciding
     where = f"layer {worst.layer}: " if len(layers) > 1 else ""
-    return (
-        f"{where}{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] against "
-        f"{worst.verdict.deciding_reference}"
-    )
+    return f"{where}{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] against {worst.verdict.deciding_reference}"
 
 
 def to_frame(result: BoundariesResult) -> pd.DataFrame:

@@ -201,19 +201,13 @@ def _pairs(given: Pairs | Iterable[Pair] | str | Path) -> Pairs:
 
 
 def _check(
-    model: Model,
-    layers: int | Sequence[int] | str | None,
-    kind: str | None,
-    controls: Sequence[str],
-    found: Pairs,
+    model: Model, layers: int | Sequence[int] | str | None, kind: str | None, controls: Sequence[str], found: Pairs
 ) -> tuple[Site, ...]:
     unknown = [name for name in controls if name not in CONTROLS]
     if unknown:
         raise PolytopeError(f"no control {unknown[0]!r}; there are {', '.join(CONTROLS)}")
     if not model.causal:
-        raise PolytopeError(
-            f"{model.name} reads both ways: a path would change every position; use a causal model"
-        )
+        raise PolytopeError(f"{model.name} reads both ways: a path would change every position; use a causal model")
     if len({pair.same for pair in found}) < 2:
         kinds = "of the same meaning" if len(found) and found[0].same else "of different meaning"
         raise PolytopeError(f"{found.name}: {len(found)} pairs, all {kinds}; the test needs both")

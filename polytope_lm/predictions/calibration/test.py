@@ -167,9 +167,7 @@ def representations(draws: int) -> tuple[Representation, ...]:
 
     """
     if draws < 1:
-        raise PolytopeError(
-            f"draws = {draws} of SimHash; at least 1 is needed, {simhash.SIMHASH_DRAWS} is usual"
-        )
+        raise PolytopeError(f"draws = {draws} of SimHash; at least 1 is needed, {simhash.SIMHASH_DRAWS} is usual")
     return (*(get(name) for name in (code.CODE, *COSINES)), replace(get(simhash.SIMHASH), draws=draws))
 
 

@@ -47,9 +47,7 @@ def tokens_table(codes: TokenCodes, sample: Sample) -> pd.DataFrame:
     return pd.DataFrame({**columns, **labels})
 
 
-def add_layer(
-    table: pd.DataFrame, comparison: LayerComparison, measured: Mapping[str, Measured]
-) -> pd.DataFrame:
+def add_layer(table: pd.DataFrame, comparison: LayerComparison, measured: Mapping[str, Measured]) -> pd.DataFrame:
     """Return the table with one layer's cluster ids, and neighbours by code and by cosine."""
     key = comparison.site.key
     columns: dict[str, object] = {f"{key}/cluster/{name}": each.clusters for name, each in measured.items()}

@@ -141,9 +141,7 @@ class Clusterer:
         if not isinstance(found, Partition):
             found = Partition(np.asarray(found), self.name, {"k": k} if self.takes_k else {})
         if len(found) != len(space):
-            msg = (
-                f"clusterer {self.name!r} gave {len(found)} labels for {len(space)} tokens; give one a token"
-            )
+            msg = f"clusterer {self.name!r} gave {len(found)} labels for {len(space)} tokens; give one a token"
             raise PolytopeError(msg)
         return found
 
@@ -219,9 +217,7 @@ def _density(space: Space, k: int, seed: int) -> Partition:  # noqa: ARG001 -- d
     return density(space)
 
 
-def density(
-    space: Space, min_cluster_size: int = MIN_CLUSTER_SIZE, neighbours: int = NEIGHBOURS
-) -> Partition:
+def density(space: Space, min_cluster_size: int = MIN_CLUSTER_SIZE, neighbours: int = NEIGHBOURS) -> Partition:
     """Return HDBSCAN's partition with other settings than `hdbscan`'s own.
 
     Args:

@@ -131,16 +131,8 @@ def majority_elsewhere(sample: Sample) -> Int[np.ndarray, " n"]:
 
 
 MAKERS: dict[str, tuple[Callable[..., Model], str, str]] = {
-    "permuted": (
-        weights.permuted,
-        "weights permuted",
-        "learning: every matrix keeps its entries, in another order",
-    ),
-    "untrained": (
-        weights.untrained,
-        "untrained",
-        "learning (weakly): the configuration, initialised anew",
-    ),
+    "permuted": (weights.permuted, "weights permuted", "learning: every matrix keeps its entries, in another order"),
+    "untrained": (weights.untrained, "untrained", "learning (weakly): the configuration, initialised anew"),
 }
 """How to make each control of the weights, what its rows are called, what it isolates."""
 
@@ -286,10 +278,7 @@ class LayerScores:
     """
 
     def __init__(
-        self,
-        tasks: Mapping[str, Task],
-        clock: Callable[[str, float], None],
-        tell: Callable[[int, str], None],
+        self, tasks: Mapping[str, Task], clock: Callable[[str, float], None], tell: Callable[[int, str], None]
     ) -> None:
         self.measured: dict[str, dict[str, Measured]] = {label: {} for label in tasks}
         self.left_out: dict[str, dict[str, str]] = {label: {} for label in tasks}

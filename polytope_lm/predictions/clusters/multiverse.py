@@ -258,9 +258,7 @@ def _add(sweep: _Sweep, arrays: LayerArrays, tokens: _Tokens, representation: Re
             sweep.leave_out(what, f"every token is noise in {empty} of {len(draws)} draws")
 
 
-def _partitions(
-    sweep: _Sweep, space: Space, seed: int, where: str
-) -> Iterator[tuple[str, int | None, Partition]]:
+def _partitions(sweep: _Sweep, space: Space, seed: int, where: str) -> Iterator[tuple[str, int | None, Partition]]:
     """Yield every clusterer's partitions of one space; one that can not is left out with its reason."""
     for clusterer, k in sweep.choices(len(space)):
         start = time.perf_counter()

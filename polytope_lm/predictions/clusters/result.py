@@ -156,8 +156,7 @@ class LayerComparison:
             if (d.representation, d.reference, d.score) == (representation, reference, score):
                 return d
         msg = (
-            f"no difference of {representation!r} from {reference!r} in {score!r}; see .to_frame() for those "
-            "there are"
+            f"no difference of {representation!r} from {reference!r} in {score!r}; see .to_frame() for those there are"
         )
         raise PolytopeError(msg)
 
@@ -218,8 +217,7 @@ def summarise(result: ClustersResult) -> str:
     if len(result.layers) == 1:
         return result.verdicts[0].sentence
     by_outcome = {
-        outcome: [layer for layer in result.layers if layer.verdict.outcome == outcome]
-        for outcome in OUTCOMES
+        outcome: [layer for layer in result.layers if layer.verdict.outcome == outcome] for outcome in OUTCOMES
     }
     parts = [f"{outcome} in {_decided(layers)}" for outcome, layers in by_outcome.items() if layers]
     sample, settings = result.sample, result.settings
@@ -318,9 +316,7 @@ def differences_figure(result: ClustersResult, scores: Sequence[str], names: Seq
     names = names or list(dict.fromkeys(there))
     panels = {
         score if len(scores) > 1 else f"{score}: difference from the better cosine of h": [
-            Marks(
-                name, [layer.difference(name, BEST_COSINE, score).estimate for layer in result.layers], style
-            )
+            Marks(name, [layer.difference(name, BEST_COSINE, score).estimate for layer in result.layers], style)
             for style, name in enumerate(names)
         ]
         for score in scores
@@ -405,8 +401,7 @@ class ClustersView(Mapping[int, pd.DataFrame]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(
-            int(i)
-            for i in self._ids.value_counts().sort_index().sort_values(ascending=False, kind="stable").index
+            int(i) for i in self._ids.value_counts().sort_index().sort_values(ascending=False, kind="stable").index
         )
 
     def __len__(self) -> int:
@@ -542,9 +537,7 @@ class ClustersResult(Result):
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return one row a layer and representation: its scores, and how far it is ahead in AMI."""
-        rows: list[tuple[str, ...]] = [
-            ("layer", "representation", *SCORES, "over cosine (AMI)", "over SimHash (AMI)")
-        ]
+        rows: list[tuple[str, ...]] = [("layer", "representation", *SCORES, "over cosine (AMI)", "over SimHash (AMI)")]
         for layer in self.layers:
             ahead = {(d.representation, d.reference): d.estimate for d in layer.differences if d.score == AMI}
             for each in layer.representations:

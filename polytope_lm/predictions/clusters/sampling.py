@@ -141,16 +141,11 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Seque
     rows = np.flatnonzero(inside & labelled)
     eligible = len(rows)
     if eligible > tokens:
-        rows = np.sort(
-            np.random.default_rng(derived(seed, Purpose.TOKENS)).choice(rows, size=tokens, replace=False)
-        )
+        rows = np.sort(np.random.default_rng(derived(seed, Purpose.TOKENS)).choice(rows, size=tokens, replace=False))
     values = table[label].iloc[rows].astype(str)
     if values.nunique() < 2:
         found = f"one value, {values.iloc[0]!r}," if len(values) else "no value"
-        msg = (
-            f"label {label!r} has {found} among {len(rows)} tokens; a grouping needs two values, choose "
-            "another label"
-        )
+        msg = f"label {label!r} has {found} among {len(rows)} tokens; a grouping needs two values, choose another label"
         raise PolytopeError(msg)
     summary = SampleSummary(
         tokens=len(rows),
@@ -222,9 +217,7 @@ def clusters_for(tokens: int) -> int:
     return max(2, min(FULL_K, tokens // TOKENS_PER_CLUSTER))
 
 
-def _sample(
-    table: pd.DataFrame, rows: Int[np.ndarray, " n"], values: pd.Series, summary: SampleSummary
-) -> Sample:
+def _sample(table: pd.DataFrame, rows: Int[np.ndarray, " n"], values: pd.Series, summary: SampleSummary) -> Sample:
     surface = table["token"].astype(str).str.strip().str.casefold()
     form, form_from = _words(table, "form", surface)
     lemma, lemma_from = _words(table, "lemma", surface)

@@ -15,15 +15,7 @@ import numpy as np
 
 from polytope_lm.predictions.clusters.result import Difference, LayerComparison, RepresentationResult, Score
 from polytope_lm.predictions.clusters.sampling import clusters_for
-from polytope_lm.predictions.names import (
-    AGREEMENT,
-    AMI,
-    BEST_COSINE,
-    REFERENCES,
-    SCORES,
-    SECOND_ORDER,
-    SIMHASH,
-)
+from polytope_lm.predictions.names import AGREEMENT, AMI, BEST_COSINE, REFERENCES, SCORES, SECOND_ORDER, SIMHASH
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
@@ -257,11 +249,7 @@ def _interval(scores: Resampled, i: int, documents: int) -> Estimate:
 
 
 def _laid_out(
-    representation: Representation,
-    arrays: LayerArrays,
-    task: Task,
-    number: int,
-    clock: Callable[[str, float], None],
+    representation: Representation, arrays: LayerArrays, task: Task, number: int, clock: Callable[[str, float], None]
 ) -> Layout:
     sample = task.sample
     start = time.perf_counter()

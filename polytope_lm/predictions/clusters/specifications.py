@@ -172,9 +172,7 @@ class Multiverse(Result):
             PolytopeError: another reference, or no such cell.
 
         """
-        found = [
-            c for c in self.cells if c.representation == representation and c.over(reference) is not None
-        ]
+        found = [c for c in self.cells if c.representation == representation and c.over(reference) is not None]
         if not found:
             there = ", ".join(repr(name) for name in dict.fromkeys(c.representation for c in self.cells))
             msg = f"no cell of {representation!r} against {reference!r}; there are cells of {there}"
@@ -285,8 +283,7 @@ def with_leads(cells: Sequence[Cell]) -> tuple[Cell, ...]:
         return cell.ami - reference[cell.choices]
 
     return tuple(
-        replace(c, over_cosine=lead(c, cosines, COSINES), over_simhash=lead(c, random, (SIMHASH,)))
-        for c in cells
+        replace(c, over_cosine=lead(c, cosines, COSINES), over_simhash=lead(c, random, (SIMHASH,))) for c in cells
     )
 
 
@@ -320,9 +317,7 @@ def _order(value: object) -> tuple[bool, float, str]:
 def _hover(cell: Cell, reference: str) -> str:
     lead, ami = cell.over(reference) or 0.0, cell.ami or 0.0
     made = ", ".join(
-        f"{name} {escaped(value)}"
-        for name, value in zip(CHOICES, cell.choices, strict=True)
-        if value is not None
+        f"{name} {escaped(value)}" for name, value in zip(CHOICES, cell.choices, strict=True) if value is not None
     )
     return (
         f"{lead:+.3f} (AMI {ami:.3f})<br>{made}<br>{cell.clusters:g} clusters, largest "

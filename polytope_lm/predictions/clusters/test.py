@@ -133,9 +133,7 @@ def joined(results: Sequence[ClustersResult]) -> ClustersResult:
         if a.layer == b.layer:
             raise PolytopeError(f"layer {a.layer} is there twice; leave one result out")
     documents, effect = first.sample.documents, first.settings.smallest_effect
-    alone = [
-        replace(each, verdict=decided(each.site, each.differences, documents, effect)) for each in layers
-    ]
+    alone = [replace(each, verdict=decided(each.site, each.differences, documents, effect)) for each in layers]
     return replace(
         first,
         layers=with_holm(alone),
@@ -254,13 +252,7 @@ def compared(
 class _LabelRun:
     """One label's comparison while its layers come in."""
 
-    def __init__(
-        self,
-        codes: TokenCodes,
-        label: str,
-        labels: Sequence[str],
-        choices: Choices,
-    ) -> None:
+    def __init__(self, codes: TokenCodes, label: str, labels: Sequence[str], choices: Choices) -> None:
         sample = choose(codes, label, tokens=choices.tokens, seed=choices.seed, also=labels)
         self.label, self.choices, self.effect = label, choices, choices.smallest_effect
         self.task = make_task(sample, choices.k, choices.seed, choices.resamples)

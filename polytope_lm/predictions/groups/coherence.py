@@ -46,9 +46,7 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 ENCODER = "minilm-l6"
 CHARACTERS = 150
 TOKENS = 1000
-RULE = (
-    f"up to {CHARACTERS} characters on each side, the token kept, without the words that the ends cut through"
-)
+RULE = f"up to {CHARACTERS} characters on each side, the token kept, without the words that the ends cut through"
 
 
 def context_parts(codes: TokenCodes, row: int, characters: int = CHARACTERS) -> tuple[str, str, str]:
@@ -188,9 +186,7 @@ def context_coherence(
     near = context_similarity(codes, at[some], encoder, characters)
     documents, words = documents_and_words(codes, at[some])
     nulls = derived(seed, Purpose.NULLS)
-    found = inside_groups(
-        near, groups[some], better="higher", apart=documents, token=words, draws=draws, seed=nulls
-    )
+    found = inside_groups(near, groups[some], better="higher", apart=documents, token=words, draws=draws, seed=nulls)
     return of_all(found, groups, len(some))
 
 
@@ -268,7 +264,5 @@ def next_token_agreement(
     near = next_token_divergences(codes, at[some], model)
     documents, words = documents_and_words(codes, at[some])
     nulls = derived(seed, Purpose.NULLS)
-    found = inside_groups(
-        near, groups[some], better="lower", apart=documents, token=words, draws=draws, seed=nulls
-    )
+    found = inside_groups(near, groups[some], better="lower", apart=documents, token=words, draws=draws, seed=nulls)
     return of_all(found, groups, len(some))

@@ -9,12 +9,7 @@ import numpy as np
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.groups import result as names
-from polytope_lm.predictions.groups.intruders import (
-    intruder_items,
-    judge_name,
-    judged_by_encoder,
-    score_answers,
-)
+from polytope_lm.predictions.groups.intruders import intruder_items, judge_name, judged_by_encoder, score_answers
 from polytope_lm.predictions.groups.result import GroupScore
 from polytope_lm.predictions.groups.stability import position_check, stability
 from polytope_lm.seeds import Purpose, derived
@@ -119,16 +114,12 @@ def label_scores(shared: Shared, groups: Int[np.ndarray, " n"]) -> list[Scored]:
         _scored(shared, GroupScore(names.AMI, ami, "higher", "", n, noise), chance),
         _scored(
             shared,
-            GroupScore(
-                names.ENTROPY, found.entropy.value, "lower", "bits", n, noise, None, found.entropy, None, base
-            ),
+            GroupScore(names.ENTROPY, found.entropy.value, "lower", "bits", n, noise, None, found.entropy, None, base),
             None if pure is None else pure[:, 0],
         ),
         _scored(
             shared,
-            GroupScore(
-                names.PURITY, found.purity.value, "higher", "share", n, noise, None, found.purity, None, most
-            ),
+            GroupScore(names.PURITY, found.purity.value, "higher", "share", n, noise, None, found.purity, None, most),
             None if pure is None else pure[:, 1],
         ),
         Scored(GroupScore(names.V_MEASURE, found.v_measure, "higher", "", n, noise, note=measure)),
@@ -138,12 +129,7 @@ def label_scores(shared: Shared, groups: Int[np.ndarray, " n"]) -> list[Scored]:
 def scores_within_token(shared: Shared, groups: Int[np.ndarray, " n"]) -> list[Scored]:
     """Score what groups say about the label beyond the token's identity."""
     found = conditional_information(
-        groups,
-        shared.labels,
-        shared.token,
-        apart=shared.documents,
-        draws=shared.settings.draws,
-        seed=shared.seed,
+        groups, shared.labels, shared.token, apart=shared.documents, draws=shared.settings.draws, seed=shared.seed
     )
     n, noise = found.tokens, found.noise
     open_label = f"{found.movable} of {n} tokens have an identity with several groups and labels; "
@@ -151,9 +137,7 @@ def scores_within_token(shared: Shared, groups: Int[np.ndarray, " n"]) -> list[S
     out = []
     if found.adjusted is not None:
         halves = (
-            None
-            if shared.inside is None
-            else resampled_conditional(groups, shared.labels, shared.token, shared.inside)
+            None if shared.inside is None else resampled_conditional(groups, shared.labels, shared.token, shared.inside)
         )
         score = GroupScore(names.CONDITIONAL, found.adjusted, "higher", "", n, noise, note=open_label)
         out.append(_scored(shared, score, halves))
@@ -161,11 +145,7 @@ def scores_within_token(shared: Shared, groups: Int[np.ndarray, " n"]) -> list[S
     out.append(Scored(GroupScore(names.INFORMATION, bits.value, "higher", "bits", n, noise, matched=bits)))
     if found.agreement is not None:
         pairs, note = found.agreement, "pairs of one identity in one group and of two documents"
-        out.append(
-            Scored(
-                GroupScore(names.WITHIN, pairs.value, "higher", "share", n, noise, matched=pairs, note=note)
-            )
-        )
+        out.append(Scored(GroupScore(names.WITHIN, pairs.value, "higher", "share", n, noise, matched=pairs, note=note)))
     return out
 
 
@@ -223,15 +203,7 @@ def _pair_scores(
     halves = None if inside is None else resampled_pairs(similarity, ids, inside, documents)
     note = f"pairs of two documents among {len(at)} tokens; {found.movable} of an identity in several groups"
     score = GroupScore(
-        name,
-        found.value,
-        *kind,
-        found.tokens,
-        len(groups) - found.tokens,
-        None,
-        found.random,
-        found.matched,
-        note,
+        name, found.value, *kind, found.tokens, len(groups) - found.tokens, None, found.random, found.matched, note
     )
     return [_scored(shared, score, halves)]
 
@@ -242,16 +214,12 @@ def intruder_scores(shared: Shared, groups: Int[np.ndarray, " n"], name: str) ->
         return []
     match: Match = "token" if name == names.INTRUDER_TOKEN else "frequency"
     options = shared.settings
-    items = intruder_items(
-        shared.codes, groups, rows=shared.rows, items=options.items, match=match, seed=options.seed
-    )
+    items = intruder_items(shared.codes, groups, rows=shared.rows, items=options.items, match=match, seed=options.seed)
     answers = judged_by_encoder(shared.codes, items, shared.embed)
     found = score_answers(items.key, answers, judge_name(options.encoder))
     sd = float(np.sqrt(found.accuracy * (1 - found.accuracy) / found.answered))
     spread = Estimate(found.accuracy, sd, found.low, found.high)
-    note = (
-        f"chance 0.2, p = {found.p:.2g}; {items.groups} groups gave items, {items.unfit} could not; n: items"
-    )
+    note = f"chance 0.2, p = {found.p:.2g}; {items.groups} groups gave items, {items.unfit} could not; n: items"
     return [Scored(GroupScore(name, found.accuracy, "higher", "share", found.answered, 0, spread, note=note))]
 
 
@@ -288,9 +256,7 @@ def position_scores(
     ]
     if found.same_position is not None:
         same, n = found.same_position, len(groups)
-        out.append(
-            GroupScore(names.SAME_POSITION, same.value, "neither", "share", n, 0, random=same, note=note)
-        )
+        out.append(GroupScore(names.SAME_POSITION, same.value, "neither", "share", n, 0, random=same, note=note))
     return [Scored(score) for score in out]
 
 

@@ -39,13 +39,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.files import expand
 from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.sampling import documents_and_words, rows_of
-from polytope_lm.predictions.groups.coherence import (
-    CHARACTERS,
-    ENCODER,
-    context_parts,
-    embeddings,
-    encoder_of,
-)
+from polytope_lm.predictions.groups.coherence import CHARACTERS, ENCODER, context_parts, embeddings, encoder_of
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.nulls import Rate, counted
 
@@ -238,9 +232,7 @@ class _Maker:
         fits = (self.groups >= 0) & (self.groups != group) & (self.cue == self.cue[members[-1]])
         return np.flatnonzero(fits & ~np.isin(self.documents, self.documents[members[:-1]]))
 
-    def _item(
-        self, group: int, members: Int[np.ndarray, " m"], outsider: int, characters: int
-    ) -> IntruderItem:
+    def _item(self, group: int, members: Int[np.ndarray, " m"], outsider: int, characters: int) -> IntruderItem:
         where = int(self.rng.integers(SHOWN))
         rows = tuple(int(row) for row in self.at[np.insert(members, where, outsider)])
         contexts = tuple(context_parts(self.codes, row, characters) for row in rows)
@@ -273,9 +265,7 @@ def judged_by_encoder(
     return {item.id: int(row.argmin()) + 1 for item, row in zip(items.items, others, strict=True)}
 
 
-def score_answers(
-    key: Mapping[str, int], answers: Mapping[str, int | None], judge: str = "a judge"
-) -> IntruderScore:
+def score_answers(key: Mapping[str, int], answers: Mapping[str, int | None], judge: str = "a judge") -> IntruderScore:
     """Score a judge's answers.
 
     Args:
@@ -365,10 +355,7 @@ def write_items(items: IntruderItems, directory: str | Path) -> tuple[Path, Path
     # In the order of the ids, so that the order of the groups is no cue.
     ordered = sorted(items.items, key=lambda item: item.id)
     _write(questions, [{"item": i.id, "examples": list(i.examples), "answer": None} for i in ordered])
-    _write(
-        key,
-        [{"item": i.id, "intruder": i.intruder, "group": i.group, "rows": list(i.rows)} for i in ordered],
-    )
+    _write(key, [{"item": i.id, "intruder": i.intruder, "group": i.group, "rows": list(i.rows)} for i in ordered])
     return questions, key
 
 

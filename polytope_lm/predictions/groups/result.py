@@ -123,9 +123,7 @@ class RepresentationScores:
         why = self.left_out.get(name)
         there = ", ".join(repr(score.name) for score in self.scores)
         raise PolytopeError(
-            f"no {name!r} of {self.name!r}: {why}"
-            if why
-            else f"no score {name!r} of {self.name!r}; there are {there}"
+            f"no {name!r} of {self.name!r}: {why}" if why else f"no score {name!r} of {self.name!r}; there are {there}"
         )
 
 

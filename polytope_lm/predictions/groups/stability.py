@@ -134,11 +134,7 @@ def medoids(distance: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n"]) -
 
 
 def _assigned(
-    distance: Float[np.ndarray, "n n"],
-    part: Bool[np.ndarray, " n"],
-    last: Bool[np.ndarray, " n"],
-    k: int,
-    seed: int,
+    distance: Float[np.ndarray, "n n"], part: Bool[np.ndarray, " n"], last: Bool[np.ndarray, " n"], k: int, seed: int
 ) -> Int[np.ndarray, " m"]:
     """Cluster one part, and send the last part's tokens to the nearest medoids."""
     rows = np.flatnonzero(part)
@@ -199,9 +195,7 @@ def position_check(
     inside = counted(groups, positions, documents)
     here, where = np.unique(groups[inside], return_inverse=True)[1], positions[inside]
     if (where == where[0]).all():
-        raise PolytopeError(
-            f"all {len(where)} tokens stand at position {int(where[0])}; there is no position to check"
-        )
+        raise PolytopeError(f"all {len(where)} tokens stand at position {int(where[0])}; there is no position to check")
     edges = np.unique(np.quantile(where, np.linspace(0, 1, BINS + 1)[1:-1], method="higher"))
     bins, scale = np.searchsorted(edges, where, side="right"), np.log2(1 + where.astype(np.float64))
     nulls = derived(seed, Purpose.NULLS)

@@ -107,9 +107,7 @@ def groups(  # noqa: PLR0913 -- each is a choice that moves a number
         representations = (representations,)
     label, layer = _asked(codes, result, layer, label)
     rows, clusterings = _clusterings(codes, result, layer, representations, (label, seed))
-    settings = GroupSettings(
-        label, identity, tokens, items, draws, resamples, repeats, seed, "", coherence.RULE
-    )
+    settings = GroupSettings(label, identity, tokens, items, draws, resamples, repeats, seed, "", coherence.RULE)
     tell = stepwise(progress, 2 + len(clusterings))
     shared, left_out = _shared(codes, rows, clusterings, settings, (model, encoder, tell))
     own = result.settings if isinstance(result, ClustersResult) else None
@@ -150,15 +148,11 @@ def _asked(
         if not isinstance(result, ClustersResult):
             raise PolytopeError("label=None: name the label that these groupings are scored against")
         label = result.settings.label
-    layers = (
-        tuple(each.layer for each in result.layers) if isinstance(result, ClustersResult) else codes.layers
-    )
+    layers = tuple(each.layer for each in result.layers) if isinstance(result, ClustersResult) else codes.layers
     if layer is None and len(layers) == 1:
         return label, layers[0]
     if layer not in layers:
-        what = (
-            f"layer {layer} is not" if layer is not None else "which of several layers is not said; they are"
-        )
+        what = f"layer {layer} is not" if layer is not None else "which of several layers is not said; they are"
         there = ", ".join(str(each) for each in layers)
         raise PolytopeError(f"{what} in {'this result' if own else 'these codes'}: {there}; name one, layer=")
     return label, int(layer)
@@ -191,8 +185,7 @@ def _clusterings(
         if ids is None or len(ids) != len(codes):
             has = "is not among these groupings" if ids is None else f"has {len(ids)} ids"
             raise PolytopeError(
-                f"grouping {name!r} {has}; give one id for each of {len(codes)} tokens of the codes, -1 for "
-                "noise"
+                f"grouping {name!r} {has}; give one id for each of {len(codes)} tokens of the codes, -1 for noise"
             )
     label, seed = how
     rows = choose(codes, label, tokens=SAMPLE, seed=seed).rows
@@ -204,9 +197,7 @@ def _clusterings(
 def _table(codes: TokenCodes, result: ClustersResult) -> pd.DataFrame:
     """Return the result's tokens, checked to be those of the codes."""
     if result.tokens is None:
-        raise PolytopeError(
-            "this result was loaded without tokens.parquet; put the file back beside result.json"
-        )
+        raise PolytopeError("this result was loaded without tokens.parquet; put the file back beside result.json")
     rows_of_table(codes, result.tokens)
     return result.tokens
 
@@ -315,14 +306,8 @@ def _steps(
     scoring = group_scoring
     positions = (names.POSITION, names.POSITION_RATIO)
     steps: list[tuple[tuple[str, ...], Callable[[], list[Scored]]]] = [
-        (
-            (names.AMI, names.ENTROPY, names.PURITY, names.V_MEASURE),
-            lambda: scoring.label_scores(shared, ids),
-        ),
-        (
-            (names.CONDITIONAL, names.INFORMATION, names.WITHIN),
-            lambda: scoring.scores_within_token(shared, ids),
-        ),
+        ((names.AMI, names.ENTROPY, names.PURITY, names.V_MEASURE), lambda: scoring.label_scores(shared, ids)),
+        ((names.CONDITIONAL, names.INFORMATION, names.WITHIN), lambda: scoring.scores_within_token(shared, ids)),
         ((names.NEXT_TOKEN,), lambda: scoring.next_token_scores(shared, ids)),
         ((names.COHERENCE,), lambda: scoring.coherence_scores(shared, ids)),
         ((names.INTRUDER,), lambda: scoring.intruder_scores(shared, ids, names.INTRUDER)),

@@ -165,9 +165,7 @@ class NeuronRegions(Result):
         for region in self.regions:
             inside = tokens[tokens["cluster"] == region.cluster].head(_SHOWN)
             heads = ("activation", "left", "token", "right", "label")
-            shown = [
-                (f"{row[0]:.3f}", *map(str, row[1:])) for row in inside[[*heads]].itertuples(index=False)
-            ]
+            shown = [(f"{row[0]:.3f}", *map(str, row[1:])) for row in inside[[*heads]].itertuples(index=False)]
             about = f"cluster {region.cluster}: {region.size} tokens, {region.majority}, "
             parts.append(f"<h4>{escaped(about)}purity {region.purity}</h4>{table([heads, *shown])}")
         return "".join(parts)

@@ -103,12 +103,7 @@ def check_numbers(top: int, draws: int) -> None:
         raise PolytopeError(f"draws = {draws} random groupings say nothing; give 1 or more, as 1000")
 
 
-def compared(
-    codes: TokenCodes,
-    layer: int,
-    label: str | None,
-    clusters: Clusters,
-) -> Compared:
+def compared(codes: TokenCodes, layer: int, label: str | None, clusters: Clusters) -> Compared:
     """Take the clusters of a result, or make them; keep the tokens that have the label."""
     label = label or (clusters.result.settings.label if clusters.result is not None else "upos")
     if label not in label_names(codes):
@@ -142,9 +137,7 @@ def _taken(
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Return a result's rows and their clusters, checked to be of these codes."""
     if clusters.tokens is None:
-        raise PolytopeError(
-            "this result was loaded without tokens.parquet; put the file back beside result.json"
-        )
+        raise PolytopeError("this result was loaded without tokens.parquet; put the file back beside result.json")
     table, column = clusters.tokens, f"{codes.site(layer).key}/cluster/{by}"
     if column not in table.columns:
         there = [name for name in table.columns if "/cluster/" in name]
@@ -158,11 +151,7 @@ def neurons_read_at(codes: TokenCodes) -> str:
 
 
 def read(
-    codes: TokenCodes,
-    arrays: LayerArrays,
-    neuron: int | None,
-    direction: Float[np.ndarray, " W"] | None,
-    space: str,
+    codes: TokenCodes, arrays: LayerArrays, neuron: int | None, direction: Float[np.ndarray, " W"] | None, space: str
 ) -> tuple[str, Float[np.ndarray, " n"], Int[np.ndarray, " m"]]:
     """Return what is read, its value on every token, and the tokens where it counts as active."""
     if (neuron is None) == (direction is None):
@@ -182,8 +171,7 @@ def read(
     vector = np.asarray(direction, dtype=np.float64)
     if vector.shape != activations.shape[1:] or not np.isfinite(vector).all() or not vector.any():
         raise PolytopeError(
-            f"a direction of shape {vector.shape}; {space!r} needs {activations.shape[1]} finite numbers, "
-            "not all 0"
+            f"a direction of shape {vector.shape}; {space!r} needs {activations.shape[1]} finite numbers, not all 0"
         )
     return f"direction in {space}", activations @ vector, np.arange(len(activations))
 
@@ -199,11 +187,7 @@ def ids_of(codes: TokenCodes, rows: Int[np.ndarray, " n"], column: str) -> Int[n
 
 
 def shown(
-    codes: TokenCodes,
-    found: Compared,
-    chosen: Int[np.ndarray, " t"],
-    values: Float[np.ndarray, " n"],
-    order: list[int],
+    codes: TokenCodes, found: Compared, chosen: Int[np.ndarray, " t"], values: Float[np.ndarray, " n"], order: list[int]
 ) -> pd.DataFrame:
     """Return the list in context, regions in their order, greatest activation first."""
     place = {cluster: number for number, cluster in enumerate(order)}
@@ -389,9 +373,7 @@ def _leads(
     """Return one row a neuron, greatest lead first."""
     column = "token_id" if within == "token" else "document"
     strata = np.zeros(len(values), np.int64) if within is None else ids_of(codes, found.rows, column)
-    keys = np.random.default_rng(derived(settings.seed, Purpose.TOP_TOKENS)).random(
-        (settings.draws, settings.top)
-    )
+    keys = np.random.default_rng(derived(settings.seed, Purpose.TOP_TOKENS)).random((settings.draws, settings.top))
     rows = []
     for index in range(values.shape[1]):
         chosen = top_of(values[:, index], np.flatnonzero(values[:, index] > 0), settings.top)
@@ -408,10 +390,7 @@ def _leads(
 
 
 def _lead(
-    found: Compared,
-    chosen: Int[np.ndarray, " t"],
-    strata: Int[np.ndarray, " n"],
-    keys: Float[np.ndarray, "draws top"],
+    found: Compared, chosen: Int[np.ndarray, " t"], strata: Int[np.ndarray, " n"], keys: Float[np.ndarray, "draws top"]
 ) -> dict[str, Any]:
     group, labels = found.clusters[chosen], found.labels[chosen]
     inside, chance = purity_against_chance(group, labels, strata[chosen], keys[:, : len(chosen)])

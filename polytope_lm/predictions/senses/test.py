@@ -132,9 +132,7 @@ def senses(
         compared.append(_layer(codes, index, words, chosen, seed, smallest_effect))
     verdicts = over_layers([each.verdict for each in compared])
     drawn = "words and sentences" if len(summaries) >= MIN_WORDS else "sentences"
-    settings = SenseSettings(
-        label, word_label, seed, resamples, smallest_effect, drawn, _reading(codes, words)
-    )
+    settings = SenseSettings(label, word_label, seed, resamples, smallest_effect, drawn, _reading(codes, words))
     return SensesResult(
         settings=settings,
         words=summaries,
@@ -175,9 +173,7 @@ def _compared(
             "looked at); add sentences"
         )
     order, ends = np.concatenate(places), np.cumsum([len(each) for each in places])
-    parts = {
-        name: np.arange(end - len(each), end) for name, each, end in zip(summaries, places, ends, strict=True)
-    }
+    parts = {name: np.arange(end - len(each), end) for name, each, end in zip(summaries, places, ends, strict=True)}
     documents = chosen["document"].to_numpy()[order].astype(np.int32)
     ids = pd.factorize(values[order], sort=True)[0].astype(np.int32)
     weights = bootstrap_weights(list(parts.values()), documents, resamples, derived(seed, Purpose.SENTENCES))
@@ -296,9 +292,7 @@ def _differences(accuracy: Mapping[str, Resampled], effect: float) -> tuple[Diff
     return tuple(out)
 
 
-def _correct(
-    representation: Representation, arrays: LayerArrays, words: _Words, seed: int
-) -> Bool[np.ndarray, "d n"]:
+def _correct(representation: Representation, arrays: LayerArrays, words: _Words, seed: int) -> Bool[np.ndarray, "d n"]:
     """Return whether each occurrence's nearest other use has its sense, draw by draw."""
     out = np.zeros((representation.draws, len(words.rows)), dtype=bool)
     for part in words.parts.values():

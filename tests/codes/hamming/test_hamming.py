@@ -21,9 +21,7 @@ def _brute_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack([(row != b).sum(axis=1) for row in a]) if len(a) else np.zeros((0, len(b)), int)
 
 
-def _brute_nearest(
-    a: np.ndarray, b: np.ndarray, k: int, excluded: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _brute_nearest(a: np.ndarray, b: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sort every row's allowed pairs by (distance, index), in plain Python."""
     indices, found = np.full((len(a), k), -1), np.full((len(a), k), -1)
     matrix = _brute_distances(a, b)
@@ -53,9 +51,7 @@ def test_pack_unpack_and_popcount_are_those_of_the_booleans(case) -> None:
     np.testing.assert_array_equal(hamming.popcount(packed), b.sum(axis=1))
     np.testing.assert_allclose(hamming.rates(packed, b.shape[1]), b.mean(axis=0))
     if len(a):
-        np.testing.assert_array_equal(
-            hamming.unpack(hamming.xor(hamming.pack(a[0]), packed), b.shape[1]), a[0] ^ b
-        )
+        np.testing.assert_array_equal(hamming.unpack(hamming.xor(hamming.pack(a[0]), packed), b.shape[1]), a[0] ^ b)
 
 
 @given(_cases())
@@ -104,9 +100,7 @@ def test_many_chunks_and_tasks_give_the_same_for_every_number_of_threads(threads
     packed = hamming.pack(bits)
     queries = packed[:2500]
     groups = rng.integers(-1, 50, 9001)
-    result = hamming.nearest(
-        queries, packed, 200, groups_queries=groups[:2500], groups_base=groups, threads=threads
-    )
+    result = hamming.nearest(queries, packed, 200, groups_queries=groups[:2500], groups_base=groups, threads=threads)
     matrix = hamming.distances(queries, packed, threads=threads).astype(np.int64)
     sample = rng.integers(0, 2500, 40)
     np.testing.assert_array_equal(matrix[sample], _brute_distances(bits[sample], bits))
@@ -197,14 +191,9 @@ CODES = np.zeros((5, 4), np.uint8)
         (lambda: hamming.distances(CODES, CODES.astype(bool)), ["b has type bool", "hamming.pack"]),
         (lambda: hamming.distances(CODES, CODES[:, :2]), ["a has 4 bytes", "b has 2"]),
         (lambda: hamming.nearest(CODES, CODES, 1, threads=0), ["threads is 0"]),
+        (lambda: hamming.nearest(CODES, CODES, 1, groups_base=np.zeros(5, int)), ["groups_queries is missing"]),
         (
-            lambda: hamming.nearest(CODES, CODES, 1, groups_base=np.zeros(5, int)),
-            ["groups_queries is missing"],
-        ),
-        (
-            lambda: hamming.nearest(
-                CODES, CODES, 1, groups_queries=np.zeros(4, int), groups_base=np.zeros(5, int)
-            ),
+            lambda: hamming.nearest(CODES, CODES, 1, groups_queries=np.zeros(4, int), groups_base=np.zeros(5, int)),
             ["(4, 1)", "[5, G]"],
         ),
         (
@@ -212,9 +201,7 @@ CODES = np.zeros((5, 4), np.uint8)
             ["float64", "factorize"],
         ),
         (
-            lambda: hamming.nearest(
-                CODES, CODES, 1, groups_queries=np.full(5, 2**31), groups_base=np.zeros(5, int)
-            ),
+            lambda: hamming.nearest(CODES, CODES, 1, groups_queries=np.full(5, 2**31), groups_base=np.zeros(5, int)),
             ["below 2^31"],
         ),
         (lambda: hamming.xor(CODES, CODES[:, :1]), ["a has 4 bytes"]),

@@ -74,10 +74,7 @@ def test_missing_shards_and_an_unfinished_capture_are_named(store, caplog):
     assert opened.verify() == [f"{store}: not finished: run the capture again"]
     (store / "shards/00000").rename(store / "shards/00001")
     said = plm.open_store(store).verify()
-    assert (
-        f"{store}/shards/00001: holds the documents of another shard: delete it and run the capture again"
-        in said
-    )
+    assert f"{store}/shards/00001: holds the documents of another shard: delete it and run the capture again" in said
 
 
 def test_a_gap_of_an_unfinished_store_is_said_and_what_is_there_can_be_read(store, caplog):
@@ -124,6 +121,4 @@ def test_every_flipped_bit_of_the_note_about_the_whole_is_found(store):
             flipped = bytearray(content)
             flipped[place] ^= 1 << bit
             (store / "complete.json").write_bytes(flipped)
-            assert any("complete.json" in line or "missing shard" in line for line in opened.verify()), (
-                flipped
-            )
+            assert any("complete.json" in line or "missing shard" in line for line in opened.verify()), flipped

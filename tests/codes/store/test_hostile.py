@@ -39,9 +39,7 @@ def as_record(store: Path) -> None:
     shard = store / "shards/00001"
     old = json.loads((shard / "shard.json").read_bytes())
     files = {
-        p.name: layout.FileRecord(p.stat().st_size, layout.sha256(p))
-        for p in shard.iterdir()
-        if p.name != "shard.json"
+        p.name: layout.FileRecord(p.stat().st_size, layout.sha256(p)) for p in shard.iterdir() if p.name != "shard.json"
     }
     record = layout.Record(
         old["rows"], old["first_document"], old["documents"], old["documents_sha256"], files, old["manifest"]
@@ -63,8 +61,7 @@ def hostile_arrays(store: Path) -> dict[str, bytes]:
         "pickled": pickled.getvalue(),
         "bare pickle": pickle.dumps(Bomb(store.parent / "bomb")),
         "huge": header("{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999, 12), }") + data,
-        "overflowing": header("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "9" * 60 + ", 12), }")
-        + data,
+        "overflowing": header("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "9" * 60 + ", 12), }") + data,
         "wide": header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows * 2}, 6), }}") + data,
         "other type": header(f"{{'descr': '|i1', 'fortran_order': False, 'shape': ({rows}, 12), }}") + data,
         "columns first": header(f"{{'descr': '|u1', 'fortran_order': True, 'shape': ({rows}, 12), }}") + data,
@@ -98,9 +95,7 @@ KINDS = [
 def test_hostile_arrays_are_refused(store, kind):
     (store / ARRAY).write_bytes(hostile_arrays(store)[kind])
     as_record(store)
-    with pytest.raises(
-        plm.PolytopeError, match=r"L01.pre.npy: .*delete .* and run the capture again"
-    ) as error:
+    with pytest.raises(plm.PolytopeError, match=r"L01.pre.npy: .*delete .* and run the capture again") as error:
         everything(store)
     assert "\n" not in str(error.value)
     assert not (store.parent / "bomb").exists()
@@ -195,9 +190,7 @@ def test_names_come_from_no_file(store):
         everything(store)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"rows": NaN}', b"{}"]
-)
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"rows": NaN}', b"{}"])
 @pytest.mark.parametrize("name", ["manifest.json", "shards/00001/shard.json", "complete.json"])
 def test_other_json_is_refused_in_one_line(store, name, content):
     (store / name).write_bytes(content)
@@ -366,10 +359,7 @@ def test_a_link_for_the_shards_directory_is_refused_before_anything_is_written(m
 def test_a_manifest_as_deep_as_json_goes_or_larger_than_any_is_refused_in_one_line(store):
     deep = b'{"a": ' * 900 + b"1" + b"}" * 900
     manifest = (store / "manifest.json").read_bytes()
-    for content in (
-        deep,
-        manifest.replace(b'"threads"', b'"x": ' + b"[" * 700 + b"]" * 700 + b', "threads"'),
-    ):
+    for content in (deep, manifest.replace(b'"threads"', b'"x": ' + b"[" * 700 + b"]" * 700 + b', "threads"')):
         (store / "manifest.json").write_bytes(content)
         (store / "manifest.sha256").write_bytes(layout.manifest_sum(content))
         with pytest.raises(plm.PolytopeError) as error:

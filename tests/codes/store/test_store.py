@@ -34,9 +34,7 @@ class KilledError(BaseException):
 
 
 @pytest.fixture(scope="module")
-def whole(
-    model: plm.models.loading.Model, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, bytes | None]:
+def whole(model: plm.models.loading.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes | None]:
     path = tmp_path_factory.mktemp("whole") / "store"
     plm.capture(model, TEXTS, to=path, **WAYS)
     return tree(path)
@@ -61,9 +59,7 @@ PLACES = [
 CASES = [*((*place, True) for place in PLACES), *((*place, False) for place in PLACES[1::6])]
 
 
-@pytest.mark.parametrize(
-    ("where", "name", "passes", "hard"), CASES, ids=lambda v: getattr(v, "__name__", str(v))
-)
+@pytest.mark.parametrize(("where", "name", "passes", "hard"), CASES, ids=lambda v: getattr(v, "__name__", str(v)))
 def test_an_interrupted_capture_resumes_to_the_same_bytes(
     model, whole, tmp_path, monkeypatch, where, name, passes, hard
 ):
@@ -101,9 +97,7 @@ layers=[0], shard_documents=4)
 def test_a_process_killed_for_real_resumes_to_the_same_bytes(tmp_path):
     script = tmp_path / "child.py"
     script.write_text(CHILD.format(path=sys.path[:1]))
-    child = subprocess.Popen(
-        [sys.executable, script, tmp_path / "killed"], env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    child = subprocess.Popen([sys.executable, script, tmp_path / "killed"], env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 60
     while not (tmp_path / "killed/shards/00003").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -149,11 +143,7 @@ def test_documents_that_changed_since_are_refused(model, tmp_path, edit):
     old = [Document(str(i), t, {"genre": "news"}, (Span(0, 2, {"pos": "X"}),)) for i, t in enumerate(TEXTS)]
     new = list(old)
     if edit in {"text", "label", "span"}:
-        values = {
-            "text": {"text": "Other text."},
-            "label": {"labels": {"genre": "blog"}},
-            "span": {"spans": ()},
-        }
+        values = {"text": {"text": "Other text."}, "label": {"labels": {"genre": "blog"}}, "span": {"spans": ()}}
         new[1] = replace(old[1], **values[edit])
     elif edit == "order":
         new[2], new[3] = new[3], new[2]
@@ -214,9 +204,7 @@ def test_an_interrupt_keeps_whole_batches_and_the_next_run_goes_on_to_the_same_b
             plm.capture(model, TEXTS, to=tmp_path / "store", **ways)
         left = tmp_path / "store/shards/.00000.tmp"
         assert json.loads((left / "partial.json").read_text())["batches"] == stop
-        assert any(
-            "left over from an interrupted capture" in p for p in plm.open_store(left.parents[1]).verify()
-        )
+        assert any("left over from an interrupted capture" in p for p in plm.open_store(left.parents[1]).verify())
         calls.clear()
         patch.setattr(forward, "run", lambda *args: (calls.append(1), real(*args)))
         shutil.copytree(tmp_path / "store", tmp_path / "damaged")
@@ -287,9 +275,7 @@ def test_a_store_of_format_1_opens_and_says_what_cannot_be_checked(model, tmp_pa
 )
 def test_a_run_with_other_settings_is_refused_and_nothing_is_lost(model, whole, tmp_path, options, named):
     plm.capture(model, TEXTS, to=tmp_path / "store", **WAYS)
-    with pytest.raises(
-        plm.PolytopeError, match=rf"was written with {named}\b.* this run has .*another --out"
-    ) as error:
+    with pytest.raises(plm.PolytopeError, match=rf"was written with {named}\b.* this run has .*another --out") as error:
         plm.capture(model, TEXTS, to=tmp_path / "store", **(WAYS | options))
     assert "\n" not in str(error.value)
     assert tree(tmp_path / "store") == whole
@@ -318,11 +304,7 @@ def test_another_model_dtype_attention_or_thread_count_is_refused(model, gpt2, t
 
 
 def test_a_difference_deep_in_the_settings_is_named():
-    assert writer.first_difference({"a": {"b": [1, {"c": 2}]}}, {"a": {"b": [1, {"c": 3}]}}) == (
-        "a.b.1.c",
-        2,
-        3,
-    )
+    assert writer.first_difference({"a": {"b": [1, {"c": 2}]}}, {"a": {"b": [1, {"c": 3}]}}) == ("a.b.1.c", 2, 3)
     assert writer.first_difference({"a": 1}, {"a": True}) == ("a", 1, True)
     assert writer.first_difference({"a": [1]}, {"a": [1]}) is None
 
@@ -373,9 +355,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(model, whole, tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
-        with pytest.raises(
-            plm.PolytopeError, match="the disk is full: free some space; whatever was written is kept"
-        ):
+        with pytest.raises(plm.PolytopeError, match="the disk is full: free some space; whatever was written is kept"):
             plm.capture(model, TEXTS, to=tmp_path / "store", **WAYS)
     left = tree(tmp_path / "store")
     assert all(whole[name] == content for name, content in left.items() if name in whole)
@@ -396,9 +376,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(model, tmp_path):
                 parent.chmod(0o755)
             os.seteuid(65534)
         for name in ("store", "new"):
-            with pytest.raises(
-                plm.PolytopeError, match="can't be written: choose another or change"
-            ) as error:
+            with pytest.raises(plm.PolytopeError, match="can't be written: choose another or change") as error:
                 plm.capture(model, TEXTS, to=tmp_path / name, **WAYS)
             assert "\n" not in str(error.value)
     finally:
@@ -422,9 +400,7 @@ def test_a_directory_with_something_else_in_it_is_refused(model, tmp_path, name)
 
 def test_shards_of_which_nothing_is_kept(model, tmp_path):
     texts = ["short", "tiny", " ".join(SENTENCES[:2]), "wee", "small"]
-    store = plm.capture(
-        model, texts, to=tmp_path / "store", tokens="every:3,skip:10", shard_documents=1, keep=["x"]
-    )
+    store = plm.capture(model, texts, to=tmp_path / "store", tokens="every:3,skip:10", shard_documents=1, keep=["x"])
     assert store.shards["rows"].tolist() == [0, 0, 3, 0, 0]
     assert store.verify() == []
     memory = plm.encode(model, texts, tokens="every:3,skip:10", keep=["x"])

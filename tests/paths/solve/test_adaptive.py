@@ -114,9 +114,7 @@ def test_interpolation_goes_through_its_nodes_and_a_pole_costs_little():
     poles = NODES[:, None] - 0.5 + 0.05j * np.array([1, 1, 1])
     values = np.real(np.array([1, 2, 1j]) / poles) + NODES[:, None] * np.array([1, 0, 3])
     dense = np.linspace(0, 1, 500)
-    truth = np.real(np.array([1, 2, 1j]) / (dense[:, None] - 0.5 + 0.05j)) + dense[:, None] * np.array(
-        [1, 0, 3]
-    )
+    truth = np.real(np.array([1, 2, 1j]) / (dense[:, None] - 0.5 + 0.05j)) + dense[:, None] * np.array([1, 0, 3])
     plain = evaluate(coefficients(NODES, values), dense)
     np.testing.assert_allclose(evaluate(coefficients(NODES, values), NODES), values, atol=1e-9)
     q = denominator(NODES, values)
@@ -165,11 +163,7 @@ def test_bumps_that_may_reach_over_zero_are_counted_as_missed():
     """Narrow bumps between the nodes: what is not found is covered by what may be missed."""
     dense = np.linspace(0, 1, 20001)
     rng = np.random.default_rng(0)
-    centre, height, width = (
-        rng.uniform(0.1, 0.9, 400),
-        rng.uniform(0.9, 1.1, 400),
-        rng.uniform(0.02, 0.2, 400),
-    )
+    centre, height, width = (rng.uniform(0.1, 0.9, 400), rng.uniform(0.9, 1.1, 400), rng.uniform(0.02, 0.2, 400))
 
     def f(t):
         return 1 - height * np.exp(-(((t[:, None] - centre) / width) ** 2))

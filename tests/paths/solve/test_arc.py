@@ -117,9 +117,7 @@ def test_parity_is_that_of_the_ends_codes_and_h_is_zero_there(case):
     site, a, b, at = case
     found = arc_crossings(site, a, b, at=at)
     t = np.concatenate([[0.0, 1.0], found.t])
-    x = curves.points("arc", a[None], b[None], t, centred=at == "resid_mid" and site.norm == "LayerNorm")[
-        :, 0
-    ]
+    x = curves.points("arc", a[None], b[None], t, centred=at == "resid_mid" and site.norm == "LayerNorm")[:, 0]
     h = pre(site, x) if at == "resid_mid" else x @ site.weight.T.astype(float) + site.bias
     clear = (np.abs(h[:2]) > 1e-9).all(axis=0)
     odd = np.bincount(found.neuron, minlength=25) % 2 == 1

@@ -101,9 +101,7 @@ def test_a_line_in_the_mlps_input_crosses_as_many_boundaries_as_bits_differ(norm
     h = [u @ site.weight.T.astype(float) + site.bias for u in (a, b)]
     np.testing.assert_array_equal(found.counts, ((h[0] > 0) != (h[1] > 0)).sum(1))
     np.testing.assert_array_equal(found.counts, found.hamming)
-    at_root = (line(a, b, 0)[found.pair] + found.t[:, None] * (b - a)[found.pair]) @ site.weight.T.astype(
-        float
-    )
+    at_root = (line(a, b, 0)[found.pair] + found.t[:, None] * (b - a)[found.pair]) @ site.weight.T.astype(float)
     value = at_root[np.arange(len(found.t)), found.neuron] + site.bias[found.neuron]
     assert np.abs(value).max() < 1e-12
 
@@ -275,6 +273,4 @@ def test_bad_input_is_one_clear_line(a, b, at, match):
 def test_an_end_without_direction_needs_an_epsilon():
     with pytest.raises(PolytopeError, match="no direction"):
         in_layer_crossings(geometry("LayerNorm", biased=True, eps=0.0), np.ones(12), np.arange(12.0))
-    assert (
-        in_layer_crossings(geometry("LayerNorm", biased=True), np.ones(12), np.arange(12.0)).hamming[0] >= 0
-    )
+    assert in_layer_crossings(geometry("LayerNorm", biased=True), np.ones(12), np.arange(12.0)).hamming[0] >= 0

@@ -48,9 +48,7 @@ def test_later_places_are_denser_where_functions_turn_fast(centre):
     found = follow(run, signs=1)
     assert len(found.t) == 40
     assert abs((found.stretch.centre + 1) / 2 - centre) < 0.1
-    np.testing.assert_allclose(
-        found.layers[0].t, np.sort(centre - np.linspace(-1, 1, 50) / slopes), atol=1e-4
-    )
+    np.testing.assert_allclose(found.layers[0].t, np.sort(centre - np.linspace(-1, 1, 50) / slopes), atol=1e-4)
     dense = np.linspace(0, 1, 301)
     np.testing.assert_allclose(found.interpolated(found.values[0], dense), run(dense)[0], atol=1e-3)
     np.testing.assert_allclose(found.guessed(found.values[0]), found.values[0][~found.node], atol=1e-2)

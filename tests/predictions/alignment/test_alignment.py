@@ -18,9 +18,7 @@ from polytope_lm.paths.profile import PairProfiles, Profile
 from polytope_lm.predictions.alignment.result import PRIMARY, SPEED, AlignmentResult
 from polytope_lm.predictions.alignment.test import align, alignment
 
-SITE = Site(
-    2, "pre", "blocks.2.mlp.hook_pre", 64, 16, Premises("piecewise affine", "relu", True, "LayerNorm")
-)
+SITE = Site(2, "pre", "blocks.2.mlp.hook_pre", 64, 16, Premises("piecewise affine", "relu", True, "LayerNorm"))
 STEPS = 33
 
 
@@ -165,10 +163,7 @@ def test_what_does_not_fit_is_refused():
 def small_pairs():
     texts = [sentence.split() for sentence in SENTENCES]
     cut = [" ".join(words[:n]) for words in texts for n in (4, 5, 6)]
-    return [
-        Pair(a, b, f"g{i // 2}", same=True)
-        for i, (a, b) in enumerate(zip(cut, cut[1:] + cut[:1], strict=True))
-    ]
+    return [Pair(a, b, f"g{i // 2}", same=True) for i, (a, b) in enumerate(zip(cut, cut[1:] + cut[:1], strict=True))]
 
 
 def test_a_model_from_end_to_end(model, small_pairs, tmp_path):
@@ -223,8 +218,6 @@ def test_results_are_kept_and_shown(model, small_pairs, tmp_path):
 def test_a_model_without_next_tokens_is_refused(tokenizer, small_pairs):
     import transformers as tf
 
-    trunk = plm.wrap(
-        tf.GPT2Model(tf.GPT2Config(n_layer=2, n_embd=24, n_head=2, vocab_size=400)), tokenizer, name="t"
-    )
+    trunk = plm.wrap(tf.GPT2Model(tf.GPT2Config(n_layer=2, n_embd=24, n_head=2, vocab_size=400)), tokenizer, name="t")
     with pytest.raises(PolytopeError, match="t has no next-token distribution"):
         alignment(trunk, small_pairs, 0)

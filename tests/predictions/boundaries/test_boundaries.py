@@ -79,9 +79,7 @@ def test_equal_prompts_are_equal_whatever_a_second_run_rounds(model, monkeypatch
 
     def run(*args, **options):
         found = run_patched(*args, **options)
-        noisy = {
-            tap: v + rng.normal(0, 1e-3, v.shape).astype(v.dtype) for tap, v in found.activations.items()
-        }
+        noisy = {tap: v + rng.normal(0, 1e-3, v.shape).astype(v.dtype) for tap, v in found.activations.items()}
         return Patched(noisy, found.logits)
 
     monkeypatch.setattr("polytope_lm.paths.path.activations", read)
@@ -94,9 +92,7 @@ def test_equal_prompts_are_equal_whatever_a_second_run_rounds(model, monkeypatch
 
 def test_targets_end_the_path(model) -> None:
     cut = Pair("The cat sat on", "The dog sat on", "g", same=True)
-    long = Pair(
-        "The cat sat on it", "The dog sat on us", "g", same=True, target_a=(12, 14), target_b=(12, 14)
-    )
+    long = Pair("The cat sat on it", "The dog sat on us", "g", same=True, target_a=(12, 14), target_b=(12, 14))
     assert p.measure_pair(model, cut, 1) == p.measure_pair(model, long, 1)
 
 
@@ -113,10 +109,7 @@ def test_a_result_has_every_part(result) -> None:
     assert [layer.layer for layer in result.layers] == [0, 1]
     for layer in result.layers:
         assert (layer.pairs, layer.different) == (32, sum(not pair.same for pair in SHORT))
-        assert {cell.reference for cell in layer.cells} == {
-            "what covariates explain (0.5)",
-            "rate-matched hyperplanes",
-        }
+        assert {cell.reference for cell in layer.cells} == {"what covariates explain (0.5)", "rate-matched hyperplanes"}
         assert layer.left_out == {"path length": "equal to Euclidean distance in x up to scale"}
         assert set(layer.inflation) == {p.ALL, *layer.covariates}
         assert [control.name for control in layer.controls] == ["permuted", "untrained"]
@@ -170,12 +163,7 @@ def test_it_shows_itself(result) -> None:
     assert result.verdict in repr(result)
     page = result._repr_html_()
     assert "<table>" in page
-    for part in (
-        "variance inflation: crossings",
-        "weights untrained",
-        "labels permuted 4 times",
-        "curvature",
-    ):
+    for part in ("variance inflation: crossings", "weights untrained", "labels permuted 4 times", "curvature"):
         assert page.count(part) == 2
 
 

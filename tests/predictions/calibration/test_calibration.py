@@ -168,9 +168,7 @@ def test_a_calibration_refuses_what_gives_no_rate(real_codes) -> None:
         ({"layer": 9}, "9"),
     ]:
         with pytest.raises(PolytopeError, match=message):
-            plm.calibrate(
-                real_codes, **({"label": "class", "runs": 1, "tokens": 300, "resamples": 4} | options)
-            )
+            plm.calibrate(real_codes, **({"label": "class", "runs": 1, "tokens": 300, "resamples": 4} | options))
 
 
 def test_an_interrupted_benchmark_goes_on(tmp_path) -> None:

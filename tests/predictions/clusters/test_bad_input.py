@@ -85,6 +85,4 @@ def test_a_representation_that_fails_is_left_out_and_the_rest_runs(world) -> Non
 def test_unknown_names_list_what_there_is(world) -> None:
     _line("layer 9 is not in these codes; captured layers: 4", world(n=500), 9)
     _line("no representation 'mine'; registered are 'code', ", world(n=500), 4, extra=["mine"])
-    _line(
-        "no control of the weights 'mine'; there are 'permuted', 'untrained'", world(n=500), 4, weights="mine"
-    )
+    _line("no control of the weights 'mine'; there are 'permuted', 'untrained'", world(n=500), 4, weights="mine")

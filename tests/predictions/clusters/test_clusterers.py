@@ -105,10 +105,7 @@ def test_codes_are_clustered_by_name(world) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (
-            {"clusterer": "dbscan"},
-            r"no clusterer 'dbscan'; registered are 'k-medoids', 'average linkage', 'hdbscan'",
-        ),
+        ({"clusterer": "dbscan"}, r"no clusterer 'dbscan'; registered are 'k-medoids', 'average linkage', 'hdbscan'"),
         ({"k": 900}, "k = 900 clusters of 900 tokens"),
         ({"representation": "codes"}, "no representation 'codes'"),
         ({"layer": 3}, "no codes of layer 3 here"),

@@ -49,9 +49,7 @@ def test_a_world_of_directions_is_not_supported(world, seed: int) -> None:
 
 @pytest.mark.parametrize("kind", ["code", "direction"])
 def test_labels_that_know_documents_but_no_codes_are_not_supported(world, kind: str) -> None:
-    outcomes = [
-        clusters(world(kind, permuted=True, seed=s), 4, **FAST).layers[0].verdict.outcome for s in range(3)
-    ]
+    outcomes = [clusters(world(kind, permuted=True, seed=s), 4, **FAST).layers[0].verdict.outcome for s in range(3)]
     assert "supported" not in outcomes
 
 
@@ -247,9 +245,7 @@ def test_a_label_that_strict_neighbours_exclude_is_refused(world, label: str, ex
 def test_a_label_that_nearly_says_the_word_is_refused(world) -> None:
     codes = world("code")
     codes.tokens["nearly"] = codes.tokens["word"].where(codes.tokens.index > 4, "several")
-    with pytest.raises(
-        PolytopeError, match=r"only \d of 855 tokens have a strict neighbour .* same 'nearly'"
-    ):
+    with pytest.raises(PolytopeError, match=r"only \d of 855 tokens have a strict neighbour .* same 'nearly'"):
         clusters(codes, 4, "nearly", **FAST)
 
 

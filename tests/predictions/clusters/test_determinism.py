@@ -41,11 +41,7 @@ def _run(folder: Path, hashes: str, extra: str) -> dict[str, object]:
     folder.mkdir()
     environment = {**os.environ, "PYTHONHASHSEED": hashes, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder), extra],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", SCRIPT, str(folder), extra], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "result.json").read_text())

@@ -50,9 +50,7 @@ def test_layers_computed_apart_are_one_result(world) -> None:
     demoted = [replace(x, verdict=replace(x.verdict, outcome="inconclusive")) for x in parts[1].layers]
     other = joined([parts[0], replace(parts[1], layers=tuple(demoted))])
     assert replace(other, command=whole.command) == whole
-    with pytest.raises(
-        PolytopeError, match="layer 2 was compared with other settings or tokens than layer 4"
-    ):
+    with pytest.raises(PolytopeError, match="layer 2 was compared with other settings or tokens than layer 4"):
         joined([parts[0], clusters(codes, 2, k=9, resamples=20)])
     with pytest.raises(PolytopeError, match="layer 4 is there twice"):
         joined([parts[0], replace(parts[0])])

@@ -73,9 +73,9 @@ def test_every_row_of_both_tables_is_there(codes) -> None:
     assert {roles[name] for name in SECOND_TABLE} == {"control"}
     plain = clusters(codes, 1, **FAST)
     assert found.verdicts == plain.verdicts
-    assert [
-        each.name for each in clusters(codes, 1, extra="all", weights=(), **FAST).layers[0].representations
-    ] == [name for name in names if not name.endswith((", weights permuted", ", untrained"))]
+    assert [each.name for each in clusters(codes, 1, extra="all", weights=(), **FAST).layers[0].representations] == [
+        name for name in names if not name.endswith((", weights permuted", ", untrained"))
+    ]
 
 
 @pytest.mark.parametrize(("control", "make"), [("permuted", permuted), ("untrained", untrained)])
@@ -120,13 +120,9 @@ def test_a_store_needs_its_model_and_only_its_own(codes, gated, model, tmp_path)
     assert store.model is None
     with pytest.raises(PolytopeError, match=r"need the model, which these codes do not have.*--model NAME"):
         clusters(store, 1, weights="permuted", **FAST)
-    with pytest.raises(
-        PolytopeError, match=r"no control of the weights 'shuffled'; there are 'permuted', 'u"
-    ):
+    with pytest.raises(PolytopeError, match=r"no control of the weights 'shuffled'; there are 'permuted', 'u"):
         clusters(codes, 1, weights="shuffled", **FAST)
-    with pytest.raises(
-        PolytopeError, match=r"these codes are of small-llama, revision .* give the same model"
-    ):
+    with pytest.raises(PolytopeError, match=r"these codes are of small-llama, revision .* give the same model"):
         clusters(store, 1, weights="permuted", model=model, **FAST)
     left_out = clusters(store, 1, extra="all", **FAST).layers[0].left_out
     assert "give model=plm.load(...)" in left_out["code, weights permuted"]

@@ -98,9 +98,7 @@ def test_leads_are_over_the_better_cosine_and_the_mean_draw_of_the_same_choices(
     assert frame["SimHash's noise share"][0] == 0.5
 
 
-def test_distances_are_computed_once_for_all_k_labels_and_clusterers(
-    world, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_distances_are_computed_once_for_all_k_labels_and_clusterers(world, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = clusterers.pairwise
     monkeypatch.setattr(clusterers, "pairwise", lambda rows, name: (asked.append(name), real(rows, name))[1])
@@ -138,9 +136,7 @@ def test_a_label_with_one_value_is_left_out(world) -> None:
     assert found.left_out[0].what == "label 'same', seed 0"
     sizes = {cell.label: cell.n for cell in found.cells}
     assert sizes["late"] < sizes["upos"]
-    with pytest.raises(
-        PolytopeError, match="nothing to cluster; label 'same', seed 0: label 'same' has one value"
-    ):
+    with pytest.raises(PolytopeError, match="nothing to cluster; label 'same', seed 0: label 'same' has one value"):
         multiverse(codes, labels="same")
 
 
@@ -182,9 +178,7 @@ def test_mistakes_are_one_line(world, options: dict, says: str) -> None:
 
 def test_the_same_choices_give_the_same_bytes_but_for_timings(world, tmp_path: Path) -> None:
     options = {**SMALL, "sample_seeds": (3,)}
-    paths = [
-        multiverse(world("code", n=200, documents=30), **options).save(tmp_path / name) for name in ("a", "b")
-    ]
+    paths = [multiverse(world("code", n=200, documents=30), **options).save(tmp_path / name) for name in ("a", "b")]
     data = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     assert all(each.pop("timings") for each in data)
     assert json.dumps(data[0]) == json.dumps(data[1])
@@ -231,12 +225,7 @@ def test_the_curve_is_sorted_and_each_columns_marks_are_its_choices() -> None:
     for x, cell in enumerate(expected):
         made = {rows[y] for trace in marks for at, y in zip(trace.x, trace.y, strict=True) if at == x}
         k = "none" if cell.k is None else cell.k
-        assert made == {
-            f"label: {cell.label}",
-            f"clusterer: {cell.clusterer}",
-            f"k: {k}",
-            f"seed: {cell.seed}",
-        }
+        assert made == {f"label: {cell.label}", f"clusterer: {cell.clusterer}", f"k: {k}", f"seed: {cell.seed}"}
     with pytest.raises(PolytopeError, match="no reference 'cosine'"):
         found.plot("code", "cosine")
 

@@ -102,9 +102,7 @@ def test_clusters_are_tokens_in_context_largest_first(result, tmp_path) -> None:
 def test_the_frame_has_a_row_for_each_layer_representation_and_score(result) -> None:
     frame = result.to_frame()
     assert len(frame) == 2 * 5 * 3
-    row = frame[(frame["layer"] == 4) & (frame["representation"] == "code") & (frame["score"] == "AMI")].iloc[
-        0
-    ]
+    row = frame[(frame["layer"] == 4) & (frame["representation"] == "code") & (frame["score"] == "AMI")].iloc[0]
     found = result.layer(4).difference("code")
     assert (row["over cosine"], row["over cosine low"]) == (found.estimate.value, found.estimate.low)
     assert row["verdict"] == result.layer(4).verdict.outcome
@@ -135,11 +133,7 @@ def _thirty_layers(result: ClustersResult) -> ClustersResult:
         deciding = Estimate(value, 0.02, value - 0.0392, value + 0.0392)
         old = result.layers[0]
         verdict = replace(
-            old.verdict,
-            outcome=outcome,
-            deciding=deciding,
-            deciding_score=score,
-            deciding_reference=reference,
+            old.verdict, outcome=outcome, deciding=deciding, deciding_score=score, deciding_reference=reference
         )
         layers.append(replace(old, site=replace(old.site, layer=i), verdict=verdict))
     return replace(result, layers=tuple(layers))
@@ -167,8 +161,7 @@ def test_the_sentence_over_thirty_layers_names_each_deciding_cell(result) -> Non
 def test_at_a_prompt_a_result_is_its_size_and_verdict(result) -> None:
     sample = result.sample
     assert repr(result) == (
-        f"<ClustersResult: 2 layers, {sample.tokens} tokens of {sample.documents} documents, k = 8. "
-        f"{result.verdict}>"
+        f"<ClustersResult: 2 layers, {sample.tokens} tokens of {sample.documents} documents, k = 8. {result.verdict}>"
     )
     assert len(repr(result)) < 1000
 

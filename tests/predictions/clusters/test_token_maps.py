@@ -34,9 +34,7 @@ def test_neighbours_of_a_representation_are_near_on_its_map(world, result):
         assert to_neighbours < 0.6 * away.mean()
     again = plm.predictions.with_maps(world, mapped, 0)
     assert list(again.tokens.columns) == list(mapped.tokens.columns)
-    np.testing.assert_array_equal(
-        np.stack(again.tokens[f"{key}/map/code"]), np.stack(mapped.tokens[f"{key}/map/code"])
-    )
+    np.testing.assert_array_equal(np.stack(again.tokens[f"{key}/map/code"]), np.stack(mapped.tokens[f"{key}/map/code"]))
     assert result.to_dict() == mapped.to_dict()
 
 

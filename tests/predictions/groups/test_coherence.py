@@ -7,12 +7,7 @@ from small import SENTENCES
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.packaged import PACKAGED
-from polytope_lm.predictions.groups.coherence import (
-    context_coherence,
-    context_similarity,
-    context_text,
-    encoder_of,
-)
+from polytope_lm.predictions.groups.coherence import context_coherence, context_similarity, context_text, encoder_of
 
 
 @pytest.fixture(scope="module")

@@ -66,8 +66,7 @@ def test_every_number_is_that_of_the_same_clusters(world) -> None:
     expected = Resampled(code.score(names.AMI).value, np.array(by_half)).by_halves(45, second_order=True)
     assert code.score(names.AMI).interval.low == pytest.approx(expected.low)
     cosines = [
-        [adjusted_mutual_info_score(labels[k], table[f"L04.pre/cluster/{name}"][k]) for k in halves]
-        for name in COSINES
+        [adjusted_mutual_info_score(labels[k], table[f"L04.pre/cluster/{name}"][k]) for k in halves] for name in COSINES
     ]
     lead = next(x for x in found.leads if x.score == names.AMI)
     ahead = np.array(by_half) - np.max(cosines, axis=0)
@@ -158,9 +157,7 @@ def test_mistakes_are_one_line(world, options, said) -> None:
     result = clusters(codes, 4, k=6, resamples=10)
     asked = []
     with pytest.raises(PolytopeError, match=said) as error:
-        groups(
-            codes, result, encoder=lambda texts: asked.append(texts) or _stub(texts), **{**FAST, **options}
-        )
+        groups(codes, result, encoder=lambda texts: asked.append(texts) or _stub(texts), **{**FAST, **options})
     assert "\n" not in str(error.value)
     assert not asked  # nothing slow is done before
 

@@ -92,8 +92,7 @@ def test_a_judge_that_sees_the_groups_finds_all_and_one_of_random_groups_one_in_
     assert found.p < 1e-6
     rng = np.random.default_rng(3)
     pooled = [
-        intruder_detection(codes, rng.integers(0, 3, len(codes)), encoder=_animals, items=100, seed=s)
-        for s in range(4)
+        intruder_detection(codes, rng.integers(0, 3, len(codes)), encoder=_animals, items=100, seed=s) for s in range(4)
     ]
     test = binomtest(sum(p.correct for p in pooled), sum(p.answered for p in pooled), 0.2)
     assert test.pvalue > 0.005
@@ -121,10 +120,7 @@ def test_questions_go_out_without_answers_and_come_back_with_them(codes, tmp_pat
     assert [set(line) for line in lines] == [{"item", "examples", "answer"}] * 12
     assert all(line["answer"] is None and len(line["examples"]) == SHOWN for line in lines)
     assert read_key(key) == items.key
-    assert all(
-        set(json.loads(line)) == {"item", "intruder", "group", "rows"}
-        for line in key.read_text().splitlines()
-    )
+    assert all(set(json.loads(line)) == {"item", "intruder", "group", "rows"} for line in key.read_text().splitlines())
     # A judge answers 9 of 12, 6 of them correctly; the file comes back from another editor.
     for number, line in enumerate(lines[:9]):
         right = items.key[line["item"]]

@@ -54,9 +54,7 @@ def test_groups_of_like_next_tokens_are_ahead_of_random_and_of_matched_groups(co
 
 def test_the_limit_takes_tokens_by_seed(codes) -> None:
     groups = np.arange(len(codes)) % 3
-    one, same, other = (
-        next_token_agreement(codes, groups, tokens=30, draws=5, seed=s).value for s in (0, 0, 1)
-    )
+    one, same, other = (next_token_agreement(codes, groups, tokens=30, draws=5, seed=s).value for s in (0, 0, 1))
     assert one == same
     assert next_token_agreement(codes, groups, tokens=30, draws=5).beyond == len(codes) - 30
     assert one != other

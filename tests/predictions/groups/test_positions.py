@@ -43,9 +43,7 @@ def test_ami_is_scikit_learns_and_the_ratio_is_the_anovas() -> None:
     groups[::9] = -1
     found = position_check(groups, positions, documents, draws=3)
     inside = groups >= 0
-    bins = np.digitize(
-        positions[inside], np.quantile(positions[inside], np.arange(1, 10) / 10, method="higher")
-    )
+    bins = np.digitize(positions[inside], np.quantile(positions[inside], np.arange(1, 10) / 10, method="higher"))
     assert found.ami.value == pytest.approx(adjusted_mutual_info_score(groups[inside], bins), abs=1e-9)
     values = np.log2(1 + positions[inside])
     means = {g: values[groups[inside] == g].mean() for g in range(5)}

@@ -39,10 +39,7 @@ def test_it_is_what_it_says_by_hand() -> None:
         rows = np.flatnonzero(part)
         labels = k_medoids(distance[np.ix_(rows, rows)], 4, seed=derived(3, Purpose.MEDOIDS, 0))
         centres = [
-            min(
-                rows[labels == c],
-                key=lambda i, c=c, rows=rows, labels=labels: distance[i, rows[labels == c]].sum(),
-            )
+            min(rows[labels == c], key=lambda i, c=c, rows=rows, labels=labels: distance[i, rows[labels == c]].sum())
             for c in range(4)
         ]
         assigned.append(distance[np.ix_(np.flatnonzero(last), centres)].argmin(axis=1))

@@ -80,9 +80,7 @@ def test_a_neuron_of_two_meanings_is_taken_apart_into_pure_regions(codes, apart)
     assert apart.purity.value > 0.95
     assert apart.purity.p < 0.01
     assert apart.lead > 0.3
-    assert [r.majority for r in apart.regions[:2]] in (
-        [f"<b>{a}</b>", f"<b>{b}</b>"] for a, b in ((0, 1), (1, 0))
-    )
+    assert [r.majority for r in apart.regions[:2]] in ([f"<b>{a}</b>", f"<b>{b}</b>"] for a, b in ((0, 1), (1, 0)))
     assert apart.active == int((codes.activations("h", 0)[:, 0] > 0).sum())
 
 
@@ -158,9 +156,7 @@ def test_post_is_read_where_it_was_kept() -> None:
 
 def test_the_ranking_puts_neurons_of_several_meanings_before_noise(codes) -> None:
     told: list[tuple[int, int]] = []
-    ranking = rank_neurons(
-        codes, 0, label="sense", top=60, k=4, draws=200, progress=lambda *at: told.append(at)
-    )
+    ranking = rank_neurons(codes, 0, label="sense", top=60, k=4, draws=200, progress=lambda *at: told.append(at))
     table = ranking.to_frame()
     assert told[-1] == (WIDTH, WIDTH)
     assert table["lead"].is_monotonic_decreasing
@@ -192,9 +188,7 @@ def test_purities_and_their_chance_are_those_of_group_scores() -> None:
     keys = rng.random((2000, 80))
     for within in (None, strata):
         score = label_purity(groups, labels, within=within, draws=2000, seed=1).purity
-        value, chance = purity_against_chance(
-            groups, labels, np.zeros(80, int) if within is None else strata, keys
-        )
+        value, chance = purity_against_chance(groups, labels, np.zeros(80, int) if within is None else strata, keys)
         assert value == pytest.approx(score.value)
         assert chance.mean() == pytest.approx(score.mean, abs=0.005)
         assert chance.std() == pytest.approx(score.sd, rel=0.1)

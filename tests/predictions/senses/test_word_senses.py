@@ -154,9 +154,7 @@ def test_mistakes_are_one_line() -> None:
     with pytest.raises(PolytopeError, match="no representation 'mine'"):
         senses(codes, extra="mine")
     codes.tokens["sense"] = ["one", *["other"] * 11]
-    with pytest.raises(
-        PolytopeError, match=r"no word by 'word' has two values of 'sense' with two sentences"
-    ):
+    with pytest.raises(PolytopeError, match=r"no word by 'word' has two values of 'sense' with two sentences"):
         senses(codes)
     one = _world("nothing", words=3, each=8)
     one.tokens.loc[one.tokens["token_id"] == 1, "sense"] = "same"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from polytope_lm.documents import Document
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
 
 CORPORA = {"treebank": ("upos", "xpos", "deprel", "genre"), "news": ("topic",)}
 NEWS_ITEMS = 600

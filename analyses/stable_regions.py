@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.pairs import Pairs
     from polytope_lm.predictions.alignment.result import AlignmentResult, LayerAlignment
 LAYERS = 4

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
 
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
 
 READINGS = {"once": False, "twice": True}
 

@@ -28,7 +28,7 @@ WORDS = 1000
 LONG, SHORT = 1024, (10, 60)
 
 
-def small_gpt2(**changes: int) -> plm.models.loading.Model:
+def small_gpt2(**changes: int) -> plm.models.model.Model:
     """Return GPT-2 small's shape with random weights, and a tokenizer for which every word is one token."""
     vocabulary = {f"w{i}": i for i in range(WORDS)} | {"<unk>": WORDS}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106 - no password
@@ -45,7 +45,7 @@ def texts(lengths: np.ndarray, seed: int = 0) -> list[Document]:
     return [Document(id=str(i), text=" ".join(f"w{w}" for w in words)) for i, words in enumerate(drawn)]
 
 
-def run_capture(model: plm.models.loading.Model, documents: list[Document]) -> None:
+def run_capture(model: plm.models.model.Model, documents: list[Document]) -> None:
     """Capture all layers into a new store: tokenising, estimate, packing, writing, checksums included."""
     directory = tempfile.mkdtemp()
     plm.capture(model, plm.documents(documents), layers="all", to=Path(directory) / "store", progress=False)
@@ -53,7 +53,7 @@ def run_capture(model: plm.models.loading.Model, documents: list[Document]) -> N
 
 
 @torch.inference_mode()
-def run_trunk(model: plm.models.loading.Model, documents: list[Document]) -> None:
+def run_trunk(model: plm.models.model.Model, documents: list[Document]) -> None:
     """Run the bare trunk (sdpa, no LM head, no hooks, no masks) on batches made beforehand."""
     for ids in trunk_batches(documents):
         model.trunk(ids, use_cache=False)
@@ -91,7 +91,7 @@ def speed(name: str, lengths: np.ndarray, repeats: int, must: float) -> Figure:
 
 
 def _peak(
-    run: Callable[[plm.models.loading.Model, list[Document]], None], lengths: np.ndarray, imports: str | None
+    run: Callable[[plm.models.model.Model, list[Document]], None], lengths: np.ndarray, imports: str | None
 ) -> float:
     """Run in this (new) process and return its peak memory in 10^6 bytes."""
     if imports is not None:

@@ -120,13 +120,13 @@ def llama() -> Callable[..., LlamaForCausalLM]:
 
 
 @pytest.fixture(scope="session")
-def model(gpt2: Callable[..., GPT2LMHeadModel], tokenizer: PreTrainedTokenizerFast) -> plm.models.loading.Model:
+def model(gpt2: Callable[..., GPT2LMHeadModel], tokenizer: PreTrainedTokenizerFast) -> plm.models.model.Model:
     """The small GPT-2, wrapped."""
     return plm.wrap(gpt2(), tokenizer, name="small-gpt2")
 
 
 @pytest.fixture(scope="session")
-def gated(llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast) -> plm.models.loading.Model:
+def gated(llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast) -> plm.models.model.Model:
     """The small Llama, wrapped."""
     return plm.wrap(llama(), tokenizer, name="small-llama")
 

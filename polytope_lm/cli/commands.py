@@ -17,7 +17,7 @@ from polytope_lm.cli.options import Json, Revision, Trust
 from polytope_lm.cli.terminal import complain, counted, emit, say, show_table, size
 
 if TYPE_CHECKING:
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
 
 Name = Annotated[str | None, typer.Argument(help="A model, to see its sites and premises.")]
 

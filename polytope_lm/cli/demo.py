@@ -16,7 +16,7 @@ from polytope_lm.progress import progress
 if TYPE_CHECKING:
     from polytope_lm.codes.store.reader import CodeStore
     from polytope_lm.documents import Document, Documents
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.paths.crossings import Crossings
     from polytope_lm.predictions.clusters.result import ClustersResult
 

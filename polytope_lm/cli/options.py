@@ -13,7 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from polytope_lm.codes.store.reader import CodeStore
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on stdout, and nothing else.")]
 ModelName = Annotated[

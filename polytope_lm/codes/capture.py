@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from polytope_lm.documents.source import Source
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.tokens import Window, Windowed
 
 SHARD_TOKENS = 32_768

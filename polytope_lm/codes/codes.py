@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from polytope_lm.codes.hamming.hamming import Neighbours
     from polytope_lm.codes.separating import Separating
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
 
 _SHOWN = 12

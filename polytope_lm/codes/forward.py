@@ -24,9 +24,8 @@ from polytope_lm.tokens import Batch, Window, batches
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from polytope_lm.models.hooks import Point
-    from polytope_lm.models.loading import Model
-    from polytope_lm.models.sites import Site
+    from polytope_lm.models.model import Model
+    from polytope_lm.models.sites import Point, Site
 
 Item = TypeVar("Item")
 

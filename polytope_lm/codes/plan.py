@@ -17,8 +17,8 @@ import torch
 from polytope_lm.codes.forward import Spec, specs
 from polytope_lm.codes.store import tables
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.loading import Model, select_sites
-from polytope_lm.models.model import weights_digest
+from polytope_lm.models.loading import select_sites
+from polytope_lm.models.model import Model, weights_digest
 from polytope_lm.tokens import Windowing, parse_rule, specials
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from polytope_lm.codes.codes import Codes, TokenCodes
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
 
 CHARACTERS_AT_ONCE = 20_000
 """Text read in one piece: all its tokens' activations are held until the compared ones are chosen."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Geometry
     from polytope_lm.paths.ends import End
 

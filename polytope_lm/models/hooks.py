@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.families import stream_of
-from polytope_lm.models.sites import Point as Point  # noqa: PLC0414 - others import it from here
+from polytope_lm.models.sites import Point
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int, Int32, UInt8

@@ -17,8 +17,7 @@ from torch import nn
 from polytope_lm.errors import PolytopeError, public
 from polytope_lm.models import bridge as bridges
 from polytope_lm.models.families import find_blocks, survey
-from polytope_lm.models.model import Model as Model  # noqa: PLC0414 - others import it from here
-from polytope_lm.models.model import exclusive
+from polytope_lm.models.model import Model, exclusive
 from polytope_lm.result import reproducible
 
 if TYPE_CHECKING:

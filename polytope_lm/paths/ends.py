@@ -20,9 +20,8 @@ from polytope_lm.tokens import specials, tokenise
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-    from polytope_lm.models.hooks import Point
-    from polytope_lm.models.loading import Model
-    from polytope_lm.models.sites import Site
+    from polytope_lm.models.model import Model
+    from polytope_lm.models.sites import Point, Site
     from polytope_lm.paths.solve.curves import Shape
 
 POINTS: dict[str, Point] = {"resid_mid": "x", "mlp_in": "u", "embed": "resid_pre"}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from polytope_lm.models.interventions import Space
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
     from polytope_lm.paths.resume import Entry
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from polytope_lm.codes.codes import Codes
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
 
 Control = Literal["mixture", "difference"]
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float
 
-    from polytope_lm.models.hooks import Point, Tap
-    from polytope_lm.models.sites import Geometry, Site
+    from polytope_lm.models.hooks import Tap
+    from polytope_lm.models.sites import Geometry, Point, Site
     from polytope_lm.paths.ends import Curve
 
 POINTS: Mapping[str, tuple[Point, ...]] = {"gate": ("gate",), "up": ("up",), "gate+up": ("gate", "up")}

@@ -12,7 +12,7 @@ import polytope_lm as plm
 
 
 @pytest.fixture(scope="module")
-def sound(model: plm.models.loading.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sound(model: plm.models.model.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sound") / "store"
     plm.capture(model, SENTENCES, to=path, layers=[1], keep=["u"], shard_documents=2)
     return path

@@ -37,7 +37,7 @@ def test_bits_are_side_by_side_at_any_widths(widths: list[int], tokens: int, see
 
 
 @pytest.fixture(scope="module")
-def two(gated: plm.models.loading.Model) -> plm.codes.codes.Codes:
+def two(gated: plm.models.model.Model) -> plm.codes.codes.Codes:
     """Two layers of 51 neurons, so that bits do not fill bytes."""
     texts = ["He sat on the bank of the river.", "She owes the bank a lot of money.", "A wet bank is wet."]
     return plm.encode(gated, texts, layers=[0, 1], keep=("u", "h", "x", "up", "post"))
@@ -70,7 +70,7 @@ def test_joined_codes_are_codes_like_any_other(two: plm.codes.codes.Codes) -> No
     assert joined.knn(3).indices.shape == (len(joined), 3)
 
 
-def test_a_store_joins_its_shards(gated: plm.models.loading.Model, tmp_path: Path) -> None:
+def test_a_store_joins_its_shards(gated: plm.models.model.Model, tmp_path: Path) -> None:
     documents = plm.documents([f"The bank number {i} is by the river." for i in range(5)])
     store = plm.capture(
         gated, documents, layers=[0, 1], to=tmp_path / "s", keep=("u", "h"), shard_documents=2, progress=False
@@ -185,7 +185,7 @@ def test_what_can_not_be_joined_is_refused(two: plm.codes.codes.Codes) -> None:
 
 
 def test_controls_of_the_weights_are_captured_layer_by_layer_and_joined(
-    model: plm.models.loading.Model, sentences: list[str]
+    model: plm.models.model.Model, sentences: list[str]
 ) -> None:
     joined = plm.encode(model, sentences, layers=[0, 2], keep=("u", "h")).joined()
     same = weights.recaptured(joined, model)

@@ -7,11 +7,11 @@ from small import SENTENCES, randomised
 from transformers import BertConfig, BertModel
 
 import polytope_lm as plm
-from polytope_lm.models.embedding import mean_pooled
+from polytope_lm.models.logits import mean_pooled
 
 
 @pytest.fixture
-def encoder(tokenizer) -> plm.models.loading.Model:
+def encoder(tokenizer) -> plm.models.model.Model:
     config = BertConfig(
         hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=400,
         max_position_embeddings=64,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jaxtyping import Float, Int64
 
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
 
 

@@ -54,7 +54,7 @@ from polytope_lm.statistics.verdict import Cell, decide, over_layers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.paths.profile import PairProfiles, Profile
     from polytope_lm.statistics.estimate import Estimate
     from polytope_lm.statistics.verdict import Verdict

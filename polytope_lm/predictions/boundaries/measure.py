@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from polytope_lm.controls.planes import Planes
     from polytope_lm.models.hooks import Tap
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.pairs import Pair
     from polytope_lm.paths.path import Path
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from polytope_lm.controls.planes import Planes
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
     from polytope_lm.predictions.boundaries.measure import Row
     from polytope_lm.predictions.boundaries.result import LayerBoundaries

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.predictions.clusters.sampling import Sample
     from polytope_lm.predictions.clusters.scoring import Measured, Task
     from polytope_lm.representations.registry import Representation

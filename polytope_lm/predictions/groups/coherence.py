@@ -26,9 +26,9 @@ import torch
 
 from polytope_lm.codes.reread import at_hand, read_again
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.embedding import mean_pooled
-from polytope_lm.models.loading import Model, load
-from polytope_lm.models.logits import check_logits, logits_at
+from polytope_lm.models.loading import load
+from polytope_lm.models.logits import check_logits, logits_at, mean_pooled
+from polytope_lm.models.model import Model
 from polytope_lm.models.sources import changed_parts
 from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.sampling import affordable, documents_and_words, of_all, rows_of

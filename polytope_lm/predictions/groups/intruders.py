@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.predictions.groups.coherence import Embed
     from polytope_lm.tokens.tokenising import Tokenizer
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
     from polytope_lm.codes.codes import TokenCodes
-    from polytope_lm.models.loading import Model
+    from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
     from polytope_lm.predictions.groups.coherence import Embed
 

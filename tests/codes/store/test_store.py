@@ -34,7 +34,7 @@ class KilledError(BaseException):
 
 
 @pytest.fixture(scope="module")
-def whole(model: plm.models.loading.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes | None]:
+def whole(model: plm.models.model.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes | None]:
     path = tmp_path_factory.mktemp("whole") / "store"
     plm.capture(model, TEXTS, to=path, **WAYS)
     return tree(path)

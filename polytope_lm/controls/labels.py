@@ -50,15 +50,8 @@ def permuted_labels(
 ) -> PermutedLabels:
     """Permute labels among tokens that agree in all of `within`, each group on its own, uniformly.
 
-    Args:
-        labels: one label a token, text or numbers; missing ones stay where they are.
-        *within: one array a property that must agree, such as word and document, an entry a token; none: all
-            tokens are one group. Tokens of which a property is missing do not move.
-        seed: of the permutation.
-
-    Raises:
-        PolytopeError: a property of another length than the labels.
-
+    `within` has one array a property, such as word and document; with none, all tokens are one group. Tokens of
+    which the label or a property is missing do not move.
     """
     values = _plain(labels)
     here = ~pd.isna(values)
@@ -93,15 +86,6 @@ def labels_of_other_documents(
 
     Documents stand in a ring in random order, and each takes the labels of the next: from a random place on,
     in order, begun again where they are too few. So no document keeps its own.
-
-    Args:
-        labels: label id of each token.
-        documents: document of each token.
-        seed: of the order and of the places.
-
-    Raises:
-        PolytopeError: fewer than two documents, or arrays of different lengths.
-
     """
     if len(labels) != len(documents):
         raise PolytopeError(f"{len(documents)} documents for {len(labels)} labels; give one a token")

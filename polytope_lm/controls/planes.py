@@ -44,10 +44,7 @@ class Planes:
     ) -> tuple[Int[np.ndarray, " draws"], Int[np.ndarray, " draws"]]:
         """Count each draw's sign changes between successive places, and the ends' Hamming distance.
 
-        Args:
-            layer: one of the layers.
-            u: what the MLP reads, at places of the path in order.
-
+        `u` is what the MLP reads at places of the path in order.
         """
         on = u.astype(np.float32) @ self.normals[layer].T > self.thresholds[layer]
         changes = (on[1:] != on[:-1]).sum(axis=0)
@@ -62,15 +59,7 @@ def rate_matched_planes(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Planes:
-    """Draw hyperplanes that are on as often as the neurons.
-
-    Args:
-        u: by layer, what the MLP reads at the paths' ends.
-        bits: by layer, the neurons' bits at the same ends.
-        draws: how many draws.
-        seed: of the normals.
-
-    """
+    """Draw hyperplanes that are on as often as the neurons, given inputs and bits at the same ends, by layer."""
     normals, thresholds = {}, {}
     for layer, inputs in u.items():
         rng = np.random.default_rng([seed, layer])

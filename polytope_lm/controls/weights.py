@@ -144,11 +144,10 @@ def _rows(read: pd.DataFrame, wanted: pd.DataFrame, documents: np.ndarray, name:
     rows = there.get_indexer(pd.MultiIndex.from_frame(wanted[keys].assign(document=number)))
     if (rows < 0).any():
         token = wanted.iloc[int(np.flatnonzero(rows < 0)[0])]
-        msg = (
+        raise PolytopeError(
             f"{name} reads another token at position {token['position']} of document {token['document']} "
             f"than {token['token']!r}; capture both with the same tokenizer"
         )
-        raise PolytopeError(msg)
     return rows
 
 
@@ -166,11 +165,10 @@ def _settings(codes: TokenCodes, model: Model) -> dict[str, Any]:
         if (around.prefix, around.suffix) == (before, after):
             break
     else:
-        msg = (
+        raise PolytopeError(
             f"{model.name} puts other special tokens around a text than {list(before)} and {list(after)}; "
             "use the tokenizer of the capture"
         )
-        raise PolytopeError(msg)
     sites = [part for site in codes.sites for part in site.components]
     layers, kind = tuple(dict.fromkeys(site.layer for site in sites)), sites[0].name
     return {"layers": layers, "kind": kind, "bos": bos, **{name: was[name] for name in _SAME}}
@@ -181,11 +179,10 @@ def _check_plain(model: Model) -> None:
         msg = f"{model.name} is inside a TransformerBridge; load the transformers model itself for this control"
         raise PolytopeError(msg)
     if model.custom:
-        msg = (
+        raise PolytopeError(
             f"{model.name} has declared sites ({model.custom[0][0].hook}), whose weights are not its own; "
             "make the control of the plain model and declare sites on it"
         )
-        raise PolytopeError(msg)
 
 
 def _shuffled(parameter: Tensor, rng: np.random.Generator) -> Tensor:

@@ -18,12 +18,7 @@ _KEPT_AS = {"pre": "h", "u": "u", "x": "x", "post": "post", "up": "up"}
 
 
 class LayerArrays:
-    """One layer's arrays for some tokens of some codes, each read once.
-
-    Attributes:
-        site: where the codes live.
-
-    """
+    """One layer's arrays for some tokens of some codes, each read once; `site` says where the codes live."""
 
     def __init__(self, codes: TokenCodes, layer: int, rows: Int[np.ndarray, " T"]) -> None:
         self._codes = codes
@@ -41,12 +36,7 @@ class LayerArrays:
         return _Part(self, chosen)
 
     def get(self, name: str) -> Any:
-        """Return one array by its name in `registry.ARRAYS`.
-
-        Raises:
-            PolytopeError: it was not kept at capture, or holds NaN or infinity.
-
-        """
+        """Return one array by its name in `registry.ARRAYS`, refusing NaN, infinity and what was not kept."""
         if name not in self._read:
             self._read[name] = self._load(name)
         return self._read[name]
@@ -69,18 +59,16 @@ class LayerArrays:
             raise PolytopeError(msg)
         if not self._codes.can_give(kept_as):
             there = ", ".join(self._codes.kept) or "none"
-            msg = (
+            raise PolytopeError(
                 f"{kept_as!r} of layer {self._layer} was not kept (kept: {there}); capture again with "
                 f'`keep=("u", "h")` or `--keep u,h`' + ("" if kept_as in ("u", "h") else f", and {kept_as} as well")
             )
-            raise PolytopeError(msg)
         values = self._codes.rows(self.site, self._rows, kept_as)
         if not np.isfinite(values).all():
             row = int(self._rows[np.argwhere(~np.isfinite(values))[0, 0]])
-            msg = (
+            raise PolytopeError(
                 f"{kept_as!r} of layer {self._layer} holds NaN or infinity at token {row}; capture that document again"
             )
-            raise PolytopeError(msg)
         return values
 
 

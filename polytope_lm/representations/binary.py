@@ -47,44 +47,24 @@ BOTH = "gate+up code"
 
 
 def need_gate(site: Site, name: str) -> None:
-    """Check that a site's bits are a gate's.
-
-    Args:
-        site: where the codes live.
-        name: the representation that asks.
-
-    Raises:
-        PolytopeError: the code is of another kind.
-
-    """
+    """Check that a site's bits are a gate's, for the representation of that name."""
     if site.kind != "gate":
-        msg = (
+        raise PolytopeError(
             f"{name!r} needs codes of kind 'gate', and {site.key} has kind {site.kind!r}; capture with "
             'kind="gate" and keep=("u", "h", "up")'
         )
-        raise PolytopeError(msg)
 
 
 @representation(UP, isolates="the second bit of a gated MLP alone: the sign of `up`")
 def up_code(up: Float[np.ndarray, "T N"], site: Site) -> Rows:
-    """Return `1[up > 0]`, compared by Hamming distance.
-
-    Raises:
-        PolytopeError: codes of another kind than `gate`.
-
-    """
+    """Return `1[up > 0]`, compared by Hamming distance; for codes of kind `gate`."""
     need_gate(site, UP)
     return Rows(np.packbits(up > 0, axis=1, bitorder="little"), "Hamming")
 
 
 @representation(BOTH, isolates="what the second bit of a gated MLP adds to the first")
 def gate_and_up_code(bits: Bool[np.ndarray, "T N"], up: Float[np.ndarray, "T N"], site: Site) -> Rows:
-    """Return the 2N bits `(1[g > 0], 1[up > 0])`, compared by Hamming distance.
-
-    Raises:
-        PolytopeError: codes of another kind than `gate`.
-
-    """
+    """Return the 2N bits `(1[g > 0], 1[up > 0])`, compared by Hamming distance; for codes of kind `gate`."""
     need_gate(site, BOTH)
     return Rows(np.packbits(np.concatenate([bits, up > 0], axis=1), axis=1, bitorder="little"), "Hamming")
 
@@ -103,12 +83,7 @@ STANDARDISED = "rate-standardised code"
 
 @representation(STANDARDISED, isolates="the claim without hubs from extreme firing rates", role="claim")
 def rate_standardised_code(bits: Bool[np.ndarray, "T N"], rates: Float[np.ndarray, " N"]) -> Rows:
-    """Return bits in units of their spread, compared by cosine.
-
-    Raises:
-        PolytopeError: no bit changes at all.
-
-    """
+    """Return bits in units of their spread, compared by cosine."""
     varies = (rates > 0) & (rates < 1)
     if not varies.any():
         msg = f"none of {len(rates)} bits changes over these {len(bits)} tokens; compare other tokens or another layer"
@@ -124,24 +99,14 @@ LARGE = "large-margin code"
 
 @representation(WEIGHTED, isolates="whether near-boundary bits matter: they count less")
 def margin_weighted_code(pre: Float[np.ndarray, "T N"]) -> Rows:
-    """Return `sign(h) min(1, m)`, compared by cosine.
-
-    Raises:
-        PolytopeError: every neuron's median is 0.
-
-    """
+    """Return `sign(h) min(1, m)`, compared by cosine."""
     signed, dropped = _signed_margins(pre)
     return Rows(np.clip(signed, -1, 1), dropped_bits=dropped)
 
 
 @representation(LARGE, isolates="whether near-boundary bits matter: they do not count")
 def large_margin_code(pre: Float[np.ndarray, "T N"]) -> Rows:
-    """Return `sign(h) 1[m >= 1]`, compared by cosine.
-
-    Raises:
-        PolytopeError: every neuron's median is 0.
-
-    """
+    """Return `sign(h) 1[m >= 1]`, compared by cosine."""
     signed, dropped = _signed_margins(pre)
     return Rows(np.sign(signed) * (np.abs(signed) >= 1), dropped_bits=dropped)
 
@@ -150,9 +115,8 @@ def _signed_margins(pre: Float[np.ndarray, "T N"]) -> tuple[Float[np.ndarray, "T
     median = np.median(np.abs(pre), axis=0)
     has = median > 0
     if not has.any():
-        msg = (
+        raise PolytopeError(
             f"h is 0 on most of these {len(pre)} tokens for all {pre.shape[1]} neurons, so no margin has a "
             "unit; compare other tokens or another layer"
         )
-        raise PolytopeError(msg)
     return pre[:, has] / median[has], int((~has).sum())

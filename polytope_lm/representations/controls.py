@@ -41,13 +41,7 @@ if TYPE_CHECKING:
 
 
 def fire(projection: Float[np.ndarray, "N T"], on: Int[np.ndarray, " N"]) -> Bool[np.ndarray, "N T"]:
-    """Switch each row on for its `on` largest values (fewer if the last one is tied).
-
-    Args:
-        projection: one feature a row.
-        on: how many tokens each is on for.
-
-    """
+    """Switch each row on for its `on` largest values (fewer if the last one is tied)."""
     tokens = projection.shape[1]
     fired = np.empty(projection.shape, dtype=bool)
     for i, count in enumerate(on):
@@ -68,15 +62,7 @@ BLOCK = 512
 def simhash_rate_matched(
     u: Float[np.ndarray, "T D"], bits: Bool[np.ndarray, "T N"], seed: int, site: Site | None = None
 ) -> Rows:
-    """Return packed codes of N random hyperplanes on `u`, compared by Hamming distance.
-
-    Args:
-        u: the MLP's true input.
-        bits: the real code, of which only each neuron's count of on-bits is used.
-        seed: of the hyperplanes.
-        site: of joined codes: says which columns are which layer's.
-
-    """
+    """Return packed codes of N random hyperplanes on `u`, each on as often as its neuron's bit."""
     rng = np.random.default_rng(seed)
     on = bits.sum(axis=0)
     out = np.empty(bits.shape, dtype=bool)
@@ -97,14 +83,7 @@ DRAWS = 3
     SIMHASH_ZERO, isolates="a noisy cosine of u: hyperplanes through the origin", role="control", draws=DRAWS
 )
 def simhash_zero_bias(u: Float[np.ndarray, "T D"], site: Site, seed: int) -> Rows:
-    """Return packed codes of N random hyperplanes through the origin, compared by Hamming distance.
-
-    Args:
-        u: the MLP's true input.
-        site: whose width N is the number of hyperplanes.
-        seed: of the hyperplanes.
-
-    """
+    """Return packed codes of N random hyperplanes through the origin, N the width of the site."""
     rng = np.random.default_rng(seed)
     out = np.empty((len(u), site.width), dtype=bool)
     for inputs, neurons in zip(columns_of(site, "u"), columns_of(site, "h"), strict=True):
@@ -121,14 +100,7 @@ RATE_MATCHED = "rotation, rate-matched"
 
 @representation(ZERO, isolates="basis against spectrum, bits cut at 0", role="control", draws=DRAWS)
 def rotation_zero(pre: Float[np.ndarray, "T N"], seed: int, site: Site | None = None) -> Rows:
-    """Return packed signs of the rotated pre-activations, compared by Hamming distance.
-
-    Args:
-        pre: the pre-activations.
-        seed: of the rotation.
-        site: of joined codes: says which columns are which layer's.
-
-    """
+    """Return packed signs of the rotated pre-activations."""
     return Rows(np.packbits(rotated(pre, seed, site) > 0, axis=1, bitorder="little"), "Hamming")
 
 
@@ -138,15 +110,7 @@ def rotation_zero(pre: Float[np.ndarray, "T N"], seed: int, site: Site | None = 
 def rotation_rate_matched(
     pre: Float[np.ndarray, "T N"], bits: Bool[np.ndarray, "T N"], seed: int, site: Site | None = None
 ) -> Rows:
-    """Return packed rotated pre-activations above rate-matched thresholds, compared by Hamming distance.
-
-    Args:
-        pre: the pre-activations.
-        bits: the real code, of which only each neuron's count of on-bits is used.
-        seed: of the rotation.
-        site: of joined codes: says which columns are which layer's.
-
-    """
+    """Return packed rotated pre-activations above thresholds that are passed as often as the neurons fire."""
     fired = fire(np.ascontiguousarray(rotated(pre, seed, site).T), bits.sum(axis=0))
     return Rows(np.packbits(fired.T, axis=1, bitorder="little"), "Hamming")
 
@@ -173,12 +137,6 @@ SHUFFLED = "shuffled bits"
     SHUFFLED, isolates="firing rates alone, without joint structure: must be at chance", role="control", draws=DRAWS
 )
 def shuffled_bits(bits: Bool[np.ndarray, "T N"], seed: int) -> Rows:
-    """Return packed codes whose columns are shuffled independently, compared by Hamming distance.
-
-    Args:
-        bits: the real code.
-        seed: of the shuffles.
-
-    """
+    """Return packed codes whose columns are shuffled independently."""
     shuffled = np.random.default_rng(seed).permuted(bits, axis=0)
     return Rows(np.packbits(shuffled, axis=1, bitorder="little"), "Hamming")

@@ -100,24 +100,14 @@ def x_centred(x: Float[np.ndarray, "T D"]) -> Rows:
 
 @representation(BOTH[0], isolates="the direction of both pre-activations of a gated MLP")
 def gate_and_up_raw(pre: Float[np.ndarray, "T N"], up: Float[np.ndarray, "T N"], site: Site) -> Rows:
-    """Return `(g, up)`, `[T, 2N]`, as it is.
-
-    Raises:
-        PolytopeError: codes of another kind than `gate`.
-
-    """
+    """Return `(g, up)`, `[T, 2N]`, as it is; for codes of kind `gate`."""
     need_gate(site, BOTH[0])
     return Rows(np.concatenate([pre, up], axis=1))
 
 
 @representation(BOTH[1], isolates="the direction of both pre-activations, without the mean that all tokens share")
 def gate_and_up_centred(pre: Float[np.ndarray, "T N"], up: Float[np.ndarray, "T N"], site: Site) -> Rows:
-    """Return `(g, up)`, `[T, 2N]`, minus its mean over the compared tokens.
-
-    Raises:
-        PolytopeError: codes of another kind than `gate`.
-
-    """
+    """Return `(g, up)`, `[T, 2N]`, minus its mean over the compared tokens; for codes of kind `gate`."""
     need_gate(site, BOTH[1])
     return Rows(centred(np.concatenate([pre, up], axis=1)))
 

@@ -23,15 +23,8 @@ if TYPE_CHECKING:
 def pairwise(rows: Rows, name: str = "these rows") -> Float[np.ndarray, "T T"]:
     """Return the float32 distances between all rows: bits that differ (or should), or `1 - cos` (0 to 2).
 
-    Expected Hamming of probabilities p, q is `sum p (1 - q) + q (1 - p)`; of a row with itself, too.
-
-    Args:
-        rows: one row a token.
-        name: what an error calls them.
-
-    Raises:
-        PolytopeError: a zero row under cosine; the message names it.
-
+    Expected Hamming of probabilities p, q is `sum p (1 - q) + q (1 - p)`; of a row with itself, too. A zero row has
+    no cosine: the error calls the rows by `name`.
     """
     if rows.metric == "Hamming":
         return hamming_distances(rows.values, rows.values).astype(np.float32)
@@ -50,14 +43,6 @@ def in_blocks(rows: Rows, name: str = "these rows") -> Between:
     """Return a function of two lists of row numbers: the float32 distances between them, as `pairwise` has.
 
     Lengths are divided out once, here, so that many blocks cost no more than one.
-
-    Args:
-        rows: one row a token.
-        name: what an error calls them.
-
-    Raises:
-        PolytopeError: a zero row under cosine; the message names it.
-
     """
     if rows.metric == "Hamming":
         return lambda a, b: hamming_distances(rows.values[a], rows.values[b]).astype(np.float32)
@@ -82,8 +67,7 @@ def _unit(values: Float[np.ndarray, "T W"], name: str) -> Float[np.ndarray, "T W
     norms = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
     if (norms == 0).any():
         row = int(np.flatnonzero(norms == 0)[0])
-        msg = f"row {row} of {name} is the zero vector, which has no cosine; leave that token out"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"row {row} of {name} is the zero vector, which has no cosine; leave that token out")
     unit: Float[np.ndarray, "T W"] = (values / norms[:, None]).astype(np.float32)
     return unit
 
@@ -105,22 +89,12 @@ def nearest_rows(
 ) -> tuple[Int32[np.ndarray, "T k"], Float[np.ndarray, "T k"]]:
     """Return each row's k nearest others, nearest first, ties by lower index, and the distances to them.
 
-    Hamming neighbours come from the packed bits; others from distances in blocks, never all at once.
-
-    Args:
-        rows: one row a token.
-        k: how many.
-        name: what an error calls them.
-        between: distances between two lists of rows, where they are at hand.
-
-    Raises:
-        PolytopeError: k is not between 1 and the number of other rows, or a zero row under cosine.
-
+    Hamming neighbours come from the packed bits; others from distances in blocks (`between`, where they are at
+    hand), never all at once.
     """
     n = len(rows.values)
     if not 1 <= k < n:
-        msg = f"{k} neighbours of each of {n} tokens; give a number from 1 to {n - 1}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{k} neighbours of each of {n} tokens; give a number from 1 to {n - 1}")
     if rows.metric == "Hamming":
         found = hamming.nearest(rows.values, rows.values, k, exclude_self=True)
         return found.indices, found.distances.astype(np.float32)

@@ -65,23 +65,16 @@ class Representation:
     draws: int = 1
 
     def rows(self, arrays: LayerArrays, seed: int = 0) -> Rows:
-        """Compute the rows of one layer's tokens.
-
-        Raises:
-            PolytopeError: an array that it needs was not kept, or the function gave something else than one
-                finite row a token.
-
-        """
+        """Compute the rows of one layer's tokens, checked to be one finite row a token."""
         given: Mapping[str, Any] = {name: seed if name == "seed" else arrays.get(name) for name in self.needs}
         out = self.function(**given)
         rows = out if isinstance(out, Rows) else Rows(np.asarray(out))
         values = np.asarray(rows.values)
         if values.ndim != 2 or len(values) != len(arrays):
-            msg = (
+            raise PolytopeError(
                 f"representation {self.name!r} gave shape {values.shape}; it must give one row for each of "
                 f"{len(arrays)} tokens"
             )
-            raise PolytopeError(msg)
         if rows.metric == "Hamming" and values.dtype != np.uint8:
             msg = f"representation {self.name!r} gave {values.dtype} rows for Hamming; pack them with np.packbits first"
             raise PolytopeError(msg)
@@ -122,17 +115,15 @@ def representation(
         needs = tuple(inspect.signature(function).parameters)
         for parameter in needs:
             if parameter not in PARAMETERS:
-                msg = (
+                raise PolytopeError(
                     f"representation {name!r} has a parameter {parameter!r}; a layer's arrays are "
                     f"{', '.join(PARAMETERS)}"
                 )
-                raise PolytopeError(msg)
         if draws < 1 or (draws > 1 and "seed" not in needs):
-            msg = (
+            raise PolytopeError(
                 f"representation {name!r} asks for {draws} draws; several draws need a parameter `seed`, one "
                 "is the least"
             )
-            raise PolytopeError(msg)
         if name in _REGISTRY and not (replace or _same_place(_REGISTRY[name].function, function)):
             msg = f"a representation {name!r} is already registered; choose another name or pass replace=True"
             raise PolytopeError(msg)
@@ -148,12 +139,7 @@ def _same_place(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
 
 
 def get(name: str) -> Representation:
-    """Return the representation registered under that name.
-
-    Raises:
-        PolytopeError: there is none; the message lists those there are.
-
-    """
+    """Return the representation registered under that name; the error lists those there are."""
     if name not in _REGISTRY:
         msg = f"no representation {name!r}; registered are {', '.join(repr(r.name) for r in registered())}"
         raise PolytopeError(msg)

@@ -33,12 +33,7 @@ EXPECTED = "expected Hamming"
 
 @representation(SOFT, isolates="what the smooth activation adds to the sign")
 def soft_code(pre: Float[np.ndarray, "T N"], site: Site) -> Rows:
-    """Return `2p - 1`, compared by cosine.
-
-    Raises:
-        PolytopeError: the activation has no known `P(on)`, or the site holds `up`, which has no activation.
-
-    """
+    """Return `2p - 1`, compared by cosine."""
     return Rows(2 * _probability(pre, site, SOFT) - 1)
 
 
@@ -46,21 +41,15 @@ def soft_code(pre: Float[np.ndarray, "T N"], site: Site) -> Rows:
     EXPECTED, isolates="the same, as a mean number of bits (warning: the distance of a token to itself is not 0; hubs)"
 )
 def expected_hamming(pre: Float[np.ndarray, "T N"], site: Site) -> Rows:
-    """Return `p`, compared by expected Hamming distance.
-
-    Raises:
-        PolytopeError: the activation has no known `P(on)`, or the site holds `up`, which has no activation.
-
-    """
+    """Return `p`, compared by expected Hamming distance."""
     return Rows(_probability(pre, site, EXPECTED), "expected Hamming")
 
 
 def _probability(pre: Float[np.ndarray, "T N"], site: Site, name: str) -> Float[np.ndarray, "T N"]:
     if "up" in site.kind.split("+"):
-        msg = (
+        raise PolytopeError(
             f"{name!r} of {site.key}: the up branch has no activation, so no P(on); capture codes of kind 'gate' for it"
         )
-        raise PolytopeError(msg)
     parts = zip(site.components, columns_of(site, "h"), strict=True)
     each = [probability(pre[:, columns], part.premises.activation) for part, columns in parts]
     return each[0] if len(each) == 1 else np.concatenate(each, axis=1)

@@ -52,27 +52,12 @@ if TYPE_CHECKING:
 
 
 def adjusted_mutual_information(a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n"]) -> float:
-    """Return the AMI of two partitions of the same n tokens, arithmetic averaging.
-
-    Args:
-        a: class of each token, any integers.
-        b: the other partition.
-
-    Raises:
-        PolytopeError: the partitions differ in length or are empty.
-
-    """
+    """Return the AMI of two partitions of the same n tokens (any integers), arithmetic averaging."""
     return float(resampled_ami(a, b, np.ones((1, len(a)), dtype=bool))[0])
 
 
 def expected_information(a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"]) -> float:
-    """Return E[MI] in nats of two partitions with these class sizes, over all ways to lay one on the other.
-
-    Args:
-        a: sizes of one partition's classes.
-        b: sizes of the other's, with the same sum.
-
-    """
+    """Return E[MI] in nats of two partitions with these class sizes, over all ways to lay one on the other."""
     n = int(a.sum())
     return float(_expected(a, b, n, gammaln(np.arange(n + 1) + 1.0)))
 
@@ -80,17 +65,7 @@ def expected_information(a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"]) -> 
 def resampled_ami(
     a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "draws n"]
 ) -> Float[np.ndarray, " draws"]:
-    """Return the AMI of two fixed partitions on each of many subsets of the tokens.
-
-    Args:
-        a: class of each token.
-        b: the other partition.
-        inside: which tokens each draw keeps.
-
-    Raises:
-        PolytopeError: the partitions differ in length or are empty.
-
-    """
+    """Return the AMI of two fixed partitions on each of many subsets of the tokens."""
     if len(a) != len(b) or len(a) == 0:
         msg = f"partitions of {len(a)} and {len(b)} tokens can not be compared; give both the same, non-empty tokens"
         raise PolytopeError(msg)
@@ -219,11 +194,10 @@ class Partition:
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
         if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-            msg = (
+            raise PolytopeError(
                 f"clusterer {self.clusterer!r} gave {labels.dtype} of shape {labels.shape}; it must give one "
                 "integer a token, -1 for noise"
             )
-            raise PolytopeError(msg)
         kept = np.unique(labels[labels >= 0])
         ids = np.where(labels < 0, NOISE, np.searchsorted(kept, labels))
         object.__setattr__(self, "labels", ids.astype(np.int32))
@@ -268,8 +242,7 @@ class Partition:
 
         """
         if len(gold) != len(self):
-            msg = f"{len(gold)} labels for a partition of {len(self)} tokens; give one a token"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"{len(gold)} labels for a partition of {len(self)} tokens; give one a token")
         inside = self.labels >= 0
         if not inside.any():
             return Agreement(None, 0, 1.0)
@@ -329,19 +302,10 @@ def conditional_information(
     draws: int = 200,
     seed: int = 0,
 ) -> ConditionalInformation:
-    """Score groups against labels among tokens of the same identity.
+    """Score groups (-1: none) against labels among tokens of the same identity: vocabulary id, form or lemma.
 
-    Args:
-        groups: id of each token's group, -1 for none.
-        labels: id of each token's label.
-        token: id of each token's identity: its vocabulary id, form or lemma.
-        apart: document of each token; pairs of one document do not count in the agreement.
-        draws: groupings permuted within token identity, behind each z and p.
-        seed: of these.
-
-    Raises:
-        PolytopeError: lengths that differ, an id below -1, no token in a group, fewer than 1 draw.
-
+    Pairs of one document (`apart`) do not count in the agreement. Each z and p has `draws` groupings permuted
+    within token identity behind it.
     """
     inside = counted(groups, labels, token, *(() if apart is None else (apart,)))
     c, l, t = (strata(column[inside]) for column in (groups, labels, token))  # noqa: E741
@@ -374,15 +338,7 @@ def resampled_conditional(
     token: Int[np.ndarray, " n"],
     inside: Bool[np.ndarray, "draws n"],
 ) -> Float[np.ndarray, " draws"]:
-    """Return conditional AMI on each of many subsets of the tokens; NaN where nothing is left to score.
-
-    Args:
-        groups: id of each token's group, -1 for none.
-        labels: id of each token's label.
-        token: id of each token's identity.
-        inside: which tokens each draw keeps.
-
-    """
+    """Return conditional AMI on each of many subsets of the tokens; NaN where nothing is left to score."""
     found = counted(groups, labels, token)
     out = np.full(len(inside), np.nan)
     for draw, kept in enumerate(inside & found):

@@ -78,17 +78,10 @@ class SampledMedoids:
 
 
 def k_medoids(distance: Float[np.ndarray, "n n"], k: int, *, seed: int) -> Int[np.ndarray, " n"]:
-    """Return the cluster id of each of n tokens, 0 to k - 1 (int32).
+    """Return the cluster id of each of n tokens, 0 to k - 1 (int32), from symmetric float32 distances.
 
-    Args:
-        distance: all pairwise distances, float32, symmetric.
-        k: clusters.
-        seed: of the tokens that start as medoids; the swaps then go in index order on one thread, so that the
-            result does not depend on the machine's cores.
-
-    Raises:
-        PolytopeError: k is not between 2 and n - 1.
-
+    The seed chooses the tokens that start as medoids; the swaps then go in index order on one thread, so that
+    the result does not depend on the machine's cores.
     """
     check_k(k, len(distance))
     found = _fasterpam(distance, k, seed)
@@ -98,19 +91,9 @@ def k_medoids(distance: Float[np.ndarray, "n n"], k: int, *, seed: int) -> Int[n
 def sampled_k_medoids(
     n: int, k: int, between: Between, *, seed: int, samples: int = SAMPLES, size: int | None = None
 ) -> SampledMedoids:
-    """Cluster n tokens by k-medoids on random samples of them.
+    """Cluster n tokens by k-medoids on random samples of 4,000 tokens, or 20 k if that is more.
 
-    Args:
-        n: tokens.
-        k: clusters.
-        between: distances between two lists of tokens, float32; asked for blocks.
-        seed: of the samples and of each one's first medoids.
-        samples: how many samples.
-        size: tokens in each; by default 4,000, or 20 k if that is more.
-
-    Raises:
-        PolytopeError: k is not between 2 and n - 1, no sample, or samples that do not hold k + 1 tokens.
-
+    The seed is of the samples and of each one's first medoids.
     """
     check_k(k, n)
     size = min(n, max(SAMPLE_SIZE, PER_CLUSTER * k) if size is None else size)
@@ -133,15 +116,9 @@ def sampled_k_medoids(
 
 
 def check_k(k: int, n: int) -> None:
-    """Check that n tokens can be parted into k clusters.
-
-    Raises:
-        PolytopeError: k is not between 2 and n - 1.
-
-    """
+    """Check that n tokens can be parted into k clusters: 2 <= k < n."""
     if not 2 <= k < n:
-        msg = f"k = {k} clusters of {n} tokens; k must be at least 2 and below the number of tokens"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"k = {k} clusters of {n} tokens; k must be at least 2 and below the number of tokens")
 
 
 def _fasterpam(distance: Float[np.ndarray, "n n"], k: int, seed: int) -> kmedoids.KMedoidsResult:
@@ -179,21 +156,12 @@ MOST = 20_000
 
 
 def average_tree(distance: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "m 4"]:
-    """Return scipy's linkage matrix of n tokens, n - 1 merges by height.
-
-    Args:
-        distance: all pairwise distances, symmetric; the diagonal is not read.
-
-    Raises:
-        PolytopeError: more than 20,000 tokens.
-
-    """
+    """Return scipy's linkage matrix of n tokens, n - 1 merges by height; the diagonal is not read."""
     if len(distance) > MOST:
-        msg = (
+        raise PolytopeError(
             f"average linkage of {len(distance)} tokens needs {8e-9 * len(distance) ** 2:.0f} GB; take at "
             f"most {MOST}, or k-medoids"
         )
-        raise PolytopeError(msg)
     return np.asarray(hierarchy.linkage(squareform(distance, checks=False), method="average"))
 
 
@@ -201,14 +169,6 @@ def cut(tree: Float[np.ndarray, "m 4"], k: int) -> Int[np.ndarray, " n"]:
     """Return the clusters left when k of them are not merged yet, 0 to k - 1 (int32).
 
     Exactly k, also where heights are tied (scipy's `fcluster` then gives fewer).
-
-    Args:
-        tree: from `average_tree`.
-        k: clusters.
-
-    Raises:
-        PolytopeError: k is not between 2 and n - 1.
-
     """
     n = len(tree) + 1
     check_k(k, n)
@@ -234,20 +194,15 @@ def hdbscan(
     min_cluster_size: int = MIN_CLUSTER_SIZE,
     min_samples: int | None = None,
 ) -> Int[np.ndarray, " n"]:
-    """Return each token's cluster id, -1 for noise (int32).
+    """Return each token's cluster id, -1 for noise (int32), from its nearest neighbours.
 
     Args:
-        indices: each token's nearest neighbours, itself left out, nearest first; -1 where there are fewer
-            than k.
+        indices: nearest first, itself left out; -1 where there are fewer than k.
         distances: distances to them, not negative.
-        between: distances between two lists of tokens, asked for blocks where the graph is in several parts.
+        between: asked for blocks where the graph is in several parts.
         min_cluster_size: tokens that make a cluster.
         min_samples: neighbours that make a token dense, itself counted as in scikit-learn; by default
             `min_cluster_size`.
-
-    Raises:
-        PolytopeError: settings below 2 or 1, fewer neighbours than `min_samples`, or distances that are
-            negative or not finite.
 
     """
     from fast_hdbscan import HDBSCAN  # noqa: PLC0415 -- slow to import
@@ -323,19 +278,16 @@ def _shortest(
 
 def _check(indices: np.ndarray, distances: np.ndarray, min_cluster_size: int, min_samples: int) -> None:
     if min_cluster_size < 2 or min_samples < 1:
-        msg = (
+        raise PolytopeError(
             f"min_cluster_size = {min_cluster_size}, min_samples = {min_samples}; a cluster has at least 2 "
             "tokens, a dense token counts at least itself"
         )
-        raise PolytopeError(msg)
     if indices.shape != distances.shape or indices.shape[1] < min_samples - 1:
-        msg = (
+        raise PolytopeError(
             f"neighbours of shape {indices.shape} with distances of shape {distances.shape}; min_samples = "
             f"{min_samples} needs {min_samples - 1} neighbours a token"
         )
-        raise PolytopeError(msg)
     bad = (indices >= 0) & ~(np.isfinite(distances) & (distances >= 0))
     if bad.any():
         row = int(np.argwhere(bad)[0, 0])
-        msg = f"a distance of token {row} is negative or not finite; look for NaN in its neighbours"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"a distance of token {row} is negative or not finite; look for NaN in its neighbours")

@@ -65,13 +65,7 @@ class Design:
 
 
 def design(covariates: Mapping[str, Float[np.ndarray, " P"]], pairs: int) -> Design:
-    """Standardise the covariates and expand them into splines.
-
-    Args:
-        covariates: name -> values.
-        pairs: P; there may be no covariate at all.
-
-    """
+    """Standardise the covariates, if there are any, and expand them into splines."""
     used: dict[str, np.ndarray] = {}
     left_out: dict[str, str] = {}
     for name, values in covariates.items():
@@ -123,12 +117,8 @@ def residuals(
 ) -> Float[np.ndarray, " P"]:
     """Return the outcome without what the covariates predict, cross-fitted.
 
-    Args:
-        outcome: counts; their square root `sqrt(y + 3/8)` (Anscombe 1948) is regressed.
-        covariates: from `design`.
-        different: the label, which is fitted beside the covariates and not taken away.
-        fold: from `fold_numbers`.
-
+    The root `sqrt(y + 3/8)` of counts (Anscombe 1948) is regressed. The label is fitted beside the covariates and
+    not taken away.
     """
     root = np.sqrt(np.clip(outcome, 0, None) + 0.375)
     if float(np.ptp(root)) == 0:
@@ -146,23 +136,17 @@ def residuals(
 def propensities(
     covariates: Design, different: Bool[np.ndarray, " P"], fold: Int[np.ndarray, " P"]
 ) -> Float[np.ndarray, " P"]:
-    """Return the cross-fitted probability of each pair to be different in meaning, given its covariates.
-
-    Raises:
-        PolytopeError: without one fold, pairs of one label are left.
-
-    """
+    """Return the cross-fitted probability of each pair to be different in meaning, given its covariates."""
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow to import
 
     probability = np.empty(len(different))
     for train, test in _folds(fold):
         share = float(different[train].mean())
         if not 0 < share < 1:
-            msg = (
+            raise PolytopeError(
                 f"{int(train.sum())} of {len(different)} pairs, without one fifth of the groups, have one "
                 "label only; add groups that have both"
             )
-            raise PolytopeError(msg)
         if covariates.splines.shape[1] == 0:
             probability[test] = share
             continue
@@ -182,12 +166,7 @@ def matched(
 ) -> Bool[np.ndarray, " P"]:
     """Return which pairs have a partner of the other label that is like them.
 
-    Args:
-        covariates: from `design`.
-        propensity: from `propensities`.
-        different: the label.
-        seed: more than 1,500 pairs of a kind are matched in random blocks.
-
+    More than 1,500 pairs of a kind are matched in random blocks.
     """
     logit = np.log(propensity / (1 - propensity))
     reach = _CALIPER * float(np.std(logit))
@@ -219,12 +198,7 @@ def imbalance(covariates: Design, different: Bool[np.ndarray, " P"], weight: Flo
 def variance_inflation(columns: Mapping[str, Float[np.ndarray, " P"]]) -> dict[str, float]:
     """Return `1 / (1 - R^2)` of each column regressed linearly on the others; infinite where they give it.
 
-    Columns without variance are left out. Above 10, what one column does can hardly be told from what the
-    others do.
-
-    Args:
-        columns: name -> values.
-
+    Columns without variance are left out. Above 10, what one column does can hardly be told from what the others do.
     """
     used = {name: values for name, values in columns.items() if float(np.std(values)) > 0}
     out = {}
@@ -267,16 +241,14 @@ class PairTable:
         columns = {"group": self.group, **self.outcomes, **self.covariates, **self.measures}
         for name, column in columns.items():
             if len(column) != pairs:
-                msg = f"{name!r} has {len(column)} values for {pairs} pairs; give one a pair"
-                raise PolytopeError(msg)
+                raise PolytopeError(f"{name!r} has {len(column)} values for {pairs} pairs; give one a pair")
             if not np.isfinite(column).all():
                 row = int(np.flatnonzero(~np.isfinite(column))[0])
                 msg = f"{name!r} of pair {row} is {column[row]}; leave the pair out, or mend what gave it"
                 raise PolytopeError(msg)
         if not 0 < int(self.different.sum()) < pairs:
             what = "different" if pairs and self.different.all() else "the same"
-            msg = f"all {pairs} pairs are {what} in meaning; pairs of both kinds are needed"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"all {pairs} pairs are {what} in meaning; pairs of both kinds are needed")
 
     def __len__(self) -> int:
         return len(self.different)
@@ -322,14 +294,7 @@ class Effect:
 class Adjuster:
     """One table's folds, propensities, matches and resamples, made once for all its outcomes.
 
-    Args:
-        table: the pairs.
-        seed: of folds, blocks and resamples.
-        resamples: bootstrap resamples.
-
-    Raises:
-        PolytopeError: too few pairs or groups, or one label only where a fold is left out.
-
+    The seed is of folds, blocks and resamples.
     """
 
     def __init__(self, table: PairTable, *, seed: int = 0, resamples: int = 1000) -> None:
@@ -405,11 +370,7 @@ def beyond_controls(
 ) -> Estimate:
     """Return how far an outcome's regressed AUC is from the mean of random controls' of the same pairs.
 
-    Args:
-        adjuster: of the outcome's table.
-        outcome: the claim's counts.
-        controls: each draw's counts, with an adjuster of the same pairs, seed and resamples.
-
+    Each control is one draw's counts, with an adjuster of the same pairs, seed and resamples.
     """
     theirs = [other.regressed(counts) for other, counts in controls]
     ahead = adjuster.regressed(outcome) - Resampled.mean_of_draws(theirs, adjuster.picks)
@@ -419,10 +380,7 @@ def beyond_controls(
 def added(adjuster: Adjuster, outcome: Float[np.ndarray, " P"]) -> Estimate:
     """Return how much an outcome adds to the covariates' own AUC, both by cross-fitted logistic regression.
 
-    Args:
-        adjuster: of the outcome's table.
-        outcome: counts; their square root joins the covariates.
-
+    The square root of its counts joins the covariates.
     """
     table = adjuster.table
     more = design({**table.covariates, "outcome": np.sqrt(np.clip(outcome, 0, None))}, len(table))

@@ -62,17 +62,12 @@ def half_samples(documents: int, draws: int, *, seed: int) -> Bool[np.ndarray, "
     """Return which documents each draw keeps: a random half, then the rest, then another half, and so on.
 
     Of an odd number of documents a half has one more than the rest.
-
-    Raises:
-        PolytopeError: fewer than 10 documents, or fewer than 4 draws.
-
     """
     if documents < MIN_DOCUMENTS:
         msg = f"{documents} documents are too few to resample; at least {MIN_DOCUMENTS} are needed, add documents"
         raise PolytopeError(msg)
     if draws < 4:
-        msg = f"resamples = {draws} gives no spread; at least 4 are needed, 200 is the default"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"resamples = {draws} gives no spread; at least 4 are needed, 200 is the default")
     rng = np.random.default_rng(seed)
     pairs = -(-draws // 2)
     order = rng.permuted(np.tile(np.arange(documents), (pairs, 1)), axis=1)
@@ -125,10 +120,7 @@ class Resampled:
         a stated 95 % then covered 98 % with 5 draws that spread as much as the documents. Coverage of this
         rule is 94 to 95 % there, and with 2 draws (one degree of freedom) 93 %.
 
-        Args:
-            each: the draws, with the same resamples.
-            picks: uniform in [0, 1), one a resample; the first of each pair is read.
-
+        `picks` are uniform in [0, 1), one a resample; the first of each pair is read.
         """
         points = np.stack([one.value for one in each])
         mean, draws = points.mean(axis=0), np.stack([one.draws for one in each]).mean(axis=0)
@@ -146,21 +138,14 @@ class Resampled:
     def by_halves(self, documents: int, *, second_order: bool = False) -> Estimate:
         """Return the statistic with its interval, where the resamples are `half_samples` in their order.
 
-        Args:
-            documents: how many there are.
-            second_order: the statistic is a mutual information (adjusted or not) or a difference of such.
-
-        Raises:
-            PolytopeError: the statistic does not exist on some half.
-
+        `second_order`: the statistic is a mutual information (adjusted or not) or a difference of such.
         """
         value = float(self.value)
         if not (np.isfinite(self.draws).all() and np.isfinite(value)):
-            msg = (
+            raise PolytopeError(
                 f"a score does not exist on some halves of {documents} documents, where it has no token left "
                 "to count; add documents or choose another label"
             )
-            raise PolytopeError(msg)
         # A last half without its complement is left out.
         pairs = np.asarray(self.draws, dtype=np.float64)[: len(self.draws) // 2 * 2].reshape(-1, 2)
         across = float(np.var((pairs[:, 0] - pairs[:, 1]) / 2, ddof=1))
@@ -173,20 +158,15 @@ class Resampled:
     def by_percentiles(self, *, widen: float = 1.0) -> Estimate:
         """Return the statistic with the 2.5th and 97.5th percentile of its bootstrap resamples.
 
-        Args:
-            widen: factor on the spread, for what was estimated before the resamples were drawn.
-
-        Raises:
-            PolytopeError: on more than a tenth of the resamples (NaN) the statistic does not exist.
-
+        The spread is multiplied by `widen`, for what was estimated before the resamples were drawn. On a tenth of the
+        resamples the statistic may not exist (NaN).
         """
         value, there = float(self.value), self.draws[np.isfinite(self.draws)]
         if len(there) < _ENOUGH * len(self.draws) or not np.isfinite(value):
-            msg = (
+            raise PolytopeError(
                 f"{len(self.draws) - len(there)} of {len(self.draws)} resamples hold pairs of one kind only; "
                 "add groups that have both same and different pairs"
             )
-            raise PolytopeError(msg)
         low, high = np.percentile(there, [2.5, 97.5])
         if widen != 1:
             low, high = (value + widen * (bound - value) for bound in (low, high))
@@ -199,12 +179,6 @@ def auc(
     """Return the area under the ROC curve, 0.5 for no effect, 1 for perfect separation.
 
     `P(score of a different pair > score of a same pair) + P(equal) / 2` (Hanley & McNeil 1982).
-
-    Args:
-        score: one a pair.
-        positive: whether it is of the class that should score higher.
-        weight: of each pair; 1 by default.
-
     """
     weights = np.ones(len(score)) if weight is None else weight
     return float(auc_draws(score, positive, weights[None])[0])
@@ -213,14 +187,7 @@ def auc(
 def auc_draws(
     score: Float[np.ndarray, " P"], positive: Bool[np.ndarray, " P"], weights: Float[np.ndarray, "R P"]
 ) -> Float[np.ndarray, " R"]:
-    """Return the area for each row of weights; NaN where a class has no weight.
-
-    Args:
-        score: one a pair.
-        positive: whether it is of the class that should score higher.
-        weights: how often each resample holds each pair.
-
-    """
+    """Return the area for each row of weights, how often a resample holds each pair; NaN where a class has none."""
     order = np.argsort(score, kind="stable")
     ranked, above = score[order], positive[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
@@ -236,14 +203,7 @@ def auc_draws(
 def resampled(unit: Int[np.ndarray, " P"], draws: int, *, seed: int | np.random.Generator) -> Float[np.ndarray, "R P"]:
     """Return how often each of `draws` bootstrap resamples holds each row.
 
-    Args:
-        unit: of each row, what is drawn with replacement: a pair's own number, its group, a document, a word.
-        draws: resamples.
-        seed: of the draws.
-
-    Raises:
-        PolytopeError: fewer than 2 draws, or fewer than 2 units.
-
+    Units are drawn with replacement: `unit` is a pair's own number, its group, a document or a word.
     """
     _, codes = np.unique(unit, return_inverse=True)
     units = int(codes.max(initial=-1)) + 1

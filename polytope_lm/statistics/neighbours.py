@@ -54,22 +54,15 @@ def strict_neighbours(
 ) -> Int[np.ndarray, "n k"]:
     """Return each token's k nearest tokens that share no group with it, nearest first, ties by lower index.
 
-    Args:
-        distance: all pairwise distances, float32.
-        groups: int32 ids; two tokens that have the same non-negative id in any column are no neighbours.
-        k: how many; rows with fewer allowed tokens end in -1.
-
-    Raises:
-        PolytopeError: shapes that do not fit, or a distance that is not finite.
-
+    Two tokens with the same non-negative int32 id in any column of `groups` are no neighbours. Rows with fewer
+    allowed tokens end in -1.
     """
     if distance.shape != (len(groups), len(groups)):
         msg = f"distances of shape {distance.shape} do not fit {len(groups)} tokens; give one row and column a token"
         raise PolytopeError(msg)
     if not np.isfinite(distance).all():
         row = int(np.argwhere(~np.isfinite(distance))[0, 0])
-        msg = f"a distance of token {row} is not finite; look for NaN in the representation's rows"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"a distance of token {row} is not finite; look for NaN in the representation's rows")
     return np.asarray(_nearest(distance, np.ascontiguousarray(groups, dtype=np.int32), k))
 
 
@@ -104,14 +97,7 @@ def _nearest(distance: Float[np.ndarray, "n n"], groups: Int[np.ndarray, "n g"],
 def has_neighbours(
     groups: Int[np.ndarray, "n g"], labels: Int[np.ndarray, " n"], k: int
 ) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Return which tokens have k allowed neighbours, and which have one with their own label.
-
-    Args:
-        groups: int32 ids; two tokens that have the same non-negative id in any column are no neighbours.
-        labels: label id of each token.
-        k: neighbours counted in the agreement.
-
-    """
+    """Return which tokens have k neighbours allowed by `strict_neighbours`, and which one with their own label."""
     found = _allowed(np.ascontiguousarray(groups, dtype=np.int32), labels.astype(np.int32), k)
     return found[:, 0] >= k, found[:, 1] > 0
 
@@ -149,9 +135,6 @@ def resampled_agreement(
         inside: which tokens each draw keeps, as queries and as neighbours.
         k: neighbours counted, at most 255; a token with fewer averages over those it has, one with none is
             left out.
-
-    Raises:
-        PolytopeError: k of more than 255.
 
     """
     if k > 255:
@@ -234,16 +217,8 @@ def nearest_label(
 ) -> NearestLabel:
     """Read each token's label off its nearest allowed token; ties go to the lower index.
 
-    Args:
-        distance: all pairwise distances.
-        labels: id of each token's label.
-        excluded: ids; two tokens with the same non-negative id in any column (one document, say) are no
-            neighbours.
-        within: stratum of each token, such as its identity: only tokens of one stratum are neighbours.
-
-    Raises:
-        PolytopeError: shapes that do not fit, or a distance that is not finite.
-
+    Two tokens with the same non-negative id in any column of `excluded` (one document, say) are no neighbours;
+    where `within` gives strata, such as token identities, only tokens of one stratum are.
     """
     n = len(labels)
     if distance.shape != (n, n) or any(len(x) != n for x in (excluded, within) if x is not None):

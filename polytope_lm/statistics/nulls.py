@@ -61,14 +61,7 @@ class AgainstNull:
 
 
 def against(value: float, null: Float[np.ndarray, " draws"], better: Better) -> AgainstNull:
-    """Put a score beside its null.
-
-    Args:
-        value: the score.
-        null: the same score of random groupings.
-        better: whether more monosemantic is `higher` or `lower`.
-
-    """
+    """Put a score beside the same score of random groupings; `better` says which way is more monosemantic."""
     slack = _TIES * max(1.0, abs(value))
     as_good = null >= value - slack if better == "higher" else null <= value + slack
     sd = float(null.std(ddof=1)) if len(null) > 1 else 0.0
@@ -80,18 +73,7 @@ def against(value: float, null: Float[np.ndarray, " draws"], better: Better) -> 
 def random_groups(
     groups: Int[np.ndarray, " n"], *, draws: int, seed: int, within: Int[np.ndarray, " n"] | None = None
 ) -> Iterator[Int[np.ndarray, " n"]]:
-    """Yield groupings with the same sizes, by permuting the group ids.
-
-    Args:
-        groups: id of each token's group.
-        draws: how many.
-        seed: of the permutations.
-        within: stratum of each token; ids move only among tokens of one stratum. None: among all.
-
-    Raises:
-        PolytopeError: fewer than 1 draw.
-
-    """
+    """Yield groupings with the same sizes, the group ids permuted among all tokens or within strata."""
     if draws < 1:
         raise PolytopeError(f"draws = {draws} random groupings; at least 1 is needed, 200 is the default")
     rng = np.random.default_rng(seed)
@@ -109,16 +91,7 @@ def random_groups(
 
 
 def counted(groups: Shaped[np.ndarray, " n"], *columns: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Return which tokens are in a group, checking that all columns speak of the same tokens.
-
-    Args:
-        groups: id of each token's group, `NOISE` (-1) for tokens in none.
-        *columns: other properties of the same tokens.
-
-    Raises:
-        PolytopeError: another length, an id below -1, or no token in any group.
-
-    """
+    """Return which tokens are in a group (not `NOISE`), checking that all columns speak of the same tokens."""
     for column in columns:
         if len(column) != len(groups):
             raise PolytopeError(f"{len(groups)} group ids for {len(column)} tokens; give one a token, -1 for noise")
@@ -161,12 +134,7 @@ class Rate:
 
     @classmethod
     def of(cls, events: int, runs: int) -> Rate:
-        """Return the rate of `events` in `runs`.
-
-        Raises:
-            PolytopeError: no run, or more events than runs.
-
-        """
+        """Return the rate of `events` in `runs`."""
         if not 0 <= events <= runs or runs < 1:
             raise PolytopeError(f"{events} events in {runs} runs are no rate; give at least one run")
         found = binomtest(events, runs).proportion_ci(0.95, method="exact")

@@ -30,15 +30,7 @@ if TYPE_CHECKING:
 
 
 def percentiles(profiles: Float[np.ndarray, "P n"]) -> Float[np.ndarray, "P n"]:
-    """Return each step's percentile in its own profile, from 0 to 1; constant profiles have 1/2 everywhere.
-
-    Args:
-        profiles: one a row, at least two steps.
-
-    Raises:
-        PolytopeError: fewer than two steps, or NaN.
-
-    """
+    """Return each step's percentile in its own profile, from 0 to 1; constant profiles have 1/2 everywhere."""
     if profiles.ndim != 2 or profiles.shape[1] < 2 or np.isnan(profiles).any():
         raise PolytopeError(
             f"profiles of shape {profiles.shape} have no percentiles: at least 2 steps are needed, and no NaN"
@@ -50,11 +42,7 @@ def percentiles(profiles: Float[np.ndarray, "P n"]) -> Float[np.ndarray, "P n"]:
 def raw(ranks: Float[np.ndarray, "P n"], peaks: Int[np.ndarray, " P"], weights: Float[np.ndarray, "r P"]) -> Resampled:
     """Return the mean percentile at the own peak, on all pairs and on each resample.
 
-    Args:
-        ranks: from `percentiles`.
-        peaks: each pair's step.
-        weights: from `estimate.resampled`.
-
+    The weights are from `estimate.resampled`.
     """
     own = ranks[np.arange(len(ranks)), peaks]
     return Resampled(float(own.mean()), weights @ own / weights.sum(axis=1))
@@ -68,15 +56,7 @@ def cross_pair(
 ) -> Resampled:
     """Return the mean percentile at the peaks of other groups' pairs, on all pairs and on each resample.
 
-    Args:
-        ranks: from `percentiles`.
-        peaks: each pair's step.
-        groups: each pair's group, from 0; a resample may have a group several times, never against itself.
-        weights: from `estimate.resampled`.
-
-    Raises:
-        PolytopeError: a resample of a single group, which has no other pair: too few groups.
-
+    A resample may have a group several times; it is never set against itself.
     """
     apart = groups[:, None] != groups[None, :]
     theirs = np.where(apart, ranks[:, peaks], 0.0)

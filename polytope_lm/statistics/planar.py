@@ -28,20 +28,12 @@ _LEAST = 4
 def planar(distance: Float[np.ndarray, "n n"], *, seed: int, landmarks: int = LANDMARKS) -> Float[np.ndarray, "n 2"]:
     """Return a place on a map for each of n tokens, float32, centred, the wider side from -1 to 1.
 
-    Args:
-        distance: all pairwise distances, at least 0.
-        seed: of the landmarks and of where they start.
-        landmarks: tokens that t-SNE places; the others lie at the mean of their three nearest landmarks,
-            weighted by closeness.
-
-    Raises:
-        PolytopeError: fewer than 4 tokens.
-
+    t-SNE places the landmarks, random tokens; the others lie at the mean of their three nearest landmarks,
+    weighted by closeness.
     """
     n = len(distance)
     if n < _LEAST:
-        msg = f"{n} tokens make no map; at least {_LEAST} are needed"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{n} tokens make no map; at least {_LEAST} are needed")
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(n, size=min(n, landmarks), replace=False))
     between = np.maximum(distance[np.ix_(chosen, chosen)], 0)

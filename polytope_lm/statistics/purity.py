@@ -101,18 +101,9 @@ def label_purity(
     draws: int = 200,
     seed: int = 0,
 ) -> LabelPurity:
-    """Score the labels inside groups against random groups of the same sizes.
+    """Score the labels inside groups (-1: none) against random groups of the same sizes.
 
-    Args:
-        groups: id of each token's group, -1 for none.
-        labels: id of each token's label.
-        within: permute groups only within these strata, such as documents; None: among all counted tokens.
-        draws: random groupings behind each z and p.
-        seed: of these.
-
-    Raises:
-        PolytopeError: lengths that differ, an id below -1, no token in a group, fewer than 1 draw.
-
+    `within`: permute groups only within these strata, such as documents; None: among all counted tokens.
     """
     inside = counted(groups, labels, *(() if within is None else (within,)))
     ids, group = np.unique(groups[inside], return_inverse=True)
@@ -163,14 +154,7 @@ def _records(
 def resampled_purity(
     groups: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "draws n"]
 ) -> Float[np.ndarray, "draws 2"]:
-    """Return overall entropy (bits) and purity of fixed groups on each of many subsets of the tokens.
-
-    Args:
-        groups: id of each token's group, -1 for none.
-        labels: id of each token's label.
-        inside: which tokens each draw keeps.
-
-    """
+    """Return overall entropy (bits) and purity of fixed groups on each of many subsets of the tokens."""
     found = counted(groups, labels)
     label = np.unique(labels, return_inverse=True)[1]
     out = np.empty((len(inside), 2))
@@ -200,14 +184,9 @@ def purity_against_chance(
     strata: Int[np.ndarray, " n"],
     keys: Float[np.ndarray, "draws n"],
 ) -> tuple[float, Float[np.ndarray, " draws"]]:
-    """Return the purity inside the groups, and inside groups permuted within strata.
+    """Return the purity inside the groups, and inside groups permuted within strata (all 0: freely).
 
-    Args:
-        groups: id of each token's group, from 0.
-        labels: id of each token's label, from 0.
-        strata: id of each token's stratum, from 0; all 0 to permute freely.
-        keys: uniform random numbers in [0, 1), a row for each random grouping.
-
+    Ids count from 0; `keys` are uniform in [0, 1), a row for each random grouping.
     """
     base = np.argsort(strata, kind="stable")
     order = np.argsort(strata[None] + keys, axis=1)

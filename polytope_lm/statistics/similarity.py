@@ -75,20 +75,9 @@ def inside_groups(
     draws: int = 200,
     seed: int = 0,
 ) -> PairScore:
-    """Score the pairs inside groups against random groups.
+    """Score the pairs inside groups (-1: none) against random groups; the diagonal is not read.
 
-    Args:
-        similarity: `s_ij`, symmetric; the diagonal is not read.
-        groups: id of each token's group, -1 for none.
-        better: whether more alike is `higher` or `lower`.
-        apart: document of each token; pairs of one document do not count.
-        token: id of each token's identity, for the second null.
-        draws: random groupings behind each z and p.
-        seed: of these.
-
-    Raises:
-        PolytopeError: shapes that do not fit, no token in a group, or no pair to count.
-
+    Pairs of one document (`apart`) do not count. `token`, each token's identity, is for the second null.
     """
     inside = counted(groups, *(column for column in (apart, token) if column is not None))
     _check(similarity, groups)
@@ -117,15 +106,7 @@ def resampled_pairs(
     inside: Bool[np.ndarray, "draws n"],
     apart: Int[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, " draws"]:
-    """Return the score of fixed groups on each of many subsets of the tokens; NaN where there is no pair.
-
-    Args:
-        similarity: `s_ij`, symmetric.
-        groups: id of each token's group, -1 for none.
-        inside: which tokens each draw keeps.
-        apart: document of each token; pairs of one document do not count.
-
-    """
+    """Return the score of fixed groups on each of many subsets of the tokens; NaN where there is no pair."""
     found = counted(groups)
     _check(similarity, groups)
     near, documents = np.ascontiguousarray(similarity, dtype=np.float32), _documents(groups, apart)
@@ -194,15 +175,7 @@ _LOOSE = {"reassoc", "contract", "arcp", "nsz"}
 
 
 def js_divergences(probabilities: Float[np.ndarray, "n V"]) -> Float[np.ndarray, "n n"]:
-    """Return all pairwise divergences in bits, float32.
-
-    Args:
-        probabilities: one distribution a row, float32; rows sum to 1.
-
-    Raises:
-        PolytopeError: a row that is no distribution.
-
-    """
+    """Return all pairwise divergences in bits, float32, of distributions that are float32 rows."""
     sums = probabilities.sum(axis=1, dtype=np.float64)
     # Written so that NaN fails it.
     good = (np.abs(sums - 1) < 1e-3) & (probabilities.min(axis=1, initial=0) >= 0)

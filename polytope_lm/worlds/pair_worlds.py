@@ -143,12 +143,7 @@ class Peak:
 def peak(world: BoundaryWorld, pair: Int[np.ndarray, " n"], t: Float[np.ndarray, " n"], *, bins: int = 10) -> Peak:
     """Find where along the paths between the classes boundaries are densest.
 
-    Args:
-        world: the world.
-        pair: which path each crossing is on.
-        t: its place in [0, 1].
-        bins: equal stretches of a path.
-
+    Each crossing is on path `pair`, at `t` in [0, 1]; a path has `bins` equal stretches.
     """
     along = [ends @ world.direction for ends in (world.a, world.b)]
     place = along[0][pair] + t * (along[1] - along[0])[pair]

@@ -63,12 +63,7 @@ WORDS = 300
 
 
 def shares(count: int, sizes: Sizes) -> Float[np.ndarray, " count"]:
-    """Return how likely each of `count` regions is: all alike, or the i-th as `1/i` (Zipf).
-
-    Raises:
-        PolytopeError: another kind of sizes.
-
-    """
+    """Return how likely each of `count` regions is: all alike, or the i-th as `1/i` (Zipf)."""
     if sizes not in {"equal", "zipf"}:
         raise PolytopeError(f"sizes = {sizes!r} of a world's regions; choose 'equal' or 'zipf'")
     weight = np.ones(count) if sizes == "equal" else 1 / np.arange(1, count + 1)
@@ -77,12 +72,7 @@ def shares(count: int, sizes: Sizes) -> Float[np.ndarray, " count"]:
 
 
 def documents_of(tokens: int, documents: int) -> Int[np.ndarray, " n"]:
-    """Return the document of each token, as evenly as possible.
-
-    Raises:
-        PolytopeError: fewer tokens than documents, or no document.
-
-    """
+    """Return the document of each token, as evenly as possible."""
     if not 1 <= documents <= tokens:
         raise PolytopeError(f"{tokens} tokens in {documents} documents; give every document of a world a token")
     return np.arange(tokens) * documents // tokens
@@ -97,17 +87,8 @@ def correlated(
 ) -> Int[np.ndarray, " n"]:
     """Draw a label for each token, with that intraclass correlation within documents.
 
-    Args:
-        rng: of everything.
-        document: document of each token.
-        share: how likely each label is.
-        correlation: the intraclass correlation.
-        shown: the share of tokens that will keep these labels; the others know nothing of documents, so
-            these get a correlation of `correlation / shown^2`.
-
-    Raises:
-        PolytopeError: a correlation outside [0, 1].
-
+    Only the share `shown` of the tokens will keep these labels and the others know nothing of documents, so
+    these get a correlation of `correlation / shown^2`.
     """
     if not 0 <= correlation <= 1:
         raise PolytopeError(f"document correlation = {correlation}; it goes from 0 to 1")
@@ -134,14 +115,7 @@ def planted_codes(
 ) -> Codes:
     """Return codes in memory with `u` and `h` kept, as a capture would give them.
 
-    Args:
-        rng: of the words.
-        name: what the provenance calls the world.
-        document: document of each token, ascending from 0.
-        columns: label columns by name, as ids; they are written `NAME 3`.
-        u: the MLP's input.
-        h: the pre-activations.
-
+    Documents ascend from 0; ids of a label column are written `NAME 3`.
     """
     table = _token_table(rng, document)
     for column, ids in columns.items():

@@ -1,7 +1,7 @@
 """Paths of many pairs: ends read together, own layers solved together, later layers followed path by path.
 
-Each path has its own places and its own prefix, so later layers are not one batch; what is shared is the
-machine: while one path's roots are looked for, the model runs along the next. Pairs are prepared in chunks
+Each path has its own evaluation points and its own prefix, so later layers are not one batch; what is shared is
+the machine: while one path's roots are looked for, the model runs along the next. Pairs are prepared in chunks
 whose bounds don't depend on where an earlier run ended, so that every number is the same after a resume.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -42,11 +41,10 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 _TOKENS = 4096  # of all prompts that are read at once
-_WORKERS = 2
 
 
 class _Job(NamedTuple):
-    """What is asked of every pair; `options` are those of `along.profile`."""
+    """What is asked of every pair; `options` are those of `trace.profile`."""
 
     model: Model
     space: Space
@@ -78,7 +76,7 @@ def crossings_of_pairs(  # noqa: PLR0913
     steps: int = STEPS,
     lens: bool = False,
     to: str | FilePath | None = None,
-    workers: int = _WORKERS,
+    workers: int = 2,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> PairProfiles:
     """Find the crossings of many pairs' paths, and where the output changes on them.
@@ -185,7 +183,6 @@ def _texts(pair: Any) -> tuple[Any, Any]:
 
 def _settings(job: _Job, texts: list[tuple[Any, Any]]) -> dict[str, Any]:
     """Return everything that moves a number."""
-    digest = hashlib.sha256(json.dumps(texts, default=repr).encode())
     return {
         "model": job.model.name,
         "revision": job.model.revision,
@@ -196,7 +193,7 @@ def _settings(job: _Job, texts: list[tuple[Any, Any]]) -> dict[str, Any]:
         "shape": job.shape,
         "position": job.position,
         **job.options,
-        "pairs_sha256": digest.hexdigest(),
+        "pairs_sha256": hashlib.sha256(json.dumps(texts, default=repr).encode()).hexdigest(),
         "version": importlib.metadata.version("polytope-lm"),
     }
 
@@ -205,25 +202,24 @@ def _work(
     job: _Job, texts: list[tuple[Any, Any]], lines: Sequence[int], left: Sequence[int]
 ) -> Iterator[tuple[int, Callable[[], Entry]]]:
     """Prepare chunks of pairs, and yield how each that is left is followed."""
-    model_free, todo = threading.RLock(), set(left)
+    todo = set(left)
     for first in range(0, len(texts), CHUNK):
         chunk = range(first, min(first + CHUNK, len(texts)))
         if todo.isdisjoint(chunk):
             continue
-        with model_free:
-            ready = _prepare(job, [texts[number] for number in chunk])
+        ready = _prepare(job, [texts[number] for number in chunk])
         for number, one in zip(chunk, ready, strict=True):
             if number in todo:
-                yield number, partial(_entry, job, one, texts[number], lines[number], model_free)
+                yield number, partial(_entry, job, one, texts[number], lines[number])
 
 
-def _entry(job: _Job, ready: _Ready | str, texts: tuple[Any, Any], line: int, model_free: threading.RLock) -> Entry:
+def _entry(job: _Job, ready: _Ready | str, texts: tuple[Any, Any], line: int) -> Entry:
     """Return a pair's profile, or why it has none, without its texts."""
     if isinstance(ready, str):
         message = ready
     else:
         try:
-            return {"profile": profile(ready.path, **job.options, lock=model_free, own=ready.own).to_dict()}
+            return {"profile": profile(ready.path, **job.options, own=ready.own).to_dict()}
         except PolytopeError as error:
             message = str(error)
     for text in texts:
@@ -285,14 +281,13 @@ def _activations(job: _Job, ends: list[End]) -> list[np.ndarray]:
         if not batches or len(one[1].ids) * (len(batches[-1]) + 1) > _TOKENS:
             batches.append([])
         batches[-1].append(one)
-    found: dict[tuple[bytes, int], np.ndarray] = {}
-    for batch in batches:
-        rows = _read(job, [one for _, one in batch])
-        found |= dict(zip((key for key, _ in batch), rows, strict=True))
+    rows = [row for batch in batches for row in read_ends(job, [one for _, one in batch])]
+    found = dict(zip((key for key, _ in distinct), rows, strict=True))
     return [found[key] for key in keys]
 
 
-def _read(job: _Job, ends: list[End]) -> list[np.ndarray]:
+def read_ends(job: _Job, ends: list[End]) -> list[np.ndarray]:
+    """Read what the paths move at the ends' positions in one batch."""
     longest = max(len(one.ids) for one in ends)
     ids, mask = (torch.zeros(len(ends), longest, dtype=torch.long) for _ in range(2))
     for row, one in enumerate(ends):

@@ -251,8 +251,8 @@ def random_path(  # noqa: PLR0913
     rng = np.random.default_rng(seed)
 
     def other(x: np.ndarray) -> np.ndarray:
-        step = _draw(rows, rng)
-        step -= _draw(rows, rng) if which == "mixture" else x
+        step = draw(rows, rng)
+        step -= draw(rows, rng) if which == "mixture" else x
         return x + step * (1.0 if length is None else length / float(np.linalg.norm(step)))
 
     return _from(
@@ -261,7 +261,7 @@ def random_path(  # noqa: PLR0913
     )  # fmt: skip
 
 
-def _draw(rows: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, " D"]:
+def draw(rows: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, " D"]:
     """Draw from the normal distribution with the rows' mean and covariance (ddof 1)."""
     mean = rows.mean(axis=0)
     weights = rng.standard_normal(len(rows)) / np.sqrt(len(rows) - 1)

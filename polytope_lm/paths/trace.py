@@ -7,7 +7,6 @@ held-out points.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +24,8 @@ from polytope_lm.paths.solve.roots import linear_roots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float, Int
 
     from polytope_lm.models.hooks import Tap
     from polytope_lm.models.sites import Geometry, Point, Site
@@ -37,27 +35,18 @@ POINTS: Mapping[str, tuple[Point, ...]] = {"gate": ("gate",), "up": ("up",), "ga
 """What to read for a gated MLP's code kinds; for others `h`."""
 _STEPS = 33  # of the output's change
 _MOST_STEPS = 100_000
-_BLOCK = 512  # points whose activations are held at once
+BLOCK = 512  # points whose activations are held at once
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """One layer's crossings on one path, ordered by place.
-
-    Attributes:
-        method: how the layer was searched.
-        t: place in [0, 1], `[n]`.
-        neuron: which neuron, `[n]`.
-        on: whether it turns on there, `[n]`.
-        token: whose it is, an index into the sequence, `[n]`.
-
-    """
+    """One layer's crossings on one path, ordered by t; `token` is an index into the sequence."""
 
     method: LayerMethod
-    t: np.ndarray
-    neuron: np.ndarray
-    on: np.ndarray
-    token: np.ndarray
+    t: Float[np.ndarray, " n"]
+    neuron: Int[np.ndarray, " n"]
+    on: Bool[np.ndarray, " n"]
+    token: Int[np.ndarray, " n"]
 
     @property
     def site(self) -> Site:
@@ -66,15 +55,7 @@ class Found:
 
 
 def in_layer(curves: Sequence[Curve]) -> list[list[Found]]:
-    """Solve the own layer of paths of one site, space and shape together, in closed form.
-
-    Returns:
-        A list for each path, of its own layer alone.
-
-    Raises:
-        PolytopeError: an end that isn't finite or has no direction, or opposite ends of an arc.
-
-    """
+    """Solve the own layer of paths of one site, space and shape together, in closed form: a list for each path."""
     one = curves[0]
     solve = in_layer_crossings if one.shape == "line" else arc_crossings
     a, b = (np.concatenate(ends) for ends in zip(*(curve.ends() for curve in curves), strict=True))
@@ -101,10 +82,6 @@ class Trace:
         logits: read the next-token logits, too, if the model has them.
         residuals: layers whose output is read, too.
         inputs: layers where what the MLP reads is read, too.
-        lock: held while the model runs, where several paths are followed at once: hooks are the model's.
-
-    Raises:
-        PolytopeError: the model reads both ways while A's context is kept.
 
     """
 
@@ -116,12 +93,10 @@ class Trace:
         logits: bool = False,
         residuals: Sequence[int] = (),
         inputs: Sequence[int] = (),
-        lock: AbstractContextManager[Any] | None = None,
     ) -> None:
         from polytope_lm.models.prefix import share_prefix  # noqa: PLC0415 - it imports transformers
 
-        model = curve.model
-        self.curve, self.lock = curve, lock or nullcontext()
+        model, self.curve = curve.model, curve
         later = range(curve.site.layer + (curve.at != "embed"), model.n_layers)
         self.sites = [model.site(n, curve.site.kind) for n in later] if only is None else [only]
         self.logits = logits and model.has_logits
@@ -129,8 +104,7 @@ class Trace:
         self.prefix = None
         if curve.sequences is None and model.causal:
             ids, layer, position = torch.as_tensor(curve.input_ids), curve.site.layer, curve.position
-            with self.lock:
-                self.prefix = share_prefix(model, ids, layer=layer, position=position)
+            self.prefix = share_prefix(model, ids, layer=layer, position=position)
         whole = ", whole sequences" if curve.sequences is not None else ", full forwards"
         self.note = "" if self.prefix is not None else whole
         self._still: list[np.ndarray] | None = None
@@ -148,9 +122,7 @@ class Trace:
 
     def _evaluated(self, t: np.ndarray) -> list[np.ndarray]:
         curve, points = self.curve, POINTS.get(self.curve.site.kind, ("h",))
-        taps = [(site.layer, point) for site in self.sites for point in points]
-        with self.lock:
-            run = self._run(t, [*taps, *self.beside])
+        run = self._run(t, [*((site.layer, point) for site in self.sites for point in points), *self.beside])
         shape = (len(t), len(curve.counted), -1)
         found = [[run.activations[s.layer, point].reshape(shape) for point in points] for s in self.sites]
         values = [np.concatenate(kinds, axis=2).reshape(len(t), -1) for kinds in found]
@@ -201,9 +173,8 @@ class Trace:
 
     def read(self, followed: Followed, point: Point | None = None, layer: int = -1) -> np.ndarray:
         """Return what was read beside `h` at the evaluation points: logits, or a point of a layer."""
-        first = len(self.sites)
-        place = first if point is None else first + self.logits + self.beside.index((layer, point))
-        return followed.values[place].astype(np.float64)
+        beside = 0 if point is None else self.logits + self.beside.index((layer, point))
+        return followed.values[len(self.sites) + beside].astype(np.float64)
 
     def along(
         self, followed: Followed, values: Float[np.ndarray, "n K"], t: Float[np.ndarray, " points"]
@@ -220,22 +191,13 @@ class Trace:
         from polytope_lm.models.logits import next_token_logits  # noqa: PLC0415 - it imports transformers
 
         rows = residual[:1] if self.curve.still else residual
-        with self.lock:
-            logits = next_token_logits(self.curve.model, rows)
-        return np.repeat(probabilities(logits), len(residual) // len(rows), axis=0)
+        chances = probabilities(next_token_logits(self.curve.model, rows))
+        return np.repeat(chances, len(residual) // len(rows), axis=0)
 
     def adaptive(self, evaluations: int) -> tuple[list[Found], OutputChange | None]:
-        """Return each layer's crossings and any change of the output.
+        """Return each layer's crossings and any change of the output, from logits interpolated as `h` is.
 
-        The logits are interpolated as `h` is; the change's `error` says how far the distribution so found is
-        from the model's own, at the points that were held out.
-
-        Args:
-            evaluations: forward evaluations at most.
-
-        Raises:
-            PolytopeError: too few evaluations, or NaN along the path.
-
+        The change's `error` says how far the distribution so found is from the model's own at the held-out points.
         """
         followed = self.follow(evaluations)
         if not self.logits:
@@ -247,15 +209,7 @@ class Trace:
         return self.found(followed), output_change(t, along, self.curve.model.tokenizer, error)
 
     def grid(self, steps: int) -> tuple[list[Found], OutputChange | None]:
-        """Look in equal steps, placing each sign change by linear interpolation.
-
-        Args:
-            steps: how many, 100,000 at most.
-
-        Raises:
-            PolytopeError: no step or too many, or NaN along the path.
-
-        """
+        """Look in equal steps, placing each sign change by linear interpolation."""
         if steps < 1:
             raise PolytopeError(f"steps={steps}: a grid needs at least 1 step (or leave it out)")
         if steps > _MOST_STEPS:
@@ -281,11 +235,11 @@ class Trace:
     def _blocks(self, t: np.ndarray) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         """Run the model at many points, some at a time; each block begins with the last one's last point."""
         before: list[np.ndarray] = []
-        for first in range(0, len(t), _BLOCK):
-            points = t[first : first + _BLOCK]
+        for first in range(0, len(t), BLOCK):
+            points = t[first : first + BLOCK]
             values = self.at(points)
             if before:
-                points = t[first - 1 : first + _BLOCK]
+                points = t[first - 1 : first + BLOCK]
                 values = [np.concatenate([row, h]) for row, h in zip(before, values, strict=True)]
             before = [h[-1:] for h in values]
             yield points, values
@@ -302,7 +256,6 @@ def profile(
     evaluations: int = EVALUATIONS,
     steps: int = STEPS,
     lens: bool = False,
-    lock: AbstractContextManager[Any] | None = None,
     own: list[Found] | None = None,
 ) -> Profile:
     """Find a path's crossings and where the output changes, in equal steps.
@@ -313,7 +266,6 @@ def profile(
         evaluations: forward evaluations at most; see `paths.solve.chebyshev`.
         steps: equal steps of the profile.
         lens: decode every later layer's output, too; takes several times as long.
-        lock: held while the model runs, where several paths are followed at once: hooks are the model's.
         own: the crossings of the path's own layer, where they are known already.
 
     Raises:
@@ -330,14 +282,12 @@ def profile(
     t, first, layers = np.linspace(0, 1, steps + 1), path.site.layer, path.model.n_layers
     found = [] if path.at == "embed" else own or in_layer([path])[0]
     more: dict[str, Any] = {}
-    with lock or nullcontext():
-        lengths = _lengths(path, t)
     if downstream:
-        trace = Trace(path, residuals=range(first if lens else layers - 1, layers), lock=lock)
+        trace = Trace(path, residuals=range(first if lens else layers - 1, layers))
         followed = trace.follow(evaluations)
         found = [*found, *trace.found(followed)]
         more = _output(trace, followed, t)
-    methods = [one.method for one in found]
+    missed = [one.method.missed_at_most for one in found]
     return Profile(
         layer=first,
         length=path.length,
@@ -345,10 +295,10 @@ def profile(
         counts=np.array([np.histogram(one.t, t)[0] for one in found]),
         crossings=np.array([len(one.t) for one in found]),
         on=np.array([one.on.sum() for one in found]),
-        hamming=np.array([method.hamming for method in methods]),
+        hamming=np.array([one.method.hamming for one in found]),
         returning=np.array([_returning(one.neuron) for one in found]),
-        missed=np.array([-1 if m.missed_at_most is None else m.missed_at_most for m in methods]),
-        lengths=lengths,
+        missed=np.array([-1 if most is None else most for most in missed]),
+        lengths=_lengths(path, t),
         **more,
     )
 
@@ -393,13 +343,7 @@ def _lengths(path: Curve, t: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def mlp_inputs(geometry: Geometry, x: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
-    """Return `u = gain * C x / sigma + shift`, `sigma^2 = |C x|^2 / D + eps`; `x` itself without a norm.
-
-    Args:
-        geometry: the site's norm.
-        x: what the norm reads, a row each.
-
-    """
+    """Return `u = gain * C x / sigma + shift`, `sigma^2 = |C x|^2 / D + eps`; `x` itself without a norm."""
     if geometry.norm == "none":
         return x
     centred = x - x.mean(axis=1, keepdims=True) if geometry.norm == "LayerNorm" else x
@@ -414,14 +358,10 @@ def probabilities(logits: Float[np.ndarray, "rows V"]) -> Float[np.ndarray, "row
     return found
 
 
-def js_distances(probabilities: Float[np.ndarray, "places V"]) -> Float[np.ndarray, " steps"]:
-    """Return the Jensen-Shannon distance between successive distributions.
+def js_distances(probabilities: Float[np.ndarray, "points V"]) -> Float[np.ndarray, " steps"]:
+    """Return the Jensen-Shannon distance between successive distributions, a row each.
 
     `sqrt(H((p + q) / 2) - (H(p) + H(q)) / 2)`, `H` in bits: a metric from 0 to 1 (Endres & Schindelin 2003).
-
-    Args:
-        probabilities: one distribution a row.
-
     """
     own = _entropy(probabilities)
     return _distance(probabilities[:-1], probabilities[1:], (own[:-1] + own[1:]) / 2)
@@ -444,27 +384,14 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 
 
 def output_change(
-    t: Float[np.ndarray, " places"], logits: Float[np.ndarray, "places V"], tokenizer: Any, error: float = 0.0
+    t: Float[np.ndarray, " points"], logits: Float[np.ndarray, "points V"], tokenizer: Any, error: float = 0.0
 ) -> OutputChange:
-    """Compare the next-token distributions along a path.
-
-    Args:
-        t: the places.
-        logits: next-token logits at each of them.
-        tokenizer: shows the likeliest tokens as text.
-        error: how far the distributions may be from the model's own.
-
-    """
+    """Compare the next-token distributions along a path; `error` is how far they may be from the model's own."""
     chances = probabilities(logits)
     top = chances.argmax(axis=1)
     words = {int(token): str(tokenizer.decode([int(token)])) for token in np.unique(top)}
-    return OutputChange(
-        t=t,
-        js=js_distances(chances),
-        top=tuple(words[int(token)] for token in top),
-        top_probability=chances.max(axis=1),
-        error=error,
-    )
+    likeliest = tuple(words[int(token)] for token in top)
+    return OutputChange(t, js_distances(chances), likeliest, chances.max(axis=1), error)
 
 
 def joined(changes: Sequence[OutputChange]) -> OutputChange:

@@ -160,13 +160,13 @@ def test_a_bad_pair_is_reported_and_the_rest_runs(model):
 
 @pytest.mark.usefixtures("users_arrays")
 def test_nan_along_one_path_is_that_pairs_mistake(model, monkeypatch):
-    real = batch._read
+    real = batch.read_ends
 
     def broken(job, ends):
         rows = real(job, ends)
         return [row * np.nan if end.ids[-1] == ends[0].ids[-1] else row for row, end in zip(rows, ends, strict=True)]
 
-    monkeypatch.setattr(batch, "_read", broken)
+    monkeypatch.setattr(batch, "read_ends", broken)
     found = crossings_of_pairs(model, PAIRS, 0, downstream=False)
     assert 0 < len(found.bad) < len(PAIRS)
     assert "resid_mid of layer 0 has NaN or infinite values" in found.bad[0].message

@@ -319,7 +319,7 @@ def test_a_bos_token_is_not_counted(gpt2, tokenizer):
 def test_a_grid_in_blocks_is_the_same_grid(model, monkeypatch, block):
     path = plm.path(model, A, B, layer=0)
     whole = path.crossings(downstream=True, steps=50)
-    monkeypatch.setattr(downstream, "_BLOCK", block)
+    monkeypatch.setattr(downstream, "BLOCK", block)
     parts = path.crossings(downstream=True, steps=50)
     assert parts.layers == whole.layers
     np.testing.assert_array_equal(parts.layer, whole.layer)

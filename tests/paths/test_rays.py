@@ -37,7 +37,7 @@ def test_a_direction_is_gone_along_for_a_length(model, at):
 
 def test_draws_have_the_samples_mean_and_covariance(sample):
     rng = np.random.default_rng(1)
-    drawn = np.stack([directions._draw(sample, rng) for _ in range(6000)])
+    drawn = np.stack([directions.draw(sample, rng) for _ in range(6000)])
     covariance = np.cov(sample.T)
     spread = np.sqrt(np.diag(covariance))
     assert np.abs((drawn.mean(axis=0) - sample.mean(axis=0)) / spread).max() < 0.06
@@ -52,7 +52,7 @@ def test_a_mixture_knows_nothing_of_the_prompt_and_a_difference_ends_at_a_draw(m
     other = random_path(model, "A river", sample, **more)
     np.testing.assert_allclose(mixture.b - mixture.a, other.b - other.a, atol=1e-9)
     rng = np.random.default_rng(3)
-    first, second = directions._draw(sample, rng), directions._draw(sample, rng)
+    first, second = directions.draw(sample, rng), directions.draw(sample, rng)
     np.testing.assert_allclose(mixture.b - mixture.a, first - second, atol=1e-9)
     difference = random_path(model, A, sample, control="difference", **more)
     np.testing.assert_allclose(difference.b, first, atol=1e-9)

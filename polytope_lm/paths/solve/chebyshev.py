@@ -368,7 +368,7 @@ def follow(run: Run, *, evaluations: int = EVALUATIONS, signs: int) -> Followed:
         )
     if evaluations > _MOST:
         raise PolytopeError(f"evaluations={evaluations}: at most {_MOST:,} (40 is the default)")
-    shares = np.concatenate([np.arange(_FIRST + 1) / _FIRST, _halfway(_FIRST)])
+    shares = np.concatenate([np.arange(_FIRST + 1) / _FIRST, halfway(_FIRST)])
     new, stretch = chebyshev_points(shares), Stretch()
     t, values = np.empty(0), tuple[np.ndarray, ...]()
     while True:
@@ -405,7 +405,7 @@ def _hardest(t: np.ndarray, node: np.ndarray, values: Sequence[np.ndarray]) -> f
     return float(2 * where[int(smooth.argmax())] - 1)
 
 
-def _halfway(n: int) -> Float[np.ndarray, " 7"]:
+def halfway(n: int) -> Float[np.ndarray, " 7"]:
     """Return points between nodes, in shares of the half circle."""
     gaps = np.floor((np.arange(_HELD_OUT) + 0.5) * n / _HELD_OUT)
     return (2 * gaps + 1) / (2 * n)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -102,13 +101,7 @@ def planes_of(
 
 
 def measure_pair(
-    model: Model,
-    pair: Pair,
-    layer: int,
-    *,
-    kind: str | None = None,
-    planes: Planes | None = None,
-    lock: threading.Lock | None = None,
+    model: Model, pair: Pair, layer: int, *, kind: str | None = None, planes: Planes | None = None
 ) -> dict[str, float]:
     """Measure one pair: outcomes, covariates, measures and any hyperplanes' counts, by name.
 
@@ -118,19 +111,16 @@ def measure_pair(
         layer: the path's layer.
         kind: code kind.
         planes: random hyperplanes of this layer and all later ones.
-        lock: held while the model runs, where several pairs are measured at once: hooks are the model's.
 
     Raises:
         PolytopeError: what `paths.path` refuses: a prompt without a token or too long, NaN along the path, a
             model that reads both ways.
 
     """
-    free = lock or threading.Lock()
-    with free:  # a norm may be run to read its gain, so the geometry too
-        path = make_path(model, *pair.prompts, layer=layer, kind=kind)
-        own, apart = path.crossings(), _distances(path)
+    path = make_path(model, *pair.prompts, layer=layer, kind=kind)
+    own, apart = path.crossings(), _distances(path)
     last, inputs = model.n_layers - 1, range(layer, model.n_layers) if planes is not None else ()
-    trace = Trace(path, residuals=[last], inputs=inputs, lock=free)
+    trace = Trace(path, residuals=[last], inputs=inputs)
     followed = trace.follow()
     later = trace.found(followed)
     inside, hamming = float(len(own)), float(own.layers[0].hamming)
@@ -218,10 +208,9 @@ def measure_pairs(
         "kind": kind, "draws": planes.draws if planes else 0, "seed": seed,
         "pairs_sha256": hashlib.sha256(texts.encode()).hexdigest(),
     }  # fmt: skip
-    lock = threading.Lock()
 
     def one(number: int) -> dict[str, Any]:
-        return _measured(model, pairs[number], layer, kind=kind, planes=planes, lock=lock)
+        return _measured(model, pairs[number], layer, kind=kind, planes=planes)
 
     entries = resumable(head, lambda left: ((n, partial(one, n)) for n in left), to=kept, told=told)
     lines = [pair.line for pair in pairs]

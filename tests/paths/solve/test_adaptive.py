@@ -130,7 +130,7 @@ def test_where_nothing_is_left_to_gain_there_is_no_denominator():
 
 @pytest.mark.parametrize("shares", [16, 32, 64])
 def test_interpolation_through_all_places_is_well_conditioned(shares):
-    t = chebyshev_points(np.sort(np.concatenate([np.arange(shares + 1) / shares, adaptive._halfway(shares)])))
+    t = chebyshev_points(np.sort(np.concatenate([np.arange(shares + 1) / shares, adaptive.halfway(shares)])))
     basis = evaluate(coefficients(t, np.eye(len(t))), np.linspace(0, 1, 5001))
     assert np.abs(basis).sum(axis=1).max() < 12
 

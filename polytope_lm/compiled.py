@@ -39,15 +39,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def uses_threads(pool: str) -> None:
-    """Note that a pool of threads that does not survive a fork is used from now on.
-
-    Args:
-        pool: its name, such as `torch`.
-
-    Raises:
-        PolytopeError: this process was forked from one in which the pool's threads had started.
-
-    """
+    """Note that a pool of threads that does not survive a fork is used from now on."""
     if pool in _POOLS.lost:
         raise PolytopeError(
             f"this process was forked after {pool}'s threads had started and would wait for them for ever: "

@@ -25,7 +25,7 @@ from polytope_lm.models.model import weights_digest
 from polytope_lm.progress import progress as showing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -78,32 +78,20 @@ def encode(
     warn_sampled(plan, windowed.n_without, len(prompts))
     arrays = in_memory(plan.wanted, windowed.n_kept)
     fill(model, windowed.windows, plan.wanted, arrays, batch_tokens=plan.batch_tokens)
-    keys = {site.key for site in plan.sites}
-    return Codes(
-        sites=plan.sites,
-        table=_frame(windowed, prompts),
-        arrays={n: a for n, a in arrays.items() if n in keys},
-        ids=[p.id for p in prompts],
-        texts=[p.text for p in prompts],
-        kept=plan.keep,
-        provenance=plan.provenance(),
-        kept_arrays={n: a.astype(np.float32, copy=False) for n, a in arrays.items() if n not in keys},
-        model=model,
-    )
+    return in_codes(plan, arrays, _frame(windowed, prompts), [p.id for p in prompts], [p.text for p in prompts])
+
+
+def in_codes(
+    plan: Plan, arrays: Mapping[str, np.ndarray], table: pd.DataFrame, ids: Sequence[str], texts: Sequence[str]
+) -> Codes:
+    """Return filled arrays as codes in memory."""
+    bits = {site.key: arrays[site.key] for site in plan.sites}
+    kept = {name: a.astype(np.float32, copy=False) for name, a in arrays.items() if name not in bits}
+    return Codes(plan.sites, table, bits, ids, texts, plan.keep, plan.provenance(), kept, plan.model)
 
 
 def check_text(name: str, text: Any) -> None:
-    """Refuse what no tokenizer reads.
-
-    Args:
-        name: what the text is called in the error.
-        text: what was given.
-
-    Raises:
-        PolytopeError: not a string, an empty one, or one with a lone surrogate (bytes that are not UTF-8
-            become these on a command line).
-
-    """
+    """Refuse what no tokenizer reads."""
     if not isinstance(text, str) or not text:
         shown = "empty" if text == "" else f"a {type(text).__name__}"
         raise PolytopeError(f"{name} is {shown}: give strings of at least one character")
@@ -157,9 +145,8 @@ def capture(  # noqa: PLR0913 - settings, by name
     source = read_documents(documents)
     if (shard_documents is not None and shard_documents < 1) or not 1 <= part[0] <= part[1]:
         raise PolytopeError(
-            f"shard_documents {shard_documents}, part {part}: at least one document a shard, and part (i, n) "
-            f"with i from 1 "
-            f"to n"
+            f"shard_documents {shard_documents}, part {part}: at least one document a shard, and part (i, n) with i "
+            "from 1 to n"
         )
     tell = sys.stderr.isatty() if progress is None else progress
     cost = estimate(plan, source, timed=tell)

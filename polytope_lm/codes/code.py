@@ -132,12 +132,7 @@ class Differences:
 
 
 def as_array(bits: Callable[[], np.ndarray], dtype: Any, copy: bool | None) -> np.ndarray:
-    """Answer numpy's `__array__`: booleans that are always a copy, as codes are packed.
-
-    Raises:
-        ValueError: `copy=False`, as numpy's protocol wants.
-
-    """
+    """Answer numpy's `__array__`: booleans that are always a copy, as codes are packed."""
     if copy is False:
         raise ValueError("codes are packed: as booleans they are always a copy")
     return np.asarray(bits(), dtype=dtype)

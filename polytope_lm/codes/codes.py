@@ -173,8 +173,7 @@ class TokenCodes(ABC):
             return PolytopeError(f"no activations {name!r}; choose among {', '.join(KEEPABLE)}")
         keep = [*self.kept, name]
         return PolytopeError(
-            f"{site.key}: activations {name!r} were not kept (kept: {', '.join(self.kept) or 'none'}); "
-            f"capture again "
+            f"{site.key}: activations {name!r} were not kept (kept: {', '.join(self.kept) or 'none'}); capture again "
             f"with keep={keep} (--keep {','.join(keep)})"
         )
 
@@ -532,12 +531,7 @@ def _is_integer(key: Any) -> bool:
 
 
 def _prompt_rows(tokens: pd.DataFrame, n_prompts: int, key: Any) -> Int64[np.ndarray, " R"]:
-    """Return the rows of one prompt (negative counts from the end) or of a slice of prompts.
-
-    Raises:
-        PolytopeError: no such prompt.
-
-    """
+    """Return the rows of one prompt (negative counts from the end) or of a slice of prompts."""
     documents = tokens["document"].to_numpy()
     if isinstance(key, slice):
         return np.flatnonzero(np.isin(documents, np.arange(n_prompts)[key]))
@@ -549,20 +543,7 @@ def _prompt_rows(tokens: pd.DataFrame, n_prompts: int, key: Any) -> Int64[np.nda
 def _token_rows(
     tokens: pd.DataFrame, rows: Int64[np.ndarray, " R"], key: Any, prompt: Any, texts: Sequence[str]
 ) -> Int64[np.ndarray, " K"]:
-    """Return the rows, among one prompt's, that a token key names.
-
-    Args:
-        tokens: the token table.
-        rows: the prompt's rows.
-        key: a token's text, its position in the prompt, a negative number (from the last stored token), a
-            slice of the stored tokens, or a list of such.
-        prompt: the prompt's key, for errors.
-        texts: the prompts' texts.
-
-    Raises:
-        PolytopeError: no such token, or a text that several tokens have.
-
-    """
+    """Return the rows, among one prompt's, that a token key names."""
     if isinstance(key, slice):
         return rows[key]
     if isinstance(key, (list, np.ndarray)):
@@ -600,12 +581,7 @@ def _at_position(
 
 
 def _chosen_sites(sites: Sequence[Site], layers: Sequence[int], key: Any) -> tuple[Site, ...]:
-    """Return the sites that a layer key names: one layer, a list, or a slice of those that there are.
-
-    Raises:
-        PolytopeError: no codes of such a layer.
-
-    """
+    """Return the sites that a layer key names: one layer, a list, or a slice of those that there are."""
     wanted = list(layers)[key] if isinstance(key, slice) else key
     if isinstance(wanted, str) or not isinstance(wanted, (Sequence, np.ndarray)):
         raise PolytopeError(f"no layer {wanted!r} here; there are {', '.join(map(str, layers))}")
@@ -616,12 +592,7 @@ def _chosen_sites(sites: Sequence[Site], layers: Sequence[int], key: Any) -> tup
 
 
 def _chosen_rows(tokens: pd.DataFrame, rows: Any) -> Int64[np.ndarray, " R"]:
-    """Return row numbers from numbers, a mask, or labels that must hold, such as `{"upos": "NOUN"}`.
-
-    Raises:
-        PolytopeError: an unknown label, a mask of another length, numbers out of range or not whole.
-
-    """
+    """Return row numbers from numbers, a mask, or labels that must hold, such as `{"upos": "NOUN"}`."""
     n = len(tokens)
     if isinstance(rows, Mapping):
         for label in rows:

@@ -36,39 +36,18 @@ HALF = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class Spec:
-    """One array to fill: what it holds, how wide it is, and the tap that feeds it.
-
-    Attributes:
-        name: the array's name, `SITE` for bits and `SITE.NAME` for activations.
-        columns: its columns.
-        dtype: its dtype.
-        taps: the taps whose outputs stand side by side in a row.
-        site: the site.
-        bits: whether signs are packed, or values kept.
-
-    """
+    """One array to fill: what it holds, how wide it is, and the tap that feeds it."""
 
     name: str
     columns: int
     dtype: str
-    taps: tuple[Tap, ...]
+    taps: tuple[Tap, ...]  # their outputs stand side by side in a row
     site: Site
-    bits: bool
+    bits: bool  # signs are packed, else values are kept
 
 
 def specs(model: Model, sites: Sequence[Site], keep: Sequence[str], keep_dtype: str) -> tuple[Spec, ...]:
-    """List the arrays that sites and kept activations need.
-
-    Args:
-        model: the model.
-        sites: where codes are read.
-        keep: activations to keep beside the bits, among `x, u, h, up, post`.
-        keep_dtype: `float32` or `float16`.
-
-    Raises:
-        PolytopeError: an activation that can't be kept here, or an unknown dtype.
-
-    """
+    """List the arrays that sites and kept activations need."""
     if keep_dtype not in {"float32", "float16"}:
         raise PolytopeError(f"keep_dtype {keep_dtype!r}: choose float32 or float16")
     wanted = []
@@ -102,19 +81,7 @@ def fill(
 ) -> None:
     """Run windows through the model and fill the arrays, a row a kept token, in the windows' order.
 
-    Args:
-        model: the model.
-        windows: what to read; their kept tokens own the rows one after another.
-        wanted: the arrays' descriptions.
-        arrays: the arrays by name, `[rows, columns]`.
-        batch_tokens: tokens of one batch, pads included.
-        first: so many batches are in the arrays already.
-        done: told after each batch its number and how many tokens it has.
-
-    Raises:
-        PolytopeError: a pre-activation is NaN or infinite (it names site, document and position), or the
-            tokenizer is another model's.
-
+    The `first` batches are in the arrays already; `done` is told each batch's number and tokens.
     """
     _check_token_ids(model, windows)
     ends = np.cumsum([len(w.keep) for w in windows], dtype=np.int64)
@@ -143,19 +110,11 @@ def _check_token_ids(model: Model, windows: Sequence[Window]) -> None:
 
 @dataclass(frozen=True)
 class _Kept:
-    """The kept tokens of a batch.
-
-    Attributes:
-        batch: the batch.
-        rows: their rows in the arrays, `[K]`.
-        place: their rows and columns in the batch, each `[K]`.
-        sparse: whether they are few.
-
-    """
+    """The kept tokens of a batch."""
 
     batch: Batch
-    rows: np.ndarray
-    place: tuple[np.ndarray, np.ndarray]
+    rows: np.ndarray  # in the arrays, [K]
+    place: tuple[np.ndarray, np.ndarray]  # rows and columns in the batch, [K] each
     sparse: bool
 
     @classmethod
@@ -172,12 +131,7 @@ class _Kept:
         return f"{at}, neuron {neuron}"
 
     def pack(self, value: Tensor, site: Site) -> np.ndarray:
-        """Pack the kept tokens' signs, `[K, bytes]`.
-
-        Raises:
-            PolytopeError: one of them is not finite; it names site, document and token.
-
-        """
+        """Pack the kept tokens' signs, `[K, bytes]`."""
         if not self.sparse:
             with contextlib.suppress(NotFiniteError):  # it may be a pad's, or a special token's
                 return np.asarray(pack(value)[self.place])
@@ -189,19 +143,7 @@ class _Kept:
 
 
 def run(model: Model, batch: Batch, rows: np.ndarray, wanted: Sequence[Spec], arrays: Mapping[str, np.ndarray]) -> None:
-    """Read one batch, every tap once, whoever needs it.
-
-    Args:
-        model: the model.
-        batch: what to read.
-        rows: rows of the arrays that its kept tokens fill, window by window.
-        wanted: the arrays' descriptions.
-        arrays: the arrays by name, `[rows, columns]`.
-
-    Raises:
-        PolytopeError: as `fill`.
-
-    """
+    """Read one batch, every tap once, whoever needs it, into rows `rows` of the arrays, window by window."""
     if torch.get_num_threads() > 1:
         uses_threads("torch")
     kept = _Kept.of(batch, rows)

@@ -33,18 +33,7 @@ VERSIONED = ("polytope-lm", "torch", "transformers", "tokenizers", "numpy", "pya
 
 @dataclass(frozen=True)
 class Plan:
-    """A capture's settings, checked.
-
-    Attributes:
-        model: the model.
-        sites: where codes are read.
-        wanted: the arrays to fill.
-        keep: activations kept beside the bits.
-        keep_dtype: their dtype.
-        windowing: how documents become windows and which tokens are stored.
-        batch_tokens: tokens of one batch, pads included.
-
-    """
+    """A capture's settings, checked."""
 
     model: Model
     sites: tuple[Site, ...]
@@ -99,12 +88,7 @@ def make_plan(  # noqa: PLR0913 - the options of `capture`, by name
     all_pieces: bool = False,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Plan:
-    """Check the options of a capture; see `capture` for them.
-
-    Raises:
-        PolytopeError: no tokenizer, or an option out of range.
-
-    """
+    """Check the options of a capture; see `capture` for them."""
     if model.tokenizer is None:
         raise PolytopeError(f"{model.name} has no tokenizer: wrap(model, tokenizer)")
     if batch_tokens < 1:
@@ -132,28 +116,16 @@ EFFICIENCY = 0.6
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate of a capture.
-
-    Attributes:
-        documents: how many, or None for a stream of unknown length.
-        characters: of all documents, or None.
-        tokens: tokens that the model reads, or None.
-        stored: tokens that are stored, or None.
-        gigabytes: of the finished store (10^9 bytes), texts included, or None.
-        minutes: on this device, or None where nobody asked (measuring the device takes time itself).
-        tokens_per_document: mean over the first documents.
-        source: sums of all identifiers, and of all labels and spans; empty for a stream.
-
-    """
+    """An estimate of a capture; None for what a stream of unknown length, or an untimed estimate, does not say."""
 
     documents: int | None
     characters: int | None
-    tokens: int | None
+    tokens: int | None  # that the model reads
     stored: int | None
-    gigabytes: float | None
+    gigabytes: float | None  # 10^9 bytes, texts included
     minutes: float | None
-    tokens_per_document: float
-    source: Mapping[str, str] = field(default_factory=dict)
+    tokens_per_document: float  # mean over the first documents
+    source: Mapping[str, str] = field(default_factory=dict)  # sums of identifiers, and of labels and spans
 
     def __str__(self) -> str:
         if self.documents is None:
@@ -181,18 +153,7 @@ def _time(minutes: float) -> str:
 
 
 def estimate(plan: Plan, source: Documents, *, timed: bool = True) -> Cost:
-    """Estimate a capture from its first documents, a count of the rest and a short matrix product.
-
-    Args:
-        plan: what will be captured.
-        source: the documents; a local source is read once to count characters and to sum up what it holds, a
-            hub stream is not.
-        timed: measure this device, and tell the minutes.
-
-    Raises:
-        PolytopeError: a label with a reserved name, or few documents that all give no token.
-
-    """
+    """Estimate a capture from its first documents, a count of the rest and a short matrix product."""
     sample = list(itertools.islice(iter(source), SAMPLE + 1))
     tables.check_label_names(name for document in sample for name in document.labels)
     everything, sample = len(sample) <= SAMPLE, sample[:SAMPLE]
@@ -217,18 +178,7 @@ def estimate(plan: Plan, source: Documents, *, timed: bool = True) -> Cost:
 
 
 def check_sampled(plan: Plan, stored: int, without: int, documents: int) -> None:
-    """Refuse a sample rule that stores nothing.
-
-    Args:
-        plan: the capture.
-        stored: tokens that are stored.
-        without: documents that give no token.
-        documents: of so many.
-
-    Raises:
-        PolytopeError: no token at all is stored.
-
-    """
+    """Refuse a sample rule that stores nothing."""
     if not stored and documents:
         raise PolytopeError(
             f"no token is stored: {_without(plan, without, documents)}; use tokens 'all' or 'random:80'"

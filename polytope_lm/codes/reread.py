@@ -28,16 +28,7 @@ _DOCUMENTS = 64  # tokenised at one time
 
 
 def at_hand(codes: TokenCodes, model: Model | None = None) -> Model:
-    """Return the model that made these codes, to run again.
-
-    Args:
-        codes: in memory, or a store.
-        model: the model, where the codes do not have it at hand themselves.
-
-    Raises:
-        PolytopeError: no model, or another one than the codes were made by.
-
-    """
+    """Return the model that made these codes, to run again."""
     found = model if model is not None else codes.model
     if found is None:
         made_by = str(codes.provenance.get("model"))
@@ -90,8 +81,10 @@ def read_again(
             at = [[index[int(some[w.document]), int(p)] for p in w.position] for w in batch.windows]
             found = np.array([i for part in at for i in part], dtype=np.int64)
             read = np.concatenate([w.token_id for w in batch.windows])
-            if not np.array_equal(read, ids[found]):
-                raise _otherwise(model, "another token")
+            if (other := read != ids[found]).any():
+                token = chosen.iloc[found[other][0]]
+                place = f"position {token['position']} of document {token['document']}"
+                raise _otherwise(model, f"another token at {place} than {token['token']!r}")
             which = np.repeat(np.arange(len(at)), [len(part) for part in at])
             done += len(found)
             yield batch, found, (which, np.concatenate([w.keep for w in batch.windows]))
@@ -100,21 +93,13 @@ def read_again(
 
 
 def arrays(codes: TokenCodes, wanted: Sequence[Spec], model: Model) -> dict[str, np.ndarray]:
-    """Read all tokens of codes again in the capture's batches, into arrays a row a token.
-
-    Args:
-        codes: where the tokens are.
-        wanted: the arrays, from `forward.specs`.
-        model: the model that made the codes, or another of the same tokenizer (a control).
-
-    Raises:
-        PolytopeError: as `read_again`, or an activation that is not finite.
-
-    """
-    out = in_memory(wanted, len(codes))
-    for batch, rows, _ in read_again(codes, np.arange(len(codes)), model, alike=True):
+    """Read all tokens of codes again in the capture's batches, by their model or a control, a row a token."""
+    token = codes.tokens.groupby(["document", "position"], sort=False).ngroup().to_numpy()  # some may be there twice
+    _, once = np.unique(token, return_index=True)
+    out = in_memory(wanted, len(once))
+    for batch, rows, _ in read_again(codes, once, model, alike=True):
         run(model, batch, rows, wanted, out)
-    return out
+    return out if len(once) == len(token) else {name: array[token] for name, array in out.items()}
 
 
 def activations(codes: TokenCodes, name: str, site: Site, model: Model) -> Float[np.ndarray, "T W"]:
@@ -124,12 +109,7 @@ def activations(codes: TokenCodes, name: str, site: Site, model: Model) -> Float
 
 
 def windowing(codes: TokenCodes, model: Model) -> Windowing:
-    """Return the capture's windows, of all tokens: the rule that chose some may ask for spans.
-
-    Raises:
-        PolytopeError: codes that don't say how their texts were cut, or other special tokens.
-
-    """
+    """Return the capture's windows, of all tokens: the rule that chose some may ask for spans."""
     was = codes.provenance
     try:
         around = [was["special_tokens"][side] for side in ("before", "after")]
@@ -143,7 +123,7 @@ def windowing(codes: TokenCodes, model: Model) -> Windowing:
             "with plm.capture or plm.encode"
         ) from error
     if [list(now.prefix), list(now.suffix)] != around:
-        raise _otherwise(model, "other special tokens")
+        raise _otherwise(model, f"other special tokens than {around[0]} and {around[1]}")
     return Windowing(parse_rule("all"), length, least, bos, labels=(), causal=model.causal)
 
 

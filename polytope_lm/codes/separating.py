@@ -300,37 +300,36 @@ def _rows(rows: Any, n: int, name: str) -> Int64[np.ndarray, " L"]:
         return np.empty(0, np.int64)
     if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
         got = f"group {name} has type {rows.dtype} and shape {rows.shape}"
-        msg = f"{got}; give row numbers or a mask of {n} rows"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{got}; give row numbers or a mask of {n} rows")
     outside = rows[(rows < 0) | (rows >= n)]
     if outside.size:
-        msg = f"group {name} has row {outside[0]}, but the rows go from 0 to {n - 1}; take rows of these codes"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"group {name} has row {outside[0]}, but the rows go from 0 to {n - 1}; take rows of these codes"
+        )
     values, times = np.unique(rows, return_counts=True)
     if len(values) < len(rows):
-        msg = f"group {name} has row {values[times > 1][0]} more than once; give every token once"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"group {name} has row {values[times > 1][0]} more than once; give every token once")
     return np.asarray(rows, np.int64)
 
 
 def _check(a: Int64[np.ndarray, " L"], b: Int64[np.ndarray, " M"], alpha: float) -> None:
     for name, rows in (("a", a), ("b", b)):
         if len(rows) == 0:
-            msg = f"group {name} is empty; give at least one row (is the label spelled as in codes.tokens?)"
-            raise PolytopeError(msg)
+            raise PolytopeError(
+                f"group {name} is empty; give at least one row (is the label spelled as in codes.tokens?)"
+            )
     both = np.intersect1d(a, b)
     if len(both):
-        msg = f"row {both[0]} and {len(both) - 1} more are in both groups; a token can be in one only"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"row {both[0]} and {len(both) - 1} more are in both groups; a token can be in one only")
     if not 0 < alpha < 1:
-        msg = f"alpha is {alpha}; give a false discovery rate between 0 and 1, such as 0.05"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"alpha is {alpha}; give a false discovery rate between 0 and 1, such as 0.05")
 
 
 def _documents(documents: Any, n: int) -> Int64[np.ndarray, " T"]:
     labels = np.asarray(documents)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
         shape = f"type {labels.dtype} and shape {labels.shape}"
-        msg = f"documents have {shape}; give the document's number for each of {n} rows (codes.tokens.document)"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"documents have {shape}; give the document's number for each of {n} rows (codes.tokens.document)"
+        )
     return np.asarray(labels, np.int64)

@@ -78,8 +78,9 @@ def probability(h: Float[np.ndarray, "*rows N"], activation: str) -> Float[np.nd
     """
     _check_finite(h)
     if activation not in ACTIVATIONS:
-        msg = f"no P(on) is known for the activation {activation!r}; known ones are {', '.join(ACTIVATIONS)}"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"no P(on) is known for the activation {activation!r}; known ones are {', '.join(ACTIVATIONS)}"
+        )
     return np.asarray(ACTIVATIONS[activation](h))
 
 
@@ -98,8 +99,7 @@ def beta_vq(h: Float[np.ndarray, "*rows N"], beta: float) -> Float[np.ndarray, "
     """
     _check_finite(h)
     if not 0 <= beta <= 1:
-        msg = f"beta is {beta}; give 0 to 1 (1/2 is SiLU, 1 the hard code of ReLU)"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"beta is {beta}; give 0 to 1 (1/2 is SiLU, 1 the hard code of ReLU)")
     return _step(h) if beta == 1 else np.asarray(expit(h * (beta / (1 - beta))))
 
 
@@ -116,8 +116,7 @@ def ambiguity(p: Float[np.ndarray, "*rows N"]) -> Float[np.ndarray, "*rows"]:
     p = np.asarray(p, np.float64)
     outside = ~((p >= 0) & (p <= 1))
     if outside.any():
-        msg = f"P(on) has the value {p[outside][0]} outside 0 to 1; soft.probability gives proper ones"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"P(on) has the value {p[outside][0]} outside 0 to 1; soft.probability gives proper ones")
     return np.asarray((entr(p) + entr(1 - p)).sum(axis=-1) / np.log(2))
 
 
@@ -130,8 +129,7 @@ def ambiguous_share(h: Float[np.ndarray, "*rows N"], below: float = AMBIGUOUS_BE
     """
     _check_finite(h)
     if h.size == 0:
-        msg = f"the share of ambiguous bits needs pre-activations; h has shape {h.shape}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"the share of ambiguous bits needs pre-activations; h has shape {h.shape}")
     return float(np.mean(np.abs(h) < below))
 
 
@@ -139,5 +137,4 @@ def _check_finite(h: np.ndarray) -> None:
     finite = np.isfinite(h)
     if not finite.all():
         place = tuple(int(i) for i in np.argwhere(~finite)[0])
-        msg = f"h is {h[place]} at {place}; look for an overflow in the forward pass (float32 is safest)"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"h is {h[place]} at {place}; look for an overflow in the forward pass (float32 is safest)")

@@ -12,18 +12,16 @@ are, so that a comparison differs in the weights alone.
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-from polytope_lm.codes.capture import encode
-from polytope_lm.documents import Document
+from polytope_lm.codes.capture import in_codes
+from polytope_lm.codes.plan import make_plan
+from polytope_lm.codes.reread import arrays, windowing
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.loading import wrap
-from polytope_lm.tokens import specials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,10 +31,8 @@ if TYPE_CHECKING:
     from polytope_lm.codes.codes import Codes, TokenCodes
     from polytope_lm.models.model import Model
 
-CHARACTERS_AT_ONCE = 20_000
-"""Text read in one piece: all its tokens' activations are held until the compared ones are chosen."""
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_SAME = ("max_length", "min_context", "batch_tokens", "keep_dtype")
+_SAME = ("tokens", "seed", "all_pieces", "max_length", "min_context", "batch_tokens", "keep_dtype")
 
 
 def permuted(model: Model, seed: int = 0) -> Model:
@@ -77,13 +73,14 @@ def untrained(model: Model, seed: int = 0) -> Model:
     _check_plain(model)
     config = getattr(model.hf, "config", None)
     if config is None:
-        msg = f"{model.name}: {model.family} has no configuration to initialise it from; use permuted(model)"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"{model.name}: {model.family} has no configuration to initialise it from; use permuted(model)"
+        )
     build: Any = type(model.hf)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         hf: nn.Module = build(copy.deepcopy(config))
-    hf = hf.to(device=model.device, dtype=model.dtype)
+    hf = hf.to(device=model.device, dtype=model.dtype).eval()
     return wrap(hf, model.tokenizer, name=f"{model.name} (untrained, seed {seed})")
 
 
@@ -101,83 +98,28 @@ def recaptured(codes: TokenCodes, model: Model, *, keep: Sequence[str] | None = 
             tokens, or tokens that do not match), or a model without these sites.
 
     """
-    table, settings = codes.tokens, _settings(codes, model)
-    settings["keep"] = codes.kept if keep is None else keep
-    used = np.unique(table["document"].to_numpy())
-    parts, places = [], []
-    for numbers in _pieces(used, codes.texts):
-        documents = [Document(id=str(codes.ids[i]), text=codes.texts[i]) for i in numbers]
-        places.append(np.flatnonzero(table["document"].isin(numbers).to_numpy()))
-        # All tokens are read, the stored ones chosen: a sample rule may have asked for the source's spans.
-        read = encode(model, documents, tokens="all", **settings)
-        parts.append(read.select(_rows(read.tokens, table.iloc[places[-1]], numbers, model.name)))
-    back = np.argsort(np.concatenate(places), kind="stable")
-    asked = {name: codes.provenance[name] for name in ("tokens", "seed", "all_pieces")}
-    found = replace(
-        parts[0],
-        table=table.reset_index(drop=True),
-        arrays=_joined([part.arrays for part in parts], back),
-        kept_arrays=_joined([part.kept_arrays for part in parts], back),
-        ids=codes.ids,
-        texts=codes.texts,
-        provenance={**parts[0].provenance, **asked},
-    )
-    return found if found.layers == codes.layers else found.joined().select(np.arange(len(found)))
-
-
-def _pieces(used: np.ndarray, texts: Sequence[str]) -> list[np.ndarray]:
-    """Divide documents into runs of about `CHARACTERS_AT_ONCE`, a longer one alone."""
-    characters = np.cumsum([len(texts[i]) for i in used])
-    cuts = np.flatnonzero(np.diff(characters // CHARACTERS_AT_ONCE)) + 1
-    return [piece for piece in np.split(used, cuts) if len(piece)]
-
-
-def _joined(parts: Sequence[Mapping[str, np.ndarray]], order: np.ndarray) -> dict[str, np.ndarray]:
-    return {key: np.concatenate([part[key] for part in parts])[order] for key in parts[0]}
-
-
-def _rows(read: pd.DataFrame, wanted: pd.DataFrame, documents: np.ndarray, name: str) -> np.ndarray:
-    """Return the rows of `read` (its documents count from 0) that hold the wanted tokens, in order."""
-    keys = ["document", "position", "token_id"]
-    number = np.searchsorted(documents, wanted["document"].to_numpy())
-    there = pd.MultiIndex.from_frame(read[keys])
-    rows = there.get_indexer(pd.MultiIndex.from_frame(wanted[keys].assign(document=number)))
-    if (rows < 0).any():
-        token = wanted.iloc[int(np.flatnonzero(rows < 0)[0])]
-        raise PolytopeError(
-            f"{name} reads another token at position {token['position']} of document {token['document']} "
-            f"than {token['token']!r}; capture both with the same tokenizer"
-        )
-    return rows
-
-
-def _settings(codes: TokenCodes, model: Model) -> dict[str, Any]:
-    """Return the options of `encode` that repeat a capture, apart from which tokens it kept."""
     was: Mapping[str, Any] = codes.provenance
-    if "special_tokens" not in was or not len(codes.tokens):
-        msg = f"{len(codes.tokens)} tokens of {was.get('model')!r} were not captured; give codes from a capture"
-        raise PolytopeError(msg)
-    before, after = (tuple(was["special_tokens"][side]) for side in ("before", "after"))
-    for bos in (None, False, True):
-        if bos and model.tokenizer.bos_token_id is None and model.tokenizer.cls_token_id is None:
-            continue
-        around = specials(model.tokenizer, model.bos if bos is None else bos)
-        if (around.prefix, around.suffix) == (before, after):
-            break
-    else:
-        raise PolytopeError(
-            f"{model.name} puts other special tokens around a text than {list(before)} and {list(after)}; "
-            "use the tokenizer of the capture"
-        )
+    if "special_tokens" not in was or not len(codes):
+        raise PolytopeError(f"{len(codes)} tokens of {was.get('model')!r} were not captured; give codes from a capture")
     sites = [part for site in codes.sites for part in site.components]
-    layers, kind = tuple(dict.fromkeys(site.layer for site in sites)), sites[0].name
-    return {"layers": layers, "kind": kind, "bos": bos, **{name: was[name] for name in _SAME}}
+    plan = make_plan(
+        model,
+        layers=tuple(dict.fromkeys(site.layer for site in sites)),
+        kind=sites[0].name,
+        keep=codes.kept if keep is None else keep,
+        bos=windowing(codes, model).bos,
+        **{name: was[name] for name in _SAME},
+    )
+    read = arrays(codes, plan.wanted, model)
+    found = in_codes(plan, read, codes.tokens.reset_index(drop=True), codes.ids, codes.texts)
+    return found if found.layers == codes.layers else found.joined().select(np.arange(len(found)))
 
 
 def _check_plain(model: Model) -> None:
     if model.lens is not None:
-        msg = f"{model.name} is inside a TransformerBridge; load the transformers model itself for this control"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"{model.name} is inside a TransformerBridge; load the transformers model itself for this control"
+        )
     if model.custom:
         raise PolytopeError(
             f"{model.name} has declared sites ({model.custom[0][0].hook}), whose weights are not its own; "

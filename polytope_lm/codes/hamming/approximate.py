@@ -161,14 +161,11 @@ def _check(packed: np.ndarray, k: int, expected_recall: float, recall_queries: i
     hamming.check_rows(packed, "packed")
     if not 1 <= k < len(packed):
         most = len(packed) - 1
-        msg = f"k is {k}, but a row has {most} others; give a k from 1 to {most}, or more codes"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"k is {k}, but a row has {most} others; give a k from 1 to {most}, or more codes")
     if not 0 < expected_recall <= 1:
-        msg = f"expected_recall is {expected_recall}; give a share above 0 and at most 1, as 0.97"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"expected_recall is {expected_recall}; give a share above 0 and at most 1, as 0.97")
     if recall_queries < 1:
-        msg = f"recall_queries is {recall_queries}; give 1 or more, or the recall is unknown"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"recall_queries is {recall_queries}; give 1 or more, or the recall is unknown")
 
 
 def _recall(found: Int[np.ndarray, "q k"], exact: Int[np.ndarray, "q k"]) -> Recall:

@@ -69,8 +69,7 @@ def pack(bits: Bool[np.ndarray, "*rows N"]) -> UInt8[np.ndarray, "*rows B"]:
 
     """
     if bits.dtype != np.bool_:
-        msg = f"pack takes booleans, not {bits.dtype}; compare first, as in pack(h > 0)"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"pack takes booleans, not {bits.dtype}; compare first, as in pack(h > 0)")
     return np.packbits(bits, axis=-1, bitorder="little")
 
 
@@ -87,13 +86,7 @@ def unpack(packed: UInt8[np.ndarray, "*rows B"], width: int) -> Bool[np.ndarray,
 
 
 def beside(packed: Sequence[np.ndarray], widths: Sequence[int]) -> UInt8[np.ndarray, "T B"]:
-    """Return packed codes side by side, packed anew: bit i of the second follows the first one's last.
-
-    Args:
-        packed: codes of the same tokens, `[T, ceil(N/8)]` each.
-        widths: N of each.
-
-    """
+    """Return packed codes side by side, packed anew: bit i of the second follows the first one's last."""
     if len(packed) == 1:
         return packed[0]
     if all(width % 8 == 0 for width in widths[:-1]):
@@ -139,8 +132,9 @@ def counts(packed: UInt8[np.ndarray, "T B"], width: int) -> Int64[np.ndarray, " 
     """
     _check_width(packed, width)
     if packed.ndim != 2:
-        msg = f"codes to be counted have shape {packed.shape}; give [tokens, bytes] (one code: code[None])"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"codes to be counted have shape {packed.shape}; give [tokens, bytes] (one code: code[None])"
+        )
     total = np.zeros(width, np.int64)
     for start in range(0, len(packed), _CHUNK):
         total += unpack(np.asarray(packed[start : start + _CHUNK]), width).sum(axis=0, dtype=np.int64)
@@ -156,8 +150,7 @@ def rates(packed: UInt8[np.ndarray, "T B"], width: int) -> Float[np.ndarray, " N
     """
     total = counts(packed, width)
     if len(packed) == 0:
-        msg = f"firing rates need at least one token; the codes have shape {packed.shape}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"firing rates need at least one token; the codes have shape {packed.shape}")
     return total / len(packed)
 
 
@@ -311,8 +304,7 @@ def run_on_rows(task: Callable[[slice], None], rows: int, threads: int | None) -
 def _threads(threads: int | None) -> int:
     if threads is not None:
         if threads < 1:
-            msg = f"threads is {threads}; give 1 or more, or leave it out for every core"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"threads is {threads}; give 1 or more, or leave it out for every core")
         return threads
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted) > 0:
@@ -339,16 +331,15 @@ def _groups(
         return np.empty((n, 0), np.int32), np.empty((m, 0), np.int32)
     if of_queries is None or of_base is None:
         missing = "groups_queries" if of_queries is None else "groups_base"
-        msg = f"{missing} is missing; groups of queries and base are compared, so give both"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{missing} is missing; groups of queries and base are compared, so give both")
     a, b = (g[:, None] if g.ndim == 1 else g for g in (np.asarray(of_queries), np.asarray(of_base)))
     if a.ndim != 2 or a.shape != (n, a.shape[-1]) or b.shape != (m, a.shape[-1]):
-        msg = f"groups have shapes {a.shape} and {b.shape}; these codes need [{n}, G] and [{m}, G]"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"groups have shapes {a.shape} and {b.shape}; these codes need [{n}, G] and [{m}, G]")
     for name, ids in (("groups_queries", a), ("groups_base", b)):
         if not np.issubdtype(ids.dtype, np.integer) or (ids.size and int(ids.max()) >= 2**31):
-            msg = f"{name} has type {ids.dtype}; give integer ids below 2^31 (pandas.factorize makes them)"
-            raise PolytopeError(msg)
+            raise PolytopeError(
+                f"{name} has type {ids.dtype}; give integer ids below 2^31 (pandas.factorize makes them)"
+            )
     # every negative id means "no group": cut to -1 it survives the narrowing
     return np.maximum(a, -1).astype(np.int32), np.maximum(b, -1).astype(np.int32)
 
@@ -356,35 +347,26 @@ def _groups(
 def _check_bytes(packed: np.ndarray, name: str) -> None:
     if packed.dtype != np.uint8 or packed.ndim == 0:
         got = f"{name} has type {packed.dtype} and shape {packed.shape}"
-        msg = f"{got}; packed codes are uint8 [..., bytes]: pack booleans with hamming.pack first"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{got}; packed codes are uint8 [..., bytes]: pack booleans with hamming.pack first")
 
 
 def _check_width(packed: np.ndarray, width: int) -> None:
     _check_bytes(packed, "packed")
     if width < 1 or packed.shape[-1] != -(-width // 8):
-        msg = f"codes of {packed.shape[-1]} bytes are not {width} bits wide; give the site's width"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"codes of {packed.shape[-1]} bytes are not {width} bits wide; give the site's width")
 
 
 def _check_same_width(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
     if a.shape[-1] != b.shape[-1]:
         sizes = f"{names[0]} has {a.shape[-1]} bytes a code, {names[1]} has {b.shape[-1]}"
-        msg = f"{sizes}; only codes of the same site and model can be compared"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{sizes}; only codes of the same site and model can be compared")
 
 
 def check_rows(codes: np.ndarray, name: str) -> None:
-    """Check that codes are packed, one a row.
-
-    Raises:
-        PolytopeError: not uint8 `[rows, bytes]`; the message calls them `name`.
-
-    """
+    """Check that codes are packed, one a row."""
     _check_bytes(codes, name)
     if codes.ndim != 2 or codes.shape[1] == 0:
-        msg = f"{name} has shape {codes.shape}; give [rows, bytes] (one code: code[None])"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{name} has shape {codes.shape}; give [rows, bytes] (one code: code[None])")
 
 
 def _check_pair(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
@@ -396,10 +378,8 @@ def _check_pair(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
 def _check_k(n: int, m: int, k: int, exclude_self: bool) -> None:
     if exclude_self and n != m:
         rows = f"{n} queries and {m} base rows"
-        msg = f"exclude_self with {rows}; it needs the base itself as queries, so leave it out"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"exclude_self with {rows}; it needs the base itself as queries, so leave it out")
     most = m - 1 if exclude_self else m
     if not 1 <= k <= most:
         others = " other" if exclude_self else ""
-        msg = f"k is {k}, but the base has {most}{others} rows; give a k from 1 to {most}, or more codes"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"k is {k}, but the base has {most}{others} rows; give a k from 1 to {most}, or more codes")

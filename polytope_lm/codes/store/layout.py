@@ -120,13 +120,7 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def told(path: Path, doing: str) -> Iterator[None]:
-    """Turn the file system's refusals into one line that says what was kept.
-
-    Raises:
-        PolytopeError: the disk is full, the directory can't be written, or another failure of the file
-            system.
-
-    """
+    """Turn the file system's refusals into one line that says what was kept."""
     try:
         yield
     except OSError as error:
@@ -142,24 +136,14 @@ def told(path: Path, doing: str) -> Iterator[None]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a whole JSON file or sum of the store.
-
-    Raises:
-        PolytopeError: the file is missing, a link, no regular file, can't be read, or is too large.
-
-    """
+    """Read a whole JSON file or sum of the store."""
     if path.is_symlink() or not os.path.lexists(path):
         raise PolytopeError(f"{path}: no such file in the store, or a link; restore it or capture anew")
     return files.read_bytes(path, "store's file", _MOST_JSON)
 
 
 def parse(path: Path, content: bytes) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        PolytopeError: something else.
-
-    """
+    """Read a JSON object."""
     data = files.parse_json(content, f"{path}: damaged")
     if not isinstance(data, dict):
         raise PolytopeError(f"{path}: damaged, a JSON {type(data).__name__} where an object was expected")
@@ -172,12 +156,7 @@ def manifest_sum(content: bytes) -> bytes:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a store's manifest; check its sum, its version, and the types of what is used of it.
-
-    Raises:
-        PolytopeError: no store there, a damaged manifest, or one of another format version.
-
-    """
+    """Read a store's manifest; check its sum, its version, and the types of what is used of it."""
     file = path / MANIFEST
     if not os.path.lexists(file):
         raise PolytopeError(
@@ -205,12 +184,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def manifest_sites(manifest: Mapping[str, Any]) -> tuple[Site, ...]:
-    """Return the sites of a manifest.
-
-    Raises:
-        PolytopeError: a value of the wrong type or an impossible one.
-
-    """
+    """Return the sites of a manifest."""
     try:
         return tuple(Site.from_dict(data) for data in manifest["sites"])
     except (TypeError, RecursionError) as error:
@@ -244,13 +218,7 @@ def _check_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a file was when its shard was committed.
-
-    Attributes:
-        bytes: its size.
-        sha256: its checksum.
-
-    """
+    """What a file was when its shard was committed."""
 
     bytes: int
     sha256: str
@@ -258,24 +226,14 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """What a shard was when it was committed.
-
-    Attributes:
-        rows: tokens in it.
-        first_document: index of its first document in the input.
-        documents: how many documents it has.
-        documents_sha256: what these were.
-        files: every other file of the shard.
-        manifest: SHA-256 of the manifest that it was written under; None in a store of format 1.
-
-    """
+    """What a shard was when it was committed."""
 
     rows: int
     first_document: int
     documents: int
     documents_sha256: str
     files: Mapping[str, FileRecord]
-    manifest: str | None = None
+    manifest: str | None = None  # sum of the one that it was written under; None in format 1
 
     def to_bytes(self) -> bytes:
         """Return the content of `shard.json`: plain data with a checksum of itself."""
@@ -284,16 +242,7 @@ class Record:
 
 
 def read_record(shard: Path, manifest: Mapping[str, Any]) -> Record:
-    """Read a shard's record.
-
-    Args:
-        shard: the shard's directory.
-        manifest: the store's manifest, which the shard has to name.
-
-    Raises:
-        PolytopeError: missing, not byte for byte what was written, or of another store.
-
-    """
+    """Read a shard's record."""
     file = shard / SHARD
     content = read_bytes(file)
     data = parse(file, content)
@@ -305,7 +254,8 @@ def read_record(shard: Path, manifest: Mapping[str, Any]) -> Record:
         whole = record.to_bytes() == content and min(counts) >= 0
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PolytopeError(f"{file}: damaged ({type(error).__name__}: {str(error)[:60]}); {cure}") from error
-    if not whole or not all(f.bytes >= 0 and _SUM.fullmatch(f.sha256) for f in files.values()):
+    least = {name: rows if name.endswith(".npy") else 0 for name in files}  # a row of an array has a byte at least
+    if not whole or not all(f.bytes >= least[name] and _SUM.fullmatch(f.sha256) for name, f in files.items()):
         raise PolytopeError(f"{file}: damaged: it does not match its own checksum; {cure}")
     expected = digest(manifest) if manifest["format"] > 1 else None
     if record.manifest != expected:
@@ -317,18 +267,7 @@ def read_record(shard: Path, manifest: Mapping[str, Any]) -> Record:
 
 
 def check_file(shard: Path, name: str, record: Record, *, sums_up_to: float = math.inf) -> str | None:
-    """Compare one of a shard's files with the shard's record.
-
-    Args:
-        shard: the shard's directory.
-        name: the file's name.
-        record: the shard's record.
-        sums_up_to: only files of so many bytes are read to compare their sums.
-
-    Returns:
-        What is wrong, in one line, or None.
-
-    """
+    """Compare a shard's file, up to so many bytes its sum too, with its record; return what is wrong."""
     file, expected = shard / name, record.files.get(name)
     cure = f"delete {shard} and run the capture again"
     if file.is_symlink() or not file.is_file():
@@ -349,25 +288,13 @@ def shard_files(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def missing_shards(there: Collection[int], least: int, most: int) -> tuple[int, list[int]]:
-    """Count the shards that are not there though a later one is; return the first of them too.
-
-    Args:
-        there: shards that are there.
-        least: how many there have to be, at least.
-        most: so many are named: what a file says is no reason to take memory.
-
-    """
+    """Count the shards that are not there though a later one is; return the first `most` of them too."""
     known, last = set(there), max(least, *(n + 1 for n in there), 0)
     return last - len(known), list(islice((n for n in range(last) if n not in known), most))
 
 
 def committed(path: Path) -> list[int]:
-    """Return the numbers of the shards that are committed, in order.
-
-    Raises:
-        PolytopeError: the directory of shards is a link or can't be read.
-
-    """
+    """Return the numbers of the shards that are committed, in order."""
     shards = path / SHARDS
     try:
         if shards.is_symlink():
@@ -386,12 +313,7 @@ def completion(records: Sequence[Record]) -> bytes:
 
 
 def completed_shards(path: Path) -> int | None:
-    """Return how many shards a finished store has, None if the capture did not finish.
-
-    Raises:
-        PolytopeError: the note about it is damaged.
-
-    """
+    """Return how many shards a finished store has, None if the capture did not finish."""
     file = path / COMPLETE
     if not os.path.lexists(file):
         return None
@@ -428,18 +350,7 @@ def allocate(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
 
 
 def mapped(path: Path, shape: tuple[int, int], dtype: np.dtype[Any], mode: Literal["r", "r+"] = "r") -> np.ndarray:
-    """Map an `.npy` file after its header and size were checked; never unpickle, never follow a link.
-
-    Args:
-        path: the file.
-        shape: what it must hold.
-        dtype: its dtype.
-        mode: of `numpy.memmap`.
-
-    Raises:
-        PolytopeError: missing, a link, or another array than expected.
-
-    """
+    """Map an `.npy` file after its header and size were checked; never unpickle, never follow a link."""
     cure = f"delete {path.parent} and run the capture again"
     try:
         if path.is_symlink() or not path.is_file():
@@ -455,8 +366,7 @@ def mapped(path: Path, shape: tuple[int, int], dtype: np.dtype[Any], mode: Liter
     expected = header.end() + shape[0] * shape[1] * dtype.itemsize
     if found != shape or header["descr"].decode() != dtype.str or size != expected:
         raise PolytopeError(
-            f"{path}: {header['descr'].decode()} {list(found)} in {size} bytes, expected {dtype.str} "
-            f"{list(shape)} in "
+            f"{path}: {header['descr'].decode()} {list(found)} in {size} bytes, expected {dtype.str} {list(shape)} in "
             f"{expected}; {cure}"
         )
     if 0 in shape:

@@ -45,10 +45,6 @@ def problems(path: Path) -> list[str]:
 
     Found are a byte that differs in any file, a file or shard that is missing, truncated, grown or of another
     store, anything that is not the store's, links, and a capture that did not finish.
-
-    Args:
-        path: the store's directory.
-
     """
     return list(_problems(path))
 

@@ -30,12 +30,7 @@ _TYPES = {layout.TOKENS: _TOKEN_TYPES, layout.DOCUMENTS: _DOCUMENT_TYPES}
 
 
 def check_label_names(names: Iterable[str]) -> None:
-    """Refuse labels that would hide a column of the token or the document table.
-
-    Raises:
-        PolytopeError: such a label.
-
-    """
+    """Refuse labels that would hide a column of the token or the document table."""
     for name in names:
         if name in RESERVED:
             raise PolytopeError(f"label {name!r} has the name of a column of a store's tables: rename it in the source")
@@ -88,13 +83,7 @@ def document_table(documents: Sequence[Document], first: int) -> pa.Table:
 
 
 def token_table(columns: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[str | None]]) -> pa.Table:
-    """Return the token table with its explicit schema.
-
-    Args:
-        columns: `document`, `position`, `start`, `end`, `token_id`, each `[T]`.
-        labels: label name to `[T]` values.
-
-    """
+    """Return the token table with its explicit schema."""
     check_label_names(labels)
     table = {name: pa.array(np.asarray(columns[name], np.uint32), pa.uint32()) for name in NUMBERS}
     kind = _LABEL_TYPES[layout.TOKENS]
@@ -109,20 +98,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def read_parquet(shard: Path, name: str, record: layout.Record) -> pa.Table:
-    """Read one of a shard's tables, and check its columns, its rows and the documents that it speaks of.
-
-    Args:
-        shard: the shard's directory.
-        name: `tokens.parquet` or `documents.parquet`.
-        record: the shard's record.
-
-    Returns:
-        The table; labels as plain strings.
-
-    Raises:
-        PolytopeError: missing, a link, changed since it was written, or not what the record promises.
-
-    """
+    """Read one of a shard's tables, and check its columns, its rows and the documents that it speaks of."""
     file, cure = shard / name, f"delete {shard} and run the capture again"
     if problem := layout.check_file(shard, name, record):
         raise PolytopeError(problem)

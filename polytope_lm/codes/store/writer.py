@@ -29,30 +29,14 @@ _SOURCE = {"texts": "texts", "ids": "identifiers", "labels": "labels or spans"}
 
 @dataclass
 class OpenShard:
-    """A shard that is being filled, batch by batch.
-
-    Attributes:
-        arrays: name to array `[rows, columns]`, memory-mapped.
-        batches: how many batches are filled; above 0 at first where an interrupted run goes on.
-
-    """
+    """A shard that is being filled, batch by batch."""
 
     arrays: dict[str, np.ndarray]
-    batches: int = 0
+    batches: int = 0  # how many are filled; above 0 at first where an interrupted run goes on
 
 
 class StoreWriter:
-    """The only way into a store. Use it as a context manager: it holds the lock.
-
-    Args:
-        path: the store's directory; made if it is missing.
-        manifest: what determines the bytes: model, revision, dtype, rules, sites, versions.
-        part: `(i, n)`: this writer makes the shards whose number is `i - 1` modulo n.
-
-    Raises:
-        PolytopeError: another writer is at it, the directory holds something else, or its manifest differs.
-
-    """
+    """The only way into a store, as a context manager that holds the lock of part `(i, n)`: every n-th shard."""
 
     def __init__(self, path: Path, manifest: Mapping[str, Any], part: tuple[int, int] = (1, 1)) -> None:
         self.path = path
@@ -87,17 +71,11 @@ class StoreWriter:
             self._lock.release()
 
     def wants(self, number: int) -> bool:
-        """Whether a shard is this writer's and not there yet.
-
-        Raises:
-            PolytopeError: the store was finished with fewer shards: the source has grown.
-
-        """
+        """Whether a shard is this writer's and not there yet."""
         if self._finished is not None and number >= self._finished:
             raise PolytopeError(
-                f"{self.path} was finished with {self._finished} shards and the source has more documents "
-                f"now: "
-                f"give the source as it was, or another --out"
+                f"{self.path} was finished with {self._finished} shards and the source has more documents now: give "
+                "the source as it was, or another --out"
             )
         return self._owns(number) and not layout.shard_path(self.path, number).exists()
 
@@ -105,12 +83,7 @@ class StoreWriter:
         return number % self.part[1] == self.part[0] - 1
 
     def check(self, number: int, documents: Sequence[Document]) -> None:
-        """Make sure that a shard that is there holds these documents and, if it is this part's, is undamaged.
-
-        Raises:
-            PolytopeError: the source changed since, or the shard's files did.
-
-        """
+        """Make sure that a shard that is there holds these documents and, if it is this part's, is undamaged."""
         shard = layout.shard_path(self.path, number)
         if not shard.exists():
             return
@@ -131,17 +104,6 @@ class StoreWriter:
         """Open one shard's arrays for writing; `commit` makes it part of the store.
 
         What a keyboard interrupt leaves filled is kept with its sums, and the next run goes on from there.
-
-        Args:
-            number: the shard's number.
-            rows: tokens in it.
-            wanted: array name to (columns, dtype).
-            documents: its documents.
-
-        Yields:
-            The shard, whose `batches` the caller counts up. `commit` must follow; until then the shard does
-            not exist.
-
         """
         temporary = self._temporary(number)
         shapes = {f"{name}.npy": ((rows, columns), dtype) for name, (columns, dtype) in wanted.items()}
@@ -169,16 +131,7 @@ class StoreWriter:
                 _flush(opened)
 
     def commit(self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int) -> None:
-        """Write a filled shard's tables and its record, and rename it into place.
-
-        Args:
-            number: the shard's number.
-            rows: tokens in it.
-            tokens: the token table, `rows` long.
-            documents: its documents.
-            first: index of its first document in the input.
-
-        """
+        """Write a filled shard's tables and its record, and rename it into place."""
         temporary = self._temporary(number)
         with layout.told(self.path, f"writing shard {layout.shard_name(number)}"), _gone_on_failure(temporary):
             tables.write_parquet(tokens, temporary / layout.TOKENS)
@@ -195,19 +148,13 @@ class StoreWriter:
             layout.sync_directory(temporary.parent)
 
     def finish(self, shards: int) -> bool:
-        """Record that all shards are there; return False while another part's are missing.
-
-        Raises:
-            PolytopeError: there are more shards than the source makes now: it has shrunk.
-
-        """
+        """Record that all shards are there; return False while another part's are missing."""
         with layout.told(self.path, "completing the store"), self._gate():
             there = layout.committed(self.path)
             if there and there[-1] >= shards:
                 raise PolytopeError(
-                    f"{layout.shard_path(self.path, there[-1])} holds documents that the source does not "
-                    f"have any more: "
-                    f"give the source as it was, or another --out"
+                    f"{layout.shard_path(self.path, there[-1])} holds documents that the source does not have any "
+                    "more: give the source as it was, or another --out"
                 )
             if len(there) < shards:
                 return False
@@ -320,20 +267,7 @@ def write_whole(
     ids: Sequence[str],
     texts: Sequence[str],
 ) -> None:
-    """Write codes that are in memory as a store of one shard.
-
-    Args:
-        path: the store's directory, new or empty.
-        manifest: what the codes say of themselves, with `sites`, `keep` and `keep_dtype`.
-        arrays: every array of the shard, by name.
-        table: the token table.
-        ids: the documents' identifiers.
-        texts: the documents' texts.
-
-    Raises:
-        PolytopeError: something is there, or the manifest is no plain data.
-
-    """
+    """Write codes that are in memory as a store of one shard."""
     if os.path.lexists(path / layout.MANIFEST):
         raise PolytopeError(f"{path}: holds a store; choose an empty or new directory")
     whole = {"documents": "codes in memory", **manifest, "format": layout.FORMAT, "shard_documents": len(ids) or 1}
@@ -395,14 +329,7 @@ def _of_other_division(name: str, parts: int) -> bool:
 
 
 def first_difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """Find the first place in which two pieces of plain data differ: its dotted name and both values.
-
-    Args:
-        there: what was written.
-        here: what this run has.
-        key: the place of both in what they are parts of.
-
-    """
+    """Find the first place in which two pieces of plain data differ: its dotted name and both values."""
     if isinstance(there, dict) and isinstance(here, dict):
         pairs = [(k, there.get(k), here.get(k)) for k in sorted({*there, *here})]
     elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):

@@ -122,7 +122,7 @@ def test_a_store_needs_its_model_and_only_its_own(codes, gated, model, tmp_path)
         clusters(store, 1, weights="permuted", **FAST)
     with pytest.raises(PolytopeError, match=r"no control of the weights 'shuffled'; there are 'permuted', 'u"):
         clusters(codes, 1, weights="shuffled", **FAST)
-    with pytest.raises(PolytopeError, match=r"these codes are of small-llama, revision .* give the same model"):
+    with pytest.raises(PolytopeError, match=r"these codes are by small-llama, revision .* small-gpt2 has another"):
         clusters(store, 1, weights="permuted", model=model, **FAST)
     left_out = clusters(store, 1, extra="all", **FAST).layers[0].left_out
     assert "give model=plm.load(...)" in left_out["code, weights permuted"]

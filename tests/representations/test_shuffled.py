@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 
-from polytope_lm.representations import controls as shuffled
 from polytope_lm.representations.controls import shuffled_bits
+from polytope_lm.representations.registry import get
 
 
 def _unpack(rows, width: int) -> np.ndarray:
@@ -25,5 +23,6 @@ def test_rates_stay_and_joint_structure_goes() -> None:
     assert (made != _unpack(shuffled_bits(bits, seed=1), 300)).any()
 
 
-def test_line_one_says_what_it_isolates() -> None:
-    assert inspect.getdoc(shuffled).startswith("Isolates firing rates from joint structure")
+def test_registered_as_a_control_of_firing_rates() -> None:
+    assert get("shuffled bits").role == "control"
+    assert get("shuffled bits").isolates.startswith("firing rates alone")

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from polytope_lm.representations import controls as simhash
 from polytope_lm.representations.controls import simhash_rate_matched
+from polytope_lm.representations.registry import get
 
 
 def _scene(width: int = 700) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +52,6 @@ def test_at_half_rates_the_angle_law_holds() -> None:
     np.testing.assert_allclose(cdist(made, made, "hamming"), np.nan_to_num(angle), atol=0.04)
 
 
-def test_line_one_says_what_it_isolates() -> None:
-    assert inspect.getdoc(simhash).startswith("Isolates the learned placement")
-    assert simhash.SIMHASH_DRAWS == 5
+def test_registered_as_a_control_of_the_placement_in_five_draws() -> None:
+    assert get("SimHash, rate-matched").isolates == "the learned placement of the hyperplanes"
+    assert (get("SimHash, rate-matched").role, get("SimHash, rate-matched").draws) == ("control", 5)

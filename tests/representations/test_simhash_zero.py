@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from polytope_lm.models.sites import Premises, Site
-from polytope_lm.representations import controls as simhash_zero
 from polytope_lm.representations.controls import simhash_zero_bias
+from polytope_lm.representations.registry import get
 
 WIDTH = 20_000
 SITE = Site(0, "pre", "blocks.0.mlp.hook_pre", WIDTH, 12, Premises("smooth", "gelu", True, "LayerNorm"))
@@ -33,5 +31,6 @@ def test_length_is_nothing_and_the_opposite_differs_in_every_bit() -> None:
     assert (_bits(U, seed=1) != _bits(U)).any()
 
 
-def test_line_one_says_what_it_isolates() -> None:
-    assert inspect.getdoc(simhash_zero).startswith("Isolates what any code of `u`'s angles gives")
+def test_registered_as_a_control_of_the_cosine_of_u() -> None:
+    assert get("SimHash, zero bias").role == "control"
+    assert get("SimHash, zero bias").isolates.startswith("a noisy cosine of u")

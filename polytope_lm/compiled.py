@@ -12,7 +12,10 @@ import inspect
 import os
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar, cast, overload
+
+from threadpoolctl import threadpool_limits
 
 from polytope_lm.errors import PolytopeError
 
@@ -86,7 +89,9 @@ def _in_turn(kernel: Callable[..., Any]) -> Callable[..., Any]:
             uses_threads("numba")
         if _layer() in {"omp", "tbb"}:
             return kernel(*args)
-        with _POOLS.turn:  # also the first call, which decides on the layer
+        # The first call decides on the layer. Under omp, torch has the same pool of threads and would from then
+        # on have as many as numba starts: it keeps its own number.
+        with _POOLS.turn, threadpool_limits() if _layer() is None else nullcontext():
             result = kernel(*args)
         if _layer() == "omp":
             uses_threads("numba")

@@ -26,6 +26,11 @@ with mp.get_context("fork").Pool(1) as pool:
     try: print(pool.apply_async(work).get(60) == expected)
     except Exception as error: print(type(error).__name__, error)
 """
+KEPT = """
+import torch
+torch.set_num_threads(1)
+torch.ones(1) + torch.get_num_threads()
+"""
 TORCH = """
 import torch, polytope_lm as plm
 from small import SENTENCES
@@ -41,10 +46,10 @@ with mp.get_context("fork").Pool(1) as pool:
 """
 
 
-def _run(code: str, layer: str) -> str:
+def _run(code: str, layer: str, *, before: str = "") -> str:
     threads = {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2", "NUMBA_THREADING_LAYER": layer}
     path = os.pathsep.join(sys.path)
-    command = [sys.executable, "-c", START + code]
+    command = [sys.executable, "-c", before + START + code]
     env = {**os.environ, **threads, "PYTHONPATH": path}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     if "no threading layer" in done.stderr.lower() or "Intel TBB is required" in done.stderr:
@@ -56,6 +61,11 @@ def _run(code: str, layer: str) -> str:
 @pytest.mark.parametrize("layer", ["workqueue", "omp"])
 def test_parallel_kernels_run_from_several_threads(layer: str) -> None:
     assert _run(THREADS, layer) == "18 True"
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+def test_torch_keeps_its_number_of_threads(layer: str) -> None:
+    assert _run("print(torch.get_num_threads())", layer, before=KEPT) == "1"
 
 
 def test_a_fork_works_or_says_spawn() -> None:

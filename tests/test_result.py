@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import made
-import pandas as pd
 import pytest
 
 import polytope_lm as plm
@@ -58,12 +57,7 @@ def test_the_command_computes_the_same_result(results, kind) -> None:
     unwritten = {"pairs": made.PAIRS, "encoder": plm.load("tiny-gpt2")}
     again = eval(found.command, {"plm": plm, **unwritten})  # noqa: S307
     ours, theirs = ({k: v for k, v in one.to_dict().items() if k != "timings"} for one in (found, again))
-    if kind == "boundaries":  # so few pairs leave a regression that noise in the last bit moves
-        assert again.settings == found.settings
-        assert again.command == found.command
-        pd.testing.assert_frame_equal(again.numbers, found.numbers, rtol=1e-3, atol=1e-6)
-    else:
-        assert json.dumps(theirs, sort_keys=True) == json.dumps(ours, sort_keys=True)
+    assert json.dumps(theirs, sort_keys=True) == json.dumps(ours, sort_keys=True)
 
 
 def test_the_command_of_several_labels_and_of_parts_joined(results, tmp_path) -> None:

@@ -56,14 +56,7 @@ def compiled(function: F) -> F: ...
 @overload
 def compiled(**options: Any) -> Callable[[F], F]: ...
 def compiled(function: Any = None, **options: Any) -> Any:
-    """Compile with numba, without the interpreter's lock.
-
-    Args:
-        function: plain Python; what checks its signature (in tests) is taken off first.
-        options: of `numba.njit`, such as `parallel=True`: such a kernel is called from Python, not from
-            another kernel.
-
-    """
+    """Compile plain Python with numba, without the interpreter's lock; a parallel kernel is called from Python only."""
     if function is None:
         return lambda given: _made(given, options)
     return _made(function, options)

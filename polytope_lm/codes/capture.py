@@ -174,9 +174,10 @@ class _Characters:
     total: int | None
     done: float = 0
 
-    def captured(self, characters: float, doing: str) -> None:
-        self.done += characters
-        self.told(round(self.done), self.total, doing)
+    def batch_done(self, shard: OpenShard, scale: float, number: int, batch: int, tokens: int) -> None:
+        shard.batches = max(shard.batches, batch + 1)
+        self.done += tokens * scale
+        self.told(round(self.done), self.total, f"shard {number}")
 
     def there(self, characters: int) -> None:
         self.total = None if self.total is None else self.total - characters
@@ -197,7 +198,7 @@ def _write(plan: Plan, source: Iterable[Document], writer: StoreWriter, size: in
         tables.check_label_names(name for document in chunk for name in document.labels)
         table = tables.token_table(_columns(windowed.windows), _labels(windowed.windows))
         with writer.shard(number, windowed.n_kept, spec, chunk) as shard:
-            done = partial(_batch_done, shard, progress, characters / max(windowed.n_tokens, 1), number)
+            done = partial(progress.batch_done, shard, characters / max(windowed.n_tokens, 1), number)
             fill(
                 plan.model, windowed.windows, plan.wanted, shard.arrays,
                 batch_tokens=plan.batch_tokens, done=done, first=shard.batches,
@@ -205,11 +206,6 @@ def _write(plan: Plan, source: Iterable[Document], writer: StoreWriter, size: in
         writer.commit(number, windowed.n_kept, table, chunk, number * size)
     warn_sampled(plan, without, read)
     return number + 1
-
-
-def _batch_done(shard: OpenShard, progress: _Characters, scale: float, number: int, batch: int, tokens: int) -> None:
-    shard.batches = max(shard.batches, batch + 1)
-    progress.captured(tokens * scale, f"shard {number}")
 
 
 def _columns(windows: Sequence[Window]) -> dict[str, np.ndarray]:

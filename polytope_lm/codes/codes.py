@@ -339,29 +339,23 @@ class TokenCodes(ABC):
         parts = [hamming.distances(one, np.ascontiguousarray(block))[0] for block in self.blocks(site)]
         near = np.concatenate(parts)
         frame = self._ranked(_rank(near, row, k), "hamming", near)
-        if note := self._no_direction(query, row):
+        note = "by direction: cosine of pre-activations h, centred per coordinate"
+        if not self.can_give("h"):
+            note = "by direction: needs the pre-activations of these tokens; capture again with keep=['h'] (--keep h)"
+            return Nearest(query, frame, None, note)
+        if row is None and "h" not in query.activations:
+            note = "by direction: needs the query's pre-activations; encode it with keep=('h',)"
             return Nearest(query, frame, None, note)
         h = query.activations["h"] if "h" in query.activations else self.rows(site, np.array([row]), "h")[0]
         cosine = cosines(h, lambda: self.blocks(site, "h"))
         by_direction = self._ranked(_rank(-cosine, row, k), "cosine", cosine.round(4))
-        return Nearest(query, frame, by_direction, "by direction: cosine of pre-activations h, centred per coordinate")
-
-    def _no_direction(self, query: Code, row: int | None) -> str | None:
-        """Say which pre-activations are not there, and how to get them."""
-        if not self.can_give("h"):
-            return "by direction: needs the pre-activations of these tokens; capture again with keep=['h'] (--keep h)"
-        if row is None and "h" not in query.activations:
-            return "by direction: needs the query's pre-activations; encode it with keep=('h',)"
-        return None
+        return Nearest(query, frame, by_direction, note)
 
     def _ranked(self, rows: np.ndarray, name: str, values: np.ndarray) -> pd.DataFrame:
-        contexts = [self.context(int(r)) for r in rows]
         import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
 
-        table = pd.DataFrame({name: values[rows], "row": rows})
-        return table.assign(
-            left=[c[0] for c in contexts], token=[c[1] for c in contexts], right=[c[2] for c in contexts]
-        )
+        contexts = pd.DataFrame([self.context(int(r)) for r in rows], columns=["left", "token", "right"])
+        return pd.concat([pd.DataFrame({name: values[rows], "row": rows}), contexts], axis=1)
 
     def separating(
         self, a: Any, b: Any, layer: int | None = None, *, alpha: float = 0.05, by_document: bool = True

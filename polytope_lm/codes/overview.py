@@ -84,15 +84,9 @@ class CodeOverview(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a layer."""
-        rows = [
-            {
-                "layer": one.layer, "site": one.site.key, "bits": one.site.width, "tokens": one.tokens,
-                "dead": one.dead, "always on": one.always_on, "mean bits on": one.mean_bits_on,
-                "distinct codes": one.distinct_codes, "ambiguous": one.ambiguous,
-            }
-            for one in self.layers
-        ]  # fmt: skip
-        return pd.DataFrame(rows)
+        own = ("tokens", "dead", "always_on", "mean_bits_on", "distinct_codes", "ambiguous")
+        rows = [[o.layer, o.site.key, o.site.width, *(getattr(o, name) for name in own)] for o in self.layers]
+        return pd.DataFrame(rows, columns=["layer", "site", "bits", *(name.replace("_", " ") for name in own)])
 
     def __repr__(self) -> str:
         layers = len(self.layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import logging
-import time
+import timeit
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -147,8 +147,7 @@ def _time(minutes: float) -> str:
     if minutes < 1:
         return "under a minute"
     if minutes < 120:
-        whole = round(minutes)
-        return f"{whole} minute{'s' if whole != 1 else ''}"
+        return f"{round(minutes)} minute{'s' * (round(minutes) != 1)}"
     return f"{minutes / 60:,.1f} hours"
 
 
@@ -207,11 +206,5 @@ def _speed(plan: Plan) -> float:
     weights = sum(p.numel() for block in blocks for p in block.parameters())
     a = torch.ones(256, model.d_model, device=model.device, dtype=model.dtype)
     b = torch.ones(model.d_model, 4 * model.d_model, device=model.device, dtype=model.dtype)
-    best = min(_seconds(a, b) for _ in range(5))
-    return EFFICIENCY * a.shape[0] * b.numel() / (best * weights)
-
-
-def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
-    start = time.perf_counter()
-    float((a @ b)[0, 0])
-    return max(time.perf_counter() - start, 1e-6)
+    best = min(timeit.repeat(lambda: float((a @ b)[0, 0]), number=1, repeat=5))
+    return EFFICIENCY * a.shape[0] * b.numel() / (max(best, 1e-6) * weights)

@@ -97,17 +97,8 @@ class Separating:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per bit, the most telling first, with `significant` for `q <= alpha`."""
-        frame = pd.DataFrame(
-            {
-                "bit": np.arange(len(self.q)),
-                "log_odds": self.log_odds,
-                "rate_a": self.rate_a,
-                "rate_b": self.rate_b,
-                "p": self.p,
-                "q": self.q,
-                "significant": self.q <= self.alpha,
-            }
-        )
+        columns = {name: getattr(self, name) for name in ("log_odds", "rate_a", "rate_b", "p", "q")}
+        frame = pd.DataFrame({"bit": np.arange(len(self.q)), **columns, "significant": self.q <= self.alpha})
         return frame.iloc[self.order].reset_index(drop=True)
 
     def with_contexts(self, context: Callable[[int], Context], top: int = _SHOWN) -> Separating:
@@ -206,13 +197,6 @@ def fisher(on_a: Int[np.ndarray, " N"], on_b: Int[np.ndarray, " N"], n_a: int, n
     The sum of the hypergeometric probabilities of all tables with the same margins that are no likelier
     than the one seen (within a relative 1e-7, as R's `fisher.test`). Tables that share their margins share
     the work.
-
-    Args:
-        on_a: how many of a's units are on, per table.
-        on_b: the same of b.
-        n_a: units in a.
-        n_b: units in b.
-
     """
     logs = gammaln(np.arange(n_a + n_b + 1) + 1.0)
     total = on_a + on_b

@@ -104,15 +104,7 @@ def beta_vq(h: Float[np.ndarray, "*rows N"], beta: float) -> Float[np.ndarray, "
 
 
 def ambiguity(p: Float[np.ndarray, "*rows N"]) -> Float[np.ndarray, "*rows"]:
-    """Return the entropy in bits of each soft code, `sum_i H2(p_i)`: 0 for a hard code, at most N; float64.
-
-    Args:
-        p: `P(on)` per neuron.
-
-    Raises:
-        PolytopeError: a `p` outside [0, 1].
-
-    """
+    """Return the entropy in bits of each soft code, `sum_i H2(p_i)`: 0 for a hard code, at most N; float64."""
     p = np.asarray(p, np.float64)
     outside = ~((p >= 0) & (p <= 1))
     if outside.any():
@@ -121,12 +113,7 @@ def ambiguity(p: Float[np.ndarray, "*rows N"]) -> Float[np.ndarray, "*rows"]:
 
 
 def ambiguous_share(h: Float[np.ndarray, "*rows N"], below: float = AMBIGUOUS_BELOW) -> float:
-    """Return the share of bits with `|h| < below`: bits that a smooth network hardly decides on.
-
-    Raises:
-        PolytopeError: no pre-activations, or `h` that is not finite.
-
-    """
+    """Return the share of bits with `|h| < below`: bits that a smooth network hardly decides on."""
     _check_finite(h)
     if h.size == 0:
         raise PolytopeError(f"the share of ambiguous bits needs pre-activations; h has shape {h.shape}")

@@ -27,7 +27,7 @@ from polytope_lm.errors import PolytopeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jaxtyping import Float, Int, UInt8, UInt64
+    from jaxtyping import Int, UInt8, UInt64
 
 CHUNK = 8192
 _VECTOR_BYTES = 64
@@ -197,6 +197,8 @@ def _bits_to_draw(
     rng: np.random.Generator,
 ) -> int:
     """Return the number of bits, whole words or all, with the least cost predicted on some pairs."""
+    from scipy.special import ndtr, ndtri  # noqa: PLC0415 -- slow to import
+
     width = 8 * int(packed.shape[1])
     if expected_recall == 1:
         return width
@@ -206,9 +208,10 @@ def _bits_to_draw(
     n_words = -(-width // 64)
     costs: dict[int, float] = {width: n_words + _PAIR_COST}
     for words in [w for w in (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32) if 64 * w < width]:
-        limit = _drawn_limit(farthest[some], width, 64 * words, expected_recall)
-        passing = _passing(distance, limit[:, None], width, 64 * words)
-        costs[64 * words] = words + _PAIR_COST + _COUNT_COST * float(passing.mean())
+        mean, sd = _moments(farthest[some, None], width, 64 * words)
+        limit = mean + ndtri(expected_recall) * sd
+        mean, sd = _moments(distance, width, 64 * words)
+        costs[64 * words] = words + _PAIR_COST + _COUNT_COST * float(ndtr((limit + 0.5 - mean) / sd).mean())
     return int(min(costs, key=costs.__getitem__))
 
 
@@ -216,24 +219,6 @@ def _moments(distance: np.ndarray, width: int, bits: int) -> tuple[np.ndarray, n
     """Mean and standard deviation of the hypergeometric number of drawn bits that differ."""
     share = distance / width
     return bits * share, np.sqrt(bits * share * (1 - share) * (width - bits) / max(width - 1, 1)) + 1e-9
-
-
-def _drawn_limit(
-    distance: Int[np.ndarray, " q"], width: int, bits: int, expected_recall: float
-) -> Float[np.ndarray, " q"]:
-    from scipy.special import ndtri  # noqa: PLC0415 -- slow to import
-
-    mean, sd = _moments(distance, width, bits)
-    return np.asarray(mean + ndtri(expected_recall) * sd)
-
-
-def _passing(
-    distance: Int[np.ndarray, "q m"], limit: Float[np.ndarray, "q 1"], width: int, bits: int
-) -> Float[np.ndarray, "q m"]:
-    from scipy.special import ndtr  # noqa: PLC0415 -- slow to import
-
-    mean, sd = _moments(distance, width, bits)
-    return np.asarray(ndtr((limit + 0.5 - mean) / sd))
 
 
 def _index(

@@ -50,36 +50,21 @@ class Neighbours:
         import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
 
         n, k = self.indices.shape
-        frame = pd.DataFrame(
-            {
-                "query": np.repeat(np.arange(n), k),
-                "rank": np.tile(np.arange(1, k + 1), n),
-                "index": self.indices.ravel(),
-                "distance": self.distances.ravel(),
-            }
-        )
+        query, rank = np.repeat(np.arange(n), k), np.tile(np.arange(1, k + 1), n)
+        columns = {"query": query, "rank": rank, "index": self.indices.ravel(), "distance": self.distances.ravel()}
+        frame = pd.DataFrame(columns)
         return frame[frame["index"] >= 0].reset_index(drop=True)
 
 
 def pack(bits: Bool[np.ndarray, "*rows N"]) -> UInt8[np.ndarray, "*rows B"]:
-    """Pack booleans along the last axis into ceil(N/8) bytes; the last byte is filled with zeros.
-
-    Raises:
-        PolytopeError: `bits` are not booleans.
-
-    """
+    """Pack booleans along the last axis into ceil(N/8) bytes; the last byte is filled with zeros."""
     if bits.dtype != np.bool_:
         raise PolytopeError(f"pack takes booleans, not {bits.dtype}; compare first, as in pack(h > 0)")
     return np.packbits(bits, axis=-1, bitorder="little")
 
 
 def unpack(packed: UInt8[np.ndarray, "*rows B"], width: int) -> Bool[np.ndarray, "*rows N"]:
-    """Return the `width` booleans of each packed code: the inverse of `pack`.
-
-    Raises:
-        PolytopeError: `packed` is not uint8, or does not have ceil(width/8) bytes a code.
-
-    """
+    """Return the `width` booleans of each packed code: the inverse of `pack`."""
     _check_width(packed, width)
     bits: np.ndarray = np.unpackbits(packed, axis=-1, count=width, bitorder="little").view(np.bool_)
     return bits
@@ -100,12 +85,7 @@ def beside(packed: Sequence[np.ndarray], widths: Sequence[int]) -> UInt8[np.ndar
 
 
 def xor(a: UInt8[np.ndarray, "*#rows B"], b: UInt8[np.ndarray, "*#rows B"]) -> UInt8[np.ndarray, "... B"]:
-    """Return the bits in which codes differ, packed; leading axes broadcast.
-
-    Raises:
-        PolytopeError: not uint8, or different numbers of bytes.
-
-    """
+    """Return the bits in which codes differ, packed; leading axes broadcast."""
     for name, codes in (("a", a), ("b", b)):
         _check_bytes(codes, name)
     _check_same_width(a, b, ("a", "b"))
@@ -113,23 +93,13 @@ def xor(a: UInt8[np.ndarray, "*#rows B"], b: UInt8[np.ndarray, "*#rows B"]) -> U
 
 
 def popcount(packed: UInt8[np.ndarray, "*rows B"]) -> Int64[np.ndarray, "*rows"]:
-    """Return the number of set bits of each packed code.
-
-    Raises:
-        PolytopeError: `packed` is not uint8.
-
-    """
+    """Return the number of set bits of each packed code."""
     _check_bytes(packed, "packed")
     return np.asarray(np.bitwise_count(packed).sum(axis=-1, dtype=np.int64))
 
 
 def counts(packed: UInt8[np.ndarray, "T B"], width: int) -> Int64[np.ndarray, " N"]:
-    """Count for each neuron the codes in which it is on, int64 `[N]`.
-
-    Raises:
-        PolytopeError: not uint8 `[T, B]`, or not ceil(width/8) bytes a code.
-
-    """
+    """Count for each neuron the codes in which it is on, int64 `[N]`."""
     _check_width(packed, width)
     if packed.ndim != 2:
         raise PolytopeError(
@@ -142,12 +112,7 @@ def counts(packed: UInt8[np.ndarray, "T B"], width: int) -> Int64[np.ndarray, " 
 
 
 def rates(packed: UInt8[np.ndarray, "T B"], width: int) -> Float[np.ndarray, " N"]:
-    """Return each neuron's firing rate `r_i = mean_t z_ti`, float64 `[N]`, from packed codes `[T, B]`.
-
-    Raises:
-        PolytopeError: no codes, not uint8 `[T, B]`, or not ceil(width/8) bytes a code.
-
-    """
+    """Return each neuron's firing rate `r_i = mean_t z_ti`, float64 `[N]`, from packed codes `[T, B]`."""
     total = counts(packed, width)
     if len(packed) == 0:
         raise PolytopeError(f"firing rates need at least one token; the codes have shape {packed.shape}")
@@ -157,17 +122,7 @@ def rates(packed: UInt8[np.ndarray, "T B"], width: int) -> Float[np.ndarray, " N
 def distances(
     a: UInt8[np.ndarray, "n B"], b: UInt8[np.ndarray, "m B"], *, threads: int | None = None
 ) -> Int32[np.ndarray, "n m"]:
-    """Return all Hamming distances in bits between the rows of `a` and the rows of `b`, int32 `[n, m]`.
-
-    Args:
-        a: packed codes.
-        b: packed codes of the same width.
-        threads: how many threads; by default `OMP_NUM_THREADS`, or every core that the process may use.
-
-    Raises:
-        PolytopeError: not uint8 `[rows, bytes]`, or different widths.
-
-    """
+    """Return all Hamming distances in bits between the rows of `a` and the rows of `b`, int32 `[n, m]`."""
     from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
     _check_pair(a, b, ("a", "b"))
@@ -199,21 +154,9 @@ def nearest(
 
     Groups say which pairs are no neighbours: a row of the base that shares a group with the query, in any of
     the G groupings (document, lemma, form, ...), is left out. A negative id is no group and shares nothing.
-    Where fewer than k rows are left, index and distance are -1.
-
-    Args:
-        queries: packed codes `[n, B]`.
-        base: packed codes `[m, B]`; may be a memory map, it is read in chunks.
-        k: neighbours per query, at most m (m - 1 with `exclude_self`).
-        exclude_self: `queries` are `base`: row i is not its own neighbour.
-        groups_queries: ids below 2^31, `[n, G]`, or `[n]` for one grouping.
-        groups_base: the same groupings of the base, `[m, G]` or `[m]`.
-        threads: how many threads; by default `OMP_NUM_THREADS`, or every core that the process may use.
-
-    Raises:
-        PolytopeError: not uint8 `[rows, bytes]`, different widths, a k out of range, `exclude_self` with
-            different numbers of rows, or groups that do not fit the rows.
-
+    Where fewer than k rows are left, index and distance are -1. Ids are below 2^31, `[rows, G]`, or `[rows]`
+    for one grouping. `exclude_self`: the queries are the base, and row i is not its own neighbour. The base
+    may be a memory map. Threads: by default `OMP_NUM_THREADS`, or every core that the process may use.
     """
     from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
@@ -276,12 +219,8 @@ def _nearest_of_pairs(
 def read_heaps(heaps: UInt64[np.ndarray, "n k"]) -> Neighbours:
     """Sort heaps of keys, `distance * 2^32 + index`, and take them apart; all ones is no neighbour."""
     keys = np.sort(heaps, axis=1)
-    missing = keys == _NOTHING
-    indices = (keys & np.uint64(2**32 - 1)).astype(np.int64)
-    found = (keys >> np.uint64(32)).astype(np.int64)
-    return Neighbours(
-        indices=np.where(missing, -1, indices).astype(np.int32), distances=np.where(missing, -1, found).astype(np.int32)
-    )
+    parts = (keys & np.uint64(2**32 - 1), keys >> np.uint64(32))
+    return Neighbours(*(np.where(keys == _NOTHING, -1, part.astype(np.int64)).astype(np.int32) for part in parts))
 
 
 def run_on_rows(task: Callable[[slice], None], rows: int, threads: int | None) -> None:
@@ -293,12 +232,10 @@ def run_on_rows(task: Callable[[slice], None], rows: int, threads: int | None) -
     size = min(_TASK, filled(-(-rows // (4 * workers))))
     slices = [slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1))]
     if workers == 1 or len(slices) < 2:
-        for rows_of_task in slices:
-            task(rows_of_task)
+        list(map(task, slices))
         return
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(task, slices):
-            pass
+        list(pool.map(task, slices))
 
 
 def _threads(threads: int | None) -> int:
@@ -377,8 +314,9 @@ def _check_pair(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
 
 def _check_k(n: int, m: int, k: int, exclude_self: bool) -> None:
     if exclude_self and n != m:
-        rows = f"{n} queries and {m} base rows"
-        raise PolytopeError(f"exclude_self with {rows}; it needs the base itself as queries, so leave it out")
+        raise PolytopeError(
+            f"exclude_self with {n} queries and {m} base rows; it needs the base itself as queries, so leave it out"
+        )
     most = m - 1 if exclude_self else m
     if not 1 <= k <= most:
         others = " other" if exclude_self else ""

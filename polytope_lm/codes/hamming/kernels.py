@@ -166,16 +166,10 @@ def search(
     A heap holds keys `distance * 2^32 + index`, greatest first, so ties go to the lower index if the chunks
     come in the base's order.
 
-    Args:
-        queries: rows as words, filled up with zeros to a multiple of eight rows.
-        base: the chunk, from `panels`.
-        first: the index in the whole base of the chunk's first row.
-        own: the row of the base that a query may not have, or -1.
-        groups_queries: groups of each query; a negative id is no group.
-        groups_base: groups of each row of the whole base; a row that shares one with the query is left out.
-        limits: distance of the worst kept neighbour of each query, updated; 0 for the rows that fill up.
-        heaps: updated.
-
+    Queries are filled up with zeros to a multiple of eight rows. `base` is the chunk, from `panels`, and `first`
+    the index of its first row in the whole base. A query may not have the row `own` (-1: none), nor one that
+    shares a group with it (a negative id is no group); `groups_base` is of the whole base. `limits`, the
+    distance of each query's worst kept neighbour (0 for the rows that fill up), and the heaps are updated.
     """
     block = max(LANES, _LEVEL_1_BYTES // (8 * queries.shape[1]) // LANES * LANES)
     tile = np.empty((LANES, LANES), np.uint64)
@@ -281,16 +275,8 @@ def search_pairs(
     Keys are compared whole, so that the order in which pairs come does not matter. A limit is one more than
     the distance of the worst kept neighbour: an equal distance may have the lower index.
 
-    Args:
-        queries: a block's rows as words, a multiple of eight.
-        base: the other block, or the same one, from `panels`.
-        first: the indices in the whole set of both blocks' first rows.
-        groups: groups of each row of the whole set, as `search`.
-        limits: of the first block's rows, updated; 0 for the rows that fill up.
-        heaps: of the first block's rows, updated.
-        limits_base: of the other block's rows, updated.
-        heaps_base: of the other block's rows, updated.
-
+    `base` is the other block, or the same one; `first`, the indices in the whole set of both blocks' first
+    rows; `groups` are of the whole set; the rest as in `search`, of either block.
     """
     block = max(LANES, _LEVEL_1_BYTES // (8 * queries.shape[1]) // LANES * LANES)
     tile = np.empty((LANES, LANES), np.uint64)
@@ -386,18 +372,11 @@ def search_filtered(
 ) -> int:
     """Offer every row of a chunk of the base to every query's heap of its k nearest; return pairs counted.
 
-    Args:
-        prefixes: drawn bits of the queries; as all about them, filled up to a multiple of eight rows.
-        panels: drawn bits of the chunk, from `panels`.
-        words: all bits of the queries.
-        base: all bits of the chunk.
-        names: the queries' indices; a query is not its own neighbour.
-        names_base: the chunk's indices.
-        table: for the distance of a heap's worst, the drawn distance from which on a row is left out; the
-            last entry is for heaps that are not full.
-        limits: that drawn distance for each query, updated; 0 for the rows that fill up.
-        heaps: keys `distance * 2^32 + index`, greatest first; updated.
-
+    `prefixes` are drawn bits of the queries (all about them is filled up to a multiple of eight rows), `panels`
+    those of the chunk; `words` and `base` are all bits of both, `names` their indices: a query is not its own
+    neighbour. `table` holds, for the distance of a heap's worst, the drawn distance from which on a row is left
+    out (the last entry is for heaps that are not full); `limits` that distance for each query, 0 for the rows
+    that fill up. Limits and heaps, of keys as in `search`, are updated.
     """
     counted = 0
     block = max(LANES, _LEVEL_1_BYTES // (8 * prefixes.shape[1]) // LANES * LANES)

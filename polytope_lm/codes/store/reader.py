@@ -40,16 +40,12 @@ UNCHECKABLE = (
 )
 
 
-def problems(path: Path) -> list[str]:
-    """Check every file of a store; return one line for each thing that is wrong.
+def problems(path: Path) -> Iterator[str]:
+    """Check every file of a store; yield one line for each thing that is wrong.
 
     Found are a byte that differs in any file, a file or shard that is missing, truncated, grown or of another
     store, anything that is not the store's, links, and a capture that did not finish.
     """
-    return list(_problems(path))
-
-
-def _problems(path: Path) -> Iterator[str]:
     yield from _strangers(path, {layout.MANIFEST, layout.MANIFEST_SUM, layout.COMPLETE, layout.SHARDS})
     try:
         manifest = layout.read_manifest(path)
@@ -250,7 +246,7 @@ class CodeStore(TokenCodes):
         """
         if self.manifest["format"] == 1:
             _log.warning("%s: %s", self.path, UNCHECKABLE)
-        return problems(self.path)
+        return list(problems(self.path))
 
     def can_give(self, name: str) -> bool:
         """Whether activations were kept, or the model that captured them is at hand to run again."""

@@ -202,8 +202,9 @@ class StoreWriter:
     def _take_lock(self) -> None:
         """Lock this writer's part; refuse while its part, or a part of another division, is being written."""
         own = f"{layout.LOCK}.{self.part[0]}.{self.part[1]}"
-        others = [p for p in self.path.glob(f"{layout.LOCK}.*") if _of_other_division(p.name, self.part[1])]
-        for candidate in [*sorted(others), self.path / own]:
+        locks = (p for p in sorted(self.path.glob(f"{layout.LOCK}.*")) if layout.LOCK_NAME.fullmatch(p.name))
+        others = (p for p in locks if not p.name.endswith(f".{self.part[1]}"))  # of another division into parts
+        for candidate in [*others, self.path / own]:
             lock = FileLock(candidate)
             try:
                 lock.acquire(blocking=False)
@@ -236,7 +237,11 @@ class StoreWriter:
                         f"{self.path} was written from documents with other {what} than the source has now: "
                         f"give the source as it was, or another --out"
                     )
-                why = _differing(str(old), str(new)) if key == "revision" else ""
+                why = ""
+                if key == "revision":
+                    changed, compared = changed_parts(str(old), str(new))
+                    why = " (config and tokenizer were not recorded then, and can't be compared)"
+                    why = f" (another {' and '.join(changed)})" if compared else why
                 raise PolytopeError(
                     f"{self.path} was written with {key} {_short(old)}, this run has {_short(new)}{why}: use "
                     f"the same, or another --out"
@@ -323,11 +328,6 @@ def _flush(opened: Mapping[str, np.ndarray]) -> None:
             array.flush()
 
 
-def _of_other_division(name: str, parts: int) -> bool:
-    """Whether a lock belongs to a run with another division into parts."""
-    return bool(layout.LOCK_NAME.fullmatch(name)) and not name.endswith(f".{parts}")
-
-
 def first_difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:
     """Find the first place in which two pieces of plain data differ: its dotted name and both values."""
     if isinstance(there, dict) and isinstance(here, dict):
@@ -338,14 +338,6 @@ def first_difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, An
         return None if there == here and type(there) is type(here) else (key, there, here)
     found = (first_difference(a, b, f"{key}.{name}".lstrip(".")) for name, a, b in pairs)
     return next((difference for difference in found if difference), None)
-
-
-def _differing(was: str, now: str) -> str:
-    """Say in what two revisions differ."""
-    changed, compared = changed_parts(was, now)
-    if compared:
-        return f" (another {' and '.join(changed)})"
-    return " (config and tokenizer were not recorded then, and can't be compared)"
 
 
 def _short(value: Any) -> str:

@@ -320,7 +320,7 @@ def test_what_is_no_regular_file_is_refused_at_once(model, store, name, kind):
     ):
         with contextlib.suppress(plm.PolytopeError):
             assert name == "complete.json" or use is None or use(store)
-    said = reader.problems(store)
+    said = list(reader.problems(store))
     assert any(name in line for line in said), said
 
 

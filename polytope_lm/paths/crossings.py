@@ -2,11 +2,9 @@
 
 A crossing is a change of one neuron's bit `z_i = 1[h_i > 0]` along `x(t)`, `t` in [0, 1]. In the path's own
 layer all of them are found in closed form. In later layers they are the sign changes of interpolants through
-as many places as are needed, and `missed_at_most` says what may be missing. On a fixed grid, the baseline,
+as many points as are needed, and `missed_at_most` says what may be missing. On a fixed grid, the baseline,
 a neuron that turns on and off within one step is not seen, how many do is unknown (`missed_at_most` is None),
-and the place of a crossing comes from linear interpolation of `h` inside its step.
-
-Crossings as a picture and as a table for notebooks; prompts are shown as text, never as markup.
+and a crossing's `t` comes from linear interpolation of `h` inside its step.
 """
 
 from __future__ import annotations
@@ -68,23 +66,23 @@ class LayerMethod:
 
 @dataclass(frozen=True, repr=False)
 class OutputChange:
-    """The next-token distribution at equally spaced places of a path, one more than there are steps.
+    """The next-token distribution at equally spaced points of a path, one more than there are steps.
 
     Attributes:
-        t: the places, `[places]`.
+        t: the points, `[points]`.
         js: Jensen-Shannon distance between successive distributions, `[steps]`: the square root of the
             divergence in bits, from 0 to 1.
-        top: the likeliest next token at each place.
-        top_probability: its probability, `[places]`.
+        top: the likeliest next token at each point.
+        top_probability: its probability, `[points]`.
         error: where the logits were interpolated, the largest JS distance from the model's own distribution
-            that was seen; 0 where the model was run at each place.
+            that was seen; 0 where the model was run at each point.
 
     """
 
-    t: Float[np.ndarray, " places"]
+    t: Float[np.ndarray, " points"]
     js: Float[np.ndarray, " steps"]
     top: tuple[str, ...]
-    top_probability: Float[np.ndarray, " places"]
+    top_probability: Float[np.ndarray, " points"]
     error: float = 0.0
 
     def __repr__(self) -> str:
@@ -103,7 +101,7 @@ class OutputChange:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Crossings(Result):
-    """All crossings of one path, ordered by layer and place.
+    """All crossings of one path, ordered by layer and t.
 
     Attributes:
         prompts: the two texts.
@@ -165,8 +163,7 @@ class Crossings(Result):
     def returns(self) -> Bool[np.ndarray, " n"]:
         """Whether a crossing's neuron crosses more than once: flips that the ends' codes don't tell."""
         owner, times = self._owners()
-        returns: np.ndarray = times[owner] > 1
-        return returns
+        return np.asarray(times[owner] > 1)
 
     def _owners(self) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " neurons"]]:
         """Return each crossing's neuron, numbered, one a token, and how often each of them crosses."""
@@ -188,18 +185,12 @@ class Crossings(Result):
         return int((times - times % 2)[here].sum())
 
     def method(self, layer: int) -> LayerMethod:
-        """Return how a layer was searched.
-
-        Raises:
-            PolytopeError: this layer wasn't.
-
-        """
+        """Return how a layer was searched; raises a `PolytopeError` if it wasn't."""
         for part in self.layers:
             if part.layer == layer:
                 return part
         searched = ", ".join(str(part.layer) for part in self.layers)
-        msg = f"layer {layer} was not searched for crossings; these were: {searched}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"layer {layer} was not searched for crossings; these were: {searched}")
 
     def counts(self, layer: int | None = None) -> int:
         """Return the number of crossings, in one layer or in all that were searched."""
@@ -229,8 +220,7 @@ class Crossings(Result):
 
     def plot(self) -> go.Figure:
         """Draw the crossings along t as one strip a layer, with the output's change above."""
-        layers = [part.layer for part in self.layers]
-        found = (self.t, self.layer, self.neuron, self.on)
+        layers, found = [part.layer for part in self.layers], (self.t, self.layer, self.neuron, self.on)
         return strips(layers, found, self.output_change, title=" → ".join(self.prompts))
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -244,20 +234,20 @@ class Crossings(Result):
         return rows
 
     @property
+    def _where(self) -> str:
+        return f"{self.shape} in {self.space} of layer {self.site.layer}"
+
+    @property
     def headline(self) -> str:
         """Between which prompts, and along which path."""
-        ends = " → ".join(self.prompts)
-        return f"{ends}: {self.shape} in {self.space} of layer {self.site.layer}, length {self.length:.4g}"
+        return f"{' → '.join(self.prompts)}: {self._where}, length {self.length:.4g}"
 
     def __repr__(self) -> str:
         ends = " -> ".join(shortened(prompt) for prompt in self.prompts)
         layers = sorted(part.layer for part in self.layers)
         where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
         missed = "unknown" if self.missed_at_most is None else f"{self.missed_at_most:,}"
-        return (
-            f"Crossings: {ends}; {self.shape} in {self.space} of layer {self.site.layer}; {len(self):,} in "
-            f"{where}, missed at most: {missed}"
-        )
+        return f"Crossings: {ends}; {self._where}; {len(self):,} in {where}, missed at most: {missed}"
 
     def __str__(self) -> str:
         rows = [
@@ -266,5 +256,5 @@ class Crossings(Result):
             for part in self.layers
         ]
         ends = f"{self.tokens[0]!r} -> {self.tokens[1]!r}"
-        where = f"{self.shape} in {self.space} of layer {self.site.layer}, length {self.length:.4g}"
-        return "\n".join([f"{self.provenance.get('model', 'model')}: {ends}, {where}", *rows])
+        model = self.provenance.get("model", "model")
+        return "\n".join([f"{model}: {ends}, {self._where}, length {self.length:.4g}", *rows])

@@ -36,83 +36,46 @@ class End(NamedTuple):
 
 
 def end(model: Model, prompt: str, name: str, position: int) -> End:
-    """Tokenise a prompt and choose one of its tokens.
-
-    Args:
-        model: the model, with a tokenizer.
-        prompt: the text.
-        name: what a message calls it: A or B.
-        position: which token, special tokens not counted; -1 is the last.
-
-    Raises:
-        PolytopeError: no tokenizer, a prompt that is empty, has a lone surrogate, has no token at this
-            position or is longer than the model's context.
-
-    """
+    """Tokenise prompt A or B and choose one of its tokens, special tokens not counted."""
     if model.tokenizer is None:
-        msg = f"{model.name} has no tokenizer to read a prompt with: plm.wrap(model, tokenizer)"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{model.name} has no tokenizer to read a prompt with: plm.wrap(model, tokenizer)")
     check_text(f"prompt {name}", prompt)
     check_numbers(Integral, position=position)
     around = specials(model.tokenizer, model.bos)
     text = tokenise([prompt], model.tokenizer)[0]
     count = len(text.ids)
     if count == 0:
-        msg = f"prompt {name} ({prompt!r}) has no token: give at least one word"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"prompt {name} ({prompt!r}) has no token: give at least one word")
     if not -count <= position < count:
-        msg = f"position={position} is outside prompt {name} of {count} tokens: from {-count} to {count - 1}"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"position={position} is outside prompt {name} of {count} tokens: from {-count} to {count - 1}"
+        )
     ids = np.array([*around.prefix, *text.ids, *around.suffix], dtype=np.int64)
     if len(ids) > model.context_length:
-        msg = f"prompt {name} has {len(ids)} tokens, the context {model.context_length}: shorten it"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"prompt {name} has {len(ids)} tokens, the context {model.context_length}: shorten it")
     index = position % count
     return End(ids, len(around.prefix) + index, prompt[text.starts[index] : text.ends[index]])
 
 
 def activations(model: Model, ids: Int[np.ndarray, " S"], layer: int, at: Space) -> Float[np.ndarray, "S D"]:
-    """Read what a path moves (`x`, `u`, or what block 0 reads) at all positions of the clean run.
-
-    Raises:
-        PolytopeError: NaN in an activation, or no such layer.
-
-    """
-    found: list[np.ndarray] = []
-
-    def keep(value: torch.Tensor) -> None:
-        found.append(value[0].double().cpu().numpy())
-
-    read(model, torch.as_tensor(ids)[None], None, {(layer, POINTS[at]): keep})
-    if not np.isfinite(found[0]).all():
-        msg = f"{model.name}: {at} of layer {layer} has NaN or infinite values here; try dtype='float32'"
-        raise PolytopeError(msg)
-    return found[0]
+    """Read what a path moves (`x`, `u`, or what block 0 reads) at all positions of the clean run."""
+    found: list[torch.Tensor] = []
+    read(model, torch.as_tensor(ids)[None], None, {(layer, POINTS[at]): found.append})
+    values: np.ndarray = found[0][0].double().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise PolytopeError(f"{model.name}: {at} of layer {layer} has NaN or infinite values here; try dtype='float32'")
+    return values
 
 
 def chosen(name: str, given: str, choices: tuple[str, ...], what: str) -> str:
-    """Return an argument's value if it is one of the choices.
-
-    Raises:
-        PolytopeError: it isn't.
-
-    """
+    """Return an argument's value if it is one of the choices."""
     if given in choices:
         return given
     raise PolytopeError(f"{name}={given!r} is not {what} of a path; available: {', '.join(choices)}")
 
 
 def check_numbers(kind: type, **given: object) -> None:
-    """Refuse arguments that are no number of a kind; None passes.
-
-    Args:
-        kind: `numbers.Integral` or `numbers.Real`.
-        given: the arguments by name.
-
-    Raises:
-        PolytopeError: one of them isn't.
-
-    """
+    """Refuse arguments that are no number of a kind (`numbers.Integral` or `numbers.Real`); None passes."""
     for name, value in given.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
             what = "whole number" if kind is Integral else "number"
@@ -120,12 +83,7 @@ def check_numbers(kind: type, **given: object) -> None:
 
 
 def vectors(name: str, given: object) -> Float[np.ndarray, ...]:
-    """Return an argument's numbers, float64.
-
-    Raises:
-        PolytopeError: it holds something else.
-
-    """
+    """Return an argument's numbers, float64."""
     try:
         return np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
@@ -133,13 +91,7 @@ def vectors(name: str, given: object) -> Float[np.ndarray, ...]:
 
 
 def place(model: Model, at: str, layer: int | None, kind: str | None) -> tuple[Space, Site]:
-    """Return a path's space and site.
-
-    Raises:
-        PolytopeError: an unknown space, no such layer or kind, a layer above 0 or a declared site where the
-            path lies elsewhere.
-
-    """
+    """Return a path's space and site."""
     space = cast("Space", chosen("at", at, get_args(Space), "a space"))
     if layer is None and space != "embed":
         raise PolytopeError(f"at={at!r} needs a layer: layer=0 to layer={model.n_layers - 1}")
@@ -147,8 +99,7 @@ def place(model: Model, at: str, layer: int | None, kind: str | None) -> tuple[S
         raise PolytopeError(f"layer={layer}: embeddings enter before block 0: leave the layer out")
     site = model.site(0 if layer is None else layer, kind)
     if site.kind == "custom":
-        msg = f"{site.hook} is a declared site, and paths lie at MLPs: leave kind={kind!r} out"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"{site.hook} is a declared site, and paths lie at MLPs: leave kind={kind!r} out")
     return space, site
 
 

@@ -62,8 +62,7 @@ class Path(Curve):
 
         """
         check_numbers(Integral, steps=steps, evaluations=evaluations)
-        found = in_layer([self])[0] if self.at != "embed" else []
-        change = None
+        found, change = in_layer([self])[0] if self.at != "embed" else [], None
         if downstream or self.at == "embed":
             trace = Trace(self, only=None if downstream else self.site, logits=downstream)
             later, change = trace.grid(steps) if steps is not None else trace.adaptive(evaluations)
@@ -128,8 +127,12 @@ def path(  # noqa: PLR0913
     moved = chosen("context", context, ("a", "both"), "a context") == "both"
     everywhere = positions is not None and bool(chosen("positions", positions, ("all",), "a choice"))
     ends = [end(model, prompt, name, position) for prompt, name in ((prompt_a, "A"), (prompt_b, "B"))]
-    if moved or everywhere:
-        _check_equal(ends[0].ids, ends[1].ids, "positions='all'" if everywhere else "context='both'")
+    lengths = [len(one.ids) for one in ends]
+    if (moved or everywhere) and lengths[0] != lengths[1]:
+        what = "positions='all'" if everywhere else "context='both'"
+        raise PolytopeError(
+            f"{what} needs prompts of equal length, but A has {lengths[0]} tokens and B has {lengths[1]}"
+        )
     found = [activations(model, ends[0].ids, site.layer, space)]
     # Equal prompts are read once: a second run may round otherwise.
     same = np.array_equal(ends[0].ids, ends[1].ids)
@@ -143,12 +146,6 @@ def path(  # noqa: PLR0913
     middle = np.array([0.5])
     _ = drawn.points(middle) if drawn.sequences is None else drawn.versions(middle)  # refuses what is no arc
     return drawn
-
-
-def _check_equal(a: np.ndarray, b: np.ndarray, what: str) -> None:
-    if len(a) != len(b):
-        msg = f"{what} needs prompts of equal length, but A has {len(a)} tokens and B has {len(b)}"
-        raise PolytopeError(msg)
 
 
 @public
@@ -184,8 +181,7 @@ def direction_path(
     check_numbers(Real, length=length)
     vector = vectors("direction", direction)
     if vector.shape != (model.d_model,):
-        msg = f"direction has shape {vector.shape}, but {space} of {model.name} is [{model.d_model}]"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"direction has shape {vector.shape}, but {space} of {model.name} is [{model.d_model}]")
     norm = float(np.linalg.norm(vector))
     if not 0 < norm < np.inf:
         raise PolytopeError(f"direction has the length {norm}: give one that points somewhere")
@@ -264,9 +260,7 @@ def random_path(  # noqa: PLR0913
 def draw(rows: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, " D"]:
     """Draw from the normal distribution with the rows' mean and covariance (ddof 1)."""
     mean = rows.mean(axis=0)
-    weights = rng.standard_normal(len(rows)) / np.sqrt(len(rows) - 1)
-    drawn: np.ndarray = mean + weights @ (rows - mean)
-    return drawn
+    return np.asarray(mean + rng.standard_normal(len(rows)) / np.sqrt(len(rows) - 1) @ (rows - mean))
 
 
 def _rows(sample: Codes | np.ndarray, at: str, layer: int, model: Model) -> Float[np.ndarray, "n D"]:
@@ -277,8 +271,7 @@ def _rows(sample: Codes | np.ndarray, at: str, layer: int, model: Model) -> Floa
         sample = sample.activations(name, layer)
     rows = vectors("sample", sample)
     if rows.ndim != 2 or rows.shape[1] != model.d_model or len(rows) < 2:
-        msg = f"sample has shape {rows.shape}, expected [n, {model.d_model}], n at least 2"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"sample has shape {rows.shape}, expected [n, {model.d_model}], n at least 2")
     if not np.isfinite(rows).all():
         row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise PolytopeError(f"sample[{row}] has NaN or infinite values: leave this row out")

@@ -60,8 +60,8 @@ class Profile:
         lengths: Euclidean length of each step by name: `path`, in the path's own space, and `u`.
         js: output change of each step, `[steps]`; empty without logits or if later layers weren't followed.
         top: id of the likeliest next token at the steps' ends, `[steps + 1]`; empty as `js`.
-        js_error: largest JS distance between the interpolated distribution and the model's own at the held-
-            out places.
+        js_error: largest JS distance between the interpolated distribution and the model's own at the
+            held-out points.
         residual: length of each step in the last block's output, `[steps]`; empty if later layers weren't
             followed.
         distance: `d(t)` at the steps' ends, `[steps + 1]`; empty as `residual`.
@@ -151,9 +151,8 @@ class Profile:
         """Return one row a layer: crossings, on, hamming, returning, missed."""
         import pandas as pd  # noqa: PLC0415 - a table is wanted less often than the numbers
 
-        names = ("layers", "crossings", "on", "hamming", "returning", "missed")
-        return pd.DataFrame({name.removesuffix("s") if name == "layers" else name: getattr(self, name)
-                             for name in names})  # fmt: skip
+        names = ("crossings", "on", "hamming", "returning", "missed")
+        return pd.DataFrame({"layer": self.layers, **{name: getattr(self, name) for name in names}})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data, floats to 9 significant digits; `from_dict` is its inverse."""
@@ -173,24 +172,23 @@ class Profile:
         fields |= {name: np.array(data[name], dtype=np.float64) for name in _FLOATS}
         fields["counts"] = fields["counts"].reshape(len(fields["layers"]), -1)
         fields["lens"] = fields["lens"].reshape(len(data["lens"]), -1) if data["lens"] else np.empty((0, 0))
-        lengths = {name: np.array(value, dtype=np.float64) for name, value in data["lengths"].items()}
-        fields |= {name: float(data[name]) for name in ("length", "js_error")}
-        return cls(layer=int(data["layer"]), lengths=lengths, **fields)
+        fields["lengths"] = {name: np.array(value, dtype=np.float64) for name, value in data["lengths"].items()}
+        return cls(int(data["layer"]), float(data["length"]), js_error=float(data["js_error"]), **fields)
 
 
-def sharpness(distance: Float[np.ndarray, " places"]) -> float:
-    """Return `max d'(t) / d(1)` of distances from the start at equally spaced places; see the module's text.
+def sharpness(distance: Float[np.ndarray, " points"]) -> float:
+    """Return `max d'(t) / d(1)` of distances from the start at equally spaced points; see the module's text.
 
     Args:
-        distance: `d(t)`, `d(0) = 0`, at least two places.
+        distance: `d(t)`, `d(0) = 0`, at least two points.
 
     Raises:
-        PolytopeError: fewer than two places, or an end as far as the start, where nothing can be said.
+        PolytopeError: fewer than two points, or an end as far as the start, where nothing can be said.
 
     """
     if len(distance) < 2 or not distance[-1] > 0:
         raise PolytopeError(
-            f"sharpness needs at least 2 places and d(1) > 0, not {len(distance)} places and "
+            f"sharpness needs at least 2 points and d(1) > 0, not {len(distance)} points and "
             f"d(1) = {distance[-1] if len(distance) else 0:g}"
         )
     return float(np.diff(distance).max() * (len(distance) - 1) / distance[-1])
@@ -260,14 +258,12 @@ class PairProfiles:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; `from_dict` is its inverse."""
-        return {"format": FORMAT, **header(self.site, self.settings, len(self)), "lines": self._lines()}
-
-    def _lines(self) -> list[dict[str, Any]]:
         bad = {one.pair: {"line": one.line, "bad": one.message} for one in self.bad}
-        return [
+        lines = [
             {"pair": number, **(bad[number] if profile is None else {"profile": profile.to_dict()})}
             for number, profile in enumerate(self.profiles)
         ]
+        return {"format": FORMAT, **header(self.site, self.settings, len(self)), "lines": lines}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PairProfiles:
@@ -279,9 +275,9 @@ class PairProfiles:
 
     def save(self, path: str | Path) -> Path:
         """Write the file of JSON lines, the same that `crossings_of_pairs(to=...)` writes."""
-        target = expand(path)
-        head = header(self.site, self.settings, len(self))
-        target.write_bytes(encoded({"format": FORMAT, **head}, self._lines()))
+        target, head = expand(path), self.to_dict()
+        lines = head.pop("lines")
+        target.write_bytes(encoded(head, lines))
         return target
 
     @classmethod

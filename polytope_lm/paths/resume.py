@@ -49,12 +49,6 @@ def resumable(
         workers: threads.
         told: called with the number of pairs done, at first those of an earlier run.
 
-    Returns:
-        Each pair's entry, with its number as `pair`.
-
-    Raises:
-        PolytopeError: the file is another run's or something else, or a run is writing it.
-
     """
     with _kept(to, {"format": FORMAT, **head}) as (entries, keep):
         told(len(entries))
@@ -83,12 +77,11 @@ def _in_order(work: Iterable[tuple[int, Callable[[], Entry]]], workers: int) -> 
 
 def encoded(head: Mapping[str, Any], entries: Iterable[Entry]) -> bytes:
     """Return a file's bytes: what was asked, then the entries in the order given."""
-    first, mark = _line(head, ""), mark_of(head)
-    return b"".join([first, *(_line(entry, mark) for entry in entries)])
+    mark = _mark_of(head)
+    return b"".join([_line(head, ""), *(_line(entry, mark) for entry in entries)])
 
 
-def mark_of(head: Mapping[str, Any]) -> str:
-    """Return the digest of what was asked."""
+def _mark_of(head: Mapping[str, Any]) -> str:
     return hashlib.sha256(_body(head)).hexdigest()
 
 
@@ -109,29 +102,21 @@ def _data(line: bytes, mark: str) -> Entry | None:
     """Return a line's data, or None if its checksum fails."""
     size = len(_sum(b"", mark))
     body = line[:-size] + b"}"
-    if line[-size:] != _sum(body, mark):
-        return None
-    data: Entry = json.loads(body)
-    return data
+    return json.loads(body) if line[-size:] == _sum(body, mark) else None
 
 
 def read(path: str | Path) -> tuple[Entry, list[Entry]]:
-    """Return what a file's run was asked and the entries that are whole, in order.
-
-    Raises:
-        PolytopeError: no such file, or it holds something else.
-
-    """
+    """Return what a file's run was asked and the entries that are whole, in order."""
     first, *lines = files.read_bytes(path, _WHAT, LARGEST).split(b"\n")
     head = _data(first, "")
-    if head is None:
-        head = _former(first, path)
-        former = (files.parse_json(line, f"{str(path)!r}, line {i}") for i, line in enumerate(lines[:-1], 2))
-        entries = [one for one in former if isinstance(one, dict)]
-        if [one.get("pair") for one in entries] != list(range(len(lines) - 1)):
-            raise PolytopeError(f"{str(path)!r} holds pairs out of order: it is damaged; name another file")
-        return head, entries
-    return head, list(_whole(lines, head).values())
+    if head is not None:
+        return head, list(_whole(lines, head).values())
+    head = _former(first, path)
+    former = (files.parse_json(line, f"{str(path)!r}, line {i}") for i, line in enumerate(lines[:-1], 2))
+    entries = [one for one in former if isinstance(one, dict)]
+    if [one.get("pair") for one in entries] != list(range(len(lines) - 1)):
+        raise PolytopeError(f"{str(path)!r} holds pairs out of order: it is damaged; name another file")
+    return head, entries
 
 
 def _former(first: bytes, path: str | Path) -> Entry:
@@ -146,7 +131,7 @@ def _former(first: bytes, path: str | Path) -> Entry:
 
 
 def _whole(lines: Iterable[bytes], head: Mapping[str, Any]) -> dict[int, Entry]:
-    mark, found = mark_of(head), {}
+    mark, found = _mark_of(head), {}
     for line in lines:
         entry = _data(line, mark)
         if entry is not None and entry["pair"] in range(head["pairs"]):
@@ -176,8 +161,7 @@ def _kept(to: str | Path | None, head: Mapping[str, Any]) -> Iterator[tuple[dict
     except OSError as error:
         raise PolytopeError(f"{str(path)!r} can't be written: {error.strerror or error}") from None
     with held:
-        entries = _resumed(path, head)
-        mark = mark_of(head)
+        entries, mark = _resumed(path, head), _mark_of(head)
         with path.open("ab") as file:
 
             def keep(entry: Entry) -> None:

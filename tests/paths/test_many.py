@@ -140,7 +140,7 @@ def test_sharpness_is_one_for_a_line_and_the_number_of_steps_for_a_jump():
     assert sharpness(np.array([0.0] * 6 + [2.0] * 5)) == pytest.approx(10)
     t = np.linspace(0, 1, 100_001)
     assert sharpness(t**2) == pytest.approx(2, abs=1e-4)
-    with pytest.raises(PolytopeError, match=r"at least 2 places and d\(1\) > 0"):
+    with pytest.raises(PolytopeError, match=r"at least 2 points and d\(1\) > 0"):
         sharpness(np.zeros(4))
 
 

@@ -32,7 +32,7 @@ import numpy as np
 from polytope_lm.compiled import compiled
 from polytope_lm.paths.solve.curves import arc
 from polytope_lm.paths.solve.line import LineCrossings, solved_in_blocks
-from polytope_lm.paths.solve.roots import bracketed, fill, solved
+from polytope_lm.paths.solve.roots import Filled, bracketed, fill, solved
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -92,10 +92,10 @@ def _slope(wp: tuple[_Wave, _Arc], t: float) -> float:
 def _sign_changes(
     cosine: float, sine: float, bias: float, arc: np.ndarray, found: np.ndarray, signs: np.ndarray
 ) -> int:
-    """Fill in the places of a neuron's sign changes and its signs after them; return how many."""
+    """Fill in where a neuron's sign changes and its signs after that; return how often."""
     w, p = _Wave(cosine, sine, bias), _Arc(arc[0], arc[1], arc[2] - arc[1], arc[3], arc[4])
     wp = (w, p)
-    # Where A cos + B sin = 0 the tangent changes its branch; the half circle has at most one such place.
+    # Where A cos + B sin = 0 the tangent changes its branch; the half circle has at most one such point.
     pole = math.atan2(-w.cosine, w.sine)
     pole = pole + math.pi if pole < 0 else pole
     between = pole / p.angle if pole < p.angle else 1.0
@@ -138,42 +138,21 @@ def _guess(w: _Wave, p: _Arc, low: float, high: float) -> float:
 
 @compiled(error_model="numpy")
 def _root(w: _Wave, p: _Arc, low: float, high: float) -> float:
-    """Find the one root between two places over which `f` is monotone and changes its sign."""
+    """Find the one root between two points over which `f` is monotone and changes its sign."""
     tiny = 2e-16 * (abs(w.bias) + math.hypot(w.cosine, w.sine) * max(_factor(p, low), _factor(p, high)))
     wp, t = (w, p), _guess(w, p, low, high)
     return bracketed(_value, wp, low, high, _value(wp, low), _value(wp, high), t, tiny)
 
 
 @compiled(error_model="numpy")
-def _fill(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
-    first: np.ndarray,
-    second: np.ndarray,
-    bias: np.ndarray,
-    arcs: np.ndarray,
-    counts: np.ndarray,
-    hamming: np.ndarray,
-    t: np.ndarray,
-    neuron: np.ndarray,
-    on: np.ndarray,
-    returns: np.ndarray,
-) -> int:
-    return fill(_sign_changes, first, second, bias, arcs, counts, hamming, t, neuron, on, returns)
+def _fill(first: np.ndarray, second: np.ndarray, bias: np.ndarray, arcs: np.ndarray, out: Filled) -> int:
+    return fill(_sign_changes, first, second, bias, arcs, out)
 
 
 def arc_crossings(
     geometry: Geometry, a: Float[np.ndarray, "*P D"], b: Float[np.ndarray, "*P D"], *, at: str = "resid_mid"
 ) -> LineCrossings:
-    """Find every crossing of the arcs from `a` to `b`.
-
-    Args:
-        geometry: the site's norm, weight and bias.
-        a: start of one arc `[D]` or of P arcs `[P, D]`.
-        b: their ends, of the same shape.
-        at: the space of the arcs: `resid_mid`, what the norm reads, centred if the norm centres, or
-            `mlp_in`, what the MLP reads.
-
-    Returns:
-        The crossings, ordered by arc and then by place.
+    """Find every crossing of the arcs from `a` to `b`; arcs in what the norm reads are centred if the norm centres.
 
     Raises:
         PolytopeError: the ends' shapes differ or don't fit the site, an end isn't finite or has no direction,
@@ -183,7 +162,7 @@ def arc_crossings(
     return solved_in_blocks(_solve, geometry, a, b, at)
 
 
-def _solve(folded: Folded, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
+def _solve(folded: Folded, a: np.ndarray, b: np.ndarray) -> Filled:
     drawn = arc(a, b, centred=folded.centred)
     cosine, sine = drawn.first @ folded.weight.T, drawn.second @ folded.weight.T
     # m = rho / sqrt(share rho^2 + rest): rho itself without a norm.

@@ -57,15 +57,9 @@ _LEAST = 1e-3  # a denominator that comes nearer to zero than this share of its 
 
 
 class Changes(NamedTuple):
-    """Sign changes of N polynomials, ordered by place.
+    """Sign changes of N polynomials, ordered by t; `neuron` is the column, `speed` is `|dI/dt|` there.
 
-    Attributes:
-        t: the places, `[n]`.
-        neuron: the column, `[n]`.
-        on: whether it is positive from there on, `[n]`.
-        speed: `|dI/dt|` there, `[n]`.
-        doubtful: extrema that stay on their side of zero by no more than the error, in each column, `[N]`.
-
+    `doubtful` counts each column's extrema that stay on their side of zero by no more than the error.
     """
 
     t: Float[np.ndarray, " n"]
@@ -77,21 +71,12 @@ class Changes(NamedTuple):
 
 def chebyshev_points(shares: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Return `(1 - cos(pi s)) / 2`: Chebyshev points on [0, 1] for equal shares `s` of the half circle."""
-    t: np.ndarray = (1 - np.cos(np.pi * shares)) / 2
-    return t
+    return np.asarray((1 - np.cos(np.pi * shares)) / 2)
 
 
 def coefficients(t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"]) -> Float[np.ndarray, "n N"]:
-    """Return the Chebyshev coefficients of the polynomials through given values.
-
-    Args:
-        t: distinct points on [0, 1], near to Chebyshev's, or the answer is ill-conditioned.
-        values: a polynomial's values there, a column each.
-
-    """
-    matrix = chebyshev.chebvander(2 * t - 1, len(t) - 1)
-    found: np.ndarray = np.linalg.solve(matrix, values.astype(np.float64))
-    return found
+    """Return the coefficients of the polynomials through given values; ill-conditioned far from Chebyshev's points."""
+    return np.linalg.solve(chebyshev.chebvander(2 * t - 1, len(t) - 1), values.astype(np.float64))
 
 
 def denominator(t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"]) -> Float[np.ndarray, " n"]:
@@ -101,11 +86,6 @@ def denominator(t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"]) ->
     limit a polynomial's convergence. `q`, of degree 4 or less, is the linear Pade-Chebyshev denominator: it
     makes the last 8 coefficients of all `q f` together least (Trefethen, chapters 23 and 26), with a ridge at
     float32's rounding, so that it is 1 where nothing is left to gain. Signs of `q f` are those of `f`.
-
-    Args:
-        t: distinct points on [0, 1].
-        values: a function's values there, a column each.
-
     """
     scaled = values / np.maximum(np.abs(values).max(axis=0), 1e-30)
     last = np.linalg.inv(chebyshev.chebvander(2 * t - 1, len(t) - 1))[-_LAST:]
@@ -118,15 +98,13 @@ def denominator(t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"]) ->
         q = np.concatenate([[1.0], np.linalg.solve(gram[1:, 1:] + ridge, -gram[1:, 0])])
         everywhere = chebyshev.chebval(dense, q)
         if everywhere.min() > _LEAST * everywhere.max():
-            found: np.ndarray = chebyshev.chebval(2 * t - 1, q / everywhere.max())
-            return found
+            return np.asarray(chebyshev.chebval(2 * t - 1, q / everywhere.max()))
     return np.ones(len(t))
 
 
 def evaluate(coefs: Float[np.ndarray, "n N"], t: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m N"]:
     """Return the polynomials' values at each t."""
-    values: np.ndarray = chebyshev.chebvander(2 * t - 1, len(coefs) - 1) @ coefs
-    return values
+    return np.asarray(chebyshev.chebvander(2 * t - 1, len(coefs) - 1) @ coefs)
 
 
 def sign_changes(
@@ -146,10 +124,8 @@ def sign_changes(
     """
     # |I - c_0| <= sum |c_k|, k > 0: most neurons are too far from zero to cross or to be in doubt.
     spread = np.abs(coefs[1:]).sum(axis=0)
-    near = np.abs(coefs[0]) <= spread + error
-    near |= (coefs[0] > 0) != starts
-    near |= (coefs[0] > 0) != ends
-    kept = np.flatnonzero(near)
+    side = coefs[0] > 0
+    kept = np.flatnonzero((np.abs(coefs[0]) <= spread + error) | (side != starts) | (side != ends))
     t = chebyshev_points(np.linspace(0, 1, _CELLS * len(coefs) + 1))
     columns = np.ascontiguousarray(coefs[:, kept].T)
     slopes = np.ascontiguousarray(2 * chebyshev.chebder(columns, axis=1))
@@ -160,11 +136,11 @@ def sign_changes(
     doubts = np.zeros(len(kept), np.int64)
     forced = np.stack([starts[kept], ends[kept]], axis=1)
     n = _search(columns, slopes, t, dense, rates, forced, rounding, error[kept], doubts, *out)
-    place, column, on, speed = (part[:n] for part in out)
-    order = np.argsort(place, kind="stable")
+    order = np.argsort(out[0][:n], kind="stable")
+    roots, column, on, speed = (part[:n][order] for part in out)
     doubtful = np.zeros(coefs.shape[1], np.int64)
     doubtful[kept] = doubts
-    return Changes(place[order], kept[column[order]], on[order], speed[order], doubtful)
+    return Changes(roots, kept[column], on, speed, doubtful)
 
 
 @compiled(error_model="numpy")
@@ -178,7 +154,7 @@ def _search(  # noqa: C901, PLR0913, PLR0917 - compiled code fills the caller's 
     rounding: np.ndarray,
     error: np.ndarray,
     doubts: np.ndarray,
-    place: np.ndarray,
+    roots: np.ndarray,
     column: np.ndarray,
     on: np.ndarray,
     speed: np.ndarray,
@@ -217,8 +193,8 @@ def _search(  # noqa: C901, PLR0913, PLR0917 - compiled code fills the caller's 
                 else:
                     at, height, now = here, there, ends[i, 1] if j == final else there > 0
                 if now != was and n < 2 * (i + 1) * len(c):  # a polynomial with more roots is rounding alone
-                    place[n] = bracketed(_clenshaw, c, last, at, value, height, -1.0, 0.0)
-                    column[n], on[n], speed[n] = i, now, abs(_clenshaw(d, place[n]))
+                    roots[n] = bracketed(_clenshaw, c, last, at, value, height, -1.0, 0.0)
+                    column[n], on[n], speed[n] = i, now, abs(_clenshaw(d, roots[n]))
                     n += 1
                 last, value, was = at, height, now
     return n
@@ -235,7 +211,7 @@ def _clenshaw(c: np.ndarray, t: float) -> float:
 
 
 class Stretch(NamedTuple):
-    """The map's `d` and `e`, in `x`; an infinite `e` maps every place to itself."""
+    """The map's `d` and `e`, in `x`; an infinite `e` maps every point to itself."""
 
     centre: float = 0.0
     width: float = math.inf
@@ -246,13 +222,12 @@ class Stretch(NamedTuple):
         return alpha, (alpha + beta) / 2
 
     def s(self, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Map places t to the variable that functions are interpolated in, both in [0, 1]."""
+        """Map t to the variable that functions are interpolated in, both in [0, 1]."""
         if math.isinf(self.width):
             return t
         alpha, half = self._slopes()
         s = 1 + (np.arcsinh((2 * t - 1 - self.centre) / self.width) - alpha) / half
-        found: np.ndarray = np.clip((s + 1) / 2, 0, 1)
-        return found
+        return np.clip((s + 1) / 2, 0, 1)
 
     def t(self, s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Map back."""
@@ -260,27 +235,19 @@ class Stretch(NamedTuple):
             return s
         alpha, half = self._slopes()
         x = self.centre + self.width * np.sinh(half * (2 * s - 2) + alpha)
-        found: np.ndarray = np.clip((x + 1) / 2, 0, 1)
-        return found
+        return np.clip((x + 1) / 2, 0, 1)
 
     def rate(self, s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Return `dt / ds`."""
         if math.isinf(self.width):
             return np.ones_like(s)
         alpha, half = self._slopes()
-        found: np.ndarray = self.width * half * np.cosh(half * (2 * s - 2) + alpha)
-        return found
+        return np.asarray(self.width * half * np.cosh(half * (2 * s - 2) + alpha))
 
 
 def leja(s: Float[np.ndarray, " n"], count: int) -> Float[np.ndarray, " count"]:
-    """Return so many further points in [0, 1], in the order in which they are chosen.
-
-    Args:
-        s: the points that there are, distinct.
-        count: how many to add.
-
-    """
-    candidates = (1 - np.cos(np.pi * np.linspace(0, 1, 16 * (len(s) + count) + 1))) / 2
+    """Return so many further points in [0, 1] than the distinct `s`, in the order in which they are chosen."""
+    candidates = chebyshev_points(np.linspace(0, 1, 16 * (len(s) + count) + 1))
     with np.errstate(divide="ignore"):
         product = np.log(np.abs(candidates[:, None] - s)).sum(axis=1)
         added = np.empty(count)
@@ -305,16 +272,9 @@ _LOOKED_AT = 64  # neurons of each layer that tell where it is
 
 @dataclass(frozen=True, eq=False)
 class Followed:
-    """What the model did along a path.
+    """What the model did along a path: `values`, a row a point, at `t`; those that are no nodes were held out.
 
-    Attributes:
-        t: where the model was run, in order, `[n]`.
-        node: which of these are nodes; the others were held out, `[n]`.
-        values: what was followed, a row a point.
-        layers: crossings of those that are searched, and extrema in doubt.
-        agreed: whether it ended because the interpolants agreed, not because the evaluations were used up.
-        stretch: the variable of the interpolants.
-
+    `agreed` says whether it ended because the interpolants agreed, not because the evaluations were used up.
     """
 
     t: Float[np.ndarray, " n"]
@@ -358,14 +318,9 @@ def follow(run: Run, *, evaluations: int = EVALUATIONS, signs: int) -> Followed:
         evaluations: evaluation points at most; 24, 40, 72 and so on are used to the full.
         signs: how many quantities, from the first, are searched for sign changes; later ones are only kept.
 
-    Raises:
-        PolytopeError: fewer evaluations than the first round takes, or more than 1,032.
-
     """
-    if evaluations < _FIRST + 1 + _HELD_OUT:
-        raise PolytopeError(
-            f"evaluations={evaluations}: at least {_FIRST + 1 + _HELD_OUT} are needed (40 is the default)"
-        )
+    if evaluations < (least := _FIRST + 1 + _HELD_OUT):
+        raise PolytopeError(f"evaluations={evaluations}: at least {least} are needed (40 is the default)")
     if evaluations > _MOST:
         raise PolytopeError(f"evaluations={evaluations}: at most {_MOST:,} (40 is the default)")
     shares = np.concatenate([np.arange(_FIRST + 1) / _FIRST, halfway(_FIRST)])
@@ -417,8 +372,7 @@ def predicted(
     """Return the rational interpolants' values at other points."""
     q = denominator(t, values)
     above, below = (evaluate(coefficients(t, part), new) for part in (values * q[:, None], q[:, None]))
-    found: np.ndarray = above / below
-    return found
+    return np.asarray(above / below)
 
 
 def _search_adaptive(

@@ -29,15 +29,9 @@ _RULE = np.polynomial.legendre.leggauss(64)
 
 @dataclass(frozen=True, eq=False)
 class Arc:
-    """Arcs between P pairs of points.
+    """Arcs between P pairs of points: `e1`; `e2`, zeros where the angle is 0; `Omega` in radians; `|C x|` at both ends.
 
-    Attributes:
-        first: `e1`, `[P, D]`.
-        second: `e2`, `[P, D]`; zeros where the angle is 0.
-        angle: `Omega` in radians, `[P]`.
-        norms: `|C x|` at both ends, `[2, P]`.
-        means: the mean coordinate at both ends, `[2, P]`; zeros without centring.
-
+    `means` are the mean coordinates at both ends, zeros without centring.
     """
 
     first: Float[np.ndarray, "P D"]
@@ -52,16 +46,15 @@ class Arc:
         theta = (share * self.angle)[..., None]
         norm, mean = ((1 - share) * ends[0] + share * ends[1] for ends in (self.norms, self.means))
         turned = np.cos(theta) * self.first + np.sin(theta) * self.second
-        points: np.ndarray = norm[..., None] * turned + mean[..., None]
-        return points
+        return np.asarray(norm[..., None] * turned + mean[..., None])
 
     def lengths(self) -> float:
         """Return the Euclidean length of the path of all P points together.
 
         `integral of sqrt(sum over P of rho'^2 + (rho Omega)^2 + D mean'^2)`, by Gauss's rule.
         """
-        places, weights = (_RULE[0] + 1) / 2, _RULE[1] / 2
-        norm = (1 - places[:, None]) * self.norms[0] + places[:, None] * self.norms[1]
+        t, weights = (_RULE[0][:, None] + 1) / 2, _RULE[1] / 2
+        norm = (1 - t) * self.norms[0] + t * self.norms[1]
         width = self.first.shape[1]
         still = (self.norms[1] - self.norms[0]) ** 2 + width * (self.means[1] - self.means[0]) ** 2
         speed = np.sqrt((still + (norm * self.angle) ** 2).sum(axis=1))
@@ -69,16 +62,9 @@ class Arc:
 
 
 def arc(a: Float[np.ndarray, "P D"], b: Float[np.ndarray, "P D"], *, centred: bool) -> Arc:
-    """Draw the arcs between P pairs of points.
+    """Draw the arcs between P pairs of points, or (`centred`) of points less their mean, as a LayerNorm sees them.
 
-    Args:
-        a: their starts.
-        b: their ends.
-        centred: whether the arc is that of `x` less its mean coordinate, as a LayerNorm sees it.
-
-    Raises:
-        PolytopeError: an end without direction, or opposite ends, between which no arc is the shortest.
-
+    Ends without direction are refused, and opposite ones, between which no arc is the shortest.
     """
     means = np.stack([x.mean(axis=1) if centred else np.zeros(len(x)) for x in (a, b)])
     starts, ends = (x - mean[:, None] for x, mean in zip((a, b), means, strict=True))
@@ -114,35 +100,16 @@ def points(
     *,
     centred: bool = False,
 ) -> Float[np.ndarray, "n P D"]:
-    """Return P paths' points at each t; their ends exactly.
-
-    Args:
-        shape: `line` or `arc`.
-        a: the paths at t = 0.
-        b: the paths at t = 1.
-        t: the places.
-        centred: for arcs, see `arc`.
-
-    """
+    """Return P paths' points at each t; their ends exactly."""
     share = np.asarray(t, dtype=np.float64)[:, None, None]
     if shape == "line":
-        straight: np.ndarray = (1 - share) * a + share * b
-        return straight
-    turned = arc(a, b, centred=centred).points(np.asarray(t, dtype=np.float64))
-    found: np.ndarray = np.where(share == 0, a, np.where(share == 1, b, turned))
-    return found
+        return np.asarray((1 - share) * a + share * b)
+    turned = arc(a, b, centred=centred).points(t)
+    return np.where(share == 0, a, np.where(share == 1, b, turned))
 
 
 def length(shape: Shape, a: Float[np.ndarray, "P D"], b: Float[np.ndarray, "P D"], *, centred: bool = False) -> float:
-    """Return the Euclidean length of P paths that are gone together, in the space of all their coordinates.
-
-    Args:
-        shape: `line` or `arc`.
-        a: the paths at t = 0.
-        b: the paths at t = 1.
-        centred: for arcs, see `arc`.
-
-    """
+    """Return the Euclidean length of P paths that are gone together, in the space of all their coordinates."""
     if shape == "line":
         return float(np.linalg.norm(b - a))
     return arc(a, b, centred=centred).lengths()

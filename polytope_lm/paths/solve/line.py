@@ -31,7 +31,7 @@ import numpy as np
 
 from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
-from polytope_lm.paths.solve.roots import bracketed, fill, solved
+from polytope_lm.paths.solve.roots import Filled, bracketed, fill, solved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,16 +45,10 @@ BLOCK = 1 << 19  # neurons times lines solved at once: the two products' results
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LineCrossings:
-    """The crossings of P straight lines, or arcs, at one site, ordered by line and then by place.
+    """The crossings of P straight lines, or arcs, at one site, ordered by line (`pair`) and then by t in [0, 1].
 
-    Attributes:
-        pair: which line, `[n]`.
-        t: place on the line in [0, 1], `[n]`.
-        neuron: which neuron, `[n]`.
-        on: whether the neuron turns on there (else off), `[n]`.
-        returns: the neuron crosses twice on this line, so that the ends' codes agree on it, `[n]`.
-        hamming: distance of the ends' codes, `[P]`; a line has this many crossings plus those that return.
-
+    `on` says whether the neuron turns on there; `returns` that it crosses twice, so that the ends' codes agree on
+    it. A line has as many crossings as `hamming`, the distance of its ends' codes, plus those that return.
     """
 
     pair: Int[np.ndarray, " n"]
@@ -78,16 +72,9 @@ class LineCrossings:
 def in_layer_crossings(
     geometry: Geometry, a: Float[np.ndarray, "*P D"], b: Float[np.ndarray, "*P D"], *, at: str = "resid_mid"
 ) -> LineCrossings:
-    """Find every crossing of the straight lines from `a` to `b`.
+    """Find every crossing of the straight lines from `a` to `b`, in what the norm (`at`) or what the MLP reads.
 
-    Args:
-        geometry: the site's norm, weight and bias.
-        a: start of one line `[D]` or of P lines `[P, D]`.
-        b: their ends, of the same shape.
-        at: the space of the lines: `resid_mid`, what the norm reads, or `mlp_in`, what the MLP reads.
-
-    Returns:
-        The crossings; exact in number up to float64 rounding of `h` itself (see the module's text).
+    Their number is exact up to float64 rounding of `h` itself (see the module's text).
 
     Raises:
         PolytopeError: the ends' shapes differ or don't fit the site, an end isn't finite, `at` is unknown, or
@@ -98,43 +85,38 @@ def in_layer_crossings(
 
 
 def solved_in_blocks(
-    solve: Callable[[Folded, np.ndarray, np.ndarray], tuple[np.ndarray, ...]],
-    geometry: Geometry,
-    a: np.ndarray,
-    b: np.ndarray,
-    at: str,
+    solve: Callable[[Folded, np.ndarray, np.ndarray], Filled], geometry: Geometry, a: np.ndarray, b: np.ndarray, at: str
 ) -> LineCrossings:
     """Solve lines or arcs, so many at a time that products stay small; see `in_layer_crossings`."""
-    starts, ends = checked_ends(geometry, a, b)
-    folded = fold(geometry, at)
+    starts, ends = _checked_ends(geometry, a, b)
+    folded = _fold(geometry, at)
     block = max(1, BLOCK // len(folded.weight))
     firsts = range(0, max(1, len(starts)), block)  # no paths: one empty block
     parts = [solve(folded, starts[i : i + block], ends[i : i + block]) for i in firsts]
-    counts, hamming, t, neuron, on, returns = (np.concatenate(part) for part in zip(*parts, strict=True))
-    pair = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return LineCrossings(pair, t, neuron, on, returns, hamming)
+    found = Filled(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    pair = np.repeat(np.arange(len(found.counts), dtype=np.int32), found.counts)
+    return LineCrossings(pair, found.t, found.neuron, found.on, found.returns, found.hamming)
 
 
-def checked_ends(geometry: Geometry, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both ends as `[P, D]`, float64, or refuse them; see `in_layer_crossings`."""
+def _checked_ends(geometry: Geometry, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both ends as `[P, D]`, float64, or refuse them."""
     width = geometry.weight.shape[1]
     ends = []
     for name, given in (("a", a), ("b", b)):
         value = np.atleast_2d(np.asarray(given, dtype=np.float64))
         if value.ndim != 2 or value.shape[1] != width:
-            msg = (
-                f"{name} has shape {np.shape(given)}, but this site reads vectors of {width}: give "
-                f"[{width}] or [P, {width}]"
+            shape = np.shape(given)
+            raise PolytopeError(
+                f"{name} has shape {shape}, but this site reads vectors of {width}: give [{width}] or [P, {width}]"
             )
-            raise PolytopeError(msg)
         if not np.isfinite(value).all():
             row = int(np.flatnonzero(~np.isfinite(value).all(axis=1))[0])
-            msg = f"{name}[{row}] has NaN or infinite values: leave this pair out, or mend what gave them"
-            raise PolytopeError(msg)
+            raise PolytopeError(
+                f"{name}[{row}] has NaN or infinite values: leave this pair out, or mend what gave them"
+            )
         ends.append(value)
     if ends[0].shape != ends[1].shape:
-        msg = f"a holds {len(ends[0])} points and b {len(ends[1])}: a line needs one of each"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"a holds {len(ends[0])} points and b {len(ends[1])}: a line needs one of each")
     return ends[0], ends[1]
 
 
@@ -149,26 +131,19 @@ class Folded:
     eps: float
 
 
-def fold(geometry: Geometry, at: str) -> Folded:
+def _fold(geometry: Geometry, at: str) -> Folded:
     """Fold a site's norm into its weight and bias, or leave it out in the MLP's own input space."""
     if at not in {"resid_mid", "mlp_in"}:
-        msg = f"at={at!r} is not a space of a line: give 'resid_mid' (the norm's input) or 'mlp_in'"
-        raise PolytopeError(msg)
-    weight = np.asarray(geometry.weight, dtype=np.float64)
-    bias = np.asarray(geometry.bias, dtype=np.float64)
+        raise PolytopeError(f"at={at!r} is not a space of a line: give 'resid_mid' (the norm's input) or 'mlp_in'")
+    parts = (geometry.weight, geometry.bias, geometry.gain, geometry.shift)
+    weight, bias, gain, shift = (np.asarray(part, dtype=np.float64) for part in parts)
     if at == "mlp_in":
         return Folded(weight, bias, normed=False, centred=False, eps=0.0)
-    gain, shift = (np.asarray(part, dtype=np.float64) for part in (geometry.gain, geometry.shift))
-    return Folded(
-        weight=weight * gain,
-        bias=bias + weight @ shift,
-        normed=geometry.norm != "none",
-        centred=geometry.norm == "LayerNorm",
-        eps=float(geometry.eps),
-    )
+    normed, centred = geometry.norm != "none", geometry.norm == "LayerNorm"
+    return Folded(weight * gain, bias + weight @ shift, normed, centred, float(geometry.eps))
 
 
-def _solve(folded: Folded, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
+def _solve(folded: Folded, a: np.ndarray, b: np.ndarray) -> Filled:
     if folded.centred:
         a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
     p0, p1 = a @ folded.weight.T, b @ folded.weight.T
@@ -187,8 +162,9 @@ def _lengths(a: np.ndarray, b: np.ndarray, eps: float) -> Float[np.ndarray, "P 6
     width = a.shape[1]
     q0, qh, q2, q_end = ((x * y).sum(axis=1) / width for x, y in ((a, a), (a, d), (d, d), (b, b)))
     if not (q0 + eps > 0).all() or not (q_end + eps > 0).all():
-        msg = "an end has no direction (all coordinates equal) and the norm's eps is 0: leave this pair out"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            "an end has no direction (all coordinates equal) and the norm's eps is 0: leave this pair out"
+        )
     nearest = np.divide(-qh, q2, out=np.zeros_like(q2), where=q2 > 0)
     # Subtracted, q0 - qh^2 / q2 loses all digits where the line nearly meets the centre: square what is left.
     least = ((a + nearest[:, None] * d) ** 2).sum(axis=1) / width + eps
@@ -266,7 +242,7 @@ def _root(w: _Neuron, q: _Line, t: float, low: float, high: float) -> float:
 
 @compiled(error_model="numpy")
 def _sign_changes(p0: float, p1: float, bias: float, line: np.ndarray, found: np.ndarray, signs: np.ndarray) -> int:
-    """Fill in the places of a neuron's sign changes and its signs after them; return how many."""
+    """Fill in where a neuron's sign changes and its signs after that; return how often."""
     q = _Line(line[0], line[1], line[2], line[3], line[4], line[5])
     w = _Neuron(p0, p1 - p0, bias)
     on0, on1 = p0 + bias * math.sqrt(q.q0) > 0, p1 + bias * q.end > 0
@@ -294,16 +270,5 @@ def _sign_changes(p0: float, p1: float, bias: float, line: np.ndarray, found: np
 
 
 @compiled(error_model="numpy")
-def _fill(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
-    first: np.ndarray,
-    second: np.ndarray,
-    bias: np.ndarray,
-    lines: np.ndarray,
-    counts: np.ndarray,
-    hamming: np.ndarray,
-    t: np.ndarray,
-    neuron: np.ndarray,
-    on: np.ndarray,
-    returns: np.ndarray,
-) -> int:
-    return fill(_sign_changes, first, second, bias, lines, counts, hamming, t, neuron, on, returns)
+def _fill(first: np.ndarray, second: np.ndarray, bias: np.ndarray, lines: np.ndarray, out: Filled) -> int:
+    return fill(_sign_changes, first, second, bias, lines, out)

@@ -9,7 +9,7 @@ hybrid quadratic/bisection algorithm for finding the zero of a nonlinear functio
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,20 @@ _RESOLVED = 2.3e-16  # of t in [0, 1]
 _MOST = 2  # roots of one neuron on a line or an arc
 
 
+class Filled(NamedTuple):
+    """Crossings of each of P paths and bits in which its ends differ; then, path by path and ordered by t, n crossings.
+
+    `returns` says whether a crossing's neuron crosses twice.
+    """
+
+    counts: Int[np.ndarray, " P"]
+    hamming: Int[np.ndarray, " P"]
+    t: Float[np.ndarray, " n"]
+    neuron: Int[np.ndarray, " n"]
+    on: Bool[np.ndarray, " n"]
+    returns: Bool[np.ndarray, " n"]
+
+
 # Inlined, because numba keeps no code on disk that takes a function.
 @compiled(error_model="numpy", inline="always")
 def bracketed(
@@ -37,20 +51,10 @@ def bracketed(
     guess: float,
     tiny: float,
 ) -> float:
-    """Find the zero of `f(p, t)` between two places where its signs differ.
+    """Find the zero of `f(p, t)` between two points where its signs differ.
 
-    Where rounding gave both one sign (a zero at the very end), the nearer one is the place.
-
-    Args:
-        f: compiled.
-        p: its parameters.
-        low: the bracket's lower end.
-        high: its upper end.
-        at_low: `f` at `low`.
-        at_high: `f` at `high`.
-        guess: where to look first; outside the bracket, halfway.
-        tiny: a value that is as good as zero.
-
+    Where rounding gave both one sign (a zero at the very end), the nearer one is returned. The search begins at
+    `guess`, or halfway if that is outside the bracket; a value below `tiny` is as good as zero.
     """
     t = guess if low < guess < high else (low + high) / 2
     last, at_last, other, at_other = low, at_low, high, at_high
@@ -70,8 +74,8 @@ def bracketed(
             other, at_other = last, at_last
         last, at_last = t, value
         share = 0.5
-        place, height = (last - other) / (before - other), (at_last - at_other) / (at_before - at_other)
-        if 1 - math.sqrt(1 - place) < height < math.sqrt(place):
+        way, height = (last - other) / (before - other), (at_last - at_other) / (at_before - at_other)
+        if 1 - math.sqrt(1 - way) < height < math.sqrt(way):
             quadratic = at_last / (at_other - at_last) * at_before / (at_other - at_before)
             linear = at_last / (at_before - at_last) * at_other / (at_before - at_other)
             share = quadratic + (before - last) / (other - last) * linear
@@ -82,20 +86,16 @@ def bracketed(
 
 
 @compiled(error_model="numpy", inline="always")
-def fill(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
+def fill(
     sign_changes: Callable[..., int],
     first: np.ndarray,
     second: np.ndarray,
     bias: np.ndarray,
     paths: np.ndarray,
-    counts: np.ndarray,
-    hamming: np.ndarray,
-    t: np.ndarray,
-    neuron: np.ndarray,
-    on: np.ndarray,
-    returns: np.ndarray,
+    out: Filled,
 ) -> int:
     """Fill in the sign changes of every neuron on every path; see `solved`."""
+    counts, hamming, t, neuron, on, returns = out
     n, found, signs = 0, np.empty(_MOST), np.empty(_MOST, np.bool_)
     for row in range(first.shape[0]):
         start = n
@@ -106,7 +106,7 @@ def fill(  # noqa: PLR0913, PLR0917 - compiled code fills the caller's arrays
                 n += 1
             hamming[row] += count % 2
         counts[row] = n - start
-        # Stable: where rounding gives two crossings of a neuron one place, the first stays first.
+        # Stable: where rounding gives two crossings of a neuron one t, the first stays first.
         order = start + np.argsort(t[start:n], kind="mergesort")
         t[start:n], neuron[start:n] = t[order], neuron[order]
         on[start:n], returns[start:n] = on[order], returns[order]
@@ -119,43 +119,24 @@ def solved(
     second: Float[np.ndarray, "P N"],
     bias: Float[np.ndarray, " N"],
     paths: Float[np.ndarray, "P _"],
-) -> tuple[np.ndarray, ...]:
-    """Find all sign changes for P paths and N neurons.
-
-    Args:
-        kernel: `fill` for one shape of path.
-        first: each neuron's first coefficient on each path.
-        second: its second.
-        bias: each neuron's b.
-        paths: the numbers that describe a path, a row each.
-
-    Returns:
-        Crossings of each path `[P]`, bits in which its ends differ `[P]`; then `[n]`, path by path and
-        ordered by place: t, neuron, whether it turns on, whether that neuron crosses twice.
-
-    """
-    room = _MOST * first.size
+) -> Filled:
+    """Find all sign changes from each neuron's two coefficients on each path, its b, and each path's own numbers."""
     counts, hamming = (np.zeros(len(first), dtype=np.int64) for _ in range(2))
-    out = (np.empty(room), np.empty(room, np.int32), np.empty(room, np.bool_), np.empty(room, np.bool_))
-    n = kernel(first, second, bias, paths, counts, hamming, *out)
-    return counts, hamming, *(array[:n].copy() for array in out)
+    room = (np.empty(_MOST * first.size, kind) for kind in (np.float64, np.int32, np.bool_, np.bool_))
+    out = Filled(counts, hamming, *room)
+    n = kernel(first, second, bias, paths, out)
+    return Filled(counts, hamming, *(array[:n].copy() for array in out[2:]))
 
 
 def linear_roots(
     t: Float[np.ndarray, " K"], h: Float[np.ndarray, "K N"]
 ) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Return place, column and direction of each sign change of functions linear between points, ordered.
-
-    Args:
-        t: the points.
-        h: the functions' values there, a column each.
-
-    """
+    """Return t, column and direction of each sign change of functions linear between points, ordered by t."""
     on = h > 0
     # h = 0 is off; touching zero and going back is no crossing.
     on[1:-1] |= (h[1:-1] == 0) & on[:-2] & on[2:]
     step, column = np.nonzero(on[1:] != on[:-1])
     before, after = (h[step + shift, column].astype(np.float64) for shift in (0, 1))
-    place = t[step] + (t[step + 1] - t[step]) * (before / (before - after))
-    order = np.argsort(place, kind="stable")
-    return place[order], column[order], on[step + 1, column][order]
+    roots = t[step] + (t[step + 1] - t[step]) * (before / (before - after))
+    order = np.argsort(roots, kind="stable")
+    return roots[order], column[order], on[step + 1, column][order]

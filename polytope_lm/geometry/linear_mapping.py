@@ -1,7 +1,7 @@
 """How linear a network is between samples: the Linear Mapping Number, and the curvature of one segment.
 
-`L_ij` is the mean over outputs `k` of `r^2(y_k(lam), lam)`, the squared correlation of the output with the
-place `lam` at 21 equally spaced points of the segment from sample `i` to sample `j`. It is 1 where every
+`L_ij` is the mean over outputs `k` of `r^2(y_k(lam), lam)`, the squared correlation of the output with `lam`
+at 21 equally spaced points of the segment from sample `i` to sample `j`. It is 1 where every
 output changes in proportion, so for all pairs of one linear piece; `L_ii = 1`. With the absolute eigenvalues
 of `L` normalised to a distribution `p`,
 
@@ -33,21 +33,16 @@ Run = Callable[["Float[np.ndarray, 'n D']"], "Float[np.ndarray, 'n K']"]
 
 
 def linearity(outputs: Float[np.ndarray, "points K"]) -> float:
-    """Return `L_ij`: the mean squared correlation of each output with its place on the segment.
+    """Return `L_ij` from outputs at equally spaced points, from one end to the other.
 
-    Outputs that do not change have no correlation and are left out; if none changes, 1.
-
-    Args:
-        outputs: at equally spaced points from one end to the other.
-
-    Raises:
-        PolytopeError: fewer than 3 points (two always lie on a line), or values that are not finite.
-
+    Outputs that do not change have no correlation and are left out; if none changes, 1. Fewer than 3 points (two
+    always lie on a line) are refused.
     """
     values = np.asarray(outputs, dtype=np.float64)
     if values.ndim != 2 or len(values) < 3:
-        msg = f"outputs have shape {values.shape}; give [points, K] with at least 3 points ({POINTS} is usual)"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"outputs have shape {values.shape}; give [points, K] with at least 3 points ({POINTS} is usual)"
+        )
     if not np.isfinite(values).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise PolytopeError(f"output {column} is {values[row, column]} at point {row}; try dtype='float32'")
@@ -56,9 +51,9 @@ def linearity(outputs: Float[np.ndarray, "points K"]) -> float:
     moving = np.sqrt(squares) > _STILL * max(1.0, float(np.abs(values).max()))
     if not moving.any():
         return 1.0
-    place = np.linspace(-1, 1, len(values))
-    covariance = place @ centred[:, moving]
-    return float((covariance**2 / (squares[moving] * (place @ place))).mean())
+    along = np.linspace(-1, 1, len(values))
+    covariance = along @ centred[:, moving]
+    return float((covariance**2 / (squares[moving] * (along @ along))).mean())
 
 
 def curvature(outputs: Float[np.ndarray, "points K"]) -> float:
@@ -67,20 +62,9 @@ def curvature(outputs: Float[np.ndarray, "points K"]) -> float:
 
 
 def linearity_matrix(run: Run, samples: Float[np.ndarray, "n D"], *, points: int = POINTS) -> Float[np.ndarray, "n n"]:
-    """Return `L` for all pairs of some samples.
-
-    Args:
-        run: the network: inputs, a row each, to outputs.
-        samples: n points.
-        points: places on each segment.
-
-    Raises:
-        PolytopeError: fewer than 2 samples, or what `linearity` refuses.
-
-    """
+    """Return `L` for all pairs of some samples, from the network and so many points on each segment."""
     if np.ndim(samples) != 2 or len(samples) < 2:
-        msg = f"samples have shape {np.shape(samples)}; give [n, D] with n at least 2"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"samples have shape {np.shape(samples)}; give [n, D] with n at least 2")
     share = np.linspace(0, 1, points)[:, None]
     matrix = np.eye(len(samples))
     for i in range(len(samples)):
@@ -91,19 +75,12 @@ def linearity_matrix(run: Run, samples: Float[np.ndarray, "n D"], *, points: int
 
 
 def linear_mapping_number(matrix: Float[np.ndarray, "n n"]) -> float:
-    """Return `2^S` of the normalised absolute eigenvalues: from 1 (one linear piece) to n.
-
-    Args:
-        matrix: `L`, symmetric.
-
-    Raises:
-        PolytopeError: not square, not symmetric, or not finite.
-
-    """
+    """Return `2^S` of the normalised absolute eigenvalues of a symmetric `L`: from 1 (one linear piece) to n."""
     values = np.asarray(matrix, dtype=np.float64)
     square = values.ndim == 2 and values.shape[0] == values.shape[1] and len(values) > 0
     if not square or not np.isfinite(values).all() or not np.allclose(values, values.T, atol=1e-9):
-        msg = f"L has shape {values.shape}; it must be square, symmetric and finite (see linearity_matrix)"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"L has shape {values.shape}; it must be square, symmetric and finite (see linearity_matrix)"
+        )
     sizes = np.abs(np.linalg.eigvalsh(values))
     return float(2 ** (entr(sizes / sizes.sum()).sum() / np.log(2)))

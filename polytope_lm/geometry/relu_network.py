@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Marched:
-    """The crossings of one line, ordered by place.
+    """The crossings of one line, ordered by t.
 
     Attributes:
-        t: place on the line in [0, 1], `[n]`.
+        t: where on the line, in [0, 1], `[n]`.
         layer: whose boundary it is, from 0, `[n]`.
         neuron: which neuron, `[n]`.
         on: whether the neuron turns on there (else off), `[n]`.
@@ -68,21 +68,14 @@ class ReluNetwork:
     biases: Sequence[Float[np.ndarray, " N"]]
 
     def __post_init__(self) -> None:
-        """Refuse layers that don't fit together.
-
-        Raises:
-            PolytopeError: no layers, shapes that don't fit, or NaN.
-
-        """
+        """Refuse layers that don't fit together."""
         if not len(self.weights) or len(self.weights) != len(self.biases):
-            msg = f"{len(self.weights)} weights and {len(self.biases)} biases: give one of each a layer"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"{len(self.weights)} weights and {len(self.biases)} biases: give one of each a layer")
         width = np.shape(self.weights[0])[-1]
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if np.ndim(weight) != 2 or np.shape(weight) != (len(bias), width):
                 shapes = f"weight {np.shape(weight)}, bias {np.shape(bias)}"
-                msg = f"layer {layer}: {shapes}, expected weight [N, {width}] and bias [N]"
-                raise PolytopeError(msg)
+                raise PolytopeError(f"layer {layer}: {shapes}, expected weight [N, {width}] and bias [N]")
             if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
                 raise PolytopeError(f"layer {layer} has NaN or infinite weights")
             width = len(bias)
@@ -112,9 +105,9 @@ class ReluNetwork:
         hamming = np.array([((h[0] > 0) != (h[1] > 0)).sum() for h in self.pre(ends)])
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = values @ np.asarray(weight, np.float64).T + np.asarray(bias, np.float64)
-            place, neuron, on = linear_roots(t, h)
-            parts.append((place, np.full(len(place), layer), neuron, on))
-            t, h = _cut(t, h, place, neuron)
+            roots, neuron, on = linear_roots(t, h)
+            parts.append((roots, np.full(len(roots), layer), neuron, on))
+            t, h = _cut(t, h, roots, neuron)
             values = np.maximum(h, 0)
         t, layers, neuron, on = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(t, kind="stable")
@@ -129,12 +122,12 @@ class ReluNetwork:
 
 
 def _cut(
-    t: np.ndarray, h: np.ndarray, place: np.ndarray, neuron: np.ndarray
+    t: np.ndarray, h: np.ndarray, roots: np.ndarray, neuron: np.ndarray
 ) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, "M N"]]:
-    """Add the crossings to the places, `h` being zero there for the neuron that crosses."""
-    every = np.union1d(t, place)
+    """Add the crossings to the points, `h` being zero there for the neuron that crosses."""
+    every = np.union1d(t, roots)
     stretch = np.clip(np.searchsorted(t, every, side="right") - 1, 0, len(t) - 2)
     share = ((every - t[stretch]) / (t[stretch + 1] - t[stretch]))[:, None]
     cut = (1 - share) * h[stretch] + share * h[stretch + 1]
-    cut[np.searchsorted(every, place), neuron] = 0
+    cut[np.searchsorted(every, roots), neuron] = 0
     return every, cut

@@ -10,16 +10,15 @@ third. Of N lines only those count that meet the window: the sign of `h_i` diffe
 arrangement inside the window is computed exactly (up to float32) by regioncam (van Laarhoven & Sepliarskaia).
 In `resid_mid` the norm bends them, and later layers' boundaries are curved anywhere: no slices of these.
 
-Colours: the likeliest next token where `u` is put in the place of the first prompt's last token, in its
-context, on a grid of places.
-
-A slice as a picture: boundaries over the likeliest next token; texts are text, never markup.
+Colours: the likeliest next token where `u` replaces that of the first prompt's last token, in its context, on a
+grid of points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 MOST = 800  # lines: about 130,000 regions, half a minute
 _MARGIN = 1.25
 _GRID = 41
-_AT_ONCE = 256  # places whose logits are held together
+_AT_ONCE = 256  # points whose logits are held together
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,7 +153,7 @@ def slice(  # noqa: A001, PLR0913 - `plm.paths.slice`
         position: which token of each prompt; -1 is the last.
         zoom: size of the window: 1 holds the three points with a margin; below it lies around their middle.
         most: boundaries in the window at most: regions grow with their square.
-        grid: places along each side at which the model is run for the colours; 0 for none.
+        grid: points along each side at which the model is run for the colours; 0 for none.
 
     Raises:
         PolytopeError: another space, a bad prompt, layer or kind, prompts whose activations lie on a line,
@@ -176,7 +175,9 @@ def slice(  # noqa: A001, PLR0913 - `plm.paths.slice`
     flat = _Lines(model.geometry(site), origin, axes)
     neurons = flat.meeting(corners)
     if len(neurons) > most:
-        raise PolytopeError(_too_many(flat, points, zoom, len(neurons), most))
+        fits = next((z for z in zoom * 0.8 ** np.arange(1, 60) if len(flat.meeting(_window(points, z))) <= most), 0)
+        cure = f"give zoom={fits:.2g}, or most={len(neurons)} and time" if fits else f"give most={len(neurons)}"
+        raise PolytopeError(f"{len(neurons):,} boundaries meet the window, and at most {most:,} are drawn: {cure}")
     lines, vertices, regions = _arrangement(flat, neurons, corners)
     sides = np.stack([np.linspace(*corners[:2], grid), np.linspace(*corners[2:], grid)], axis=1)
     top = _next_tokens(model, ends[0], site, origin, axes, sides)
@@ -214,8 +215,7 @@ class _Lines:
         """Return the neurons whose sign differs among the window's corners."""
         x0, x1, y0, y1 = corners
         on = self.slopes @ np.array([[x0, x1, x1, x0], [y0, y0, y1, y1]]) + self.constant[:, None] > 0
-        found: np.ndarray = np.flatnonzero(on.any(axis=1) & ~on.all(axis=1))
-        return found
+        return np.flatnonzero(on.any(axis=1) & ~on.all(axis=1))
 
 
 def _plane(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -236,13 +236,6 @@ def _window(points: np.ndarray, zoom: float) -> tuple[float, float, float, float
     half = float((high - low).max()) / 2 * _MARGIN * zoom
     x, y = (float(value) for value in centre)
     return x - half, x + half, y - half, y + half
-
-
-def _too_many(flat: _Lines, points: np.ndarray, zoom: float, count: int, most: int) -> str:
-    """Say how far to zoom in."""
-    fits = next((z for z in zoom * 0.8 ** np.arange(1, 60) if len(flat.meeting(_window(points, z))) <= most), 0)
-    cure = f"give zoom={fits:.2g}, or most={count} and time" if fits else f"give most={count}"
-    return f"{count:,} boundaries meet the window, and at most {most:,} are drawn: {cure}"
 
 
 def _arrangement(
@@ -269,12 +262,11 @@ def _arrangement(
 def _clipped(slope: np.ndarray, constant: float) -> np.ndarray:
     """Return the two points where a line meets the border of the square from -1 to 1."""
     found: list[tuple[float, float]] = []
-    for axis in (0, 1):
-        for side in (-1.0, 1.0):
-            away = constant + slope[axis] * side
-            other = float(-away / slope[1 - axis]) if slope[1 - axis] else np.inf
-            if abs(other) <= 1:
-                found.append((side, other) if axis == 0 else (other, side))
+    for axis, side in product((0, 1), (-1.0, 1.0)):
+        away = constant + slope[axis] * side
+        other = float(-away / slope[1 - axis]) if slope[1 - axis] else np.inf
+        if abs(other) <= 1:
+            found.append((side, other) if axis == 0 else (other, side))
     ends = np.array(found)
     far = int(np.argmax(np.linalg.norm(ends - ends[0], axis=1)))  # through a corner there are three
     return ends[[0, far]]
@@ -292,12 +284,12 @@ def _next_tokens(
     if not model.has_logits or not len(sides):
         return np.empty((0, 0), np.int64)
     x, y = np.meshgrid(sides[:, 0], sides[:, 1])
-    places = np.stack([x.reshape(-1), y.reshape(-1)], axis=1)
+    points = np.stack([x.reshape(-1), y.reshape(-1)], axis=1)
     layer, position = site.layer, start.position
     prefix = share_prefix(model, torch.as_tensor(start.ids), layer=layer, position=position)
     top = []
-    for first in range(0, len(places), _AT_ONCE):
-        vectors = origin + places[first : first + _AT_ONCE] @ axes
+    for first in range(0, len(points), _AT_ONCE):
+        vectors = origin + points[first : first + _AT_ONCE] @ axes
         run = run_patched(model, start.ids, vectors, layer=layer, position=position, at="mlp_in", prefix=prefix)
         assert run.logits is not None  # noqa: S101 - the model has logits
         top.append(run.logits.argmax(axis=1))

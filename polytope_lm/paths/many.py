@@ -252,10 +252,9 @@ def _solve(job: _Job, paths: list[Path]) -> list[_Ready | str]:
 
 def _ends(job: _Job, texts: tuple[Any, Any]) -> tuple[End, End] | str:
     try:
-        a, b = (end(job.model, text, name, job.position) for text, name in zip(texts, "AB", strict=True))
+        return end(job.model, texts[0], "A", job.position), end(job.model, texts[1], "B", job.position)
     except PolytopeError as error:
         return str(error)
-    return a, b
 
 
 def _draw(job: _Job, ends: tuple[End, End], prompts: tuple[str, str], a: np.ndarray, b: np.ndarray) -> Path | str:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from polytope_lm.codes.codes import Codes
+    from polytope_lm.models.interventions import Space
     from polytope_lm.models.model import Model
+    from polytope_lm.models.sites import Site
 
 Control = Literal["mixture", "difference"]
 
@@ -120,10 +122,7 @@ def path(  # noqa: PLR0913
             of an arc that are opposite, or NaN in an activation.
 
     """
-    space, site = place(model, at, layer, kind)
-    form = cast("Shape", chosen("shape", shape, get_args(Shape), "a shape"))
-    if space == "embed" and form == "arc":
-        raise PolytopeError("shape='arc' with at='embed': between embeddings paths are lines")
+    space, site, form = _asked(model, at, layer, kind, shape)
     moved = chosen("context", context, ("a", "both"), "a context") == "both"
     everywhere = positions is not None and bool(chosen("positions", positions, ("all",), "a choice"))
     ends = [end(model, prompt, name, position) for prompt, name in ((prompt_a, "A"), (prompt_b, "B"))]
@@ -177,7 +176,7 @@ def direction_path(
             and whatever `path` refuses of a space, a layer, a kind and a prompt.
 
     """
-    space, _ = place(model, at, layer, kind)
+    space, site, form = _asked(model, at, layer, kind, "line")
     check_numbers(Real, length=length)
     vector = vectors("direction", direction)
     if vector.shape != (model.d_model,):
@@ -188,10 +187,8 @@ def direction_path(
     if not np.isfinite(length):
         raise PolytopeError(f"length={length}: give a number")
     step = vector / norm * length
-    return _from(
-        model, prompt, lambda x: x + step, "[along a direction]", "line", at=at, layer=layer, kind=kind,
-        position=position,
-    )  # fmt: skip
+    name = "[along a direction]"
+    return _from(model, prompt, lambda x: x + step, name, form, space=space, site=site, position=position)
 
 
 @public
@@ -236,8 +233,7 @@ def random_path(  # noqa: PLR0913
             an unknown control, a length that is not positive; and whatever `path` refuses.
 
     """
-    space, site = place(model, at, layer, kind)
-    form = cast("Shape", chosen("shape", shape, get_args(Shape), "a shape"))
+    space, site, form = _asked(model, at, layer, kind, shape)
     which = chosen("control", control, get_args(Control), "a random control")
     check_numbers(Real, length=length)
     check_numbers(Integral, seed=seed)
@@ -251,10 +247,17 @@ def random_path(  # noqa: PLR0913
         step -= draw(rows, rng) if which == "mixture" else x
         return x + step * (1.0 if length is None else length / float(np.linalg.norm(step)))
 
-    return _from(
-        model, prompt, other, f"[random {which}, seed {seed}]", form, at=at, layer=layer, kind=kind,
-        position=position,
-    )  # fmt: skip
+    name = f"[random {which}, seed {seed}]"
+    return _from(model, prompt, other, name, form, space=space, site=site, position=position)
+
+
+def _asked(model: Model, at: str, layer: int | None, kind: str | None, shape: str) -> tuple[Space, Site, Shape]:
+    """Return a path's space, site and shape."""
+    space, site = place(model, at, layer, kind)
+    form = cast("Shape", chosen("shape", shape, get_args(Shape), "a shape"))
+    if space == "embed" and form == "arc":
+        raise PolytopeError("shape='arc' with at='embed': between embeddings paths are lines")
+    return space, site, form
 
 
 def draw(rows: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, " D"]:
@@ -279,13 +282,9 @@ def _rows(sample: Codes | np.ndarray, at: str, layer: int, model: Model) -> Floa
 
 
 def _from(
-    model: Model, prompt: str, other: Any, name: str, shape: Shape, *, at: str, layer: int | None,
-    kind: str | None, position: int,
-) -> Path:  # fmt: skip
+    model: Model, prompt: str, other: Any, name: str, shape: Shape, *, space: Space, site: Site, position: int
+) -> Path:
     """Draw a path from a prompt's activation to what `other` makes of it."""
-    space, site = place(model, at, layer, kind)
-    if space == "embed" and shape == "arc":
-        raise PolytopeError("shape='arc' with at='embed': between embeddings paths are lines")
     begin = end(model, prompt, "A", position)
     x = activations(model, begin.ids, site.layer, space)[begin.position]
     drawn = Path(

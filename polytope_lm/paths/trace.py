@@ -76,13 +76,8 @@ def in_layer(curves: Sequence[Curve]) -> list[list[Found]]:
 class Trace:
     """The model along one path: in the context of prompt A, whose prefix is computed once, or in both.
 
-    Args:
-        curve: the path.
-        only: the one layer to search; by default all later ones (between embeddings all).
-        logits: read the next-token logits, too, if the model has them.
-        residuals: layers whose output is read, too.
-        inputs: layers where what the MLP reads is read, too.
-
+    Searched is the layer `only`, by default all later ones (between embeddings all). Read beside it are the
+    next-token logits, if asked for and there, the output of layers in `residuals`, and MLPs' `inputs`.
     """
 
     def __init__(
@@ -230,7 +225,15 @@ class Trace:
             method = LayerMethod(site, f"grid of {steps} steps{self.note}", None, differ)
             columns = zip(*(block[number] for block in found), strict=True)
             parts.append(self._found(method, *(np.concatenate(column) for column in columns)))
-        return parts, joined(changes) if changes else None
+        if not changes:
+            return parts, None
+        begin, *rest = changes  # each block begins where the last one ends
+        return parts, OutputChange(
+            t=np.linspace(0, 1, steps + 1),
+            js=np.concatenate([one.js for one in changes]),
+            top=(*begin.top, *(token for one in rest for token in one.top[1:])),
+            top_probability=np.concatenate([begin.top_probability, *(one.top_probability[1:] for one in rest)]),
+        )
 
     def _blocks(self, t: np.ndarray) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         """Run the model at many points, some at a time; each block begins with the last one's last point."""
@@ -348,14 +351,12 @@ def mlp_inputs(geometry: Geometry, x: Float[np.ndarray, "n D"]) -> Float[np.ndar
         return x
     centred = x - x.mean(axis=1, keepdims=True) if geometry.norm == "LayerNorm" else x
     sigma = np.sqrt((centred**2).mean(axis=1, keepdims=True) + geometry.eps)
-    found: np.ndarray = geometry.gain * centred / sigma + geometry.shift
-    return found
+    return np.asarray(geometry.gain * centred / sigma + geometry.shift)
 
 
 def probabilities(logits: Float[np.ndarray, "rows V"]) -> Float[np.ndarray, "rows V"]:
     """Return the next-token distributions of logits, float64."""
-    found: np.ndarray = torch.softmax(torch.from_numpy(np.asarray(logits)).double(), dim=1).numpy()
-    return found
+    return np.asarray(torch.softmax(torch.from_numpy(np.asarray(logits)).double(), dim=1))
 
 
 def js_distances(probabilities: Float[np.ndarray, "points V"]) -> Float[np.ndarray, " steps"]:
@@ -373,14 +374,12 @@ def js_distance(p: Float[np.ndarray, "rows V"], q: Float[np.ndarray, "rows V"]) 
 
 
 def _distance(p: np.ndarray, q: np.ndarray, own: np.ndarray) -> np.ndarray:
-    distances: np.ndarray = np.sqrt(np.clip((_entropy((p + q) / 2) - own) / np.log(2), 0.0, 1.0))
-    return distances
+    return np.asarray(np.sqrt(np.clip((_entropy((p + q) / 2) - own) / np.log(2), 0.0, 1.0)))
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:
     # In float64 (the difference of two entropies is small) and by torch, which has a vectorised logarithm.
-    found: np.ndarray = torch.special.entr(torch.from_numpy(np.ascontiguousarray(p)).double()).sum(1).numpy()
-    return found
+    return np.asarray(torch.special.entr(torch.from_numpy(np.ascontiguousarray(p)).double()).sum(1))
 
 
 def output_change(
@@ -392,14 +391,3 @@ def output_change(
     words = {int(token): str(tokenizer.decode([int(token)])) for token in np.unique(top)}
     likeliest = tuple(words[int(token)] for token in top)
     return OutputChange(t, js_distances(chances), likeliest, chances.max(axis=1), error)
-
-
-def joined(changes: Sequence[OutputChange]) -> OutputChange:
-    """Put the changes along successive stretches of a path together; each begins where the last one ends."""
-    first, *rest = changes
-    return OutputChange(
-        t=np.concatenate([first.t, *(one.t[1:] for one in rest)]),
-        js=np.concatenate([one.js for one in changes]),
-        top=(*first.top, *(token for one in rest for token in one.top[1:])),
-        top_probability=np.concatenate([first.top_probability, *(one.top_probability[1:] for one in rest)]),
-    )

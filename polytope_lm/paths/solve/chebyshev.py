@@ -1,36 +1,31 @@
 """Sign changes of many polynomials on [0, 1] at once, from their values at a few dozen nodes.
 
 Polynomials are columns of Chebyshev coefficients `c` in `x = 2 t - 1`: `P(t) = sum_k c_k T_k(x)`, evaluated
-by Clenshaw's recurrence in float64. Signs at a dense set of points and at extrema isolate the roots;
-each is then found inside its bracket. No companion matrix: those cost the cube of the
-degree for every neuron. Source: Trefethen, "Approximation Theory and Approximation Practice" (2013), chapters
-5 and 18.
+by Clenshaw's recurrence in float64. Signs at a dense set of points and at extrema isolate the roots; each is then
+found inside its bracket. No companion matrix: those cost the cube of the degree for every neuron. Source:
+Trefethen, "Approximation Theory and Approximation Practice" (2013), chapters 5 and 18.
 
-Where to evaluate: more points where it is hard, so that polynomials through them still behave.
-
-Along most paths `h` turns fast in one region and slowly elsewhere. The map of Tee and Trefethen,
+Where to evaluate: along most paths `h` turns fast in one region and slowly elsewhere. The map of Tee and Trefethen,
 
     x = d + e sinh((alpha + beta) (s - 1) / 2 + alpha),
     alpha = asinh((1 - d) / e),   beta = asinh((1 + d) / e),
 
 of [-1, 1] onto itself (`x = 2 t - 1`) stretches a region of width e about d: in `s` functions are smoother
 there, and Chebyshev's basis in `s` needs fewer points. New points are Leja's: each is where the product of
-the distances in `s` from all others is largest, which keeps interpolation through old and new places together
+the distances in `s` from all others is largest, which keeps interpolation through old and new points together
 well-conditioned. Sources: Tee & Trefethen, "A rational spectral collocation method with adaptively
 transformed Chebyshev grid points" (SIAM J. Sci. Comput. 28, 2006); Leja (1957).
 
-Crossings in later layers: as many forward evaluations as it takes, and what may still be missed.
-
-`h_i(t)` has no closed form downstream. The model is run at 17 Chebyshev nodes, and at 7 points halfway (in
+In later layers `h_i(t)` has no closed form. The model is run at 17 Chebyshev nodes, and at 7 points halfway (in
 angle) between nodes that are held out. A rational function `I_i = P_i / q` goes through `h_i` at the nodes,
 `q` of degree 4 at most and the same for all neurons of a layer, positive; how far it is from `h_i` at the
 held-out points is its error. Evaluations are added, in twice as many as before keeping every run, until the
 crossings of the interpolants through the nodes and of those through all points agree, or the evaluations are
 used up. The crossings are the sign changes of the latter. Where they are hardest to tell is seen in the first
-round; later points are denser there, and the interpolants' variable is stretched there (see `stretch`).
+round; later points are denser there, and the interpolants' variable is stretched there (see `Stretch`).
 
-Behind ReLUs `h_i` has kinks, and interpolants converge slowly: crossings are found, but at 40
-evaluations half of them are not placed within 1e-4.
+Behind ReLUs `h_i` has kinks, and interpolants converge slowly: crossings are found, but at 40 evaluations half of
+them are not placed within 1e-4.
 """
 
 from __future__ import annotations

@@ -57,12 +57,7 @@ def brief(value: object) -> str:
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a public function or method: a call that does not fit its signature is a `PolytopeError`.
-
-    Raises:
-        PolytopeError: an unknown keyword (with the nearest valid one), a missing argument, too many of them.
-
-    """
+    """Decorate a public function or method: a call that does not fit its signature is a `PolytopeError`."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)

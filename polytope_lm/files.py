@@ -23,16 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def expand(path: str | os.PathLike[str], what: str = "path") -> Path:
-    """Return a path that a user gave, `~` expanded.
-
-    Args:
-        path: what the user gave.
-        what: the argument's name, for the error.
-
-    Raises:
-        PolytopeError: not a string or a path, empty, with a NUL, or `~` of someone unknown.
-
-    """
+    """Return a path that a user gave as argument `what`, `~` expanded."""
     given = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(given, str) or not given or "\0" in given:
         raise PolytopeError(f"{what}={brief(path)} is no path; give a string or a pathlib.Path")
@@ -45,13 +36,7 @@ def expand(path: str | os.PathLike[str], what: str = "path") -> Path:
 def open_regular(path: str | os.PathLike[str], what: str) -> BufferedReader:
     """Open a regular file to read bytes; a FIFO, device or directory is refused without waiting for it.
 
-    Args:
-        path: the file; a link to a regular file is followed.
-        what: what the file is, for the error (`saved result`).
-
-    Raises:
-        PolytopeError: it is missing, not regular, or not permitted.
-
+    A link to a regular file is followed; `what` it is (`saved result`) is for the error.
     """
     try:
         # A FIFO without a writer would block: it is opened only to be refused.
@@ -90,12 +75,7 @@ def read_text(path: str | os.PathLike[str], what: str, limit: int) -> str:
 
 
 def parse_json(text: str | bytes, place: str) -> Any:
-    """Parse one JSON value.
-
-    Raises:
-        PolytopeError: malformed, nested too deep, or a number of too many digits.
-
-    """
+    """Parse one JSON value; refuse what is malformed, nested too deep, or a number of too many digits."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -110,12 +90,7 @@ def read_json(path: str | os.PathLike[str], what: str, limit: int = 64 * MEGABYT
 
 
 def inside(directory: str | os.PathLike[str], name: str, what: str) -> Path:
-    """Return `directory/name` where that stays inside the directory, links followed.
-
-    Raises:
-        PolytopeError: `name` is absolute, or leads out of the directory by `..` or a link.
-
-    """
+    """Return `directory/name`; refuse what leads out of the directory: an absolute name, `..` or a link."""
     root = Path(directory).resolve()
     found = (root / name).resolve()
     if not found.is_relative_to(root):
@@ -143,13 +118,7 @@ class File:
         return self.opener() if self.opener else open_regular(self.path, "source")
 
     def lines(self) -> Iterator[tuple[int, str]]:
-        r"""Lines of UTF-8 with their number from 1, line ends written as `\n`, a byte-order mark left out.
-
-        Raises:
-            PolytopeError: the file cannot be read, a line has more than 256 MiB, or a byte is not UTF-8 (with
-                line, byte and the cure).
-
-        """
+        r"""Lines of UTF-8 with their number from 1, line ends written as `\n`, a byte-order mark left out."""
         number = 0
         try:
             with self.open() as stream:

@@ -3,19 +3,17 @@
 `plm.documents(source)` reads, by what the source is:
 
 - `"sample"`: the built-in one (document label `group`, token label `class`);
-- `"hub:NAME"`, `"hub:NAME:CONFIG"`, `"hub:NAME:CONFIG#SPLIT"`: a data set of the Hugging Face hub, streamed,
-  split `train` unless said; NAME may be a directory;
-- a file: `.txt`, `.md`, `.rst` (one document, or one for each paragraph), `.jsonl`, `.csv`, `.tsv`,
-  `.parquet` (a row each), `.conllu` (a `# newdoc` each), CoarseWSD's `X.data.txt` beside `X.gold.txt` (a
-  line each);
-- a directory of such files of one kind, or one that `datasets` wrote with `save_to_disk`
-  (one that is called like a name above: `./sample`);
-- a list of strings, of `Document`s, of mappings (rows), mixed or not; a DataFrame, a `Dataset` (rows); a
-  Series (texts; its index gives identifiers where it is of unique strings);
+- `"hub:NAME"`, `"hub:NAME:CONFIG"`, `"hub:NAME:CONFIG#SPLIT"`: a data set of the Hugging Face hub, streamed, split
+  `train` unless said; NAME may be a directory;
+- a file: `.txt`, `.md`, `.rst` (one document, or one for each paragraph), `.jsonl`, `.csv`, `.tsv`, `.parquet` (a row
+  each), `.conllu` (a `# newdoc` each), CoarseWSD's `X.data.txt` beside `X.gold.txt` (a line each);
+- a directory of such files of one kind, or one that `datasets` wrote with `save_to_disk` (one that is called like a
+  name above: `./sample`);
+- a list of strings, of `Document`s, of mappings (rows), mixed or not; a DataFrame, a `Dataset` (rows); a Series (texts;
+  its index gives identifiers where it is of unique strings);
 - `Documents`, which pass through.
 
-Identifiers are the source's own (file name, line, `# newdoc id`, column `id`), or a hash of file name and
-row.
+Identifiers are the source's own (file name, line, `# newdoc id`, column `id`), or a hash of file name and row.
 """
 
 from __future__ import annotations

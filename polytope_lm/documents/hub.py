@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import fsspec
@@ -31,7 +31,6 @@ _PATTERN = re.compile(r"(?P<name>[^:#]+)(?::(?P<config>[^:#]+))?(?:#(?P<split>[^
 _PLAIN = ("arrow", "csv", "json", "parquet", "text")
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, httpx.HTTPError)
 _NOTE = 16 * files.MEGABYTE
-T = TypeVar("T")
 
 
 def is_saved(path: Path) -> bool:
@@ -52,11 +51,6 @@ def hub(name: str, columns: Columns) -> Iterator[Document]:
     """Rows of `NAME`, `NAME:CONFIG`, `NAME#SPLIT` or a directory (split `train` unless said) as documents.
 
     Class-label columns give the class's name, not its number.
-
-    Raises:
-        PolytopeError: unknown or unreachable data set, no such split or column, data in other than plain
-            tables or outside the data set.
-
     """
     match = _PATTERN.fullmatch(name)
     local = Path(name).is_dir() if name else False
@@ -66,21 +60,13 @@ def hub(name: str, columns: Columns) -> Iterator[Document]:
         )
     base, config, split = (name, None, None) if local or match is None else match.groups()
     read = _saved if is_saved(Path(base)) else partial(_built, config=config)
-    yield from _guarded(name, read(base, split=split or "train", columns=columns))
-
-
-def _guarded(name: str, found: Iterator[T]) -> Iterator[T]:
-    while True:
-        try:
-            item = next(found)
-        except StopIteration:
-            return
-        except _UNREADABLE as error:
-            reason = str(error)[:200] or type(error).__name__
-            raise PolytopeError(
-                f"hub:{name}: {reason}; check name, split and network, or give a local file or directory"
-            ) from None
-        yield item
+    try:
+        yield from read(base, split=split or "train", columns=columns)
+    except _UNREADABLE as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise PolytopeError(
+            f"hub:{name}: {reason}; check name, split and network, or give a local file or directory"
+        ) from None
 
 
 def _saved(base: str, *, split: str, columns: Columns) -> Iterator[Document]:

@@ -1,9 +1,8 @@
 """Rows of documents: JSON lines, CSV, Parquet, DataFrames, data sets, lists of mappings; one reading for all.
 
-A value keeps the type that its source gives it: in CSV and JSON the label `007` stays `007` and `NO` stays
-`NO`, since nothing is guessed. A label is then written as a string: 3 as `3`, 3.0 as `3.0`, true as `True`, a
-date as `2020-01-31`, a time stamp as `2020-01-31 10:00:00`. An empty string, null, NaN or a key that is not
-there is no label.
+A value keeps the type that its source gives it: in CSV and JSON the label `007` stays `007` and `NO` stays `NO`, since
+nothing is guessed. A label is then written as a string: 3 as `3`, 3.0 as `3.0`, true as `True`, a date as `2020-01-31`,
+a time stamp as `2020-01-31 10:00:00`. An empty string, null, NaN or a key that is not there is no label.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ class Columns:
     Attributes:
         text: the text's column; None: `text`, or the only one of a table with a header.
         labels: columns that become labels of the document.
-        id: the identifier's column; None: `id` if there is one; "": none, rows get a hash of file name and
-            row.
+        id: the identifier's column; None: `id` if there is one; "": none, rows get a hash of file name and row.
         classes: names of the numbers 0, 1, ... in columns that hold such.
 
     """
@@ -57,13 +55,7 @@ class Columns:
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def resolve(self, present: Sequence[str], place: str) -> Columns:
-        """Fill the defaults from a table's header.
-
-        Raises:
-            PolytopeError: a named column is missing, or no text column is named and none is obvious,
-                or two have one name.
-
-        """
+        """Fill the defaults from a table's header."""
         listed = ", ".join(present) or "none"
         if len(set(present)) < len(present):
             raise PolytopeError(f"{place}: two columns have one name ({listed}); rename one")
@@ -84,13 +76,7 @@ class Columns:
         return list(dict.fromkeys(c for c in (self.text, *self.labels, self.id) if c))
 
     def document(self, row: Mapping[str, Any], fallback: str, place: str) -> Document:
-        """Document of one row, which may lack labels; `fallback` is its identifier where it has none.
-
-        Raises:
-            PolytopeError: no text, or one that is no string; an identifier that is no string or whole number;
-                a label that is no plain value.
-
-        """
+        """Document of one row, which may lack labels; `fallback` is its identifier where it has none."""
         column = self.text if self.text is not None else "text"
         if column not in row:
             keys = ", ".join(map(str, islice(row, 20))) or "none"

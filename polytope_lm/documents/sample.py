@@ -1,9 +1,8 @@
 """The built-in sample: documentation topics of the standard library (`pydoc_data.topics`).
 
-Document = topic. Label `group` of the document: a coarse group of topics, at least 5 documents each. Label
-`class` of every token: `code` (examples, grammar, signatures), `literal` (what stands between straight
-quotes in prose), `prose` (the rest). The text changes with the Python version, so its SHA-256
-(`Documents.sha256`) belongs in every result.
+Document = topic. Label `group` of the document: a coarse group of topics, at least 5 documents each. Label `class` of
+every token: `code` (examples, grammar, signatures), `literal` (what stands between straight quotes in prose), `prose`
+(the rest). The text changes with the Python version, so its SHA-256 (`Documents.sha256`) belongs in every result.
 """
 
 from __future__ import annotations
@@ -90,7 +89,8 @@ def _blocks(text: str) -> Iterator[tuple[int, int, bool]]:
         indent = min(len(line) - len(line.lstrip()) for line in block.splitlines())
         if code_indent is not None and indent < code_indent:
             code_indent = None
-        if code_indent is None and _opens_code(block, before) and indent > before_indent:
+        announced = before.rstrip().endswith(":") and not _REMARK.fullmatch(before.strip())
+        if code_indent is None and announced and not _BULLET.match(block) and indent > before_indent:
             code_indent = indent
         is_code = (
             code_indent is not None
@@ -100,8 +100,3 @@ def _blocks(text: str) -> Iterator[tuple[int, int, bool]]:
         )
         yield match.start(), match.end(), is_code
         before, before_indent = ("" if is_code else block), indent
-
-
-def _opens_code(block: str, before: str) -> bool:
-    announced = before.rstrip().endswith(":") and not _REMARK.fullmatch(before.strip())
-    return announced and not _BULLET.match(block)

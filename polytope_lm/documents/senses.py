@@ -37,10 +37,6 @@ def senses(file: File) -> Iterator[Document]:
     """Make a document of each line; the target word is its one span, with labels `sense` and `form`.
 
     Senses have the names of `classes_map.txt` where that is there, the bare class number otherwise.
-
-    Raises:
-        PolytopeError: a position outside the sentence, a sense without a name, files of unequal length.
-
     """
     gold = gold_of(file)
     names = _class_names(file)
@@ -84,12 +80,8 @@ def _class_names(file: File) -> dict[str, str]:
 def twice(document: Document) -> Document:
     """Return the text given twice, divided by a blank, with its spans in the second copy.
 
-    A causal model sees only what is left of a word; left of the second copy is the whole sentence. Labels
-    stay, and the document gets one more: `reading`, "second of two".
-
-    Args:
-        document: any document.
-
+    A causal model sees only what is left of a word; left of the second copy is the whole sentence. Labels stay, and the
+    document gets one more: `reading`, "second of two".
     """
     shift = len(document.text) + 1
     return Document(

@@ -137,12 +137,7 @@ def documents(
 
 
 def given(texts: Source) -> list[Document]:
-    """Return texts to encode as documents, equal ones kept: a string is a text here, not a path.
-
-    Raises:
-        PolytopeError: what is no text, nor a list, table or collection of texts.
-
-    """
+    """Return texts to encode as documents, equal ones kept: a string is a text here, not a path."""
     if isinstance(texts, str | Document):
         texts = [texts]
     if isinstance(texts, Iterator):
@@ -255,7 +250,7 @@ def _what_is(path: Path) -> str:
 def _open_directory(path: Path, options: _Options) -> Opened:
     from polytope_lm.documents.senses import is_senses  # noqa: PLC0415
 
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+    if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
         options.only("a saved data set", *_TABLE)
         shown, read = _hub(str(path), options)
         return shown.removeprefix(HUB), read

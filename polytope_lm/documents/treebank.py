@@ -71,16 +71,8 @@ class _Draft:
 def treebank(file: File, *, numbered: bool = False) -> Iterator[Document]:
     """Documents of a CoNLL-U file; label `genre` = the document identifier's part before its first "-".
 
-    Sentences before the first `# newdoc` (all of them, where there is none) are one document.
-
-    Args:
-        file: the file.
-        numbered: give each document a hash of file name and line as its identifier, not its `newdoc id`.
-
-    Raises:
-        PolytopeError: a sentence is malformed (with its line), a word has no form, or a document's identifier
-            was there before.
-
+    Sentences before the first `# newdoc` (all of them, where there is none) are one document. `numbered` gives each
+    document a hash of file name and line as its identifier, not its `newdoc id`.
     """
     draft: _Draft | None = None
     lines: dict[str, int] = {}

@@ -17,14 +17,10 @@ def is_bridge(candidate: object) -> bool:
 
 
 def check_raw(bridge: Any, name: str) -> None:
-    """Refuse a bridge whose weights were processed.
+    """Refuse a bridge whose weights were processed, or which is in compatibility mode.
 
-    Folding a norm's gain into the next weights changes `u` and, with centred weights, `x`: codes would stay,
-    but distances, paths and SimHash controls on `u` would mean something else than in every other store.
-
-    Raises:
-        PolytopeError: the bridge is in compatibility mode or has folded norms.
-
+    Folding a norm's gain into the next weights changes `u` and, with centred weights, `x`: codes would stay, but
+    distances, paths and SimHash controls on `u` would mean something else than in every other store.
     """
     if getattr(bridge, "compatibility_mode", False) or getattr(bridge, "_weights_processed", False):
         raise PolytopeError(
@@ -37,10 +33,8 @@ def check_raw(bridge: Any, name: str) -> None:
 def default_bos(bridge: Any) -> bool | None:
     """Return whether a bridge puts BOS before texts, as its `to_tokens` and so `run_with_cache` decide.
 
-    Returns:
-        True where `cfg.default_prepend_bos` adds one that the tokenizer does not; False where it takes the
-        tokenizer's away; None where texts are read as the tokenizer gives them.
-
+    True where it adds one that the tokenizer does not; False where it takes the tokenizer's away; None: as the
+    tokenizer.
     """
     wanted = bool(getattr(bridge.cfg, "default_prepend_bos", True))
     given = bool(getattr(bridge.cfg, "tokenizer_prepends_bos", True))
@@ -54,14 +48,7 @@ def default_bos(bridge: Any) -> bool | None:
 def build(model: nn.Module, tokenizer: Any, name: str) -> Any:
     """Build a `TransformerBridge` around a copy of a transformers model.
 
-    A bridge replaces the submodules of the model that it is given, and switches attention to eager: the copy
-    leaves the original's fast path as it was.
-
-    Args:
-        model: a transformers model.
-        tokenizer: its tokenizer.
-        name: its name.
-
+    A bridge replaces the submodules of its model and switches attention to eager: the original keeps its fast path.
     """
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module  # noqa: PLC0415
 

@@ -1,9 +1,9 @@
 """Finding a block's norm, pre-activations and down projection in a loaded model.
 
-Names only propose; a probe decides. A short forward pass shows which norm's output the MLP reads, whether
-that norm reads the block's own input (parallel blocks), whether its output is the stream that is carried on
-(post-norm), and whether `u = Norm(x)` and `h = W u + b` hold with the weights that the modules show (they do
-not for adapters that are not merged, nor for quantised weights). Nothing is concluded from a family's name.
+Names only propose; a probe decides. A short forward pass shows which norm's output the MLP reads, whether that norm
+reads the block's own input (parallel blocks), whether its output is the stream that is carried on (post-norm), and
+whether `u = Norm(x)` and `h = W u + b` hold with the weights that the modules show (they do not for adapters that are
+not merged, nor for quantised weights). Nothing is concluded from a family's name.
 """
 
 from __future__ import annotations
@@ -46,18 +46,14 @@ class Block:
     """One transformer block's parts, as modules of the loaded model.
 
     Attributes:
-        module: the block itself.
         pre: the linear maps whose output is binarised, by kind (`pre`, or `gate` and `up`).
         down: the down projection; its input is `post`.
-        activation: name of the activation function.
         fused: gate and up are the two halves of one map's output.
         norm: the module whose input is `x`: the norm, or where there is none the first linear map.
-        norm_kind: which norm.
         norm_offset: what is added to the norm's weight to give its gain (Gemma: 1).
         parallel: the norm reads the block's input.
         post_norm: the norm's output is carried on as the residual stream.
         widths: N by kind.
-        d_model: D.
         returns: type and length of what the block returns; None for a tensor.
         streams: the block carries one stream, `[B, S, D]`; Gemma 3n carries several.
         inexact: why the modules' weights do not give `h`; empty where they do.
@@ -153,12 +149,7 @@ def unbridged(module: nn.Module) -> Any:
 
 
 def find_blocks(trunk: nn.Module, name: str) -> nn.ModuleList:
-    """Return the list of transformer blocks of a trunk.
-
-    Raises:
-        PolytopeError: none of the known places holds one.
-
-    """
+    """Return the list of transformer blocks of a trunk, in one of the known places."""
     for path in BLOCK_LISTS:
         blocks = resolve(trunk, path)
         if isinstance(blocks, nn.ModuleList) and len(blocks):
@@ -177,21 +168,10 @@ def find_blocks(trunk: nn.Module, name: str) -> nn.ModuleList:
 def survey(
     trunk: nn.Module, blocks: nn.ModuleList, config: Any, name: str, act: str | None = None
 ) -> tuple[list[Block], bool]:
-    """Describe every block after one probing forward pass.
+    """Describe every block after one probing forward pass of the trunk in eval mode.
 
-    Args:
-        trunk: the model without its LM head, in eval mode.
-        blocks: its blocks.
-        config: its configuration (`vocab_size`, the activation's name).
-        name: the model's name, for errors.
-        act: the activation's name where the modules do not hold it.
-
-    Returns:
-        The blocks, and whether the model is causal: what comes later leaves what came before unchanged.
-
-    Raises:
-        PolytopeError: a mixture of experts, an MLP of unknown build, or an unknown way into the MLP.
-
+    `act` names the activation where the modules do not hold it. Also return whether the model is causal: what comes
+    later leaves what came before unchanged.
     """
     drafts = [_draft(block, layer, config, name, act) for layer, block in enumerate(blocks)]
     probes = _probe(trunk, drafts, int(getattr(config, "vocab_size", 0) or 50), name)
@@ -218,14 +198,7 @@ def survey(
 
 
 def make_site(block: Block, layer: int, kind: str) -> Site:
-    """Describe one site of a block as plain data.
-
-    Args:
-        block: the block.
-        layer: its index.
-        kind: `pre`, `gate`, `up` or `gate+up`.
-
-    """
+    """Describe one site of a block, of kind `pre`, `gate`, `up` or `gate+up`, as plain data."""
     parts = kind.split("+")
     biased = any(getattr(unbridged(block.pre[part]), "bias", None) is not None for part in parts)
     linearity = linearity_of(block.activation, gated="gate" in block.pre)
@@ -327,10 +300,9 @@ def _finite(probe: _Probe) -> bool:
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    """Whether two tensors hold the same bits, whatever their leading shape (OPT flattens before its MLP).
+    """Whether two tensors hold the same bits (NaN too), whatever their leading shape: OPT flattens before its MLP.
 
-    One tensor read twice is the same to the bit, so a small attention output can't pass for none. NaN is
-    the same as NaN.
+    One tensor read twice is the same to the bit, so a small attention output can't pass for none.
     """
     if a is None or b is None or a.numel() != b.numel():
         return False

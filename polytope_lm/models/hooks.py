@@ -1,7 +1,6 @@
 """Reading activations: one pass at a time on a model, the trunk only, stopping after the last wanted layer.
 
-A code is the signs of pre-activations as packed bits: bit i of a row is `h_i > 0` (little bit order), 8 to a
-byte.
+A code is the signs of pre-activations as packed bits: bit i of a row is `h_i > 0` (little bit order), 8 to a byte.
 """
 
 from __future__ import annotations
@@ -38,8 +37,7 @@ class _Done(Exception):  # noqa: N818 - it is no error
 def forward(model: Model, ids: Tensor, *, logits: bool = False, **options: Any) -> Any:
     """Run the trunk, or with `logits` the whole model, with those options that its signature takes.
 
-    Keys and values are kept only if asked for, by `cache` (called `past_key_values` before transformers 5.24)
-    or `use_cache`.
+    Keys and values are kept only if asked for, by `cache` (before transformers 5.24 `past_key_values`) or `use_cache`.
     """
     module = model.hf if logits else model.trunk
     taken = inspect.signature(module.forward).parameters
@@ -55,17 +53,10 @@ def forward(model: Model, ids: Tensor, *, logits: bool = False, **options: Any) 
 def read(
     model: Model, input_ids: Int[Tensor, "B S"], attention_mask: Int[Tensor, "B S"] | None, taps: Mapping[Tap, Reader]
 ) -> None:
-    """Run the trunk and hand each wanted activation to its reader, once, as `[B, S, width]`.
+    """Run the trunk and hand each wanted activation, `(layer, point)`, to its reader, once, as `[B, S, width]`.
 
-    The forward pass ends after the last tapped module, and the LM head is never run. Rows are padded on the
-    right; a causal model then needs no mask, since nothing real can see a pad.
-
-    Args:
-        model: the model.
-        input_ids: token ids, padded on the right with any id.
-        attention_mask: 1 for real tokens; `None` for a batch without pads.
-        taps: what to read, `(layer, point)`, and who reads it.
-
+    The forward pass ends after the last tapped module, and the LM head is never run. Rows are padded on the right; a
+    causal model then needs no mask, since nothing real can see a pad.
     """
     ids = input_ids.to(model.device)
     more: dict[str, Any] = {}
@@ -93,14 +84,9 @@ def read(
 
 @contextmanager
 def tapped(model: Model, taps: Iterable[Tap], deliver: Callable[[Tap, Tensor], None]) -> Iterator[None]:
-    """Put hooks on the modules that the taps need, and take them off whatever happens.
+    """Put hooks on the modules that the taps need while the context lasts; the model is had alone.
 
-    Args:
-        model: the model, had alone.
-        taps: what to read.
-        deliver: gets each tap and its activation as the module has it: `[B, S, width]`, in OPT `[B * S,
-            width]`.
-
+    `deliver` gets each tap and its activation as the module has it: `[B, S, width]`, in OPT `[B * S, width]`.
     """
 
     def on_output(tap: Tap, columns: slice) -> Any:
@@ -146,14 +132,7 @@ def _where(model: Model, tap: Tap) -> tuple[nn.Module, slice | None]:
 
 
 def read_bridge(model: Model, input_ids: Tensor, readers: dict[str, Any]) -> None:
-    """Read hook points that only the bridge has, by one more forward pass through it.
-
-    Args:
-        model: the model.
-        input_ids: `[B, S]`, padded on the right.
-        readers: who reads which hook point.
-
-    """
+    """Read hook points that only the bridge has, by one more forward pass through it."""
 
     def reader(name: str) -> Any:
         def hook(value: Tensor, hook: Any) -> None:  # noqa: ARG001 - TransformerLens passes it by name
@@ -174,18 +153,7 @@ class NotFiniteError(PolytopeError):
 
 
 def pack(h: Tensor) -> UInt8[np.ndarray, "... B"]:
-    """Pack the signs of pre-activations into bytes, zero being off.
-
-    Args:
-        h: pre-activations `[..., N]`, on any device.
-
-    Returns:
-        `uint8 [..., ceil(N/8)]`.
-
-    Raises:
-        NotFiniteError: a value is NaN or infinite; whoever knows adds site and token.
-
-    """
+    """Pack the signs of pre-activations, on any device, into bytes, zero being off; refuse NaN and infinity."""
     if h.device.type == "cpu" and h.dtype == torch.float32 and h.is_contiguous():
         rows = h.detach().numpy().view(np.int32).reshape(-1, h.shape[-1])
         packed = np.zeros((len(rows), -(-h.shape[-1] // 8)), np.uint8)

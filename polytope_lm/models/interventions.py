@@ -41,13 +41,7 @@ _SHARED_TOKENS = 16384  # of all keys in one batch, where only the last token of
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Patched:
-    """What was read of `n` versions of one sequence, at the position that was replaced.
-
-    Attributes:
-        activations: by layer and point, `[n, width]`, float32; of several positions one after the other.
-        logits: next-token logits, `[n, V]`, float32; None without an LM head, or if not asked for.
-
-    """
+    """What was read of `n` versions of one sequence, float32; of several positions one after the other."""
 
     activations: Mapping[Tap, Float[np.ndarray, "n width"]]
     logits: Float[np.ndarray, "n V"] | None
@@ -75,29 +69,24 @@ def run_patched(
 ) -> Patched:
     """Run one sequence with the activation at one position of one layer replaced by each of `n` vectors.
 
-    Args:
-        model: a causal model.
-        input_ids: the sequence, special tokens included.
-        vectors: what to put there, one version a row.
-        layer: the block.
-        position: index into `input_ids`, from 0.
-        at: what is replaced; see the module's text.
-        taps: what to read, `(layer, point)`; anything before the replaced place is the clean run's.
-        logits: read the next-token logits too, if the model has them.
-        prefix: `share_prefix` of the same sequence, layer and position: then only this position is run, from
-            this layer on, which is all that can be read. Without it, whole sequences are.
-
-    Raises:
-        PolytopeError: no such layer, position or point, vectors of another width, or a model that reads both
-            ways (every position would change, not only this one).
-
+    What is tapped before the replaced place is the clean run's. With `prefix` (`share_prefix` of the same sequence,
+    layer and position) only this position is run, from this layer on, which is all that can be read. A model that reads
+    both ways is refused: every position would change, not only this one.
     """
-    _check(model, input_ids, vectors, layer, position)
+    model.block(layer)
+    if not model.causal:
+        raise PolytopeError(
+            f"{model.name} reads both ways: changing one position changes all of them, so no context is left "
+            "for later layers; use a causal model, or stay in the path's own layer (downstream=False)"
+        )
+    if np.ndim(vectors) != 2 or np.shape(vectors)[1] != model.d_model or not len(vectors):
+        raise PolytopeError(f"vectors have shape {np.shape(vectors)}, expected [n, {model.d_model}], n at least 1")
+    if not 0 <= position < len(input_ids):
+        raise PolytopeError(f"position {position} is outside the sequence of {len(input_ids)} tokens")
     _check_streams(model, layer, at)
     # Nothing after the position reaches it.
     ids = torch.as_tensor(np.asarray(input_ids)[: position + 1], device=model.device)
-    replaced = _Replaced(layer, at, -1)
-    return _run(model, ids, vectors, replaced, [-1], taps=taps, logits=logits, prefix=prefix)
+    return _run(model, ids, vectors, _Replaced(layer, at, -1), [-1], taps=taps, logits=logits, prefix=prefix)
 
 
 @torch.inference_mode()
@@ -114,32 +103,16 @@ def run_replaced(
 ) -> Patched:
     """Run one sequence with the activations of one layer replaced at all positions by each of `n` versions.
 
-    Nothing of `input_ids` is left in the stream but with `at="mlp_in"`, where it keeps its own values. Models
-    that read both ways are run too: no context is kept.
-
-    Args:
-        model: the model.
-        input_ids: a sequence as long as the versions, special tokens included.
-        sequences: what to put there, a version a row.
-        layer: the block.
-        positions: where to read, indices into `input_ids`; logits are those after the last one.
-        at: what is replaced; see the module's text.
-        taps: what to read, `(layer, point)`.
-        logits: read the next-token logits too, if the model has them.
-
-    Raises:
-        PolytopeError: no such layer, position or point, or sequences of another length or width.
-
+    Nothing of `input_ids` is left in the stream but with `at="mlp_in"`, where it keeps its own values. Models that read
+    both ways are run too: no context is kept. `positions` are read; logits are those after the last of them.
     """
     _check_streams(model, layer, at)
     expected = (len(input_ids), model.d_model)
     if np.ndim(sequences) != 3 or np.shape(sequences)[1:] != expected or not len(sequences):
-        msg = f"sequences have shape {np.shape(sequences)}, expected [n, {expected[0]}, {expected[1]}]"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"sequences have shape {np.shape(sequences)}, expected [n, {expected[0]}, {expected[1]}]")
     where = list(positions)
     if not where or not all(0 <= position < len(input_ids) for position in where):
-        msg = f"positions {where} are not all inside the sequence of {len(input_ids)} tokens"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"positions {where} are not all inside the sequence of {len(input_ids)} tokens")
     ids = torch.as_tensor(np.asarray(input_ids), device=model.device)
     back = [position - len(ids) for position in where]
     return _run(model, ids, sequences, _Replaced(layer, at, slice(None)), back, taps=taps, logits=logits)
@@ -185,35 +158,17 @@ def _run(
     return Patched(found, torch.cat(scores).numpy() if scores else None)
 
 
-def _check(model: Model, input_ids: np.ndarray, vectors: np.ndarray, layer: int, position: int) -> None:
-    model.block(layer)
-    if not model.causal:
-        msg = (
-            f"{model.name} reads both ways: changing one position changes all of them, so no context is left "
-            "for later layers; use a causal model, or stay in the path's own layer (downstream=False)"
-        )
-        raise PolytopeError(msg)
-    if np.ndim(vectors) != 2 or np.shape(vectors)[1] != model.d_model or not len(vectors):
-        msg = f"vectors have shape {np.shape(vectors)}, expected [n, {model.d_model}], n at least 1"
-        raise PolytopeError(msg)
-    if not 0 <= position < len(input_ids):
-        msg = f"position {position} is outside the sequence of {len(input_ids)} tokens"
-        raise PolytopeError(msg)
-
-
 def _check_streams(model: Model, layer: int, at: Space) -> None:
     if at != "mlp_in" and not model.block(layer).streams:
-        msg = (
+        raise PolytopeError(
             f"{model.name}, layer {layer}: the block carries several streams side by side, so replacing {at} "
             "leaves the others as they were; use at='mlp_in'"
         )
-        raise PolytopeError(msg)
     if at == "resid_mid" and not _carries(model, layer):
-        msg = (
+        raise PolytopeError(
             f"{model.name}, layer {layer}: {type(model.block(layer).module).__name__} carries on a copy of "
             "what its norm reads, so resid_mid can't be replaced; use at='mlp_in'"
         )
-        raise PolytopeError(msg)
 
 
 def _carries(model: Model, layer: int) -> bool:
@@ -231,12 +186,8 @@ def _carries(model: Model, layer: int) -> bool:
         with model.alone(), tapped(model, [(layer, "x"), (layer, "resid_post")], keep):
             forward(model, ids)
         x, clean = read[layer, "x"], read[layer, "resid_post"]
-        replaced = _Replaced(layer, "resid_mid", -1)
-        with (
-            model.alone(),
-            _patched(block, replaced, x.flip(0), ids.shape),
-            tapped(model, [(layer, "resid_post")], keep),
-        ):
+        patch = _patched(block, _Replaced(layer, "resid_mid", -1), x.flip(0), ids.shape)
+        with model.alone(), patch, tapped(model, [(layer, "resid_post")], keep):
             forward(model, ids)
         off = (read[layer, "resid_post"] - clean.flip(0)).abs().max()
         _carried[block.module] = not bool(off > 1e-2 * clean.abs().max())

@@ -187,8 +187,8 @@ def _weights_digest(hf: nn.Module) -> str:
 def _config_digest(config: Any) -> str:
     """Hash a configuration's values, but those that name things or change no activation.
 
-    Of a transformers configuration those that are not the class's defaults: what a later version adds with a
-    default leaves it as it is.
+    Of a transformers configuration those that are not the class's defaults, so that a later version's new ones don't
+    count.
     """
     values = config.to_diff_dict() if hasattr(config, "to_diff_dict") else vars(config) if config else {}
     return hashlib.sha256(json.dumps(_telling(values), sort_keys=True, default=str).encode()).hexdigest()[:12]
@@ -209,16 +209,9 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 
 
 def select_sites(model: Model, layers: Sequence[int] | int | str, kind: str | None) -> tuple[Site, ...]:
-    """Return the sites of the layers that a user named.
+    """Return the sites of the layers that a user named: indices, one index, or `all`.
 
-    Args:
-        model: the model.
-        layers: indices, one index, or `all` (for a declared hook point: its own).
-        kind: a code kind, a declared hook point, or None for the default.
-
-    Raises:
-        PolytopeError: no layers, a layer twice, or one out of range.
-
+    `kind` is a code kind, a declared hook point (`all` is its own layer), or None for the default.
     """
     declared = tuple(site for site, _, _ in model.custom if site.hook == kind)
     if declared and layers == "all":

@@ -48,17 +48,9 @@ _making_a_turn = threading.Lock()
 def exclusive(hf: nn.Module, trunk: nn.Module, name: str) -> Iterator[None]:
     """Have a model alone, in eval mode, while the context lasts; every flag is restored after it.
 
-    Hooks sit on modules, which all threads share: one thread at a time reads or writes a trunk, however often
-    it was wrapped. The lock is re-entrant.
-
-    Args:
-        hf: the whole model, whose modules are set to eval.
-        trunk: what the lock belongs to.
-        name: the model's name, for errors.
-
-    Raises:
-        PolytopeError: someone else's hook sits on a module: what is read would not be the model's own.
-
+    Hooks sit on modules, which all threads share: one thread at a time reads or writes a trunk, however often it was
+    wrapped. The lock belongs to the trunk and is re-entrant. Someone else's hook is refused: what is read would not be
+    the model's own.
     """
     with _making_a_turn:
         lock, depth = _turns.setdefault(trunk, (threading.RLock(), [0]))
@@ -171,17 +163,7 @@ class Model:
         }
 
     def check_made(self, what: str, was: Mapping[str, Any], cure: str = "give the same model") -> None:
-        """Make sure that this very model made something.
-
-        Args:
-            what: what was made, for the error.
-            was: its provenance.
-            cure: what to do otherwise.
-
-        Raises:
-            PolytopeError: other weights, another configuration or another tokenizer.
-
-        """
+        """Make sure that this very model (weights, configuration, tokenizer) made something of provenance `was`."""
         changed, compared = changed_parts(str(was.get("revision")), self.revision, self.formerly)
         if changed:
             raise PolytopeError(

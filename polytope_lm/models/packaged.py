@@ -1,9 +1,9 @@
 """Models that are installed as Python packages: nothing is fetched at run time.
 
-`tiny-gpt2` and `tiny-relu` are in this package (trained by `analyses/train_tiny.py`). The others are in
-packages of other people, which are located without being imported: importing them would start a sentence
-encoder, or need llama.cpp. SmolLM2 and Gemma come as 4-bit GGUF files, so their dequantised float32 weights
-are kept in the user's cache.
+`tiny-gpt2` and `tiny-relu` are in this package (trained by `analyses/train_tiny.py`). The others are in packages of
+other people, which are located without being imported: importing them would start a sentence encoder, or need
+llama.cpp. SmolLM2 and Gemma come as 4-bit GGUF files, so their dequantised float32 weights are kept in the user's
+cache.
 """
 
 from __future__ import annotations
@@ -40,10 +40,6 @@ class Packaged:
     """A model that can be loaded by its short name.
 
     Attributes:
-        name: what `plm.load` takes.
-        description: one line: what it is, and what it is not.
-        family: the transformers model type.
-        licence: the licence of the weights, as their package states it.
         install: what installs the package; None if it is always there.
         package: the distribution that carries it.
         files: which of its files hold the weights; several are parts of one, in order.
@@ -79,11 +75,7 @@ class Packaged:
         return all(importlib.util.find_spec(module) is not None for module in self.modules)
 
 
-def _entries(*entries: Packaged) -> Mapping[str, Packaged]:
-    return MappingProxyType({entry.name: entry for entry in entries})
-
-
-PACKAGED: Mapping[str, Packaged] = _entries(
+_ENTRIES = (
     Packaged(
         name="smollm2-135m",
         description="SmolLM2-135M-Instruct, dequantised from 4 bits; gated MLPs without biases, 30 layers",
@@ -136,33 +128,23 @@ PACKAGED: Mapping[str, Packaged] = _entries(
 )
 
 
+PACKAGED: Mapping[str, Packaged] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+
+
 def directory(name: str, *, progress: Progress | None = None) -> Path:
     """Return a local directory that transformers' `from_pretrained` reads: config, safetensors and tokenizer.
 
-    Args:
-        name: a key of `PACKAGED`.
-        progress: is given one line before anything that takes long (the first use of a model that is
-            converted).
-
-    Raises:
-        PolytopeError: for an unknown name, a missing package, or a cache that cannot be written.
-
+    `progress` is given one line before anything that takes long: the first use of a model that is converted.
     """
     entry = _entry(name)
-    if entry.origin:
-        return _converted(entry, progress or _silent)
-    return _source(entry)[0].parent
+    return _converted(entry, progress or (lambda _line: None)) if entry.origin else _source(entry)[0].parent
 
 
 def revision(name: str) -> str:
     """Return what identifies the weights: package, version and SHA-256 of the file that carries them.
 
-    The same string means the same weights, on any machine: it is written into every store and result. Models
-    of this package are named by their weights alone, which stay when the package's version moves.
-
-    Raises:
-        PolytopeError: for an unknown name or a missing package.
-
+    The same string means the same weights, on any machine: it is written into every store and result. Models of this
+    package are named by their weights alone, which stay when the package's version moves.
     """
     entry = _entry(name)
     digest = f"sha256:{_sha256(entry, _source(entry))[:16]}"
@@ -174,8 +156,7 @@ def cache_directory() -> Path:
 
     The last is for users without a home that can be written to; nobody else may write into it.
     """
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
+    if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser()
     import platformdirs  # noqa: PLC0415 - not needed by most loads
 
@@ -192,14 +173,9 @@ def cache_directory() -> Path:
     return private
 
 
-def _silent(_: str) -> None:
-    """Take a progress line and show nothing."""
-
-
 def _entry(name: str) -> Packaged:
     if name not in PACKAGED:
-        msg = f"no packaged model is called {name!r}: choose one of {', '.join(PACKAGED)}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"no packaged model is called {name!r}: choose one of {', '.join(PACKAGED)}")
     return PACKAGED[name]
 
 
@@ -242,9 +218,11 @@ def _sha256(entry: Packaged, sources: tuple[Path, ...]) -> str:
     """Return the hash of the files joined; a converted copy keeps it beside their stamps."""
     stamps = _stamps(sources)
     if entry.origin:
-        for note in _notes(entry):
-            if note.get("stamps") == [list(stamp) for stamp in stamps] and "sha256" in note:
-                return str(note["sha256"])
+        for file in cache_directory().glob(f"{entry.name}-{_version(entry)}-*-v{_LAYOUT}/{_NOTE}"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                note = json.loads(file.read_text(encoding="utf-8"))
+                if note["stamps"] == [list(stamp) for stamp in stamps]:
+                    return str(note["sha256"])
     return _sha256_of(sources, stamps)
 
 
@@ -263,20 +241,12 @@ def _blocks(sources: tuple[Path, ...]) -> Iterator[bytes]:
                 yield block
 
 
-def _notes(entry: Packaged) -> Iterator[dict[str, Any]]:
-    for file in cache_directory().glob(f"{entry.name}-{_version(entry)}-*-v{_LAYOUT}/{_NOTE}"):
-        with contextlib.suppress(OSError, ValueError):
-            note = json.loads(file.read_text(encoding="utf-8"))
-            if isinstance(note, dict):
-                yield note
-
-
 def _converted(entry: Packaged, progress: Progress) -> Path:
     """Return the dequantised copy of a GGUF model, written if this machine has none of these very weights.
 
-    The directory's name holds the source's hash, so another version of the package never meets an older copy.
-    A copy is written beside its place and renamed into it under a lock: half a copy, or two writers at once,
-    leave nothing that would be read.
+    The directory's name holds the source's hash, so another version of the package never meets an older copy. A copy is
+    written beside its place and renamed into it under a lock: half a copy, or two writers at once, leave nothing
+    readable.
     """
     sources = _source(entry)
     digest = _sha256(entry, sources)
@@ -353,8 +323,7 @@ def _whole(target: Path) -> bool:
 def _dequantise(source: Path, target: Path) -> None:
     """Write a GGUF file's model and tokenizer as an ordinary transformers directory in float32.
 
-    float32 because scale times integer plus offset has more digits than float16 or bfloat16 keep: half of
-    SmolLM2's weights would change.
+    Scale times integer plus offset has more digits than half precision keeps: half of SmolLM2's weights would change.
     """
     import torch  # noqa: PLC0415 - importing this module must not import torch
     from safetensors import SafetensorError  # noqa: PLC0415

@@ -1,10 +1,9 @@
 """Sharing what comes before a position: its keys and values once, then only that position, from one layer on.
 
-In a causal model, replacing an activation at one position changes nothing before it, and nothing after it is
-read. So the keys and values of the earlier tokens are computed in one forward pass and lent to every version,
-and the blocks below the replaced layer are passed by: their clean output is put in their place. Everything
-else (masks, position ids, final norm, LM head and what a family does to its logits) is the model's own
-forward, so that no family is written down here.
+In a causal model, replacing an activation at one position changes nothing before it, and nothing after it is read. So
+the earlier tokens' keys and values are computed in one forward pass and lent to every version, and the blocks below the
+replaced layer are passed by: their clean output is put in their place. Everything else (masks, position ids, final
+norm, LM head) is the model's own forward, so that no family is written down here.
 """
 
 from __future__ import annotations
@@ -53,14 +52,12 @@ class _Lent(DynamicCache):  # type: ignore[misc]
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """The tokens before one position, computed once.
+    """The tokens before one position, computed once: `layer` is the first block that is run again.
 
     Attributes:
-        model: the model.
-        layer: the first block that is run again.
         token: the id at the position.
         cache: keys and values of what comes before it.
-        entry: the clean input of that block at the position, `[1, 1, D]`.
+        entry: the clean input of that block at the position.
 
     """
 
@@ -98,21 +95,11 @@ def passed_by(block: Block, clean: Tensor) -> Iterator[None]:
 
 @torch.inference_mode()
 def share_prefix(model: Model, input_ids: Int[Tensor, " S"], *, layer: int, position: int) -> Prefix | None:
-    """Compute what comes before a position once, for many versions of it.
+    """Compute what comes before a position once, for many versions of it from block `layer` on.
 
-    Each model is checked the first time: the shared run of the clean sequence must give the last block's
-    output of a plain forward pass.
-
-    Args:
-        model: a causal model.
-        input_ids: the sequence; nothing after `position` is read.
-        layer: the block from which on the position changes.
-        position: index into `input_ids`.
-
-    Returns:
-        The prefix; None where it can't be shared (a position without one, a `TransformerBridge`, a model
-        that keeps another kind of state than keys and values): then run whole sequences.
-
+    None where it can't be shared (a position without one, a `TransformerBridge`, a model that keeps another kind of
+    state than keys and values): then run whole sequences. Each model is checked the first time: the shared run of the
+    clean sequence must give the last block's output of a plain forward pass.
     """
     odd = model.lens is not None or not all(block.streams for block in model.blocks)
     if position == 0 or odd or _supported.get(model.hf) is False:

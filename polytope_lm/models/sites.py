@@ -1,11 +1,8 @@
 """Where codes live: a site is one linear map of a network whose output's sign says which neurons are on.
 
-For one transformer block, `x` in R^D is the residual stream that the MLP's norm reads, `u = Norm(x)` the
-MLP's input, and `h = W u + b` in R^N the pre-activations. The code is `z = 1[h > 0]` (Balestriero & Baraniuk,
-"A Spline Theory of Deep Networks", ICML 2018; Black et al., "Interpreting Neural Networks through the
-Polytope Lens", 2022).
-
-How wide a site's arrays are.
+For one transformer block, `x` in R^D is the residual stream that the MLP's norm reads, `u = Norm(x)` the MLP's input,
+and `h = W u + b` in R^N the pre-activations. The code is `z = 1[h > 0]` (Balestriero & Baraniuk, "A Spline Theory of
+Deep Networks", ICML 2018; Black et al., "Interpreting Neural Networks through the Polytope Lens", 2022).
 """
 
 from __future__ import annotations
@@ -93,8 +90,7 @@ class Site:
 
     Attributes:
         layer: the block's index, from 0.
-        kind: `pre` for plain MLPs; `gate`, `up` or `gate+up` (2N bits) for gated ones; `custom` for a user's
-            own.
+        kind: `pre` for plain MLPs; `gate`, `up` or `gate+up` (2N bits) for gated ones; `custom` for a user's own.
         hook: TransformerLens's name of the hook point, such as `blocks.8.mlp.hook_pre`.
         width: N, the number of bits.
         d_model: D, the width of `u`.
@@ -146,12 +142,7 @@ class Site:
 
     @staticmethod
     def from_dict(data: Any) -> Site:
-        """Rebuild a site from `to_dict`'s data.
-
-        Raises:
-            PolytopeError: data that no site gives: it may come from a file that anybody wrote.
-
-        """
+        """Rebuild a site from `to_dict`'s data, which may come from a file that anybody wrote."""
         if isinstance(data, dict) and "parts" in data:
             return join([Site.from_dict(part) for part in data["parts"]])
         try:
@@ -216,12 +207,7 @@ class JoinedSite(Site):
 def join(sites: Sequence[Site]) -> Site:
     """Return the site of several layers' codes side by side, in layer order; of one site, itself.
 
-    Premises hold where they hold in every part; where they differ, the one
-    furthest from the paper's is named.
-
-    Raises:
-        PolytopeError: no site, two of one layer, or sites of different kinds or norms.
-
+    Premises hold where they hold in every part; where they differ, the one furthest from the paper's is named.
     """
     parts = tuple(sorted(sites, key=lambda site: site.layer))
     if len(parts) == 1:
@@ -260,8 +246,7 @@ def _joined_premises(parts: Sequence[Premises]) -> Premises:
 class Geometry:
     """The numbers behind a site: `h = W (gain * C x / sigma + shift) + b`, `sigma^2 = |C x|^2 / D + eps`.
 
-    `C` subtracts the mean over coordinates for a LayerNorm and is the identity for an RMSNorm; without a norm
-    `u = x`.
+    `C` subtracts the mean over coordinates for a LayerNorm and is the identity for an RMSNorm; without a norm `u = x`.
 
     Attributes:
         weight: W, `[N, D]`.

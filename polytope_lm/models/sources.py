@@ -32,14 +32,11 @@ _MOST = 10_000  # layers, or experts of one; what has more is no model but a tra
 
 @dataclass(frozen=True)
 class Source:
-    """What transformers is asked for.
+    """What transformers is asked for: a local directory, or a name on the hub.
 
     Attributes:
         name: what the user typed, for errors.
-        where: a local directory, or a name on the hub.
-        local: whether `where` is a directory.
-        revision: the hub's revision asked for, or the identity of a local copy's weights; None where the hub
-            decides.
+        revision: the hub's revision asked for, or the identity of a local copy's weights; None where the hub decides.
         formerly: how stores that say nothing of config and tokenizer name the weights, if otherwise.
         origin: what was done to the weights before they came here, if anything.
 
@@ -54,12 +51,7 @@ class Source:
 
 
 def checked_device(device: Any) -> torch.device:
-    """Return a device that this machine can compute on.
-
-    Raises:
-        PolytopeError: an unknown device, or one that is not there.
-
-    """
+    """Return a device, if this machine can compute on it."""
     import torch  # noqa: PLC0415 - slow to import
 
     try:
@@ -74,15 +66,8 @@ def checked_device(device: Any) -> torch.device:
 def locate(name: str | Path, revision: str | None = None) -> Source:
     """Resolve a name: a packaged one first, then a path, then the hub.
 
-    A path is a `Path`, or has a separator: `./gpt2`, `models/gpt2`. The hub's `owner/name` has one too, so a
-        directory
-    that is there goes before the hub, and what could be no hub name (`./x`, `/x`, `~/x`, `a/b/c`) is always a
-    path.
-
-    Raises:
-        PolytopeError: a directory that is missing or is no model, or a packaged model whose extra is not
-            installed.
-
+    A path is a `Path`, or has a separator: `./gpt2`, `models/gpt2`. The hub's `owner/name` has one too, so a directory
+    that is there goes before the hub, and what could be no hub name (`./x`, `/x`, `~/x`, `a/b/c`) is always a path.
     """
     if not isinstance(name, (str, Path)):
         raise PolytopeError(f"{name!r:.60} is no model name: give a string or a path; wrap() takes a loaded model")
@@ -114,16 +99,9 @@ def revision_parts(revision: str) -> dict[str, str | None]:
 
 
 def changed_parts(was: str, now: str, formerly: str = "") -> tuple[list[str], bool]:
-    """Compare two revisions.
+    """Compare a store's revision with a model's; `formerly` as in `Source`.
 
-    Args:
-        was: a store's.
-        now: a model's.
-        formerly: see `Source`.
-
-    Returns:
-        Which of `weights`, `config` and `tokenizer` are others, and whether all three could be compared.
-
+    Return which of `weights`, `config` and `tokenizer` are others, and whether all three could be compared.
     """
     old, new = revision_parts(was), revision_parts(now)
     if old["config"] is None and formerly:
@@ -135,9 +113,9 @@ def changed_parts(was: str, now: str, formerly: str = "") -> tuple[list[str], bo
 def _checked_directory(name: str, path: Path) -> tuple[str, str]:
     """Return the identity of a directory's weights, of now and of old, once nothing in it can harm.
 
-    What is not a regular file (a FIFO, a device, a link to nothing) and an index that names pickles or files
-    elsewhere are refused: pickles run code, and what lies elsewhere is not what the user gave. Links are
-    followed, as the hub's cache consists of them; the content behind them is what is hashed.
+    What is not a regular file and an index that names pickles or files elsewhere are refused: pickles run code, and
+    what lies elsewhere is not what the user gave. Links are followed, as the hub's cache consists of them, and the
+    content behind them is hashed.
     """
     for file in sorted([*path.iterdir(), *path.glob("additional_chat_templates/*")]):
         if file.suffix in _READ or file.name == "adapter_config.json":
@@ -166,16 +144,7 @@ def _checked_directory(name: str, path: Path) -> tuple[str, str]:
 
 
 def check_config(name: str, config: Any) -> None:
-    """Refuse a configuration that asks for more layers or experts than any model has.
-
-    Args:
-        name: the model's name.
-        config: what `config.json` holds.
-
-    Raises:
-        PolytopeError: not an object, or such a number.
-
-    """
+    """Refuse a `config.json` that asks for more layers or experts than any model has."""
     if not isinstance(config, dict):
         raise PolytopeError(f"{name}: {_CONFIG} holds {brief(config)}: give one written by save_pretrained()")
     for key, value in config.items():
@@ -186,16 +155,7 @@ def check_config(name: str, config: Any) -> None:
 
 
 def checked_shards(name: str, index: bytes) -> list[str]:
-    """Return the weights' files that an index names.
-
-    Args:
-        name: the model's name.
-        index: the content of `model.safetensors.index.json`.
-
-    Raises:
-        PolytopeError: a file that is no safetensors, or lies elsewhere.
-
-    """
+    """Return the weights' files that `model.safetensors.index.json` names: only safetensors beside it."""
     found = files.parse_json(index, f"{name}: {_INDEX}")
     named = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(named, dict) or not named:
@@ -220,32 +180,20 @@ def _without_weights(name: str, path: Path) -> str:
 
 
 def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -> tuple[Any, Any, str | None]:
-    """Load a model and its tokenizer.
-
-    Args:
-        source: from `locate`.
-        dtype: the weights' number format.
-        trust_remote_code: whether the repository's own Python code may run.
-
-    Returns:
-        The transformers model, its tokenizer, and the hub's commit.
-
-    Raises:
-        PolytopeError: one line that says what could not be had and what to do.
-
-    """
+    """Load a transformers model and its tokenizer; also return the hub's commit."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     common |= {"local_files_only": source.local or not _hub_answers()}
     common |= {} if source.local else {"revision": source.revision}
-    with _one_line(source), _quiet(source):
+    with _reading(source):
         if not source.local:
             _check_hub(source, common["local_files_only"])
         config = AutoConfig.from_pretrained(source.where, **common)
         architectures = getattr(config, "architectures", None) or [""]
         # A language model that also takes images has its text model's head beside it.
-        heads = ("ForCausalLM", "LMHeadModel", *(("ForConditionalGeneration",) if _wraps_text(config) else ()))
+        wraps_text = config.get_text_config() is not config and not getattr(config, "is_encoder_decoder", False)
+        heads = ("ForCausalLM", "LMHeadModel", *(("ForConditionalGeneration",) if wraps_text else ()))
         auto = AutoModelForCausalLM if architectures[0].endswith(heads) else AutoModel
         model, report = auto.from_pretrained(
             source.where, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **common
@@ -262,13 +210,9 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
     return model, tokenizer, None if source.local else _commit(source)
 
 
-def _wraps_text(config: Any) -> bool:
-    return config.get_text_config() is not config and not getattr(config, "is_encoder_decoder", False)
-
-
 @contextlib.contextmanager
-def _quiet(source: Source) -> Iterator[None]:
-    """Show no bar for the moment that a local copy takes."""
+def _reading(source: Source) -> Iterator[None]:
+    """Turn whatever transformers or a file's parser raise into one line; show no bar for the moment of a local copy."""
     from transformers.utils import logging  # noqa: PLC0415
 
     bars = logging.is_progress_bar_enabled()
@@ -276,20 +220,13 @@ def _quiet(source: Source) -> Iterator[None]:
         logging.disable_progress_bar()
     try:
         yield
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def _one_line(source: Source) -> Iterator[None]:
-    """Turn whatever transformers, its validators or a file's parser raise into one line."""
-    try:
-        yield
     except PolytopeError:
         raise
     except Exception as error:
         raise PolytopeError(_explain(source, error)) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _check_hub(source: Source, offline: bool) -> None:
@@ -338,7 +275,7 @@ def _explain(source: Source, error: Exception) -> str:
         kind = "weights" if "safetensors" in first or "pytorch_model" in first else "a model"
         return (
             f"{source.name}: can't read {kind} from this directory ({first[:160]}); it needs config.json, "
-            f"model.safetensors and a tokenizer"
+            "model.safetensors and a tokenizer"
         )
     if "gated" in first or "401" in first or "authoriz" in first.lower():
         return f"{source.name}: the hub wants a licence accepted or a login for it: run `hf auth login` ({first[:120]})"
@@ -346,8 +283,7 @@ def _explain(source: Source, error: Exception) -> str:
         return f"{source.name}: its repository has Python code of its own; pass trust_remote_code=True if you trust it"
     return (
         f"{source.name}: not a packaged model ({', '.join(packaged.PACKAGED)}), not a directory, and the "
-        f"model hub doesn't give it "
-        f"({first[:120]}); check the name and the network, or pass ./DIRECTORY"
+        f"model hub doesn't give it ({first[:120]}); check the name and the network, or pass ./DIRECTORY"
     )
 
 

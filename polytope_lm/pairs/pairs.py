@@ -1,20 +1,16 @@
-"""What a pair of prompts is.
+"""What a pair of prompts is, pairs as JSON lines, and the built-in set: 252 pairs in 14 fields of life.
 
-Pairs as JSON lines: a bad line is reported with its number, and the others are read.
+A bad line is reported with its number, and the others are read. Each of the built-in set's 126 items is one prompt with
+two others, one that means the same and one that doesn't; items of three kinds, in each field:
 
-The built-in set: 252 pairs written for this project, in 14 fields of life.
-
-Each of 126 items is one prompt with two others, one that means the same and one that doesn't; items of three
-kinds, in each field:
-
-- `swap` (5): the last word is replaced by one that keeps the meaning, or by one of about the same length that
-  changes it;
+- `swap` (5): the last word is replaced by one that keeps the meaning, or by one of about the same length that changes
+  it;
 - `paraphrase` (2): the statement in other words, or another statement made of much the same words;
 - `topic` (2): another sentence of the same field, or one of the same build about something else.
 
-An item is a group (`food/swap-3`), so same and different are balanced in each, and lengths are balanced over
-each field. What is *not* balanced, and why JS of the ends and all distances are covariates: the words that
-change a meaning are often less expected where they stand than those that keep it.
+An item is a group (`food/swap-3`), so same and different are balanced in each, and lengths are balanced over each
+field. What is *not* balanced, and why JS of the ends and all distances are covariates: the words that change a meaning
+are often less expected where they stand than those that keep it.
 """
 
 from __future__ import annotations
@@ -149,12 +145,7 @@ class Pairs:
 
 
 def find_word(text: str, word: str, name: str) -> tuple[int, int]:
-    """Return where a word stands in a text: its first occurrence as a whole word.
-
-    Raises:
-        PolytopeError: it is not there.
-
-    """
+    """Return where a word stands in a text: its first occurrence as a whole word."""
     found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) if word.strip() else None
     if found is None:
         raise PolytopeError(

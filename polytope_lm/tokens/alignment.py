@@ -28,9 +28,8 @@ def align(
 ) -> Int64[np.ndarray, " n"]:
     """Find the span that shares most characters with each token, ties to the first; -1 where none shares any.
 
-    Spans are sorted and do not overlap, so a token meets a run of them: from the first that ends after its
-    start to the last that starts before its end. Cost: two binary searches a token, and one pass for each
-    span of the longest run.
+    Spans are sorted and do not overlap, so a token meets a run of them: from the first that ends after its start to the
+    last that starts before its end. Cost: two binary searches a token, and one pass for each span of the longest run.
     """
     first = np.searchsorted(span_ends, starts, side="right")
     last = np.searchsorted(span_starts, ends, side="left") - 1

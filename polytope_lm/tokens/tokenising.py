@@ -47,20 +47,18 @@ class Specials:
 
 
 def specials(tokenizer: Tokenizer, bos: bool | None = None) -> Specials:
-    """Find the special tokens around a text: those that the tokenizer adds, unless `bos` says otherwise.
+    """Find the special tokens around a text.
 
-    Args:
-        tokenizer: a fast tokenizer.
-        bos: None: as it does by itself (GPT-2: none; Gemma: BOS; BERT: [CLS] and [SEP]). True: the same,
-            with BOS before it where there is none yet. False: no special token at all.
-
-    Raises:
-        PolytopeError: `bos=True` for a tokenizer that has no BOS token.
-
+    With `bos=None` those that the tokenizer adds by itself (GPT-2: none; Gemma: BOS; BERT: [CLS] and [SEP]); True: the
+    same, with BOS before it where there is none yet; False: none at all.
     """
     if bos is False:
         return Specials((), ())
-    prefix, suffix = _around(tokenizer)
+    prefix, suffix = tuple[int, ...](), tuple[int, ...]()
+    if (processor := tokenizer.backend_tokenizer.post_processor) is not None:  # what it puts around an unknown token
+        text = processor.process(Backend(WordLevel({_TEXT: 0}, unk_token=_TEXT)).encode(_TEXT))
+        at = text.tokens.index(_TEXT)
+        prefix, suffix = tuple(text.ids[:at]), tuple(text.ids[at + 1 :])
     if bos:
         begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
         if begin is None:
@@ -69,16 +67,6 @@ def specials(tokenizer: Tokenizer, bos: bool | None = None) -> Specials:
             )
         prefix = prefix if begin in prefix else (begin, *prefix)
     return Specials(prefix, suffix)
-
-
-def _around(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return what the tokenizer puts before and after a text, found with a token that no vocabulary has."""
-    processor = tokenizer.backend_tokenizer.post_processor
-    if processor is None:
-        return (), ()
-    text = processor.process(Backend(WordLevel({_TEXT: 0}, unk_token=_TEXT)).encode(_TEXT))
-    at = text.tokens.index(_TEXT)
-    return tuple(text.ids[:at]), tuple(text.ids[at + 1 :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +91,8 @@ class Tokenised:
 def tokenise(texts: Sequence[str], tokenizer: Tokenizer) -> list[Tokenised]:
     """Tokenise many texts, whole, with offsets; `LONG` characters at a time, so that memory stays bounded.
 
-    A longer text is read in stretches that overlap: where two stretches give the same tokens in the middle of
-    what both have read, they are joined there. Where they differ (a word of thousands of characters), the
-    text is tokenised whole after all.
-
-    Raises:
-        PolytopeError: a slow tokenizer, which has no offsets.
-
+    A longer text is read in stretches that overlap: where two stretches give the same tokens in the middle of what both
+    have read, they are joined there. Where they differ (a word of thousands of characters), it is tokenised whole.
     """
     if not tokenizer.is_fast:
         raise PolytopeError(f"tokenizer {tokenizer.name_or_path!r} gives no character offsets; load its fast version")

@@ -31,10 +31,9 @@ class SampleRule:
     """Which tokens of a document are stored. `str()` gives the text that `parse_rule` reads.
 
     Attributes:
-        kind: "all"; "word-final" (the last token of each word: of the document's word spans where it has
-            any, else of what white space divides); "every" (`count` tokens evenly spaced from `skip` to the
-            end; a shorter document gives none); "random" (`count` without replacement, fewer where there are
-            fewer).
+        kind: "all"; "word-final" (the last token of each word: of the document's word spans where it has any, else of
+            what white space divides); "every" (`count` tokens evenly spaced from `skip` to the end; a shorter document
+            gives none); "random" (`count` without replacement, fewer where there are fewer).
         count: tokens of a document ("every", "random").
         skip: tokens at the document's start that are left out ("every").
 
@@ -52,15 +51,9 @@ class SampleRule:
     def choose(
         self, candidates: Int64[np.ndarray, " n"], final: Bool[np.ndarray, " n"], document_id: str, seed: int
     ) -> Int64[np.ndarray, " K"]:
-        """Positions to store, ascending.
+        """Choose positions to store, ascending, among the candidates; `final`: the last of a word's tokens.
 
-        Args:
-            candidates: positions that may be stored, ascending.
-            final: whether each candidate is the last token of a word.
-            document_id: with `seed` it seeds "random", so that a draw does not depend on the documents
-                around it.
-            seed: at least 0.
-
+        The document's id and `seed` seed "random", so that a draw does not depend on the documents around it.
         """
         n = len(candidates)
         places: Int64[np.ndarray, " K"] = np.arange(n)
@@ -79,12 +72,7 @@ class SampleRule:
 
 
 def parse_rule(text: str) -> SampleRule:
-    """Read a sample rule: `all`, `word-final`, `every:6,skip:100` or `random:80`.
-
-    Raises:
-        PolytopeError: anything else, or a count of 0.
-
-    """
+    """Read a sample rule: `all`, `word-final`, `every:6,skip:100` or `random:80`."""
     if text in {"all", "word-final"}:
         return SampleRule("all" if text == "all" else "word-final")
     rule = None
@@ -102,14 +90,12 @@ class Window:
     """A stretch of one document as the model reads it, and the tokens of it that are stored.
 
     Attributes:
-        input_ids: [S] what the model reads, special tokens included.
-        keep: [K] indices into `input_ids` of the stored tokens.
+        input_ids: what the model reads, special tokens included.
+        keep: indices into `input_ids` of the stored tokens.
         document: index of the document in input order.
-        token_id: [K] vocabulary index.
-        position: [K] index in the document's own tokenisation (special tokens not counted, whatever the
-            window).
-        start: [K] first character in the document's text.
-        end: [K] one past the last character.
+        position: index in the document's own tokenisation (special tokens not counted, whatever the window).
+        start: first character in the document's text.
+        end: one past the last character.
         labels: label name to [K] values, those of words and regions only.
 
     """
@@ -126,10 +112,9 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Windowed:
-    """Windows of many documents and what became of these.
+    """Windows of many documents, in order of document and position, and what became of these.
 
     Attributes:
-        windows: in order of document and position.
         n_tokens: tokens of the documents, special ones not counted.
         n_kept: tokens that are stored.
         n_without: documents of which nothing is stored (too short for an `every` rule, no word, no token).
@@ -149,13 +134,12 @@ class Windowing:
     Attributes:
         rule: which tokens are stored.
         context_length: most tokens of a window, special ones included.
-        min_context: a stored token has at least so many tokens of its document before it in its window, or
-            all there are; for a model that reads both ways (`causal=False`) after it too.
+        min_context: a stored token has at least so many tokens of its document before it in its window, or all there
+            are; for a model that reads both ways (`causal=False`) after it too.
         bos: see `specials`.
         all_pieces: a word's label on all its tokens.
         seed: of the rule "random", at least 0.
         labels: which labels of spans to read; None: all that a document's spans have.
-        causal: whether the model reads the left context only.
 
     """
 
@@ -171,16 +155,8 @@ class Windowing:
     def apply(self, documents: Sequence[Document], first: int, tokenizer: Tokenizer) -> Windowed:
         """Cut documents into windows, tokenised in one call; every stored token is in exactly one window.
 
-        Windows that store nothing are left out, so they cost no forward pass.
-
-        Args:
-            documents: a stretch of the collection.
-            first: index of the first of them in the collection.
-            tokenizer: a fast tokenizer.
-
-        Raises:
-            PolytopeError: the context has no room for `min_context` and one token more; a negative seed.
-
+        `first` is the collection's index of the first of them. Windows that store nothing are left out: no forward
+        pass.
         """
         around = specials(tokenizer, self.bos)
         room = self._room(around)
@@ -243,14 +219,7 @@ class Windowing:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Windows padded on the right to one length.
-
-    Attributes:
-        input_ids: [B, S].
-        attention_mask: [B, S], 1 where a token is, 0 where padding is.
-        windows: the B windows, in order of row.
-
-    """
+    """Windows, one a row, padded on the right to one length; the mask is 1 where a token is."""
 
     input_ids: Int64[np.ndarray, "B S"]
     attention_mask: Int64[np.ndarray, "B S"]
@@ -260,14 +229,8 @@ class Batch:
 def batches(windows: Sequence[Window], *, token_budget: int, pad_id: int) -> Iterator[Batch]:
     """Batches of windows of like length: sorted by length (ties in the order given), padded on the right.
 
-    Args:
-        windows: what to read; nothing outside this list has an influence.
-        token_budget: most rows times columns of a batch; a longer window is a batch by itself.
-        pad_id: what fills up; it is masked, so any id of the vocabulary will do.
-
-    Raises:
-        PolytopeError: a budget below 1.
-
+    A batch has at most `token_budget` rows times columns; a longer window is a batch by itself. Padding is masked, so
+    any id of the vocabulary will do.
     """
     if token_budget < 1:
         raise PolytopeError(f"token_budget={token_budget} is below 1; give the tokens that one batch may have")

@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,13 @@ class File:
             raise PolytopeError(
                 f"{self.path}: cannot be read ({error.strerror}); check the file and its permissions"
             ) from None
+
+    def blocks(self) -> Iterator[tuple[int, list[str]]]:
+        """Divide the lines at blank ones; each run with the number of its first."""
+        for filled, found in groupby(self.lines(), lambda numbered: bool(numbered[1].strip())):
+            if filled:
+                run = list(found)
+                yield run[0][0], [line for _, line in run]
 
     def row_id(self, row: int) -> str:
         """Hash of name and row: the identifier of a row that brings none."""

@@ -7,7 +7,7 @@ from functools import cache
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from polytope_lm.tokens import SampleRule, Windowing, parse_rule
+from polytope_lm.tokens.windowing import SampleRule, Windowing, parse_rule
 
 CORPUS = ["a a a a a the cat sat on the mat and don't the cats sit there hello world"] * 4
 END = "<|endoftext|>"

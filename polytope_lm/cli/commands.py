@@ -140,7 +140,7 @@ def capture(  # noqa: PLR0913
 def _checked_rule(text: str) -> str:
     """Refuse a rule that means nothing before a model is loaded for it."""
     from polytope_lm.errors import PolytopeError  # noqa: PLC0415
-    from polytope_lm.tokens import parse_rule  # noqa: PLC0415
+    from polytope_lm.tokens.windowing import parse_rule  # noqa: PLC0415
 
     try:
         return str(parse_rule(text))

@@ -189,7 +189,7 @@ def _encoded(store: "CodeStore", text: str, layer: int | None, name: str | None,
 
     """
     from polytope_lm.codes.capture import encode  # noqa: PLC0415
-    from polytope_lm.tokens import specials  # noqa: PLC0415
+    from polytope_lm.tokens.tokenising import specials  # noqa: PLC0415
 
     site, was = store.site(layer), store.provenance
     needed = Needed("to read a text", "give a row number, or --model")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from polytope_lm.documents.source import Source
     from polytope_lm.models.model import Model
-    from polytope_lm.tokens import Window, Windowed
+    from polytope_lm.tokens.windowing import Window, Windowed
 
 SHARD_TOKENS = 32_768
 

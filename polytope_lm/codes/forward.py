@@ -19,7 +19,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import NotFiniteError, Reader, Tap, pack, read, read_bridge
 from polytope_lm.models.model import known_point
 from polytope_lm.models.sites import width_of
-from polytope_lm.tokens import Batch, Window, batches
+from polytope_lm.tokens.windowing import Batch, Window, batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

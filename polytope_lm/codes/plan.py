@@ -19,7 +19,8 @@ from polytope_lm.codes.store import tables
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.loading import select_sites
 from polytope_lm.models.model import Model, weights_digest
-from polytope_lm.tokens import Windowing, parse_rule, specials
+from polytope_lm.tokens.tokenising import specials
+from polytope_lm.tokens.windowing import Windowing, parse_rule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

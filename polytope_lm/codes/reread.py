@@ -11,7 +11,8 @@ from polytope_lm.codes.forward import in_memory, run, specs
 from polytope_lm.codes.plan import BATCH_TOKENS
 from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
-from polytope_lm.tokens import Windowing, batches, parse_rule, specials
+from polytope_lm.tokens.tokenising import specials
+from polytope_lm.tokens.windowing import Windowing, batches, parse_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from polytope_lm.codes.forward import Spec
     from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
-    from polytope_lm.tokens import Batch, Window
+    from polytope_lm.tokens.windowing import Batch, Window
 
 _DOCUMENTS = 64  # tokenised at one time
 

@@ -14,6 +14,7 @@ from typing import Literal, cast
 
 from polytope_lm.errors import PolytopeError, brief, visible
 
+_log = logging.getLogger(__name__)
 # Columns of the tables that tokens and documents stand in: a label of that name would hide one of them.
 RESERVED = ("document", "position", "start", "end", "token_id", "token", "index", "id", "text")
 
@@ -41,12 +42,10 @@ class Span:
 
     def __post_init__(self) -> None:
         for name in ("start", "end"):
-            value = getattr(self, name)
-            if type(value) is not int:
-                try:
-                    object.__setattr__(self, name, index(value))
-                except TypeError:
-                    raise PolytopeError(f"Span: {name} is {brief(value)}; give a whole number") from None
+            try:
+                object.__setattr__(self, name, index(value := getattr(self, name)))
+            except TypeError:
+                raise PolytopeError(f"Span: {name} is {brief(value)}; give a whole number") from None
         if self.kind not in ("word", "region"):
             raise PolytopeError(f"Span: kind {brief(self.kind)} is unknown; use 'word' or 'region'")
         _check_labels(self.labels, f"Span {self.start}:{self.end}")
@@ -101,9 +100,6 @@ class Document:
     def regions(self) -> tuple[Span, ...]:
         """The spans that are regions."""
         return tuple(span for span in self.spans if span.kind == "region")
-
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

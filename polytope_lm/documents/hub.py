@@ -33,11 +33,6 @@ _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, Attribute
 _NOTE = 16 * files.MEGABYTE
 
 
-def is_saved(path: Path) -> bool:
-    """Whether `save_to_disk` of `datasets` wrote this directory."""
-    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-
-
 def saved_splits(path: Path) -> tuple[str, ...]:
     """Return the splits of a saved `DatasetDict`, none for any other directory."""
     if not (path / "dataset_dict.json").is_file():
@@ -59,7 +54,8 @@ def hub(name: str, columns: Columns) -> Iterator[Document]:
             f"hub:{name}: not a data set's name; write hub:NAME, hub:NAME:CONFIG or hub:NAME:CONFIG#SPLIT"
         )
     base, config, split = (name, None, None) if local or match is None else match.groups()
-    read = _saved if is_saved(Path(base)) else partial(_built, config=config)
+    saved = any((Path(base) / note).is_file() for note in ("state.json", "dataset_dict.json"))
+    read = _saved if saved else partial(_built, config=config)
     try:
         yield from read(base, split=split or "train", columns=columns)
     except _UNREADABLE as error:

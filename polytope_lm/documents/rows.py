@@ -112,9 +112,8 @@ def _plain(value: Any) -> Any:
 
 
 def _label(value: object, name: str, place: str) -> str | None:
-    if value is None or value == "" or type(value).__name__ in _MISSING:
-        return None
-    if isinstance(value, float) and math.isnan(value):
+    nothing = value is None or value == "" or type(value).__name__ in _MISSING
+    if nothing or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str | int | float | decimal.Decimal | dt.date | dt.time):
         return str(value)
@@ -201,10 +200,10 @@ def _records(path: object, lines: Iterable[tuple[int, str]], delimiter: str) -> 
     if (first := next(lines, None)) is None:
         return
     lines = chain([first], lines)
-    if delimiter == "\t" and not all(_QUOTED.fullmatch(part) for part in _fields(first[1])):
+    if delimiter == "\t" and not all(_QUOTED.fullmatch(part) for part in first[1].rstrip("\r\n").split("\t")):
         for number, line in lines:
-            if line.strip("\r\n"):
-                yield number, [_unquoted(part) for part in _fields(line)]
+            if bare := line.rstrip("\r\n"):
+                yield number, [_unquoted(part) for part in bare.split("\t")]
         return
     reader = csv.reader((line for _, line in lines), strict=True, delimiter=delimiter)
     while True:
@@ -220,10 +219,6 @@ def _records(path: object, lines: Iterable[tuple[int, str]], delimiter: str) -> 
             return
         if record:
             yield start, record
-
-
-def _fields(line: str) -> list[str]:
-    return line.rstrip("\r\n").split("\t")
 
 
 def _unquoted(part: str) -> str:
@@ -286,10 +281,9 @@ def frame_rows(frame: pd.DataFrame, columns: Columns) -> Iterator[Document]:
     """Make a document of each row of a DataFrame; unique strings of its index are the identifiers."""
     names = [str(name) for name in frame.columns]
     resolved = columns.resolve(names, "the DataFrame")
-    ids = index_ids(frame)
-    for number, row in enumerate(frame.itertuples(index=False, name=None)):
-        named = dict(zip(names, row, strict=True))
-        yield resolved.document(named, ids[number], f"the DataFrame, row {number}")
+    rows = zip(index_ids(frame), frame.itertuples(index=False, name=None), strict=True)
+    for number, (name, row) in enumerate(rows):
+        yield resolved.document(dict(zip(names, row, strict=True)), name, f"the DataFrame, row {number}")
 
 
 def index_ids(frame: pd.DataFrame | pd.Series[Any]) -> list[str]:

@@ -20,7 +20,7 @@ GROUPS = {
     "statement": (
         "assert assignment augassign break continue del exprlists global import nonlocal pass raise return yield"
     ),
-    "compound statement": ("async class compound context-managers else for function if try while with"),
+    "compound statement": "async class compound context-managers else for function if try while with",
     "expression": (
         "await binary bitwise booleans calls comparisons conversions in lambda operator-summary "
         "power shifting slicings subscriptions truth unary attribute-references"
@@ -34,10 +34,9 @@ GROUPS = {
     ),
     "built-in type": (
         "bltin-code-objects bltin-ellipsis-object bltin-null-object bltin-type-objects "
-        "formatstrings string-methods typesfunctions typesmapping typesmethods typesmodules "
-        "typesseq typesseq-mutable"
+        "formatstrings string-methods typesfunctions typesmapping typesmethods typesmodules typesseq typesseq-mutable"
     ),
-    "execution": ("debugger dynamic-features exceptions execmodel naming"),
+    "execution": "debugger dynamic-features exceptions execmodel naming",
 }
 _GROUP_OF = {topic: group for group, names in GROUPS.items() for topic in names.split()}
 

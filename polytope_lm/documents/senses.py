@@ -39,7 +39,11 @@ def senses(file: File) -> Iterator[Document]:
     Senses have the names of `classes_map.txt` where that is there, the bare class number otherwise.
     """
     gold = gold_of(file)
-    names = _class_names(file)
+    path, names = file.path.with_name(CLASSES), {}
+    if path.is_file():
+        names = parse_json("".join(line for _, line in File(path, CLASSES).lines()), str(path))
+        if not isinstance(names, dict) or not all(isinstance(value, str) for value in names.values()):
+            raise PolytopeError(f'{path}: must map class numbers to names; write {{"0": "first sense", ...}}')
     for data, answer in zip_longest(file.lines(), gold.lines()):
         if data is None or answer is None:
             short, number = (file, answer[0]) if answer else (gold, data[0] if data else 0)
@@ -61,20 +65,9 @@ def _sentence(file: File, number: int, line: str, sense: str) -> Document:
             f"{file.path}, line {number}: {position[:40]!r} is no position among {len(words)} words; "
             f"write the word's number from 0, a tab, the words divided by single blanks"
         )
-    start = sum(len(word) + 1 for word in words[: int(position)])
-    target = words[int(position)]
+    start, target = sum(len(word) + 1 for word in words[: int(position)]), words[int(position)]
     span = Span(start, start + len(target), {"sense": sense, "form": target})
     return Document(f"{file.name}#{number}", text, {}, (span,))
-
-
-def _class_names(file: File) -> dict[str, str]:
-    path = file.path.with_name(CLASSES)
-    if not path.is_file():
-        return {}
-    names = parse_json("".join(line for _, line in File(path, CLASSES).lines()), str(path))
-    if not isinstance(names, dict) or not all(isinstance(value, str) for value in names.values()):
-        raise PolytopeError(f'{path}: must map class numbers to names; write {{"0": "first sense", ...}}')
-    return names
 
 
 def twice(document: Document) -> Document:

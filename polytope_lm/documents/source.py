@@ -37,11 +37,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 SAMPLE, HUB = "sample", "hub:"
-_TEXT = (".txt", ".text", ".md", ".rst")
-_JSON = (".jsonl", ".ndjson", ".json")
-_CSV = (".csv", ".tsv")
-_PARQUET = (".parquet", ".pq")
-_CONLLU = (".conllu",)
+_TEXT, _JSON, _CSV = (".txt", ".text", ".md", ".rst"), (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
+_PARQUET, _CONLLU = (".parquet", ".pq"), (".conllu",)
 _ALL = (*_TEXT, *_JSON, *_CSV, *_PARQUET, *_CONLLU)
 
 Reader = Callable[[File], Iterator[Document]]
@@ -322,20 +319,15 @@ def _text_file(file: File) -> Iterator[Document]:
 
 def paragraphs(file: File) -> Iterator[Document]:
     """Make a document of each run of lines between blank ones; its id ends in the first line's number."""
-    first, parts = 0, list[str]()
-    for number, line in chain(file.lines(), [(0, "")]):
-        if line.strip():
-            first = first or number
-            parts.append(line)
-        elif parts:
-            yield Document(f"{file.name}#{first}", "".join(parts).rstrip("\n"))
-            first, parts = 0, []
+    for first, lines in file.blocks():
+        yield Document(f"{file.name}#{first}", "".join(lines).rstrip("\n"))
 
 
 def _hub(name: str, options: _Options) -> tuple[str, Callable[[], Iterator[Document]]]:
     from polytope_lm.documents import hub  # noqa: PLC0415 - brings datasets
 
     base, mark, split = name.partition("#")
+    shown = name
     if base and (folder := expand(base, "hub")).is_dir():
         if not mark and "train" in (splits := hub.saved_splits(folder)):
             mark, split = "#", "train"
@@ -343,6 +335,4 @@ def _hub(name: str, options: _Options) -> tuple[str, Callable[[], Iterator[Docum
                 others = ", ".join(splits)
                 _log.warning("%s", visible(f"{base}: split 'train' of {others}; for another give hub:{base}#SPLIT"))
         shown, name = f"{folder.resolve().name}{mark}{split}", f"{folder}{mark}{split}"
-    else:
-        shown = name
     return f"{HUB}{shown}", partial(hub.hub, name, options.columns)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import conllu
@@ -75,11 +74,17 @@ def treebank(file: File, *, numbered: bool = False) -> Iterator[Document]:
     document a hash of file name and line as its identifier, not its `newdoc id`.
     """
     draft: _Draft | None = None
-    lines: dict[str, int] = {}
-    for number, sentence in _sentences(file):
+    seen: dict[str, int] = {}
+    for number, lines in file.blocks():
+        for at, line in enumerate(lines, number):
+            if (n := line.count("\t") + 1) != _COLUMNS and not line.startswith("#"):
+                raise PolytopeError(  # the library would pass over what is missing
+                    f"{file.path}, line {at}: {n} columns where CoNLL-U has {_COLUMNS}; divide them by "
+                    "single tabs, fill with _"
+                )
         place = f"{file.path}, line {number}"
         try:
-            (parsed,) = conllu.parse(sentence)
+            (parsed,) = conllu.parse("".join(lines))
         except (ParseException, ValueError) as error:
             raise PolytopeError(
                 f"{place}: the sentence is not CoNLL-U ({str(error).splitlines()[0]}); "
@@ -89,9 +94,9 @@ def treebank(file: File, *, numbered: bool = False) -> Iterator[Document]:
             if draft is not None and draft.spans:
                 yield draft.document()
             given = parsed.metadata.get("newdoc id")
-            if given and not numbered and lines.setdefault(given, number) != number:
+            if given and not numbered and seen.setdefault(given, number) != number:
                 raise PolytopeError(
-                    f"{place}: newdoc id {given!r} was there before (line {lines[given]}); "
+                    f"{place}: newdoc id {given!r} was there before (line {seen[given]}); "
                     "give each document its own, or number them with id_column=''"
                 )
             genre, dash, _ = (given or "").partition("-")
@@ -100,23 +105,6 @@ def treebank(file: File, *, numbered: bool = False) -> Iterator[Document]:
         _read_sentence(parsed, draft, place)
     if draft is not None and draft.spans:
         yield draft.document()
-
-
-def _sentences(file: File) -> Iterator[tuple[int, str]]:
-    """Blocks between blank lines, with the line they start on."""
-    first, parts = 0, list[str]()
-    for number, line in chain(file.lines(), [(0, "")]):
-        if line.strip():
-            if (n := line.count("\t") + 1) != _COLUMNS and not line.startswith("#"):
-                raise PolytopeError(  # the library would pass over what is missing
-                    f"{file.path}, line {number}: {n} columns where CoNLL-U has {_COLUMNS}; divide them by "
-                    "single tabs, fill with _"
-                )
-            first = first or number
-            parts.append(line)
-        elif parts:
-            yield first, "".join(parts)
-            first, parts = 0, []
 
 
 @dataclass

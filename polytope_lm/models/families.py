@@ -81,7 +81,7 @@ class Block:
         if not self.fused:
             return slice(None)
         half = self.widths["gate"]
-        return slice(0, half) if kind == "gate" else slice(half, None)
+        return slice(half) if kind == "gate" else slice(half, None)
 
     def numbers(self, kind: str) -> tuple[Tensor, Tensor | None]:
         """Return one kind's W, `[N, D]`, and b, `[N]` or None."""
@@ -177,10 +177,8 @@ def survey(
     probes = _probe(trunk, drafts, int(getattr(config, "vocab_size", 0) or 50), name)
     # Rows of the batch are compared position by position; NaN from some layer on says nothing there.
     causal = all(_same(out[..., 0, :3, :], out[..., 1, :3, :]) for out in (stream_of(p.block_out) for p in probes))
-    found: dict[int, Block] = {}
     finite = [layer for layer, probe in enumerate(probes) if _finite(probe)]
-    for layer in finite:
-        found[layer] = _settle(drafts[layer], probes[layer], layer, name)
+    found = {layer: _settle(drafts[layer], probes[layer], layer, name) for layer in finite}
     if not found:
         raise PolytopeError(
             f"{name}: NaN or infinite values in layer 0, and in every other: mend the weights, or load float32"
@@ -211,10 +209,8 @@ def make_site(block: Block, layer: int, kind: str) -> Site:
 def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return W as `[N, D]` and b as `[N]` or None, also for GPT-2's `Conv1D`, which stores `W` transposed."""
     inner = unbridged(linear)
-    weight: Tensor = inner.weight.detach()
-    bias = getattr(inner, "bias", None)
-    if type(inner).__name__ == "Conv1D":
-        weight = weight.T
+    weight, bias = inner.weight.detach(), getattr(inner, "bias", None)
+    weight = weight.T if type(inner).__name__ == "Conv1D" else weight
     return weight, None if bias is None else bias.detach()
 
 
@@ -273,7 +269,11 @@ def _probe(trunk: nn.Module, drafts: Sequence[Block], vocab: int, name: str) -> 
                 draft.module.register_forward_hook(probe.saw_block, with_kwargs=True),
                 draft.down.register_forward_hook(probe.saw_down),
                 *(m.register_forward_hook(partial(probe.saw_pre, kind)) for kind, m in draft.pre.items()),
-                *(m.register_forward_hook(partial(probe.saw_norm, p)) for p, m in inner if _is_norm(m)),
+                *(
+                    m.register_forward_hook(partial(probe.saw_norm, p))
+                    for p, m in inner
+                    if "norm" in type(unbridged(m)).__name__.lower()
+                ),
             ]
             for handle in handles:
                 stack.callback(handle.remove)
@@ -288,10 +288,6 @@ def _probe(trunk: nn.Module, drafts: Sequence[Block], vocab: int, name: str) -> 
     if silent is not None:
         raise PolytopeError(f"{name}, layer {silent}: a forward pass never reached its MLP")
     return probes
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return "norm" in type(unbridged(module)).__name__.lower()
 
 
 def _finite(probe: _Probe) -> bool:

@@ -99,10 +99,9 @@ def tapped(model: Model, taps: Iterable[Tap], deliver: Callable[[Tap, Tensor], N
         for tap in taps:
             module, columns = _where(model, tap)
             if columns is not None:
-                handle = module.register_forward_hook(on_output(tap, columns))
+                stack.callback(module.register_forward_hook(on_output(tap, columns)).remove)
             else:
-                handle = module.register_forward_pre_hook(on_input(tap), with_kwargs=True)
-            stack.callback(handle.remove)
+                stack.callback(module.register_forward_pre_hook(on_input(tap), with_kwargs=True).remove)
         yield
 
 
@@ -111,12 +110,9 @@ def _where(model: Model, tap: Tap) -> tuple[nn.Module, slice | None]:
     layer, point = tap
     block = model.block(layer)
     gated = "gate" in block.pre
-    if point == "x":
-        return block.norm, None
-    if point == "u":
-        return next(iter(block.pre.values())), None
-    if point == "post":
-        return block.down, None
+    inputs = {"x": block.norm, "u": next(iter(block.pre.values())), "post": block.down}
+    if point in inputs:
+        return inputs[point], None
     if point in {"resid_pre", "resid_post"}:
         if not block.streams:
             raise PolytopeError(

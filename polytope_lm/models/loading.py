@@ -30,12 +30,10 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 # Values of a configuration that name things, repeat what provenance says apart, or change no activation.
 _UNTELLING = {
-    "name_or_path", "commit_hash", "transformers_version", "architectures", "auto_map", "dtype",
-    "torch_dtype", "experts_implementation", "attn_implementation", "attn_implementation_internal",
-    "use_cache",
-    "return_dict", "output_attentions", "output_hidden_states", "id2label", "label2id", "problem_type",
-    "task_specific_params", "model_name", "tokenizer_name", "device", "n_devices", "seed",
-    "default_prepend_bos",
+    "name_or_path", "commit_hash", "transformers_version", "architectures", "auto_map", "dtype", "torch_dtype",
+    "experts_implementation", "attn_implementation", "attn_implementation_internal", "use_cache", "return_dict",
+    "output_attentions", "output_hidden_states", "id2label", "label2id", "problem_type", "task_specific_params",
+    "model_name", "tokenizer_name", "device", "n_devices", "seed", "default_prepend_bos",
 }  # fmt: skip
 
 
@@ -138,12 +136,10 @@ def _assemble(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, len
 
 def _check_weights(hf: nn.Module, name: str) -> None:
     """Refuse a model that can't be run on token ids, or whose weights are not here."""
-    takes = getattr(hf, "main_input_name", "input_ids")
-    if takes != "input_ids":
+    if (takes := getattr(hf, "main_input_name", "input_ids")) != "input_ids":
         raise PolytopeError(f"{name}: {type(hf).__name__} reads {takes}, not token ids: give a text model")
     weights = dict(hf.named_parameters())
-    away = [key for key, weight in weights.items() if weight.is_meta]
-    if away:
+    if away := [key for key, weight in weights.items() if weight.is_meta]:
         raise PolytopeError(
             f"{name}: {len(away)} of its {len(weights)} weights are without values ({away[0]} is on the meta "
             f"device: never loaded, or offloaded): load it whole, without device_map or offloading"
@@ -165,8 +161,7 @@ def _unsound(hf: nn.Module, name: str) -> PolytopeError | None:
 
 def _context_length(trunk: nn.Module, config: Any, tokenizer: Any) -> int:
     keys = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
-    lengths = [getattr(config, key, None) for key in keys]
-    lengths += [getattr(tokenizer, "model_max_length", None)]
+    lengths = [*(getattr(config, key, None) for key in keys), getattr(tokenizer, "model_max_length", None)]
     for path, module in trunk.named_modules():
         # RoBERTa and its kin count positions from one past the pad's, whose row is never read.
         first = getattr(module, "padding_idx", None) if path.endswith("position_embeddings") else None
@@ -216,10 +211,9 @@ def select_sites(model: Model, layers: Sequence[int] | int | str, kind: str | No
     declared = tuple(site for site, _, _ in model.custom if site.hook == kind)
     if declared and layers == "all":
         return declared
-    if isinstance(layers, str):
-        if layers != "all":
-            raise PolytopeError(f"layers {layers!r}: give 'all' or a list of indices")
-        layers = range(model.n_layers)
+    if isinstance(layers, str) and layers != "all":
+        raise PolytopeError(f"layers {layers!r}: give 'all' or a list of indices")
+    layers = range(model.n_layers) if isinstance(layers, str) else layers
     wanted = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
     if not wanted:
         raise PolytopeError("no layers: give at least one index")

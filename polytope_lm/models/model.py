@@ -344,8 +344,7 @@ def _numbers(hook: str, what: str, value: Any) -> Tensor:
         raise PolytopeError(
             f"{hook}: {what} of type {type(value).__name__} is no array of numbers: give a tensor or an array"
         ) from error
-    bad = int((~torch.isfinite(tensor)).sum())
-    if bad:
+    if bad := int((~torch.isfinite(tensor)).sum()):
         raise PolytopeError(f"{hook}: {bad} of {tensor.numel()} values of {what} are NaN or infinite: mend it")
     return tensor
 
@@ -361,14 +360,12 @@ def weights_digest(weight: Tensor, bias: Tensor) -> str:
 def known_point(model: Model, hook: str) -> Point | None:
     """Return the trunk's own reading point for a hook name, or None where only the bridge has it."""
     found = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook)
-    block = model.block(int(found[1])) if found else None
-    if found is None or block is None:
+    if found is None:
         return None
-    if found[2] == "hook_resid_mid" and (block.parallel or block.post_norm):
-        return None
-    if found[2] == "ln2.hook_out" and block.norm_kind == "none":
-        return None
-    return _POINTS.get(found[2])
+    block = model.block(int(found[1]))
+    no_mid = found[2] == "hook_resid_mid" and (block.parallel or block.post_norm)
+    no_norm = found[2] == "ln2.hook_out" and block.norm_kind == "none"
+    return None if no_mid or no_norm else _POINTS.get(found[2])
 
 
 def _array(tensor: Tensor) -> Float[np.ndarray, ...]:

@@ -54,8 +54,8 @@ class Packaged:
     description: str
     family: str
     licence: str
-    install: str | None
-    package: str
+    install: str | None = None
+    package: str = "polytope-lm"
     files: tuple[str, ...] = (_WEIGHTS,)
     origin: str = ""
     size: float = 0
@@ -114,16 +114,12 @@ _ENTRIES = (
         description="4 layers, trained here on Python's documentation; GELU with biases; not OpenAI's GPT-2",
         family="gpt2",
         licence="Apache-2.0; trained on text under the PSF licence",
-        install=None,
-        package="polytope-lm",
     ),
     Packaged(
         name="tiny-relu",
         description="tiny-gpt2's twin with ReLU: piecewise affine with biases, so the paper's premises hold",
         family="gpt2",
         licence="Apache-2.0; trained on text under the PSF licence",
-        install=None,
-        package="polytope-lm",
     ),
 )
 

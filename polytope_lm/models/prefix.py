@@ -106,20 +106,15 @@ def share_prefix(model: Model, input_ids: Int[Tensor, " S"], *, layer: int, posi
         return None
     ids = input_ids[: position + 1].to(model.device)
     with model.alone():
-        return _shared(model, ids, layer)
-
-
-def _shared(model: Model, ids: Tensor, layer: int) -> Prefix | None:
-    entry, end, state = _clean(model, ids[None], layer, use_cache=True)
-    layers = getattr(state, "layers", [])
-    kinds = {type(part) for part in layers}
-    if len(layers) != model.n_layers or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
-        _supported[model.hf] = False
-        return None
-    cache = _Lent(_before_last(model, ids, layers))
-    prefix = Prefix(model, int(layer), int(ids[-1]), cache, entry)
-    if model.hf not in _supported:
-        _supported[model.hf] = _agrees(prefix, end)
+        entry, end, state = _clean(model, ids[None], layer, use_cache=True)
+        layers = getattr(state, "layers", [])
+        kinds = {type(part) for part in layers}
+        if len(layers) != model.n_layers or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+            _supported[model.hf] = False
+            return None
+        prefix = Prefix(model, int(layer), int(ids[-1]), _Lent(_before_last(model, ids, layers)), entry)
+        if model.hf not in _supported:
+            _supported[model.hf] = _agrees(prefix, end)
     return prefix if _supported[model.hf] else None
 
 
@@ -145,11 +140,8 @@ def _clean(model: Model, ids: Tensor, layer: int, **more: Any) -> tuple[Tensor, 
     """Run the trunk; return a block's input, the last one's output, `[B, 1, D]` at the end, and the state."""
     read: dict[Any, Tensor] = {}
 
-    def last(value: Tensor) -> Tensor:
-        return value.reshape(*ids.shape, -1)[:, -1:].clone()
-
     def keep(tap: Tap, value: Tensor) -> None:
-        read[tap] = last(value)
+        read[tap] = value.reshape(*ids.shape, -1)[:, -1:].clone()
 
     end: Tap = (model.n_layers - 1, "resid_post")
     with tapped(model, [(int(layer), "resid_pre"), end], keep):

@@ -8,7 +8,7 @@ Deep Networks", ICML 2018; Black et al., "Interpreting Neural Networks through t
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import quote
 
@@ -34,7 +34,7 @@ input, `resid_pre` the block's input, `resid_post` its output."""
 _KINDS = ("pre", "gate", "up", "gate+up", "custom")
 _LONGEST = 200  # characters of a name: file systems take 255 bytes
 
-_FROM_THE_PAPER = get_args(Linearity)
+_FROM_THE_PAPER = get_args(Linearity)  # nearest first
 
 _ACTIVATIONS: dict[Linearity, frozenset[str]] = {
     "piecewise affine": frozenset({"relu", "leaky_relu", "prelu"}),
@@ -191,17 +191,11 @@ class JoinedSite(Site):
 
     def _layers(self, digits: int, between: str) -> str:
         """Write the layers, three or more in a row as a range."""
-        runs: list[list[int]] = []
-        for part in self.parts:
-            if runs and part.layer == runs[-1][-1] + 1:
-                runs[-1].append(part.layer)
-            else:
-                runs.append([part.layer])
-        written = [
-            [f"{run[0]:0{digits}}-{run[-1]:0{digits}}"] if len(run) > 2 else [f"{layer:0{digits}}" for layer in run]
-            for run in runs
-        ]
-        return between.join(text for texts in written for text in texts)
+        texts: list[str] = []
+        for _, group in groupby(enumerate(part.layer for part in self.parts), lambda pair: pair[1] - pair[0]):
+            run = [f"{layer:0{digits}}" for _, layer in group]
+            texts += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else run
+        return between.join(texts)
 
 
 def join(sites: Sequence[Site]) -> Site:
@@ -219,26 +213,22 @@ def join(sites: Sequence[Site]) -> Site:
         if len(values) > 1:
             keys = ", ".join(site.key for site in parts)
             raise PolytopeError(f"{keys} have different {what} ({', '.join(sorted(values))}); join equal ones")
+    given = [site.premises for site in parts]
     return JoinedSite(
         layer=layers[-1],
         kind=parts[0].kind,
         hook="+".join(site.hook for site in parts),
         width=sum(site.width for site in parts),
         d_model=sum(site.d_model for site in parts),
-        premises=_joined_premises([site.premises for site in parts]),
+        premises=Premises(
+            linearity=max((premises.linearity for premises in given), key=_FROM_THE_PAPER.index),
+            activation="+".join(dict.fromkeys(premises.activation for premises in given)),
+            biased=all(premises.biased for premises in given),
+            norm=given[0].norm,
+        ),
         parallel=any(site.parallel for site in parts),
         post_norm=any(site.post_norm for site in parts),
         parts=parts,
-    )
-
-
-def _joined_premises(parts: Sequence[Premises]) -> Premises:
-    furthest = max((premises.linearity for premises in parts), key=_FROM_THE_PAPER.index)
-    return Premises(
-        linearity=furthest,
-        activation="+".join(dict.fromkeys(premises.activation for premises in parts)),
-        biased=all(premises.biased for premises in parts),
-        norm=parts[0].norm,
     )
 
 

@@ -135,7 +135,13 @@ def _checked_directory(name: str, path: Path) -> tuple[str, str]:
     elif not weights[0].is_file() and (path / _INDEX).is_file():
         weights = [path / shard for shard in checked_shards(name, files.read_bytes(path / _INDEX, "index", 2**28))]
     if not all(file.is_file() for file in weights):
-        raise PolytopeError(_without_weights(name, path))
+        pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in path.glob(suffix))
+        raise PolytopeError(
+            f"{name}: its weights are pickles ({pickles[0]}), which can run code when loaded; if you "
+            "trust them, load them by transformers, model.save_pretrained(DIRECTORY), and give that directory"
+            if pickles
+            else f"{name}: no weights here ({_WEIGHTS}); give a directory written by save_pretrained()"
+        )
     sums = {file: _digest(file) for file in sorted({*path.glob("*.safetensors"), *weights, path / _CONFIG})}
     return (
         "files-" + _sum({file.name: sums[file] for file in sorted(weights)}),
@@ -169,18 +175,9 @@ def checked_shards(name: str, index: bytes) -> list[str]:
     return sorted(set(named.values()))
 
 
-def _without_weights(name: str, path: Path) -> str:
-    pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in path.glob(suffix))
-    if pickles:
-        return (
-            f"{name}: its weights are pickles ({pickles[0]}), which can run code when loaded; if you "
-            "trust them, load them by transformers, model.save_pretrained(DIRECTORY), and give that directory"
-        )
-    return f"{name}: no weights here ({_WEIGHTS}); give a directory written by save_pretrained()"
-
-
 def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -> tuple[Any, Any, str | None]:
     """Load a transformers model and its tokenizer; also return the hub's commit."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -207,7 +204,9 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # transformers makes an empty tokenizer of the model's class where the files of one are missing
         raise PolytopeError(f"{source.name}: no tokenizer in its files; save one beside the weights")
-    return model, tokenizer, None if source.local else _commit(source)
+    # The hub's cache keeps a commit's files in a directory of its name.
+    found = None if source.local else try_to_load_from_cache(source.where, _CONFIG, revision=source.revision)
+    return model, tokenizer, Path(found).parent.name if isinstance(found, str) else None
 
 
 @contextlib.contextmanager
@@ -241,14 +240,6 @@ def _check_hub(source: Source, offline: bool) -> None:
         index = cached_file(source.where, _INDEX, **options, **maybe)
         if index is not None:
             checked_shards(source.name, files.read_bytes(index, "index", 2**28))
-
-
-def _commit(source: Source) -> str | None:
-    """Return the hub's commit that was loaded: the cache keeps its files in a directory of that name."""
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
-
-    found = try_to_load_from_cache(source.where, "config.json", revision=source.revision)
-    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _hub_answers() -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+NAME = "builtin"
 LARGEST = 256 * MEGABYTE
 
 
@@ -205,18 +206,10 @@ def parse(text: str, name: str = "pairs") -> Pairs:
 def write(pairs: Iterable[Pair], path: str | Path) -> Path:
     """Write pairs as JSON lines; `read` is the inverse. Returns the path."""
     target = expand(path)
-    rows = (json.dumps(_row(pair), ensure_ascii=False) for pair in pairs)
-    target.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    rows = [{name: getattr(pair, name) for name in (*_NEEDED, *_OPTIONAL)} for pair in pairs]
+    given = ({name: value for name, value in row.items() if value is not None} for row in rows)
+    target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in given), encoding="utf-8")
     return target
-
-
-def _row(pair: Pair) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(pair, name) for name in _NEEDED}
-    for name in _OPTIONAL:
-        value = getattr(pair, name)
-        if value is not None:
-            row[name] = list(value) if isinstance(value, tuple) else value
-    return row
 
 
 def _pair(line: str, number: int) -> Pair:
@@ -245,10 +238,6 @@ def _target(text: str, given: Any, name: str) -> tuple[int, int] | None:
     raise PolytopeError(f"{name!r} is {brief(given)}; give [start, end] in characters, or the word")
 
 
-NAME = "builtin"
-
-
 def builtin() -> Pairs:
     """Return the built-in pairs."""
-    data = files("polytope_lm") / "data" / "pairs.jsonl"
-    return parse(data.read_text(encoding="utf-8"), NAME)
+    return parse((files("polytope_lm") / "data" / "pairs.jsonl").read_text(encoding="utf-8"), NAME)

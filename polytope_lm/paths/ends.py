@@ -15,7 +15,7 @@ from polytope_lm.errors import PolytopeError, brief
 from polytope_lm.models.hooks import read
 from polytope_lm.models.interventions import Space
 from polytope_lm.paths.solve import curves
-from polytope_lm.tokens import specials, tokenise
+from polytope_lm.tokens.tokenising import specials, tokenise
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

@@ -13,26 +13,3 @@ Rules, all by character offset:
   makes it the special token all the same, it is read and never stored.
 - Special tokens that the tokenizer adds are read, never stored. An unknown-word token stands for text and is stored.
 """
-
-from __future__ import annotations
-
-from polytope_lm.tokens.alignment import align, last_of_each
-from polytope_lm.tokens.tokenising import Specials, Tokenised, Tokenizer, specials, tokenise
-from polytope_lm.tokens.windowing import Batch, SampleRule, Window, Windowed, Windowing, batches, parse_rule
-
-__all__ = [
-    "Batch",
-    "SampleRule",
-    "Specials",
-    "Tokenised",
-    "Tokenizer",
-    "Window",
-    "Windowed",
-    "Windowing",
-    "align",
-    "batches",
-    "last_of_each",
-    "parse_rule",
-    "specials",
-    "tokenise",
-]

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from polytope_lm.documents import Document
     from polytope_lm.tokens.tokenising import Specials, Tokenised, Tokenizer
 
-
-_EVERY = re.compile(r"every:(\d+)(?:,skip:(\d+))?")
-_RANDOM = re.compile(r"random:(\d+)")
+_DRAWN = re.compile(r"every:(\d+)(?:,skip:(\d+))?|random:(\d+)")
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,10 @@ def parse_rule(text: str) -> SampleRule:
     """Read a sample rule: `all`, `word-final`, `every:6,skip:100` or `random:80`."""
     if text in {"all", "word-final"}:
         return SampleRule("all" if text == "all" else "word-final")
-    rule = None
-    if match := _EVERY.fullmatch(text):
-        rule = SampleRule("every", int(match[1]), int(match[2] or 0))
-    elif match := _RANDOM.fullmatch(text):
-        rule = SampleRule("random", int(match[1]))
-    if rule is None or rule.count < 1:
+    match = _DRAWN.fullmatch(text)
+    if match is None or int(match[1] or match[3]) < 1:
         raise PolytopeError(f"tokens={text!r} is no sample rule; write all, word-final, every:6,skip:100 or random:80")
-    return rule
+    return SampleRule("every", int(match[1]), int(match[2] or 0)) if match[1] else SampleRule("random", int(match[3]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +153,15 @@ class Windowing:
         pass.
         """
         around = specials(tokenizer, self.bos)
-        room = self._room(around)
+        n_special, sides = len(around.prefix) + len(around.suffix), 1 if self.causal else 2
+        room = self.context_length - n_special
+        if self.min_context < 0 or sides * self.min_context >= room:
+            raise PolytopeError(
+                f"min_context={self.min_context} leaves no room in a context of {self.context_length} tokens "
+                f"({n_special} special, {sides} side{'s'[: sides - 1]}); choose from 0 to {max((room - 1) // sides, 0)}"
+            )
+        if self.seed < 0:
+            raise PolytopeError(f"seed={self.seed} is negative; seeds start at 0")
         found: list[Window] = []
         n_tokens = n_without = 0
         for index, tokens in enumerate(tokenise([document.text for document in documents], tokenizer)):
@@ -168,21 +170,6 @@ class Windowing:
             n_tokens += len(tokens.ids)
             n_without += not cut
         return Windowed(tuple(found), n_tokens, sum(len(window.keep) for window in found), n_without)
-
-    def _room(self, around: Specials) -> int:
-        """Tokens of the document that fit into one window."""
-        n_special = len(around.prefix) + len(around.suffix)
-        room = self.context_length - n_special
-        sides = 1 if self.causal else 2
-        if self.min_context < 0 or sides * self.min_context >= room:
-            raise PolytopeError(
-                f"min_context={self.min_context} leaves no room in a context of {self.context_length} tokens "
-                f"({n_special} special, {sides} side{'s'[: sides - 1]}); "
-                f"choose from 0 to {max((room - 1) // sides, 0)}"
-            )
-        if self.seed < 0:
-            raise PolytopeError(f"seed={self.seed} is negative; seeds start at 0")
-        return room
 
     def _windows(
         self, document: Document, index: int, tokens: Tokenised, around: Specials, room: int

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vocabularies import byte_bpe, cut, surface
 
 from polytope_lm.documents import Document, Span
-from polytope_lm.tokens import align, last_of_each
+from polytope_lm.tokens.alignment import align, last_of_each
 
 
 def by_hand(starts, ends, spans):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.tokens import Window, batches
+from polytope_lm.tokens.windowing import Window, batches
 
 
 def window_of(length, name):

@@ -10,7 +10,7 @@ from vocabularies import byte_bpe
 
 from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
-from polytope_lm.tokens import Windowing, parse_rule
+from polytope_lm.tokens.windowing import Windowing, parse_rule
 
 
 @pytest.mark.parametrize("text", ["all", "word-final", "every:6", "every:6,skip:100", "random:80"])

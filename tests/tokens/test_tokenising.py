@@ -12,7 +12,8 @@ from vocabularies import CORPUS, END, byte_bpe, cut, whole_words, word_piece
 
 from polytope_lm.documents import Document, Span
 from polytope_lm.errors import PolytopeError
-from polytope_lm.tokens import Specials, specials, tokenise, tokenising
+from polytope_lm.tokens import tokenising
+from polytope_lm.tokens.tokenising import Specials, specials, tokenise
 
 
 def test_bos_as_the_tokenizer_does():

@@ -9,7 +9,8 @@ from vocabularies import byte_bpe, cut
 
 from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
-from polytope_lm.tokens import Windowing, parse_rule, tokenise
+from polytope_lm.tokens.tokenising import tokenise
+from polytope_lm.tokens.windowing import Windowing, parse_rule
 
 
 @settings(deadline=None, max_examples=200)

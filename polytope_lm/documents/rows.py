@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from polytope_lm.files import File
 
-_BATCH = 1024
 _LARGEST_FIELD = 2**31 - 1  # characters; the csv module's own 131,072 is shorter than a book chapter
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -236,7 +235,7 @@ def parquet_rows(file: File, columns: Columns) -> Iterator[Document]:
             resolved = columns.resolve(schema.names, str(file.path))
             resolved = replace(resolved, classes=_class_names(schema.metadata, str(file.path)))
             number = 0
-            for batch in table.iter_batches(batch_size=_BATCH, columns=resolved.wanted):
+            for batch in table.iter_batches(batch_size=1024, columns=resolved.wanted):
                 values = [_values(batch, name, f"{file.path}, rows from {number + 1}") for name in resolved.wanted]
                 for row in zip(*values, strict=True):
                     number += 1

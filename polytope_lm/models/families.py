@@ -177,7 +177,8 @@ def survey(
     probes = _probe(trunk, drafts, int(getattr(config, "vocab_size", 0) or 50), name)
     # Rows of the batch are compared position by position; NaN from some layer on says nothing there.
     causal = all(_same(out[..., 0, :3, :], out[..., 1, :3, :]) for out in (stream_of(p.block_out) for p in probes))
-    finite = [layer for layer, probe in enumerate(probes) if _finite(probe)]
+    read = [(probe.u, probe.down_out, *probe.h.values()) for probe in probes]
+    finite = [n for n, those in enumerate(read) if all(v is not None and bool(torch.isfinite(v).all()) for v in those)]
     found = {layer: _settle(drafts[layer], probes[layer], layer, name) for layer in finite}
     if not found:
         raise PolytopeError(
@@ -288,11 +289,6 @@ def _probe(trunk: nn.Module, drafts: Sequence[Block], vocab: int, name: str) -> 
     if silent is not None:
         raise PolytopeError(f"{name}, layer {silent}: a forward pass never reached its MLP")
     return probes
-
-
-def _finite(probe: _Probe) -> bool:
-    values = (probe.u, probe.down_out, *probe.h.values())
-    return all(value is not None and bool(torch.isfinite(value).all()) for value in values)
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:

@@ -112,7 +112,14 @@ def _assemble(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, len
         raise PolytopeError(
             f"{name}: {type(tokenizer).__name__} is a slow tokenizer; labels need character offsets: pass a fast one"
         )
-    _check_weights(hf, name)
+    if (takes := getattr(hf, "main_input_name", "input_ids")) != "input_ids":
+        raise PolytopeError(f"{name}: {type(hf).__name__} reads {takes}, not token ids: give a text model")
+    parameters = dict(hf.named_parameters())
+    if away := [key for key, weight in parameters.items() if weight.is_meta]:
+        raise PolytopeError(
+            f"{name}: {len(away)} of its {len(parameters)} weights are without values ({away[0]} is on the meta "
+            f"device: never loaded, or offloaded): load it whole, without device_map or offloading"
+        )
     config: Any = getattr(hf, "config", None)
     config = lens.cfg if lens is not None and config is None else config
     trunk = getattr(hf, getattr(hf, "base_model_prefix", "") or "", hf)
@@ -132,18 +139,6 @@ def _assemble(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, len
         tokenizer=tokenizer, trunk=trunk, blocks=tuple(blocks), causal=causal, lens=lens,
         context_length=_context_length(trunk, config, tokenizer),
     )  # fmt: skip
-
-
-def _check_weights(hf: nn.Module, name: str) -> None:
-    """Refuse a model that can't be run on token ids, or whose weights are not here."""
-    if (takes := getattr(hf, "main_input_name", "input_ids")) != "input_ids":
-        raise PolytopeError(f"{name}: {type(hf).__name__} reads {takes}, not token ids: give a text model")
-    weights = dict(hf.named_parameters())
-    if away := [key for key, weight in weights.items() if weight.is_meta]:
-        raise PolytopeError(
-            f"{name}: {len(away)} of its {len(weights)} weights are without values ({away[0]} is on the meta "
-            f"device: never loaded, or offloaded): load it whole, without device_map or offloading"
-        )
 
 
 def _unsound(hf: nn.Module, name: str) -> PolytopeError | None:

@@ -149,11 +149,9 @@ class Site:
             site = Site(**{**data, "premises": Premises(**data["premises"])})
         except (TypeError, KeyError) as error:
             raise PolytopeError(f"no site: {str(data)[:80]!r}") from error
-        premises = site.premises
+        premises, numbers = site.premises, (site.layer, site.width, site.d_model)
         texts = (site.hook, premises.linearity, premises.activation, premises.norm)
-        numbers = (site.layer, site.width, site.d_model)
-        flags = (site.parallel, site.post_norm, premises.biased)
-        typed = {(str, texts), (int, numbers), (bool, flags)}
+        typed = ((str, texts), (int, numbers), (bool, (site.parallel, site.post_norm, premises.biased)))
         if not all(type(value) is kind for kind, values in typed for value in values):
             raise PolytopeError(f"a site with values of the wrong type: {str(data)[:80]!r}")
         if site.kind not in _KINDS or site.layer < 0 or min(numbers[1:]) < 1 or len(site.key) > _LONGEST:

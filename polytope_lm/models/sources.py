@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import torch
 
-_PATIENCE = 5.0  # seconds for the hub's first answer
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _REVISION = re.compile(r"(?P<weights>.*?)(?: config-(?P<config>\w+) tokenizer-(?P<tokenizer>\w+))?", re.DOTALL)
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -253,7 +252,7 @@ def _hub_answers() -> bool:
     # The client's library has changed before (requests, httpx); its errors are found where it comes from.
     client = importlib.import_module(type(session).__module__.partition(".")[0])
     try:
-        session.head(constants.ENDPOINT, timeout=_PATIENCE)
+        session.head(constants.ENDPOINT, timeout=5.0)
     except (OSError, getattr(client, "HTTPError", OSError)):
         return False
     return True

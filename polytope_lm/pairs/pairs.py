@@ -1,12 +1,10 @@
 """What a pair of prompts is, pairs as JSON lines, and the built-in set: 252 pairs in 14 fields of life.
 
 A bad line is reported with its number, and the others are read. Each of the built-in set's 126 items is one prompt with
-two others, one that means the same and one that doesn't; items of three kinds, in each field:
-
-- `swap` (5): the last word is replaced by one that keeps the meaning, or by one of about the same length that changes
-  it;
-- `paraphrase` (2): the statement in other words, or another statement made of much the same words;
-- `topic` (2): another sentence of the same field, or one of the same build about something else.
+two others, one that means the same and one that doesn't. Each field has five `swap` items (the last word is replaced by
+one that keeps the meaning, or by one of about the same length that changes it), two of `paraphrase` (the statement in
+other words, or another made of much the same words) and two of `topic` (another sentence of the same field, or one of
+the same build about something else).
 
 An item is a group (`food/swap-3`), so same and different are balanced in each, and lengths are balanced over each
 field. What is *not* balanced, and why JS of the ends and all distances are covariates: the words that change a meaning
@@ -157,7 +155,6 @@ def find_word(text: str, word: str, name: str) -> tuple[int, int]:
 
 _NEEDED = {"a": str, "b": str, "group": str, "same": bool}
 _OPTIONAL = ("target_a", "target_b", "topic")
-_MANY = 5  # problems spelled out where nothing could be read
 
 
 def read(path: str | Path) -> Pairs:
@@ -197,7 +194,7 @@ def parse(text: str, name: str = "pairs") -> Pairs:
         except PolytopeError as error:
             problems.append(Problem(number, str(error)))
     if not pairs:
-        why = "; ".join(str(problem) for problem in problems[:_MANY]) or "the file is empty"
+        why = "; ".join(str(problem) for problem in problems[:5]) or "the file is empty"
         example = '{"a": "...", "b": "...", "group": "...", "same": true}'
         raise PolytopeError(f"{name}: no pair in it ({why}); a line is {example}")
     return Pairs(name, tuple(pairs), tuple(problems))

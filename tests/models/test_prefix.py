@@ -108,8 +108,9 @@ def test_a_failing_run_leaves_the_blocks_as_they_were(model, monkeypatch):
 
     path = plm.path(model, A, B, layer=1)
     shared = share_prefix(model, torch.as_tensor(path.input_ids), layer=1, position=path.position)
-    monkeypatch.setattr(model.block(2).module, "forward", stop)
     settings = {"layer": 1, "position": path.position, "prefix": shared}
+    run_patched(model, path.input_ids, path.points(np.zeros(2)), **settings)  # what is checked once is checked here
+    monkeypatch.setattr(model.block(2).module, "forward", stop)
     with pytest.raises(RuntimeError, match="stop"):
         run_patched(model, path.input_ids, path.points(np.zeros(2)), **settings)
     assert "forward" not in vars(model.block(0).module)

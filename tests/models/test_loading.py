@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import accelerate
@@ -240,7 +241,11 @@ def test_a_directory_s_tokenizer_and_settings_are_in_its_revision(directory):
 
 def rename(store: Path, revision: str) -> None:
     """Give a store the revision that it would have had before config and tokenizer were recorded."""
-    manifest = json.loads((store / "manifest.json").read_text()) | {"revision": revision}
+    was = json.loads((store / "manifest.json").read_text())
+    manifest = was | {"revision": revision}
+    for shard in (store / "shards").iterdir():
+        record = replace(layout.read_record(shard, was), manifest=layout.digest(manifest))
+        (shard / layout.SHARD).write_bytes(record.to_bytes())
     content = layout.dump(manifest)
     (store / "manifest.json").write_bytes(content)
     (store / layout.MANIFEST_SUM).write_bytes(layout.manifest_sum(content))

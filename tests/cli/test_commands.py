@@ -168,7 +168,7 @@ def test_cross_gives_all_crossings_and_a_page(tmp_path: Path) -> None:
     assert "grid of 9 steps" in shown
     assert re.search(r"\|[ ▁▂▃▄▅▆▇█]{60}\|", shown)
     assert re.search(r"likeliest next token \((\d+ changes|1 change)\): '", shown)
-    assert re.search(r"sharpness of the output's way: \d+\.\d+ \(1: even; 33: one jump\)", shown)
+    assert re.search(r"sharpness of the output's change: \d+\.\d+ \(1: even; 33: one jump\)", shown)
 
 
 def test_cross_draws_arcs_and_lines_between_embeddings() -> None:

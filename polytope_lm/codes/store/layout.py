@@ -255,8 +255,10 @@ def read_record(shard: Path, manifest: Mapping[str, Any]) -> Record:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PolytopeError(f"{file}: damaged ({type(error).__name__}: {str(error)[:60]}); {cure}") from error
     least = {name: rows if name.endswith(".npy") else 0 for name in files}  # a row of an array has a byte at least
-    if not whole or not all(f.bytes >= least[name] and _SUM.fullmatch(f.sha256) for name, f in files.items()):
+    if not whole or not all(_SUM.fullmatch(f.sha256) for f in files.values()):
         raise PolytopeError(f"{file}: damaged: it does not match its own checksum; {cure}")
+    if short := [name for name, f in files.items() if f.bytes < least[name]]:
+        raise PolytopeError(f"{shard / short[0]}: fewer bytes than the {rows:,} rows of its record; {cure}")
     expected = digest(manifest) if manifest["format"] > 1 else None
     if record.manifest != expected:
         raise PolytopeError(

@@ -335,7 +335,7 @@ def notes(layer: LayerBoundaries) -> list[str]:
     """Return what a reader needs beside the table: variance inflation, curvature, and each control."""
     factors = ", ".join(
         f"{name} {'infinite' if value is None else format(value, '.1f')}"
-        for name, value in sorted(layer.inflation.items())
+        for name, value in sorted(layer.inflation.items(), key=lambda each: (each[0] != "crossings", each[0]))
     )
     same = "" if layer.correlation is None else f"; crossings ~ endpoint Hamming r = {layer.correlation:.3f}"
     sizes = layer.balance

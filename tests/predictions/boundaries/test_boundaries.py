@@ -202,7 +202,7 @@ def test_bad_pairs_are_reported_by_line_and_the_rest_runs(model) -> None:
     given = pairs.parse(text + "{\n" + json.dumps({"a": "x " * 99, "b": "y", "group": "g", "same": True}))
     found = boundaries(model, given, 2, controls=(), **QUICK)
     assert [problem.line for problem in found.problems] == [33, 34]
-    assert "not JSON" in found.problems[0].message
+    assert "malformed JSON" in found.problems[0].message
     assert "tokens, the context 64" in found.problems[1].message
     assert found.layers[0].pairs == 32
 

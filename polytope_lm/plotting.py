@@ -411,15 +411,7 @@ class Lead:
 
 
 def choices(leads: Sequence[Lead], rows: Sequence[str], y: str, x: str) -> go.Figure:
-    """Draw one column a specification: its number above, a mark in the row of each choice made below.
-
-    Args:
-        leads: the columns, from left to right.
-        rows: each choice.
-        y: what the numbers are.
-        x: what the columns are.
-
-    """
+    """Draw one column a specification: its number above, a mark in the row of each choice made below."""
     height = _LEADS + _CHOICE * max(len(rows), 1)
     figure = _figure(height=height + 120)
     split = _CHOICE * max(len(rows), 1) / height
@@ -470,17 +462,7 @@ class Cloud:
 def clouds(
     groups: Sequence[Cloud], title: str, x: str, *, y: str = "", rows: Sequence[str] = (), size: int = 9
 ) -> go.Figure:
-    """Draw groups of points, each in a colour and shape of its own.
-
-    Args:
-        groups: the points.
-        title: above the figure.
-        x: what x is.
-        y: what y is.
-        rows: names of the rows, from the bottom; y counts them.
-        size: of the marks, in pixels.
-
-    """
+    """Draw groups of points, each in a colour and shape of its own."""
     figure = _figure(height=220 + 26 * len(rows) if rows else 480, title=escaped(title), margin={"t": 80})
     for number, group in enumerate(groups):
         style = len(COLOURS) - 1 if group.faint else number % _SEEN
@@ -500,15 +482,7 @@ def clouds(
 
 
 def ridges(rows: Sequence[str], counts: Sequence[Sequence[int]], x: str, of: str) -> go.Figure:
-    """Draw a histogram of shares, from 0 to 1, in each row; its height is relative to its own row.
-
-    Args:
-        rows: names of the rows.
-        counts: of each row's bins.
-        x: what x is.
-        of: what is counted.
-
-    """
+    """Draw a histogram of shares, from 0 to 1, in each row; its height is relative to its own row."""
     figure = _figure(height=90 + 44 * len(rows), margin={"t": 10})
     figure.update_layout(showlegend=False)
     for row, (name, each) in enumerate(zip(rows, counts, strict=True)):

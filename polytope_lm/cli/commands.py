@@ -152,16 +152,11 @@ def _show(store: Any, *, json: bool) -> None:
     shards = store.shards
     rows, documents, n_bytes = (int(shards[name].sum()) for name in ("rows", "documents", "bytes"))
     if json:
-        facts = {"store": str(store.path), "complete": store.complete, "tokens": rows, "documents": documents}
-        emit(
-            {
-                **facts,
-                "bytes": n_bytes,
-                "shards": len(shards),
-                "sites": [site.key for site in store.sites],
-                "kept": list(store.kept),
-            }
-        )
+        emit({
+            "store": str(store.path), "complete": store.complete, "tokens": rows, "documents": documents,
+            "bytes": n_bytes, "shards": len(shards), "sites": [site.key for site in store.sites],
+            "kept": list(store.kept),
+        })  # fmt: skip
         return
     counts = f"{counted(rows, 'token')} of {counted(documents, 'document')}"
     say(f"{store.path}: {counts}, {counted(len(store.sites), 'site')}, {size(n_bytes)}")

@@ -105,17 +105,7 @@ def _installed(write: Callable[[str], None]) -> str:
 
 
 def run(name: str, out: Path, stages: Stages) -> Demo:
-    """Capture, compare, cross and write, stage by stage.
-
-    Args:
-        name: the model.
-        out: the directory for everything.
-        stages: told what happens.
-
-    Raises:
-        PolytopeError: as the library's; what was written stays, and another run goes on from it.
-
-    """
+    """Capture, compare, cross and write, stage by stage."""
     from polytope_lm.models.loading import load  # noqa: PLC0415
     from polytope_lm.report import write  # noqa: PLC0415
 
@@ -220,13 +210,9 @@ def _cross(model: "Model", layer: int, out: Path, stages: Stages) -> "list[Cross
 def _facts(found: Demo, name: str, out: Path) -> dict[str, Any]:
     crossings = [{"prompts": list(c.prompts), "layer": c.site.layer, "crossings": len(c)} for c in found.crossings]
     return {
-        "model": name,
-        "out": str(out),
-        "verdict": found.clusters.verdict,
-        "label": LABEL,
+        "model": name, "out": str(out), "verdict": found.clusters.verdict, "label": LABEL,
         "beside": {"label": BESIDE, "verdict": found.beside.verdict},
-        "documents": found.clusters.provenance["documents"],
-        "crossings": crossings,
+        "documents": found.clusters.provenance["documents"], "crossings": crossings,
         "seconds": {stage: round(seconds, 1) for stage, seconds in found.seconds.items()},
         "report": str(found.page),
-    }
+    }  # fmt: skip

@@ -31,12 +31,7 @@ Layers = Annotated[str, typer.Option(help="Layers, such as 0,8, or all.")]
 
 
 def parse_layers(text: str) -> list[int] | str:
-    """Read `all` or indices such as `0,8`.
-
-    Raises:
-        typer.BadParameter: anything else.
-
-    """
+    """Read `all` or indices such as `0,8`."""
     if text.strip() == "all":
         return "all"
     if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
@@ -46,12 +41,7 @@ def parse_layers(text: str) -> list[int] | str:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Read `I/N`, I from 1 to N.
-
-    Raises:
-        typer.BadParameter: anything else.
-
-    """
+    """Read `I/N`, I from 1 to N."""
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= part <= parts:
@@ -76,18 +66,7 @@ class Needed(NamedTuple):
 
 
 def model_of(store: CodeStore, name: str | None, needed: Needed, *, trust: bool) -> Model:
-    """Load the model that wrote a store.
-
-    Args:
-        store: the store.
-        name: where the model is now; None: where it was.
-        needed: said where it can't be loaded, or is another one.
-        trust: run its repository's own code.
-
-    Raises:
-        PolytopeError: the model is gone, or is another one than the store's.
-
-    """
+    """Load the model that wrote a store."""
     from polytope_lm.errors import PolytopeError  # noqa: PLC0415
     from polytope_lm.models.loading import load  # noqa: PLC0415
 

@@ -103,20 +103,13 @@ def _facts(store: "CodeStore") -> dict[str, Any]:
 
 def _site(layer: "LayerOverview") -> dict[str, Any]:
     site = layer.site
+    counted_bits = {name: getattr(layer, name) for name in ("dead", "always_on", "distinct_codes", "ambiguous")}
     return {
-        "layer": site.layer,
-        "key": site.key,
-        "bits": site.width,
-        "hook": site.hook,
-        "premises": str(site.premises),
-        "premises_met": site.premises.met,
-        "firing_rate": layer.mean_bits_on / site.width,
-        "rate_histogram": list(layer.rate_histogram),
-        "dead": layer.dead,
-        "always_on": layer.always_on,
-        "distinct_codes": layer.distinct_codes,
-        "ambiguous": layer.ambiguous,
-    }
+        "layer": site.layer, "key": site.key, "bits": site.width, "hook": site.hook,
+        "premises": str(site.premises), "premises_met": site.premises.met,
+        "firing_rate": layer.mean_bits_on / site.width, "rate_histogram": list(layer.rate_histogram),
+        **counted_bits,
+    }  # fmt: skip
 
 
 def _show_facts(facts: dict[str, Any]) -> None:
@@ -182,12 +175,7 @@ def nearest(
 
 
 def _encoded(store: "CodeStore", text: str, layer: int | None, name: str | None, *, trust: bool) -> "Code":
-    """Return the code of a text's last token, by the model that the store's codes come from.
-
-    Raises:
-        PolytopeError: the model is gone, or is another one than the store's.
-
-    """
+    """Return the code of a text's last token, by the model that the store's codes come from."""
     from polytope_lm.codes.capture import encode  # noqa: PLC0415
     from polytope_lm.tokens.tokenising import specials  # noqa: PLC0415
 

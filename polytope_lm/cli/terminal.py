@@ -74,16 +74,7 @@ def columns() -> int | None:
 def show_table(
     heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), elastic: Sequence[str] = ()
 ) -> None:
-    """Print a table.
-
-    Args:
-        heads: one a column.
-        rows: cells; anything but `Text` is shown as inert text.
-        right: heads of the columns that are aligned right.
-        elastic: heads of the columns that may be cut on a narrow terminal. The others never are: rather than
-            lose a digit, lines run on.
-
-    """
+    """Print a table."""
     cells = [[c if isinstance(c, Text) else Text(visible(c)) for c in row] for row in rows]
     widths = [max([cell_len(head), *(row[i].cell_len for row in cells)]) for i, head in enumerate(heads)]
     stretch = [i for i, head in enumerate(heads) if head in elastic]
@@ -101,16 +92,7 @@ def show_table(
 
 @contextmanager
 def costing(what: str, counts: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show how far a long job is, and what it costs: what there is at once, minutes after the first steps.
-
-    Args:
-        what: the job's name.
-        counts: what there is to do.
-
-    Yields:
-        What the job tells its progress.
-
-    """
+    """Show how far a long job is, and what it costs: what there is at once, minutes after the first steps."""
     begin = time.monotonic()
     said: list[str] = []
 

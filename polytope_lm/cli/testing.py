@@ -206,15 +206,7 @@ def _command(store: Path, out: Path, layers: str, settings: "Settings", besides:
 def write_results(
     out: Path, result: "ClustersResult", seen: "CodeOverview", more: "Mapping[str, Any] | None" = None
 ) -> Path:
-    """Write a comparison, what its codes look like, and their page; return the page.
-
-    Args:
-        out: directory.
-        result: the comparison.
-        seen: what its codes look like.
-        more: results that the page shows besides, by the names of `report.write`.
-
-    """
+    """Write a comparison, what its codes look like, and their page; return the page."""
     from polytope_lm.report import write  # noqa: PLC0415
 
     result.save(out)

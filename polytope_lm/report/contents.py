@@ -72,13 +72,7 @@ class Results:
 
 
 def read_all(directories: Iterable[str | Path]) -> dict[str, Any]:
-    """Return the results in some directories by what `write` calls them: their kinds.
-
-    Raises:
-        PolytopeError: no directory, whatever `load_results` raises, or two results of a kind of which a page
-            has one.
-
-    """
+    """Return the results in some directories by what `write` calls them: their kinds."""
     found: dict[str, Any] = {}
     for folder in directories:
         for one in load_results(folder).values():

@@ -158,21 +158,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class PairView:
-    """One pair of prompts, ready for the templates.
-
-    Attributes:
-        a: the first prompt.
-        b: the second prompt.
-        layer: the layer that the path lies in.
-        sentence: what was found, in one sentence.
-        short: the same for a line that has no room.
-        rows: one row a layer.
-        next_tokens: the likeliest next token along the path, in stretches.
-        packed: t, layer, neuron and direction of every crossing, for the page's scripts.
-        sites: where the codes live.
-        provenance: model, revision, dtype, ... as the result states them.
-
-    """
+    """One pair of prompts, ready for the templates."""
 
     a: str
     b: str

@@ -64,24 +64,7 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class PageFacts:
-    """Everything that the templates print apart from the results themselves.
-
-    Attributes:
-        model: the model's name.
-        question: what was asked, in plain words.
-        answer: what came out, in plain words.
-        weights: what was done to the weights, such as that they are dequantised; empty where nothing was.
-        version: of this package.
-        command: what reproduces the page; empty where no result knows it.
-        facts: the footer, name and value.
-        outcomes: each outcome that occurs, with its layers.
-        legend: the marks of the first plot.
-        shared: mean number of neighbours that code and cosine have in common in the first layer.
-        hues: labels with a colour of their own in the mix bars, and the colour's number.
-        sites: the sites of all results.
-        tables: settings, sample, provenance, versions: a heading and its rows.
-
-    """
+    """Everything that the templates print apart from the results themselves."""
 
     model: str
     question: str

@@ -151,10 +151,7 @@ class AlignmentResult(Result):
         sets = [(self.layers, "", False), (self.twins, ", untrained", True)]
         marks = [
             Marks(
-                name + suffix,
-                [found.beyond_pairs for one in layers for found in one.profiles if found.name == name],
-                style,
-                open=twin,
+                name + suffix, [p.beyond_pairs for one in layers for p in one.profiles if p.name == name], style, twin
             )
             for layers, suffix, twin in sets
             if layers

@@ -35,16 +35,8 @@ from polytope_lm.pairs import Problem
 from polytope_lm.paths.many import crossings_of_pairs
 from polytope_lm.paths.profile import STEPS
 from polytope_lm.paths.solve.chebyshev import EVALUATIONS
-from polytope_lm.predictions.alignment.result import (
-    LEAST_PAIRS,
-    OTHER_PAIRS,
-    PRIMARY,
-    SCORE,
-    SPEED,
-    AlignedProfile,
-    AlignmentResult,
-    LayerAlignment,
-)
+from polytope_lm.predictions.alignment import result as names
+from polytope_lm.predictions.alignment.result import PRIMARY, SPEED, AlignedProfile, AlignmentResult, LayerAlignment
 from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.estimate import Resampled, resampled
@@ -178,8 +170,9 @@ def align(
     layers, theirs, leads = [], [], []
     for number, one in enumerate(profiles):
         twin = twins[number] if twins else None
-        both = [*_usable(one)] if twin is None else sorted({*_usable(one)} & {*_usable(twin)})
-        weights, numbers = _resampled([groups[i] for i in both], resamples, draws)
+        both = sorted(_usable(one) if twin is None else _usable(one) & _usable(twin))
+        numbers = np.unique([str(groups[i]) for i in both], return_inverse=True)[1]
+        weights = resampled(numbers, resamples, seed=draws)
         measured, beyond = _measured(one, both, numbers, weights)
         layers.append(measured)
         if twin is not None:
@@ -187,15 +180,11 @@ def align(
             theirs.append(control)
             leads.append((beyond - twins_beyond).by_percentiles())
     return AlignmentResult(
-        settings=settings,
-        layers=tuple(layers),
-        twins=tuple(theirs),
-        leads=tuple(leads),
+        settings=settings, layers=tuple(layers), twins=tuple(theirs), leads=tuple(leads), command="",
         verdicts=_verdicts(layers, smallest_effect),
         versions=versions("numpy", "scipy", "torch", "transformers"),
-        command="",
         problems=tuple({bad.line: Problem(bad.line, bad.message) for one in sets for bad in one.bad}.values()),
-    )
+    )  # fmt: skip
 
 
 def _fitting(
@@ -211,14 +200,9 @@ def _fitting(
     return sets
 
 
-def _usable(profiles: PairProfiles) -> list[int]:
+def _usable(profiles: PairProfiles) -> set[int]:
     """Return the numbers of the pairs whose output moves."""
-    return [number for number, one in profiles.good if one.js.sum() > 0 and one.counts.sum() > 0]
-
-
-def _resampled(groups: Sequence[Any], resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    numbers = np.unique([str(group) for group in groups], return_inverse=True)[1]
-    return resampled(numbers, resamples, seed=seed), numbers
+    return {number for number, one in profiles.good if one.js.sum() > 0 and one.counts.sum() > 0}
 
 
 def _measured(
@@ -262,14 +246,14 @@ def _row(name: str, own: Resampled, null: Resampled, beyond_speed: Estimate | No
 
 
 def _verdicts(layers: Sequence[LayerAlignment], smallest_effect: float) -> tuple[Verdict, ...]:
-    if min(layer.pairs for layer in layers) < LEAST_PAIRS:
+    if min(layer.pairs for layer in layers) < names.LEAST_PAIRS:
         return ()
     decided = []
     for layer in layers:
         primary = layer.primary
-        cells = [Cell(OTHER_PAIRS, SCORE, primary.beyond_pairs)]
+        cells = [Cell(names.OTHER_PAIRS, names.SCORE, primary.beyond_pairs)]
         if primary.beyond_speed is not None:
-            cells.append(Cell(SPEED, SCORE, primary.beyond_speed))
+            cells.append(Cell(SPEED, names.SCORE, primary.beyond_speed))
         decided.append(
             decide(
                 cells, place=f"Layer {layer.layer}", documents=layer.pairs, smallest_effect=smallest_effect,

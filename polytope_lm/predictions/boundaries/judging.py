@@ -59,31 +59,13 @@ class Measured:
 
 
 def from_numbers(numbers: pd.DataFrame, layer: int, weights: str = "real") -> Measured:
-    """Take one layer's pairs out of a result's `numbers`, to be judged again or permuted.
-
-    Args:
-        numbers: `BoundariesResult.numbers`.
-        layer: the layer.
-        weights: `real`, or a control's name.
-
-    """
+    """Take one layer's pairs out of a result's `numbers`, to be judged again or permuted."""
     frame = numbers[(numbers["layer"] == layer) & (numbers["weights"] == weights)].reset_index(drop=True)
     return Measured(frame, ~frame["same"].to_numpy(dtype=bool), frame["group"].to_numpy())
 
 
 def judge(site: Site, real: Measured, others: Mapping[str, Measured], settings: BoundarySettings) -> LayerBoundaries:
-    """Put one layer's measured pairs to the test (before any correction over layers).
-
-    Args:
-        site: of the layer.
-        real: the model's pairs.
-        others: the same pairs in models with other weights, by the control's name.
-        settings: seed, resamples, smallest effect, draws, shuffles.
-
-    Raises:
-        PolytopeError: fewer than 20 pairs, one label only, or too few groups that have both.
-
-    """
+    """Put one layer's measured pairs to the test (before any correction over layers)."""
     if len(real.different) < MIN_PAIRS:
         raise PolytopeError(
             f"{len(real.different)} pairs in layer {site.layer} are too few to resample; give at least {MIN_PAIRS}"
@@ -202,11 +184,8 @@ def _shuffled(table: PairTable, adjuster: Adjuster, settings: BoundarySettings) 
     low, high = np.percentile(values, [2.5, 97.5]) + 0.5
     real = beyond_half(adjuster, outcome).value
     return Shuffled(
-        permutations=len(found),
-        mean=float(values.mean()) + 0.5,
-        low=float(low),
-        high=float(high),
+        permutations=len(found), mean=float(values.mean()) + 0.5, low=float(low), high=float(high),
         excluded=float(np.mean([each.low > 0 or each.high < 0 for each in found])),
         supported=float(np.mean([each.low > settings.smallest_effect for each in found])),
         p=float((1 + (values >= real).sum()) / (1 + len(found))),
-    )
+    )  # fmt: skip

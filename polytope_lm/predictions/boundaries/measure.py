@@ -62,17 +62,7 @@ def plane_column(draw: int, what: str) -> str:
 def planes_of(
     model: Model, pairs: Sequence[Pair], layers: Sequence[int], kind: str | None, *, draws: int, seed: int
 ) -> Planes:
-    """Draw rate-matched hyperplanes for some layers from the codes of all pairs' ends.
-
-    Args:
-        model: the model.
-        pairs: prompts; those that the model can't read are passed over.
-        layers: layers.
-        kind: code kind.
-        draws: of each neuron's plane.
-        seed: of the planes.
-
-    """
+    """Draw rate-matched hyperplanes for some layers from the codes of all pairs' ends."""
     points = READ.get(model.site(layers[0], kind).kind, ("h",))
     u: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
     bits: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
@@ -103,20 +93,7 @@ def planes_of(
 def measure_pair(
     model: Model, pair: Pair, layer: int, *, kind: str | None = None, planes: Planes | None = None
 ) -> dict[str, float]:
-    """Measure one pair: outcomes, covariates, measures and any hyperplanes' counts, by name.
-
-    Args:
-        model: a causal model.
-        pair: the prompts.
-        layer: the path's layer.
-        kind: code kind.
-        planes: random hyperplanes of this layer and all later ones.
-
-    Raises:
-        PolytopeError: what `paths.path` refuses: a prompt without a token or too long, NaN along the path, a
-            model that reads both ways.
-
-    """
+    """Measure one pair: outcomes, covariates, measures and any hyperplanes' counts, by name."""
     path = make_path(model, *pair.prompts, layer=layer, kind=kind)
     own, apart = path.crossings(), _distances(path)
     last, inputs = model.n_layers - 1, range(layer, model.n_layers) if planes is not None else ()
@@ -183,25 +160,7 @@ def measure_pairs(
     kept: FilePath | None = None,
     told: Callable[[int], None] = lambda _done: None,
 ) -> tuple[dict[int, Row], list[Problem]]:
-    """Measure pairs from one layer.
-
-    Args:
-        model: a causal model.
-        pairs: prompts, each with its own `line`.
-        layer: the paths' layer.
-        kind: code kind.
-        planes: rate-matched hyperplanes.
-        seed: of the hyperplanes: numbers kept under another one are of no use.
-        kept: a file of finished pairs, from which a run that was stopped goes on; see `paths.resume`.
-        told: told how many pairs are done.
-
-    Returns:
-        Numbers by line, and the pairs that could not be measured.
-
-    Raises:
-        PolytopeError: the file is another run's or something else.
-
-    """
+    """Measure pairs from one layer."""
     texts = json.dumps([[pair.line, *pair.prompts] for pair in pairs])
     head = {
         "pairs": len(pairs), "revision": model.revision, "dtype": str(model.dtype), "layer": layer,

@@ -214,8 +214,24 @@ class BoundariesResult(Result):
 
     @property
     def verdict(self) -> str:
-        """The verdict in words."""
-        return summarise(self)
+        """The verdict in one sentence: the layer's own, or which layers say what, decided by what."""
+        if len(self.layers) == 1:
+            return self.verdicts[0].sentence
+        parts = []
+        for outcome in OUTCOMES:
+            layers = [layer for layer in self.layers if layer.verdict.outcome == outcome]
+            if layers:
+                parts.append(f"{outcome} in {len(layers)} ({ranges(x.layer for x in layers)}), {_lowest(layers)}")
+        outside = sum(not verdict.premises_met for verdict in self.verdicts)
+        beyond = f", outside the paper's premises in {outside}" if outside else ""
+        pairs = max(layer.pairs for layer in self.layers)
+        premises = dict.fromkeys(verdict.premises.partition(";")[0] for verdict in self.verdicts)
+        return (
+            f"Boundaries follow meaning beyond distance: of {len(self.layers)} layers {'; '.join(parts)}. "
+            f"Flip-backs beyond all covariates and beyond rate-matched hyperplanes, {pairs:,} pairs, smallest "
+            f"effect of interest {self.settings.smallest_effect:g} AUC, Holm over layers{beyond}. "
+            f"Premises: {'; '.join(premises)}."
+        )
 
     def layer(self, layer: int) -> LayerBoundaries:
         """Return one layer's record.
@@ -232,7 +248,21 @@ class BoundariesResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a layer and effect, with both intervals."""
-        return to_frame(self)
+        rows = []
+        for layer in self.layers:
+            named = [(effect.name, effect) for effect in layer.effects]
+            named.append((f"{layer.beyond_curvature.name} beyond curvature", layer.beyond_curvature))
+            for control in layer.controls:
+                named += [(f"{e.name}, {control.name}", e) for e in (control.raw, control.effect)]
+            for name, effect in named:
+                row: dict[str, object] = {
+                    "layer": layer.layer, "site": layer.site.key, "effect": name, "adjustment": effect.adjustment,
+                    "auc": effect.by_group.value, "low": effect.by_group.low, "high": effect.by_group.high,
+                    "low by pair": effect.by_pair.low, "high by pair": effect.by_pair.high,
+                    "pairs": effect.pairs, "unit": layer.unit, "verdict": layer.verdict.outcome,
+                }  # fmt: skip
+                rows.append(row)
+        return pd.DataFrame(rows)
 
     def plot(self) -> go.Figure:
         """Draw the AUC of crossings, raw, matched and regressed, and of what could explain it, by layer."""
@@ -270,51 +300,11 @@ class BoundariesResult(Result):
 HEADS = ("layer", "pairs", "groups", "crossings", "flip-backs", "matched", "beyond covariates", "verdict")
 
 
-def summarise(result: BoundariesResult) -> str:
-    """Return the verdict in one sentence: the layer's own, or which layers say what, decided by what."""
-    if len(result.layers) == 1:
-        return result.verdicts[0].sentence
-    parts = []
-    for outcome in OUTCOMES:
-        layers = [layer for layer in result.layers if layer.verdict.outcome == outcome]
-        if layers:
-            parts.append(f"{outcome} in {len(layers)} ({ranges(x.layer for x in layers)}), {_lowest(layers)}")
-    outside = sum(not verdict.premises_met for verdict in result.verdicts)
-    beyond = f", outside the paper's premises in {outside}" if outside else ""
-    pairs = max(layer.pairs for layer in result.layers)
-    premises = dict.fromkeys(verdict.premises.partition(";")[0] for verdict in result.verdicts)
-    return (
-        f"Boundaries follow meaning beyond distance: of {len(result.layers)} layers {'; '.join(parts)}. "
-        f"Flip-backs beyond all covariates and beyond rate-matched hyperplanes, {pairs:,} pairs, smallest "
-        f"effect of interest {result.settings.smallest_effect:g} AUC, Holm over layers{beyond}. "
-        f"Premises: {'; '.join(premises)}."
-    )
-
-
 def _lowest(layers: list[LayerBoundaries]) -> str:
     worst = min(layers, key=lambda layer: layer.verdict.deciding.value)
     found = worst.verdict.deciding
     where = f"layer {worst.layer}: " if len(layers) > 1 else ""
     return f"{where}{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] against {worst.verdict.deciding_reference}"
-
-
-def to_frame(result: BoundariesResult) -> pd.DataFrame:
-    """Return one row a layer and effect."""
-    rows = []
-    for layer in result.layers:
-        named = [(effect.name, effect) for effect in layer.effects]
-        named.append((f"{layer.beyond_curvature.name} beyond curvature", layer.beyond_curvature))
-        for control in layer.controls:
-            named += [(f"{e.name}, {control.name}", e) for e in (control.raw, control.effect)]
-        for name, effect in named:
-            row: dict[str, object] = {
-                "layer": layer.layer, "site": layer.site.key, "effect": name, "adjustment": effect.adjustment,
-                "auc": effect.by_group.value, "low": effect.by_group.low, "high": effect.by_group.high,
-                "low by pair": effect.by_pair.low, "high by pair": effect.by_pair.high,
-                "pairs": effect.pairs, "unit": layer.unit, "verdict": layer.verdict.outcome,
-            }  # fmt: skip
-            rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def overview_rows(result: BoundariesResult) -> list[tuple[str, ...]]:

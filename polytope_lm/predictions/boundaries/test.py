@@ -118,15 +118,12 @@ def boundaries(  # noqa: PLR0913 -- each is a choice that moves a number
     judged = [job.judge(site, measured, used) for site in sites]
     verdicts = over_layers([layer.verdict for layer in judged])
     return BoundariesResult(
-        settings=settings,
+        settings=settings, provenance=model.provenance, command="", timings=job.timings,
         layers=tuple(replace(layer, verdict=new) for layer, new in zip(judged, verdicts, strict=True)),
         problems=tuple(sorted((*found.problems, *bad), key=lambda problem: problem.line)),
-        provenance=model.provenance,
         versions=versions("numpy", "scipy", "scikit-learn", "torch", "transformers"),
-        command="",
         numbers=_numbers(measured, used),
-        timings=job.timings,
-    )
+    )  # fmt: skip
 
 
 @dataclass
@@ -240,14 +237,8 @@ def _numbers(measured: dict[str, Rows], used: Sequence[Pair]) -> pd.DataFrame:
     """Return one row a pair, layer and model: numbers only."""
     groups = _groups(used)
     rows = [
-        {
-            "line": pair.line,
-            "group": groups[pair.group],
-            "same": pair.same,
-            "layer": layer,
-            "weights": name,
-            **here[pair.line],
-        }
+        {"line": pair.line, "group": groups[pair.group], "same": pair.same, "layer": layer, "weights": name}
+        | here[pair.line]
         for name, (layers, _) in measured.items()
         for layer, here in layers.items()
         for pair in used

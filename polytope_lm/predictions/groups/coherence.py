@@ -50,14 +50,7 @@ RULE = f"up to {CHARACTERS} characters on each side, the token kept, without the
 
 
 def context_parts(codes: TokenCodes, row: int, characters: int = CHARACTERS) -> tuple[str, str, str]:
-    """Return the text left of a token, the token without the space before it, and the text right of it.
-
-    Args:
-        codes: where the token is.
-        row: its row.
-        characters: of context on each side; a word that this cuts through is left out.
-
-    """
+    """Return the text left of a token, the token without the space before it, and the text right of it."""
     left, token, right = codes.context(row, characters + 1)
     if len(left) > characters:
         left = left[1:] if left[0].isspace() else _after_space(left)
@@ -79,16 +72,7 @@ def _after_space(text: str) -> str:
 
 
 def encoder_of(codes: TokenCodes, encoder: Model | Embed | str | None = None) -> Embed:
-    """Return what embeds contexts, refusing the model under test.
-
-    Args:
-        codes: made by the model under test.
-        encoder: a loaded model, the name of one, or a function of texts; None: `minilm-l6`.
-
-    Raises:
-        PolytopeError: the encoder made these codes, or its package is not installed.
-
-    """
+    """Return what embeds contexts, refusing the model under test."""
     if callable(encoder) and not isinstance(encoder, Model):
         return encoder
     made_by, revision = codes.provenance.get("model"), codes.provenance.get("revision")
@@ -107,12 +91,7 @@ def encoder_of(codes: TokenCodes, encoder: Model | Embed | str | None = None) ->
 
 
 def embeddings(texts: Sequence[str], embed: Embed) -> Float[np.ndarray, "n D"]:
-    """Return one unit vector a text.
-
-    Raises:
-        PolytopeError: the encoder gave something else than a finite vector other than 0 for each text.
-
-    """
+    """Return one unit vector a text."""
     vectors = np.asarray(embed(texts), dtype=np.float64)
     if vectors.ndim != 2 or len(vectors) != len(texts):
         raise PolytopeError(
@@ -134,18 +113,7 @@ def context_similarity(
     encoder: Model | Embed | str | None = None,
     characters: int = CHARACTERS,
 ) -> Float[np.ndarray, "n n"]:
-    """Return the cosines between the contexts of all pairs of tokens, float32.
-
-    Args:
-        codes: where the tokens are.
-        rows: their rows.
-        encoder: see `encoder_of`.
-        characters: of context on each side.
-
-    Raises:
-        PolytopeError: the encoder made these codes, is not installed, or gives no vectors.
-
-    """
+    """Return the cosines between the contexts of all pairs of tokens, float32."""
     embed = encoder_of(codes, encoder)
     unit = embeddings([context_text(codes, int(row), characters) for row in rows], embed)
     out: Float[np.ndarray, "n n"] = (unit @ unit.T).astype(np.float32)
@@ -193,17 +161,7 @@ def context_coherence(
 def next_token_distributions(
     codes: TokenCodes, rows: Int[np.ndarray, " n"], model: Model | None = None
 ) -> Float[np.ndarray, "n V"]:
-    """Return the model's next-token distribution after each token, float32.
-
-    Args:
-        codes: where the tokens are.
-        rows: their rows.
-        model: the model that made the codes, where they do not have it at hand.
-
-    Raises:
-        PolytopeError: an encoder, no model at hand, another one, or codes that can't be read again.
-
-    """
+    """Return the model's next-token distribution after each token, float32."""
     found = at_hand(codes, model)
     check_logits(found)
     out: np.ndarray | None = None
@@ -219,17 +177,7 @@ def next_token_distributions(
 def next_token_divergences(
     codes: TokenCodes, rows: Int[np.ndarray, " n"], model: Model | None = None
 ) -> Float[np.ndarray, "n n"]:
-    """Return the divergences in bits between the next-token distributions of all pairs of tokens.
-
-    Args:
-        codes: where the tokens are.
-        rows: their rows.
-        model: the model that made the codes, where they do not have it at hand.
-
-    Raises:
-        PolytopeError: as `next_token_distributions`.
-
-    """
+    """Return the divergences in bits between the next-token distributions of all pairs of tokens."""
     return js_divergences(next_token_distributions(codes, rows, model))
 
 

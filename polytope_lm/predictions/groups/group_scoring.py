@@ -36,23 +36,7 @@ INFORMATION = (names.AMI, names.CONDITIONAL)
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """What all groupings of one run share.
-
-    Attributes:
-        codes: where the tokens are.
-        rows: the sample's rows in the codes.
-        labels: label id of each.
-        token: identity id of each.
-        documents: document of each, 0 and up.
-        positions: position of each in its document.
-        inside: which tokens each half keeps; None where there are too few documents for halves.
-        settings: the user's choices.
-        pairs: indices of the tokens whose pairs are scored.
-        divergences: next-token divergences of these, where they could be had.
-        similarity: cosines of the contexts of these, where they could be had.
-        embed: the external encoder, where there is one.
-
-    """
+    """What all groupings of one run share."""
 
     codes: TokenCodes
     rows: Int[np.ndarray, " n"]
@@ -191,14 +175,9 @@ def _pair_scores(
     at = shared.pairs
     ids, documents = groups[at], shared.documents[at]
     found: PairScore = inside_groups(
-        similarity,
-        ids,
-        better=kind[0],
-        apart=documents,
-        token=shared.token[at],
-        draws=shared.settings.draws,
+        similarity, ids, better=kind[0], apart=documents, token=shared.token[at], draws=shared.settings.draws,
         seed=shared.seed,
-    )
+    )  # fmt: skip
     inside = None if shared.inside is None else shared.inside[:, at]
     halves = None if inside is None else resampled_pairs(similarity, ids, inside, documents)
     note = f"pairs of two documents among {len(at)} tokens; {found.movable} of an identity in several groups"
@@ -241,13 +220,9 @@ def position_scores(
     if distance is not None:
         near = strict_neighbours(distance, shared.documents[:, None].astype(np.int32), NEIGHBOURS)
     found = position_check(
-        groups,
-        shared.positions,
-        shared.documents,
-        neighbours=near,
-        draws=shared.settings.draws,
+        groups, shared.positions, shared.documents, neighbours=near, draws=shared.settings.draws,
         seed=shared.settings.seed,
-    )
+    )  # fmt: skip
     note = "null: permuted within documents"
     checks = ((names.POSITION, found.ami, ""), (names.POSITION_RATIO, found.correlation_ratio, "share"))
     out = [

@@ -203,13 +203,9 @@ class _Maker:
     """Draws members and outsiders of one grouping."""
 
     def __init__(
-        self,
-        codes: TokenCodes,
-        at: Int[np.ndarray, " n"],
-        groups: Int[np.ndarray, " n"],
-        match: Match,
+        self, codes: TokenCodes, at: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], match: Match,
         rng: np.random.Generator,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.codes, self.at, self.groups, self.rng = codes, at, groups, rng
         self.documents, words = documents_and_words(codes, at)
         word, counts = np.unique(words, return_inverse=True, return_counts=True)[1:]
@@ -289,15 +285,9 @@ def score_answers(key: Mapping[str, int], answers: Mapping[str, int | None], jud
     correct = sum(key[item] == answer for item, answer in given.items())
     test, rate = binomtest(correct, len(given), CHANCE, alternative="greater"), Rate.of(correct, len(given))
     return IntruderScore(
-        judge=judge,
-        correct=correct,
-        answered=len(given),
-        unanswered=len(key) - len(given),
-        accuracy=rate.value,
-        low=rate.low,
-        high=rate.high,
-        p=float(test.pvalue),
-    )
+        judge=judge, correct=correct, answered=len(given), unanswered=len(key) - len(given),
+        accuracy=rate.value, low=rate.low, high=rate.high, p=float(test.pvalue),
+    )  # fmt: skip
 
 
 @asked
@@ -440,17 +430,10 @@ def delphi_records(items: IntruderItems, tokenizer: Tokenizer, module_name: str)
 
 def _record(module_name: str, group: int) -> dict[str, Any]:
     return {
-        "latent": {"module_name": module_name, "latent_index": group},
-        "examples": [],
-        "not_active": [],
-        "train": [],
-        "test": [],
-        "neighbours": [],
-        "explanation": "",
-        "extra_examples": None,
-        "per_token_frequency": 0.0,
-        "per_context_frequency": 0.0,
-    }
+        "latent": {"module_name": module_name, "latent_index": group}, "examples": [], "not_active": [],
+        "train": [], "test": [], "neighbours": [], "explanation": "", "extra_examples": None,
+        "per_token_frequency": 0.0, "per_context_frequency": 0.0,
+    }  # fmt: skip
 
 
 def _example(parts: tuple[str, str, str], tokenizer: Tokenizer) -> dict[str, Any]:

@@ -35,24 +35,9 @@ POSITION_RATIO = "correlation ratio with position"
 SAME_POSITION = "neighbours at the same position"
 
 ORDER = (
-    AMI,
-    ENTROPY,
-    PURITY,
-    V_MEASURE,
-    CONDITIONAL,
-    INFORMATION,
-    WITHIN,
-    NEAREST,
-    NEAREST_WITHIN,
-    NEXT_TOKEN,
-    COHERENCE,
-    INTRUDER,
-    INTRUDER_TOKEN,
-    STABILITY,
-    POSITION,
-    POSITION_RATIO,
-    SAME_POSITION,
-)
+    AMI, ENTROPY, PURITY, V_MEASURE, CONDITIONAL, INFORMATION, WITHIN, NEAREST, NEAREST_WITHIN, NEXT_TOKEN,
+    COHERENCE, INTRUDER, INTRUDER_TOKEN, STABILITY, POSITION, POSITION_RATIO, SAME_POSITION,
+)  # fmt: skip
 """All scores, in the order in which they are shown."""
 
 Direction = Literal["higher", "lower", "neither"]
@@ -227,13 +212,8 @@ class GroupScores(Result):
     def to_frame(self) -> pd.DataFrame:
         """Return one row a representation and score, with intervals, nulls and leads."""
         leads = {(lead.representation, lead.score): lead for lead in self.leads}
-        return pd.DataFrame(
-            [
-                _row(each, score, leads.get((each.name, score.name)))
-                for each in self.representations
-                for score in each.scores
-            ]
-        )
+        scores = [(each, score) for each in self.representations for score in each.scores]
+        return pd.DataFrame([_row(each, score, leads.get((each.name, score.name))) for each, score in scores])
 
     def __repr__(self) -> str:
         names = ", ".join(each.name for each in self.representations)
@@ -261,31 +241,20 @@ class GroupScores(Result):
 
 
 def _cell(score: GroupScore) -> str:
-    if score.interval is not None:
-        shown = f"{score.value:.3f} [{score.interval.low:.3f}, {score.interval.high:.3f}]"
-    else:
-        shown = f"{score.value:.3f}"
-    nulls = [
-        f"{name} {null.mean:.3f}"
-        for name, null in (("chance", score.random), ("same token", score.matched))
-        if null is not None
-    ]
+    between = "" if score.interval is None else f" [{score.interval.low:.3f}, {score.interval.high:.3f}]"
+    shown = f"{score.value:.3f}{between}"
+    both = (("chance", score.random), ("same token", score.matched))
+    nulls = [f"{name} {null.mean:.3f}" for name, null in both if null is not None]
     return f"{shown} ({', '.join(nulls)})" if nulls else shown
 
 
 def _row(each: RepresentationScores, score: GroupScore, lead: Lead | None) -> dict[str, object]:
     interval, ahead = score.interval, lead.estimate if lead else None
     row: dict[str, object] = {
-        "representation": each.name,
-        "score": score.name,
-        "value": score.value,
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
-        "better": score.better,
-        "unit": score.unit,
-        "n": score.n,
-        "left out": score.left_out,
-    }
+        "representation": each.name, "score": score.name, "value": score.value,
+        "low": interval.low if interval else None, "high": interval.high if interval else None,
+        "better": score.better, "unit": score.unit, "n": score.n, "left out": score.left_out,
+    }  # fmt: skip
     for name, null in (("chance", score.random), ("same token", score.matched)):
         row |= {
             name: null.mean if null else None,

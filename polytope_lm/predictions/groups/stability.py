@@ -56,13 +56,9 @@ class Stability:
 
 @asked
 def stability(
-    distance: Float[np.ndarray, "n n"],
-    documents: Int[np.ndarray, " n"],
-    k: int,
-    *,
-    repeats: int = REPEATS,
+    distance: Float[np.ndarray, "n n"], documents: Int[np.ndarray, " n"], k: int, *, repeats: int = REPEATS,
     seed: int = 0,
-) -> Stability:
+) -> Stability:  # fmt: skip
     """Cluster two thirds of the documents apart and compare what they make of the last one.
 
     Args:
@@ -104,12 +100,7 @@ def stability(
 def thirds(
     documents: Int[np.ndarray, " n"], seed: int
 ) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Cut the documents at random into three disjoint parts; return which tokens each part has.
-
-    Raises:
-        PolytopeError: fewer than 3 documents.
-
-    """
+    """Cut the documents at random into three disjoint parts; return which tokens each part has."""
     names, document = np.unique(documents, return_inverse=True)
     if len(names) < 3:
         raise PolytopeError(f"{len(names)} documents can not be cut into thirds; add documents")
@@ -119,13 +110,7 @@ def thirds(
 
 
 def medoids(distance: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " k"]:
-    """Return each cluster's medoid, by cluster id: the member with the smallest sum of distances to it.
-
-    Args:
-        distance: all pairwise distances.
-        labels: cluster id of each token, -1 for none; a tie goes to the lower index.
-
-    """
+    """Return each cluster's medoid, by cluster id: the member with the smallest sum of distances to it."""
     out = []
     for cluster in np.unique(labels[labels >= 0]):
         members = np.flatnonzero(labels == cluster)
@@ -210,21 +195,12 @@ def position_check(
     return PositionCheck(
         ami=against(ami[0], np.array(ami[1:]), "higher"),
         correlation_ratio=against(ratio[0], np.array(ratio[1:]), "higher"),
-        same_position=same,
-        bins=len(np.unique(bins)),
-        tokens=int(inside.sum()),
-        noise=int((~inside).sum()),
-    )
+        same_position=same, bins=len(np.unique(bins)), tokens=int(inside.sum()), noise=int((~inside).sum()),
+    )  # fmt: skip
 
 
 def correlation_ratio(groups: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> float:
-    """Return `eta^2`, the share of the values' variance that lies between groups (Fisher, 1925).
-
-    Args:
-        groups: group ids, 0 and up.
-        values: one number a token; 0 where they are all the same.
-
-    """
+    """Return `eta^2`, the share of the values' variance that lies between groups (Fisher, 1925)."""
     sizes, centred = np.bincount(groups), values - values.mean()
     sums = np.bincount(groups, weights=centred)
     total = float(centred @ centred)
@@ -233,12 +209,6 @@ def correlation_ratio(groups: Int[np.ndarray, " n"], values: Float[np.ndarray, "
 
 
 def same_position(neighbours: Int[np.ndarray, "n k"], positions: Int[np.ndarray, " n"]) -> float:
-    """Return the share of neighbours that stand at their token's own position.
-
-    Args:
-        neighbours: indices, -1 for none.
-        positions: each token's position.
-
-    """
+    """Return the share of neighbours that stand at their token's own position."""
     there = neighbours >= 0
     return float((positions[neighbours] == positions[:, None])[there].mean())

@@ -230,19 +230,12 @@ def _shared(
     by_context = (names.COHERENCE, names.INTRUDER, names.INTRUDER_TOKEN)
     embed, similarity = _tried(contexts, by_context, left_out) or (None, None)
     return Shared(
-        codes=codes,
-        rows=rows,
-        labels=labels,
-        token=token,
-        documents=documents,
+        codes=codes, rows=rows, labels=labels, token=token, documents=documents,
         positions=table["position"].to_numpy().astype(np.int64),
         inside=None if halves is None else halves[:, documents],
         settings=replace(settings, encoder=judge_name(encoder) if embed is not None else ""),
-        pairs=pairs,
-        divergences=divergences,
-        similarity=similarity,
-        embed=embed,
-    ), left_out
+        pairs=pairs, divergences=divergences, similarity=similarity, embed=embed,
+    ), left_out  # fmt: skip
 
 
 def _tried(run: Callable[[], T], promised: Sequence[str], left_out: dict[str, str]) -> T | None:

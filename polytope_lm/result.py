@@ -324,12 +324,7 @@ def digest(data: Mapping[str, Any]) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file under another name beside its place, then rename it: nobody ever sees half a file.
-
-    Raises:
-        PolytopeError: the place can't be written to.
-
-    """
+    """Write a file under another name beside its place, then rename it: nobody ever sees half a file."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -348,14 +343,7 @@ def write_whole(path: Path, content: bytes) -> Path:
 def plain(value: Any, place: str = "", leave: tuple[str, ...] = ()) -> Any:
     """Return a record as plain JSON data: fields and `derived` properties, arrays and tables as lists.
 
-    Args:
-        value: a record, or what its fields hold.
-        place: where it stands, for the error.
-        leave: fields to leave out.
-
-    Raises:
-        PolytopeError: a number that is not finite, something that is no data, or nesting without end.
-
+    `place` is where it stands, for the error: a number that is not finite, or something that is no data.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -382,13 +370,7 @@ def plain(value: Any, place: str = "", leave: tuple[str, ...] = ()) -> Any:
 
 
 def structured(cls: type[T], data: Mapping[str, Any]) -> T:
-    """Rebuild a record from `plain`'s data; every value must have the type that its field states.
-
-    Raises:
-        PolytopeError: a field that is missing or has another type, a number that is not finite, arrays whose
-            shapes do not fit each other; the message names the field.
-
-    """
+    """Rebuild a record from `plain`'s data; every value must have the type that its field states."""
     from cattrs import transform_error  # noqa: PLC0415 -- wanted only where something is loaded
     from jaxtyping import jaxtyped  # noqa: PLC0415
 

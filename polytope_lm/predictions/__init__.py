@@ -90,8 +90,7 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     """Import a page when its function is first used."""
     if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     page = importlib.import_module(_HOMES[name])
     return page if name == "intruder_files" else getattr(page, name)
 

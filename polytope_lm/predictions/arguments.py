@@ -80,12 +80,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def asked(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a prediction: what does not fit its signature or `RULES` is a `PolytopeError` of one line.
-
-    Raises:
-        PolytopeError: an unknown or missing argument, or one of another kind; it names the argument.
-
-    """
+    """Decorate a prediction: an argument that does not fit its signature or `RULES` is a `PolytopeError`."""
     signature = inspect.signature(function)
     optional = {name for name, each in signature.parameters.items() if each.default is None}
 

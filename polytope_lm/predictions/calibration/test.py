@@ -61,13 +61,7 @@ CELLS = tuple((score, reference) for score in (AMI, AGREEMENT) for reference in 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of the test.
-
-    Attributes:
-        outcome: the verdict of the layer alone, before any correction over layers.
-        differences: code minus reference, in the order of `CELLS`.
-
-    """
+    """One run of the test: the layer's own verdict, and code minus reference in the order of `CELLS`."""
 
     outcome: str
     differences: tuple[Estimate, ...]
@@ -75,14 +69,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Bench:
-    """One layer's codes with everything found that knows no label.
-
-    Attributes:
-        arrays: the layer's arrays.
-        task: tokens, halves, k and seed.
-        layouts: clusters and neighbours of each representation.
-
-    """
+    """One layer's codes, and the clusters and neighbours of each representation: all that knows no label."""
 
     arrays: LayerArrays
     task: Task
@@ -160,24 +147,14 @@ def _check(runs: int, exchange: str) -> None:
 
 
 def representations(draws: int) -> tuple[Representation, ...]:
-    """Return those that the verdict reads: code, both cosines, and `draws` draws of rate-matched SimHash.
-
-    Raises:
-        PolytopeError: no draw.
-
-    """
+    """Return those that the verdict reads: code, both cosines, and `draws` draws of rate-matched SimHash."""
     if draws < 1:
         raise PolytopeError(f"draws = {draws} of SimHash; at least 1 is needed, {simhash.SIMHASH_DRAWS} is usual")
     return (*(get(name) for name in (code.CODE, *COSINES)), replace(get(simhash.SIMHASH), draws=draws))
 
 
 def set_up(codes: TokenCodes, layer: int, task: Task, chosen: Sequence[Representation]) -> Bench:
-    """Find one layer's clusters and neighbours.
-
-    Raises:
-        PolytopeError: no such layer, or activations that were not kept.
-
-    """
+    """Find one layer's clusters and neighbours."""
     arrays = LayerArrays(codes, layer, task.sample.rows)
     return Bench(arrays, task, {each.name: laid_out(each, arrays, task, _no_clock) for each in chosen})
 
@@ -195,15 +172,7 @@ def _trials(
 
 
 def trial(bench: Bench, labels: Int[np.ndarray, " n"], smallest_effect: float, seed: int) -> Trial:
-    """Put prediction 1 to the test with these labels and with halves of their own.
-
-    Args:
-        bench: one layer.
-        labels: label id of each token.
-        smallest_effect: the smallest difference of interest.
-        seed: of the halves and of the draw that each pair of them sees.
-
-    """
+    """Put prediction 1 to the test with these labels and with halves of their own, drawn by `seed`."""
     sample = replace(bench.task.sample, labels=labels)
     new = make_task(sample, bench.task.k, seed, len(bench.task.picks))
     # What is scored against token identity has the bench's halves; no verdict reads it.

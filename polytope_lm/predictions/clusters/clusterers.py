@@ -83,11 +83,10 @@ class Space:
 
         """
         if len(self) > EXACT:
-            msg = (
+            raise PolytopeError(
                 f"all distances of {len(self)} tokens need {4e-9 * len(self) ** 2:.0f} GB; compare at most "
                 f"{EXACT} tokens, or use k-medoids or hdbscan"
             )
-            raise PolytopeError(msg)
         return self.once("distance", lambda: pairwise(self.rows, self.name))
 
     @property
@@ -141,8 +140,9 @@ class Clusterer:
         if not isinstance(found, Partition):
             found = Partition(np.asarray(found), self.name, {"k": k} if self.takes_k else {})
         if len(found) != len(space):
-            msg = f"clusterer {self.name!r} gave {len(found)} labels for {len(space)} tokens; give one a token"
-            raise PolytopeError(msg)
+            raise PolytopeError(
+                f"clusterer {self.name!r} gave {len(found)} labels for {len(space)} tokens; give one a token"
+            )
         return found
 
 
@@ -171,8 +171,7 @@ def clusterer(
         old = _REGISTRY.get(name)
         place = (function.__module__, function.__qualname__)
         if old is not None and not replace and (old.function.__module__, old.function.__qualname__) != place:
-            msg = f"a clusterer {name!r} is already registered; choose another name or pass replace=True"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"a clusterer {name!r} is already registered; choose another name or pass replace=True")
         _REGISTRY[name] = Clusterer(name, warns, function, takes_k)
         return function
 
@@ -180,15 +179,9 @@ def clusterer(
 
 
 def get_clusterer(name: str) -> Clusterer:
-    """Return the clusterer registered under that name.
-
-    Raises:
-        PolytopeError: there is none; the message lists those there are.
-
-    """
+    """Return the clusterer registered under that name."""
     if name not in _REGISTRY:
-        msg = f"no clusterer {name!r}; registered are {', '.join(map(repr, _REGISTRY))}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"no clusterer {name!r}; registered are {', '.join(map(repr, _REGISTRY))}")
     return _REGISTRY[name]
 
 
@@ -227,8 +220,9 @@ def density(space: Space, min_cluster_size: int = MIN_CLUSTER_SIZE, neighbours: 
 
     """
     if len(space) <= min_cluster_size:
-        msg = f"{len(space)} tokens for hdbscan with min_cluster_size = {min_cluster_size}; give more tokens"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"{len(space)} tokens for hdbscan with min_cluster_size = {min_cluster_size}; give more tokens"
+        )
     width = min(max(neighbours, min_cluster_size), len(space) - 1)
     indices, distances = space.nearest(width)
     labels = hdbscan(indices, distances, space.between, min_cluster_size=min_cluster_size)

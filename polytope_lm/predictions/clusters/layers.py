@@ -58,16 +58,7 @@ _WORD, _DOCUMENT = 1, 3
 
 
 def labels_permuted(code: Layout, task: Task) -> Measured:
-    """Score the code's clusters against labels permuted among the tokens that share word and document.
-
-    Args:
-        code: what the code did with the tokens.
-        task: its labels are permuted.
-
-    Raises:
-        PolytopeError: no label can move.
-
-    """
+    """Score the code's clusters against labels permuted among the tokens that share word and document."""
     sample = task.sample
     within = sample.groups[:, _WORD], sample.groups[:, _DOCUMENT]
     drawn = [
@@ -75,8 +66,9 @@ def labels_permuted(code: Layout, task: Task) -> Measured:
         for number in range(DRAWS)
     ]
     if drawn[0].movable == 0:
-        msg = "no label can move: tokens of one word in one document all have the same; choose another label"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            "no label can move: tokens of one word in one document all have the same; choose another label"
+        )
     draws = np.stack([scores_of(code, task, each.values) for each in drawn])
     isolates = (
         f"the null of these very data: {drawn[0].movable:,} of {len(sample.labels):,} labels could move, the "
@@ -86,12 +78,7 @@ def labels_permuted(code: Layout, task: Task) -> Measured:
 
 
 def token_identity(task: Task) -> Measured:
-    """Score what the token alone says: its commonest label elsewhere, and neighbours drawn at random.
-
-    Args:
-        task: tokens, labels and halves.
-
-    """
+    """Score what the token alone says: its commonest label elsewhere, and neighbours drawn at random."""
     sample = task.sample
     n = len(sample.labels)
     at_random = np.random.default_rng(derived(task.seed, Purpose.TIES)).random((n, n), dtype=np.float32)
@@ -110,10 +97,6 @@ def majority_elsewhere(sample: Sample) -> Int[np.ndarray, " n"]:
     """Return each token's commonest label in other documents, the commonest of all where there is none.
 
     Ties go to the label that is commoner in the whole sample.
-
-    Args:
-        sample: tokens, labels, documents.
-
     """
     common = np.bincount(sample.labels)
     order = np.argsort(-common, kind="stable")
@@ -151,17 +134,7 @@ def row_name(representation: str, control: str) -> str:
 class Controls:
     """The model with other weights, read at the compared tokens when a layer is first asked for.
 
-    Args:
-        codes: the real model's.
-        rows: the compared tokens.
-        layers: layers that will be asked for, in that order.
-        names: of `MAKERS`.
-        model: the real model; by default the one that the codes know.
-        seed: the user's.
-
-    Raises:
-        PolytopeError: an unknown name; no model at hand, or another one than that of the codes.
-
+    `names` are of `MAKERS`; `layers` come in the order asked for; `model` is by default the one of the codes.
     """
 
     def __init__(
@@ -175,20 +148,14 @@ class Controls:
     ) -> None:
         for name in names:
             if name not in MAKERS:
-                msg = f"no control of the weights {name!r}; there are {', '.join(map(repr, MAKERS))}"
-                raise PolytopeError(msg)
+                raise PolytopeError(f"no control of the weights {name!r}; there are {', '.join(map(repr, MAKERS))}")
         self.names = tuple(names)
         self._model = _model(codes, model) if names else None
         self._codes, self._rows, self._layers, self._seed = codes, rows, tuple(layers), seed
         self._read: dict[str, Codes] = {}
 
     def arrays(self, name: str, layer: int) -> LayerArrays:
-        """Return one control's arrays of one layer at the compared tokens.
-
-        Raises:
-            PolytopeError: the model can not be made into that control, or reads other tokens.
-
-        """
+        """Return one control's arrays of one layer at the compared tokens."""
         if name not in self._read or layer not in self._read[name].layers:
             self._read.pop(name, None)  # the block before, so that two are never held
             self._read[name] = self._captured(name, self._block(layer))
@@ -226,11 +193,10 @@ def _model(codes: TokenCodes, model: Model | None) -> Model:
     """Return the real model: the one given, or the one that the codes still know."""
     found = model if model is not None else codes.model
     if found is None:
-        msg = (
+        raise PolytopeError(
             "permuted and untrained weights need the model, which these codes do not have at hand; give "
             "model=plm.load(...), or on the command line --model NAME"
         )
-        raise PolytopeError(msg)
     if codes.provenance.get("revision") is not None:
         found.check_made("these codes are", codes.provenance)
     return found
@@ -242,15 +208,7 @@ BUILT_IN = (code.CODE, standardised.STANDARDISED, *cosine.COSINES, simhash.SIMHA
 
 @dataclass(frozen=True)
 class Menu:
-    """What is measured in each layer.
-
-    Attributes:
-        representations: the built-in ones first.
-        nulls: of `nulls.NULLS`.
-        controls: the model with other weights; one without names measures none.
-        unavailable: rows that can be had in no layer, with the reason.
-
-    """
+    """What is measured in each layer: the built-in representations first, and why other rows can be had in none."""
 
     representations: tuple[Representation, ...]
     nulls: tuple[str, ...]
@@ -264,17 +222,9 @@ class Menu:
 
 
 class LayerScores:
-    """One layer's rows, label by label, as they come in.
+    """One layer's rows, label by label, as they come in: `measured`, or the reason in `left_out`.
 
-    Args:
-        tasks: what is shared by all representations, by label; the same tokens, halves and k in each.
-        clock: told the seconds of each step.
-        tell: told `(step, what)` before each row.
-
-    Attributes:
-        measured: by label, then by row.
-        left_out: by label, then by row: the reason.
-
+    The tasks, by label, have the same tokens, halves and k.
     """
 
     def __init__(

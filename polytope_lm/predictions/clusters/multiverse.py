@@ -120,8 +120,7 @@ def multiverse(
     _check_ks(sweep, sets)
     _fill(sweep, codes, wanted, sets, progress)
     if not sweep.cells:
-        msg = f"nothing could be computed; {sweep.left_out[0].what}: {sweep.left_out[0].why}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"nothing could be computed; {sweep.left_out[0].what}: {sweep.left_out[0].why}")
     return _result(
         codes,
         sweep,
@@ -187,8 +186,7 @@ def _token_sets(
                 sets.append(_Tokens(seed, sample.rows, {label: sample.labels}))
     if not sets:
         note = sweep.left_out[0] if sweep.left_out else LeftOut("the sweep", "no label and no seed is given")
-        msg = f"nothing to cluster; {note.what}: {note.why}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"nothing to cluster; {note.what}: {note.why}")
     return sets
 
 
@@ -197,8 +195,9 @@ def _check_ks(sweep: _Sweep, sets: Sequence[_Tokens]) -> None:
     most = max(len(each.rows) for each in sets)
     for k in sweep.ks or ():
         if not 2 <= k < most:
-            msg = f"k = {k} clusters of {most} tokens; k must be at least 2 and below the number of tokens"
-            raise PolytopeError(msg)
+            raise PolytopeError(
+                f"k = {k} clusters of {most} tokens; k must be at least 2 and below the number of tokens"
+            )
 
 
 def _fill(

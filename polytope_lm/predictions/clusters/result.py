@@ -155,10 +155,9 @@ class LayerComparison:
         for d in self.differences:
             if (d.representation, d.reference, d.score) == (representation, reference, score):
                 return d
-        msg = (
+        raise PolytopeError(
             f"no difference of {representation!r} from {reference!r} in {score!r}; see .to_frame() for those there are"
         )
-        raise PolytopeError(msg)
 
 
 @dataclass(frozen=True)
@@ -190,18 +189,12 @@ class Settings:
 
 
 def named(items: tuple[T, ...], name: str, what: str) -> T:
-    """Return the item of that name.
-
-    Raises:
-        PolytopeError: there is none; the message lists those there are.
-
-    """
+    """Return the item of that name."""
     for item in items:
         if item.name == name:
             return item
     there = ", ".join(repr(item.name) for item in items)
-    msg = f"no {what} {name!r} in this result; there are {there}"
-    raise PolytopeError(msg)
+    raise PolytopeError(f"no {what} {name!r} in this result; there are {there}")
 
 
 OUTCOMES = ("supported", "refuted", "inconclusive")
@@ -294,24 +287,13 @@ def headline_names(layers: Sequence[LayerComparison]) -> tuple[str, ...]:
 
 
 def differences_figure(result: ClustersResult, scores: Sequence[str], names: Sequence[str] = ()) -> go.Figure:
-    """Draw differences from the better cosine: rows are layers, one panel a score.
+    """Draw differences from the better cosine: rows are layers, one panel a score, one mark a representation.
 
-    A zero line, and a grey band for the smallest effect of interest: a lead inside the band is of no
-    interest.
-
-    Args:
-        result: the comparison.
-        scores: which scores.
-        names: which representations; all that were compared by default.
-
-    Raises:
-        PolytopeError: an unknown score.
-
+    A grey band shows the smallest effect of interest: a lead inside it is of no interest.
     """
     for score in scores:
         if score not in SCORES:
-            msg = f"no score {score!r}; there are {', '.join(repr(name) for name in SCORES)}"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"no score {score!r}; there are {', '.join(repr(name) for name in SCORES)}")
     there = (d.representation for d in result.layers[0].differences if d.reference == BEST_COSINE)
     names = names or list(dict.fromkeys(there))
     panels = {
@@ -395,8 +377,7 @@ class ClustersView(Mapping[int, pd.DataFrame]):
         """
         chosen = self._table[(self._ids == cluster).to_numpy()]
         if chosen.empty:
-            msg = f"no cluster {cluster} by {self._name!r}; ids go from 0 to {int(self._ids.max())}"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"no cluster {cluster} by {self._name!r}; ids go from 0 to {int(self._ids.max())}")
         return chosen
 
     def __iter__(self) -> Iterator[int]:
@@ -415,21 +396,14 @@ class ClustersView(Mapping[int, pd.DataFrame]):
 
 
 def clusters_of(result: ClustersResult, representation: str, layer: int | None) -> ClustersView:
-    """Return one representation's clusters as tokens in context.
-
-    Raises:
-        PolytopeError: no table of tokens, several layers and none named, or an unknown representation.
-
-    """
+    """Return one representation's clusters as tokens in context."""
     if result.tokens is None:
-        msg = "this result was loaded without tokens.parquet; put the file back beside result.json"
-        raise PolytopeError(msg)
+        raise PolytopeError("this result was loaded without tokens.parquet; put the file back beside result.json")
     if layer is None and len(result.layers) > 1:
-        msg = (
+        raise PolytopeError(
             f"{len(result.layers)} layers were compared; say which, as in .clusters({representation!r}, "
             f"layer={result.layers[0].layer})"
         )
-        raise PolytopeError(msg)
     comparison = result.layers[0] if layer is None else result.layer(layer)
     name = comparison.representation(representation).name
     ids = result.tokens[f"{comparison.site.key}/cluster/{name}"]
@@ -514,8 +488,7 @@ class ClustersResult(Result):
             if comparison.layer == layer:
                 return comparison
         there = ", ".join(str(comparison.layer) for comparison in self.layers)
-        msg = f"layer {layer} is not in this result; layers compared: {there}"
-        raise PolytopeError(msg)
+        raise PolytopeError(f"layer {layer} is not in this result; layers compared: {there}")
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a layer, representation and score: interval, n, differences from both."""

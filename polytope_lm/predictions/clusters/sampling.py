@@ -70,16 +70,8 @@ class SampleSummary:
 class Sample:
     """The compared tokens, as integer ids ready for the kernels.
 
-    Attributes:
-        rows: their rows in the codes, ascending.
-        labels: id of each token's label value.
-        token: token id of the model's vocabulary.
-        documents: document of each token, 0 to `summary.documents - 1`.
-        groups: columns lemma, form, token, document: neighbours that share one do not count; -1 for none.
-        form: where the form comes from (`label form`, or `surface`).
-        lemma: the same for the lemma.
-        summary: what was left out and why.
-
+    Neighbours that share one of `groups` (lemma, form, token, document; -1 for none) do not count. `form` and
+    `lemma` say where these come from: `label form`, or `surface`. Documents are numbered from 0.
     """
 
     rows: Int[np.ndarray, " n"]
@@ -93,19 +85,13 @@ class Sample:
 
 
 def layers_of(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Return the layers that were asked for.
-
-    Raises:
-        PolytopeError: one of them was not captured.
-
-    """
+    """Return the layers that were asked for, each of them captured."""
     several = codes.layers if layer is None else (layer,) if isinstance(layer, int) else np.atleast_1d(layer)
     wanted = tuple(dict.fromkeys(int(index) for index in several))
     for index in wanted:
         if index not in codes.layers:
             there = ", ".join(str(i) for i in codes.layers)
-            msg = f"layer {index} is not in these codes; captured layers: {there}"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"layer {index} is not in these codes; captured layers: {there}")
     return wanted
 
 
@@ -115,25 +101,12 @@ def label_names(codes: TokenCodes) -> list[str]:
 
 
 def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Sequence[str] = ()) -> Sample:
-    """Choose the tokens to compare: at most `tokens` of those that have the label, by seed.
-
-    Args:
-        codes: where they are.
-        label: the label that counts.
-        tokens: at most so many.
-        seed: the user's.
-        also: labels that a token must have besides, so that several labels have the same tokens.
-
-    Raises:
-        PolytopeError: no such label, or only one value of it.
-
-    """
+    """Choose the tokens to compare: at most `tokens` of those that have the label and those of `also`, by seed."""
     table = codes.tokens
     for name in (label, *also):
         if name not in label_names(codes):
             there = ", ".join(repr(each) for each in label_names(codes)) or "none"
-            msg = f"no label {name!r}; these codes have {there}"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"no label {name!r}; these codes have {there}")
     repeated = repeated_documents(codes.texts)
     fresh = ~np.isin(table["document"].to_numpy(), np.fromiter(repeated, dtype=np.int64))
     inside = fresh & ~first_positions(codes)
@@ -145,8 +118,9 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Seque
     values = table[label].iloc[rows].astype(str)
     if values.nunique() < 2:
         found = f"one value, {values.iloc[0]!r}," if len(values) else "no value"
-        msg = f"label {label!r} has {found} among {len(rows)} tokens; a grouping needs two values, choose another label"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"label {label!r} has {found} among {len(rows)} tokens; a grouping needs two values, choose another label"
+        )
     summary = SampleSummary(
         tokens=len(rows),
         documents=int(table["document"].iloc[rows].nunique()),
@@ -163,10 +137,8 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Seque
 def check_neighbours(codes: TokenCodes, sample: Sample, label: str, k: int) -> None:
     """Refuse what strict neighbour agreement can not be a score of, before anything is clustered.
 
-    Raises:
-        PolytopeError: (nearly) no token has k allowed neighbours at all, or (nearly) none has one with its
-            own label, because the label says which lemma, form, token or document it is.
-
+    That is: (nearly) no token has k allowed neighbours at all, or (nearly) none has one with its own label,
+    because the label says which lemma, form, token or document it is.
     """
     any_label, own_label = has_neighbours(sample.groups, sample.labels, k)
     if any_label.mean() < MIN_SHARE:
@@ -175,17 +147,15 @@ def check_neighbours(codes: TokenCodes, sample: Sample, label: str, k: int) -> N
         return
     for column, name in enumerate(EXCLUDED):
         if _determines(sample.labels, sample.groups[:, column]):
-            msg = (
+            raise PolytopeError(
                 f"strict neighbours exclude tokens of the same {name}, so agreement with {label!r} cannot "
                 "exist; choose another label"
             )
-            raise PolytopeError(msg)
-    msg = (
+    raise PolytopeError(
         f"only {int(own_label.sum())} of {len(own_label)} tokens have a strict neighbour (another lemma, "
         f"form, token and document) with the same {label!r}; choose a label that several words and documents "
         "share"
     )
-    raise PolytopeError(msg)
 
 
 def _refuse_few(codes: TokenCodes, sample: Sample, found: int, k: int) -> NoReturn:
@@ -193,17 +163,15 @@ def _refuse_few(codes: TokenCodes, sample: Sample, found: int, k: int) -> NoRetu
     form = sample.form.removeprefix("label ")
     words = codes.tokens["form" if form == "form" else "token"].iloc[sample.rows].astype(str).str.strip()
     if any((sample.groups[:, column] == sample.groups[0, column]).all() for column in range(3)):
-        msg = (
+        raise PolytopeError(
             f"every labelled token is the word {words.iloc[0]!r}, so no neighbour of another word exists; "
             "strict neighbour agreement needs several words: capture several words' files together, with a "
             "label that they share"
         )
-        raise PolytopeError(msg)
-    msg = (
+    raise PolytopeError(
         f"only {found} of {len(sample.rows)} tokens have {k} strict neighbours (another lemma, form, token "
         "and document); add documents with other words"
     )
-    raise PolytopeError(msg)
 
 
 def _determines(labels: Int[np.ndarray, " n"], group: Int[np.ndarray, " n"]) -> bool:
@@ -257,12 +225,7 @@ def repeated_documents(texts: Sequence[str]) -> set[int]:
 def rows_of(
     codes: TokenCodes, groups: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"] | None
 ) -> Int[np.ndarray, " n"]:
-    """Return the rows in the codes that group ids speak of: all of them where none are named.
-
-    Raises:
-        PolytopeError: as many rows and ids there are not, or a row that the codes do not have.
-
-    """
+    """Return the rows in the codes that group ids speak of: all of them where none are named."""
     found = np.arange(len(codes)) if rows is None else np.asarray(rows)
     if len(found) != len(groups):
         raise PolytopeError(
@@ -277,12 +240,7 @@ def rows_of(
 
 
 def rows_of_table(codes: TokenCodes, table: pd.DataFrame) -> Int[np.ndarray, " n"]:
-    """Return the rows in the codes that a result's table of tokens speaks of.
-
-    Raises:
-        PolytopeError: the codes have other tokens in these rows.
-
-    """
+    """Return the rows in the codes that a result's table of tokens speaks of; refuse other codes."""
     rows = table["row"].to_numpy().astype(np.int64)
     same = len(rows) > 0 and int(rows.max()) < len(codes)
     if same:
@@ -298,12 +256,7 @@ def rows_of_table(codes: TokenCodes, table: pd.DataFrame) -> Int[np.ndarray, " n
 
 
 def affordable(groups: Int[np.ndarray, " n"], tokens: int, seed: int) -> Int[np.ndarray, " m"]:
-    """Return indices of at most so many tokens that are in a group, drawn at random, ascending.
-
-    Raises:
-        PolytopeError: a limit below 2.
-
-    """
+    """Return indices of at most so many tokens that are in a group, drawn at random, ascending."""
     if tokens < 2:
         raise PolytopeError(f"tokens = {tokens} makes no pair; at least 2 are needed, 1,000 is the default")
     inside = np.flatnonzero(groups != NOISE)

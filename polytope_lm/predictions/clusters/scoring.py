@@ -48,14 +48,8 @@ DEPTH = 6
 class Task:
     """What all representations share: tokens, halves, k, seeds.
 
-    Attributes:
-        sample: the compared tokens.
-        inside: which tokens each half keeps.
-        picks: in [0, 1) for each half; the first of a pair says which draw of a random control moves it.
-        k: clusters.
-        neighbours: neighbours counted in the agreement.
-        seed: the user's; medoids and draws of random controls have seeds derived from it.
-
+    `inside` says which tokens each half keeps; `picks`, in [0, 1), which draw of a random control moves it (the
+    first of a pair counts). Medoids and draws of random controls have seeds derived from `seed`, the user's.
     """
 
     sample: Sample
@@ -72,18 +66,7 @@ class Task:
 
 
 def make_task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
-    """Return what all representations of one run share.
-
-    Args:
-        sample: the compared tokens.
-        k: clusters; by default 100, or n/60 below 6,000 tokens.
-        seed: of the halves and of what `Task.seed` is for.
-        resamples: halves of the documents.
-
-    Raises:
-        PolytopeError: k that is no number of clusters, too few documents or resamples.
-
-    """
+    """Return what all representations of one run share; k is 100, or n/60 below 6,000 tokens, by default."""
     k = clusters_for(sample.summary.tokens) if k is None else k
     check_k(k, sample.summary.tokens)
     halves = half_samples(sample.summary.documents, resamples, seed=derived(seed, Purpose.HALVES))
@@ -95,14 +78,8 @@ def make_task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
 class Measured:
     """One representation's numbers, before they are compared with others.
 
-    Attributes:
-        result: what is reported.
-        scores: each score, in the order of `SCORES`, on all documents and on each half; of a random control
-            the mean over its draws (`Resampled.mean_of_draws`).
-        clusters: cluster id of each token (first draw).
-        neighbours: strict neighbours, nearest first, k of them, -1 for none (first draw).
-        distances: distances to them, float32; NaN for none.
-
+    `scores` are those of `SCORES` on all documents and on each half, for a random control the mean over its
+    draws. The rest is of the first draw: neighbours nearest first, -1 (distance NaN) for none.
     """
 
     result: RepresentationResult
@@ -116,14 +93,8 @@ class Measured:
 class Layout:
     """What one draw of a representation does with the tokens, before any label is looked at.
 
-    Attributes:
-        clusters: cluster id of each token.
-        neighbours: strict neighbours, nearest first, `DEPTH` times those counted, -1 for none.
-        distances: distances to those counted, float32; NaN for none.
-        lexical: AMI of the clusters with token identity, on all tokens and then on each half.
-        metric: what the rows are compared by.
-        dropped_bits: bits that the representation left out.
-
+    `neighbours` go `DEPTH` times as deep as those counted, nearest first, -1 for none; `distances` are those to
+    the counted ones, NaN for none. `lexical` is the AMI with token identity, on all tokens, then on each half.
     """
 
     clusters: Int[np.ndarray, " n"]
@@ -137,45 +108,21 @@ class Layout:
 def measure(
     representation: Representation, arrays: LayerArrays, task: Task, clock: Callable[[str, float], None]
 ) -> Measured:
-    """Cluster and score one representation; a random one as many times as it has draws.
-
-    Args:
-        representation: what to measure.
-        arrays: the layer's arrays for the compared tokens.
-        task: what all representations share.
-        clock: told the seconds of each step.
-
-    """
+    """Cluster and score one representation; a random one as many times as it has draws."""
     return scored(representation, laid_out(representation, arrays, task, clock), task, clock)
 
 
 def laid_out(
     representation: Representation, arrays: LayerArrays, task: Task, clock: Callable[[str, float], None]
 ) -> list[Layout]:
-    """Find one representation's clusters and neighbours, once for each of its draws; labels play no part.
-
-    Args:
-        representation: what to lay out.
-        arrays: the layer's arrays for the compared tokens.
-        task: of which tokens, halves, k and seed are used.
-        clock: told the seconds of each step.
-
-    """
+    """Find one representation's clusters and neighbours, once for each of its draws; labels play no part."""
     return [_laid_out(representation, arrays, task, number, clock) for number in range(representation.draws)]
 
 
 def scored(
     representation: Representation, layouts: list[Layout], task: Task, clock: Callable[[str, float], None]
 ) -> Measured:
-    """Score what was laid out against the task's label.
-
-    Args:
-        representation: what it is.
-        layouts: from `laid_out`, of the same tokens, halves, k and seed.
-        task: its label is the one that counts.
-        clock: told the seconds.
-
-    """
+    """Score what was laid out, of the same tokens, halves, k and seed, against the task's label."""
     start = time.perf_counter()
     draws = np.stack([scores_of(layout, task, task.sample.labels) for layout in layouts])
     clock("scores", time.perf_counter() - start)
@@ -184,14 +131,7 @@ def scored(
 
 
 def scores_of(layout: Layout, task: Task, labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "draws scores"]:
-    """Return the scores in the order of `SCORES`: of the whole sample first, then of each half.
-
-    Args:
-        layout: clusters and neighbours.
-        task: the halves.
-        labels: what they are held against.
-
-    """
+    """Return the scores in the order of `SCORES`: of the whole sample first, then of each half."""
     inside = task.with_whole
     return np.stack(
         [
@@ -208,12 +148,7 @@ def summed_up(
 ) -> Measured:
     """Return the numbers of all draws as one: their mean, moved on each half as one of them is.
 
-    Args:
-        about: name, role and what it isolates.
-        first: the first draw, whose clusters and hubs are shown.
-        draws: `scores_of` each draw.
-        task: the halves and picks.
-
+    `draws` are `scores_of` each; `about` is name, role and what it isolates; `first` is shown.
     """
     whole = Resampled.mean_of_draws([Resampled(each[0], each[1:]) for each in draws], task.picks)
     near = first.neighbours[:, : task.neighbours]
@@ -281,14 +216,7 @@ def compare(
 ) -> LayerComparison:
     """Take all differences of one layer and decide it, before any correction over layers.
 
-    Args:
-        site: where the codes live.
-        k: clusters.
-        measured: what was measured, by name; the built-in representations must be among them.
-        documents: documents compared.
-        smallest_effect: the smallest difference of interest.
-        beside: controls that the code's difference from is shown too; the verdict does not read it.
-
+    `measured` has the built-in representations among others; the code's differences from `beside` are only shown.
     """
     cosines = [measured[name].scores for name in COSINES]
     references = {BEST_COSINE: Resampled.better(cosines), SIMHASH: measured[SIMHASH].scores}
@@ -314,15 +242,7 @@ def compare(
 
 
 def decided(site: Site, differences: Sequence[Difference], documents: int, smallest_effect: float) -> Verdict:
-    """Decide one layer from its differences, of which the verdict reads four.
-
-    Args:
-        site: where the codes live.
-        differences: all of the layer's.
-        documents: documents compared.
-        smallest_effect: the smallest difference of interest.
-
-    """
+    """Decide one layer from its differences, of which the verdict reads four."""
     cells = [
         Cell(d.reference, d.score, d.estimate)
         for d in differences

@@ -115,8 +115,7 @@ class Cell:
         """
         if reference not in REFERENCES:
             there = ", ".join(map(repr, REFERENCES))
-            msg = f"no reference {reference!r}; there are {there}"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"no reference {reference!r}; there are {there}")
         return self.over_cosine if reference == BEST_COSINE else self.over_simhash
 
 
@@ -175,8 +174,7 @@ class Multiverse(Result):
         found = [c for c in self.cells if c.representation == representation and c.over(reference) is not None]
         if not found:
             there = ", ".join(repr(name) for name in dict.fromkeys(c.representation for c in self.cells))
-            msg = f"no cell of {representation!r} against {reference!r}; there are cells of {there}"
-            raise PolytopeError(msg)
+            raise PolytopeError(f"no cell of {representation!r} against {reference!r}; there are cells of {there}")
         return sorted(found, key=lambda cell: (cell.over(reference) or 0.0, str(cell.choices)))
 
     def to_frame(self) -> pd.DataFrame:
@@ -263,12 +261,7 @@ class Multiverse(Result):
 
 
 def with_leads(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    """Return the cells with their leads over the better cosine and over SimHash in the same choices.
-
-    Args:
-        cells: of all representations; a lead over a reference that is not there is None.
-
-    """
+    """Return the cells with their leads over the better cosine and over SimHash in the same choices."""
     cosines: dict[Any, float] = {}
     random: dict[Any, float] = {}
     for cell in cells:

@@ -73,17 +73,7 @@ class Choices:
     model: Model | None = None
 
     def menu(self, codes: TokenCodes, rows: Int[np.ndarray, " n"], layers: Sequence[int]) -> Menu:
-        """Return what to measure; with `extra="all"`, what cannot be had is left out with its reason.
-
-        Args:
-            codes: the real model's.
-            rows: the compared tokens.
-            layers: the compared layers.
-
-        Raises:
-            PolytopeError: an unknown name; controls of the weights asked for by name, and no model.
-
-        """
+        """Return what to measure; with `extra="all"`, what cannot be had is left out with its reason."""
         everything = self.extra == "all"
         extra = [*(each.name for each in registered()), *NULLS] if everything else _names(self.extra)
         names = dict.fromkeys((*BUILT_IN, *extra))
@@ -123,11 +113,10 @@ def joined(results: Sequence[ClustersResult]) -> ClustersResult:
     first = results[0]
     for other in results[1:]:
         if (other.settings, other.sample) != (first.settings, first.sample):
-            msg = (
+            raise PolytopeError(
                 f"layer {other.layers[0].layer} was compared with other settings or tokens than layer "
                 f"{first.layers[0].layer}; run both alike"
             )
-            raise PolytopeError(msg)
     layers = sorted((layer for result in results for layer in result.layers), key=lambda each: each.layer)
     for a, b in pairwise(layers):
         if a.layer == b.layer:
@@ -301,11 +290,10 @@ def _check_kept(codes: TokenCodes) -> None:
     """Say before any work which capture option is missing."""
     missing = [name for name in ("u", "h") if not codes.can_give(name)]
     if missing:
-        msg = (
+        raise PolytopeError(
             f"{' and '.join(missing)} not kept in these codes, and the comparison needs u and h; "
             'capture again with keep=("u", "h") or --keep u,h'
         )
-        raise PolytopeError(msg)
 
 
 def _clock(timings: dict[str, float], layer: int) -> Callable[[str, float], None]:

@@ -227,14 +227,7 @@ _LEGEND, _OTHERS = 7, "other labels"
 
 
 def regions_figure(found: NeuronRegions) -> go.Figure:
-    """Return the figure: a row a region, greatest on top, x the activation, colour the label.
-
-    Labels beyond the seven most frequent share the last colour.
-
-    Raises:
-        PolytopeError: the tokens are not there.
-
-    """
+    """Draw a row a region, greatest on top, by activation; labels beyond the seven commonest share a colour."""
     if found.tokens is None:
         raise PolytopeError(
             f"the regions of {found.of} have no tokens to draw, as they were rebuilt from scores; run "

@@ -49,16 +49,7 @@ SPACES = ("u", "h", "post", "x")
 
 @dataclass(frozen=True)
 class Clusters:
-    """Which clusters take lists apart.
-
-    Attributes:
-        result: a result that has them; None to make them by k-medoids.
-        by: the representation that they are clusters of.
-        k: how many to make; None for 100, or n/60 below 6,000 tokens.
-        tokens: how many tokens to cluster at most.
-        seed: of the tokens and the medoids.
-
-    """
+    """Which clusters take lists apart: those of `result`, or k-medoids by `by` of at most `tokens` tokens."""
 
     result: ClustersResult | None
     by: str
@@ -258,11 +249,10 @@ def neuron(  # noqa: PLR0913 -- each is a choice that moves a number
     of, values, active = read(codes, found.arrays, neuron, direction, space)
     chosen = top_of(values, active, top)
     if len(chosen) < 2:
-        msg = (
+        raise PolytopeError(
             f"{of} of layer {layer} is above 0 on {len(chosen)} of {len(values)} tokens; at least 2 are "
             "needed, choose another neuron or add documents"
         )
-        raise PolytopeError(msg)
     settings = found.settings(top, by, draws, seed)
     apart = _taken_apart(codes, found, chosen, values, settings)
     return NeuronRegions(settings=settings, of=of, active=len(active), command="", **apart)
@@ -382,8 +372,9 @@ def _leads(
         if progress is not None:
             progress(index + 1, values.shape[1])
     if not rows:
-        msg = f"no neuron of {settings.site} is above 0 on {LEAST} of {len(values)} tokens; add documents"
-        raise PolytopeError(msg)
+        raise PolytopeError(
+            f"no neuron of {settings.site} is above 0 on {LEAST} of {len(values)} tokens; add documents"
+        )
     table = pd.DataFrame(rows)
     table["fdr"] = false_discovery_control(table["p"].to_numpy())
     return table.sort_values(["lead", "neuron"], ascending=[False, True], ignore_index=True)

@@ -66,17 +66,9 @@ MIN_WORDS = 10
 
 @dataclass(frozen=True)
 class _Words:
-    """The compared occurrences, word by word.
+    """The compared occurrences, word by word: rows in the codes, and each word's places among them.
 
-    Attributes:
-        rows: their rows in the codes.
-        parts: of each word, the places of its occurrences in `rows`.
-        senses: id of each occurrence's sense.
-        documents: of each occurrence.
-        weights: of each occurrence in the macro mean of each resample, `[1 + resamples, n]`; the first row is
-            the whole sample.
-        picks: in [0, 1) for each resample.
-
+    `weights` are those in the macro mean, of the whole sample and then of each resample; `picks` are in [0, 1).
     """
 
     rows: Int[np.ndarray, " n"]
@@ -207,14 +199,7 @@ def bootstrap_weights(
     """Return each occurrence's weight in the macro mean: on the whole sample, then on each resample.
 
     A weight is `m_w / sum(m) * c_i / sum_w(c)`, with `m_w` how often the word was drawn (1 where words are
-    fewer than 10) and `c_i` how often the occurrence's document was.
-
-    Args:
-        parts: places of each word's occurrences.
-        documents: of each occurrence.
-        resamples: how many.
-        seed: of the draws.
-
+    fewer than 10) and `c_i` how often the occurrence's document was. `parts` are each word's places.
     """
     rng = np.random.default_rng(seed)
     count = len(parts)

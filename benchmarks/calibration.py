@@ -37,7 +37,7 @@ from polytope_lm.predictions.calibration.test import (
     trial_of,
 )
 from polytope_lm.predictions.clusters.sampling import choose
-from polytope_lm.predictions.clusters.scoring import compare, measure
+from polytope_lm.predictions.clusters.scoring import compare, laid_out, scored
 from polytope_lm.predictions.names import AGREEMENT, AMI
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.arrays import LayerArrays
@@ -72,7 +72,10 @@ def planted_run(world: str, seed: int) -> dict[str, Any]:
     sample = choose(codes, "label", tokens=len(codes), seed=seed)
     task = make_task(sample, K, seed, HALVES)
     arrays = LayerArrays(codes, codes.layers[0], sample.rows)
-    measured = {each.name: measure(each, arrays, task, _no_clock) for each in representations(DRAWS)}
+    measured = {
+        each.name: scored(each, laid_out(each, arrays, task, _no_clock), task, _no_clock)
+        for each in representations(DRAWS)
+    }
     found = compare(arrays.site, K, measured, sample.summary.documents, EFFECT)
     scores = {
         f"{score}: {name}": float(found.representation(name).score(score).estimate.value)

@@ -32,7 +32,7 @@ from polytope_lm.errors import PolytopeError, brief, escaped, public
 from polytope_lm.files import MEGABYTE, expand, parse_json, read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
     import plotly.graph_objects as go
@@ -232,19 +232,15 @@ def _files(folder: Path) -> list[Path]:
     """Return the JSON files of a directory that are called like a result's: `result.json`, `slice-2.json`."""
     if not folder.is_dir():
         raise PolytopeError(f"{str(folder)!r} is not a directory; give one that holds saved results")
-    stems = tuple(dict.fromkeys(kind.file.removesuffix(".json") for kind in _kinds()))
+    for home in _HOMES.values():
+        importlib.import_module(home)
+    stems = tuple(dict.fromkeys(_KINDS[kind].file.removesuffix(".json") for kind in _HOMES))
     # `result.json`, what the directory is about, comes first.
     there = [file for pattern in ("result.json", "*.json", "layer-*/*.json") for file in sorted(folder.glob(pattern))]
     named = [file for file in dict.fromkeys(there) if file.name.startswith(stems)]
     if not named:
         raise PolytopeError(f"no result in {str(folder)!r} (no {'*.json, '.join(stems)}*.json); save one there")
     return named
-
-
-def _kinds() -> Iterator[type[Result]]:
-    for kind, home in _HOMES.items():
-        importlib.import_module(home)
-        yield _KINDS[kind]
 
 
 def _data(path: Path) -> dict[str, Any]:
@@ -382,7 +378,9 @@ def structured(cls: type[T], data: Mapping[str, Any]) -> T:
     except PolytopeError:
         raise
     except Exception as error:  # noqa: BLE001 -- whatever comes of values that nobody foresaw
-        first = transform_error(error, format_exception=_reason)[0]
+        first = transform_error(
+            error, format_exception=lambda why, _: f"missing {why}" if isinstance(why, KeyError) else str(why)
+        )[0]
         what, _, place = first.rpartition(" @ $")
         raise PolytopeError(f"{place.lstrip('.') or 'the whole'}: {what or first}") from None
     inner = (getattr(found, each.name) for each in fields(cls))  # type: ignore[arg-type]
@@ -394,10 +392,6 @@ def structured(cls: type[T], data: Mapping[str, Any]) -> T:
                 if _is_array(kind) and not isinstance(array, kind):
                     raise PolytopeError(f"{name}: shape {array.shape}, where the others ask for [{kind.dim_str}]")
     return found
-
-
-def _reason(error: BaseException, _kind: type | None) -> str:
-    return f"missing {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _is_array(kind: Any) -> bool:

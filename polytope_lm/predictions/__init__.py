@@ -27,29 +27,22 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.neurons.test import neuron, rank_neurons
     from polytope_lm.predictions.senses.test import senses
 
-_HOMES = {
-    "alignment": "polytope_lm.predictions.alignment.test",
-    "boundaries": "polytope_lm.predictions.boundaries.test",
-    "clusterer": "polytope_lm.predictions.clusters.clusterers",
-    "clusters": "polytope_lm.predictions.clusters.test",
-    "clusters_by_label": "polytope_lm.predictions.clusters.test",
-    "joined": "polytope_lm.predictions.clusters.test",
-    "context_coherence": "polytope_lm.predictions.groups.coherence",
-    "groups": "polytope_lm.predictions.groups.test",
-    "intruder_detection": "polytope_lm.predictions.groups.intruders",
-    "intruder_items": "polytope_lm.predictions.groups.intruders",
-    "multiverse": "polytope_lm.predictions.clusters.multiverse",
-    "neuron": "polytope_lm.predictions.neurons.test",
-    "next_token_agreement": "polytope_lm.predictions.groups.coherence",
-    "partition": "polytope_lm.predictions.clusters.clusterers",
-    "position_check": "polytope_lm.predictions.groups.stability",
-    "rank_neurons": "polytope_lm.predictions.neurons.test",
-    "senses": "polytope_lm.predictions.senses.test",
-    "stability": "polytope_lm.predictions.groups.stability",
-    "with_maps": "polytope_lm.predictions.clusters.browsing",
-    "overview": "polytope_lm.codes.overview",
-    "intruder_files": "polytope_lm.predictions.groups.intruders",
+_PAGES = {
+    "codes.overview": "overview",
+    "predictions.alignment.test": "alignment",
+    "predictions.boundaries.test": "boundaries",
+    "predictions.clusters.browsing": "with_maps",
+    "predictions.clusters.clusterers": "clusterer partition",
+    "predictions.clusters.multiverse": "multiverse",
+    "predictions.clusters.test": "clusters clusters_by_label joined",
+    "predictions.groups.coherence": "context_coherence next_token_agreement",
+    "predictions.groups.intruders": "intruder_detection intruder_files intruder_items",
+    "predictions.groups.stability": "position_check stability",
+    "predictions.groups.test": "groups",
+    "predictions.neurons.test": "neuron rank_neurons",
+    "predictions.senses.test": "senses",
 }
+_HOMES = {name: f"polytope_lm.{page}" for page, names in _PAGES.items() for name in names.split()}
 
 __all__ = [
     "alignment",

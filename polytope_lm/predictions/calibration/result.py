@@ -119,7 +119,8 @@ class CalibrationResult(Result):
     def summary(self) -> str:
         """One sentence: the highest rate of *supported*, and of intervals that exclude 0."""
         worst = max(self.layers, key=lambda layer: layer.supported.value)
-        widest = max((cell for layer in self.layers for cell in layer.cells), key=_excluding)
+        cells = (cell for layer in self.layers for cell in layer.cells)
+        widest = max(cells, key=lambda cell: cell.excludes_zero.value)
         return (
             f"Labels {self.label!r} exchanged {self.exchange} {self.runs} times: supported in "
             f"{worst.supported} (layer {worst.layer}, the most; at most {MOST_SUPPORTED:.1%} is right for a "
@@ -130,23 +131,13 @@ class CalibrationResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a layer and rate: events, runs, value, low, high."""
-        rows = []
-        for layer in self.layers:
-            rows += [
-                {
-                    "layer": layer.layer,
-                    "site": layer.site,
-                    "rate": name,
-                    "events": rate.events,
-                    "runs": rate.runs,
-                    "value": rate.value,
-                    "low": rate.low,
-                    "high": rate.high,
-                    "mean difference": mean,
-                }
-                for name, rate, mean in layer.rates()
-            ]
-        return pd.DataFrame(rows)
+        heads = ("layer", "site", "rate", "events", "runs", "value", "low", "high", "mean difference")
+        rows = [
+            (layer.layer, layer.site, name, rate.events, rate.runs, rate.value, rate.low, rate.high, mean)
+            for layer in self.layers
+            for name, rate, mean in layer.rates()
+        ]
+        return pd.DataFrame(rows, columns=heads)
 
     def plot(self) -> go.Figure:
         """Draw each rate with its interval by layer, and the band where two-sided rates should lie."""
@@ -160,7 +151,3 @@ class CalibrationResult(Result):
 
     def __repr__(self) -> str:
         return f"<CalibrationResult: {self.summary}>"
-
-
-def _excluding(cell: CellRate) -> float:
-    return cell.excludes_zero.value

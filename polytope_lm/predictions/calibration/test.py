@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
-    from polytope_lm.models.sites import Site
     from polytope_lm.predictions.clusters.result import LayerComparison
     from polytope_lm.predictions.clusters.sampling import Sample
     from polytope_lm.predictions.clusters.scoring import Layout
@@ -120,7 +119,7 @@ def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
     found, tell = [], stepwise(progress, len(layers) * runs)
     for index in layers:
         bench = set_up(codes, index, task, representations(draws))
-        found.append(_rated(codes.site(index), _trials(bench, exchange, runs, smallest_effect, tell)))
+        found.append(_rated(bench, exchange, runs, smallest_effect, tell))
     return CalibrationResult(
         label=label,
         exchange=exchange,
@@ -159,16 +158,17 @@ def set_up(codes: TokenCodes, layer: int, task: Task, chosen: Sequence[Represent
     return Bench(arrays, task, {each.name: laid_out(each, arrays, task, _no_clock) for each in chosen})
 
 
-def _trials(
+def _rated(
     bench: Bench, exchange: Exchange, runs: int, smallest_effect: float, tell: Callable[[str], None]
-) -> list[Trial]:
+) -> LayerCalibration:
     """Put prediction 1 to the test with the labels exchanged in `runs` ways."""
-    sample, seed, found = bench.task.sample, bench.task.seed, []
+    site, sample, seed, found = bench.arrays.site, bench.task.sample, bench.task.seed, []
     for run in range(runs):
-        tell(f"layer {bench.arrays.site.layer}: labels exchanged")
+        tell(f"layer {site.layer}: labels exchanged")
         labels = exchanged(sample, exchange, derived(seed, Purpose.PERMUTED_LABELS, run))
         found.append(trial(bench, labels, smallest_effect, derived(seed, Purpose.HALVES, run + 1)))
-    return found
+    rates = {name: rate_of(found, name) for name in ("supported", "refuted")}
+    return LayerCalibration(site.layer, site.key, **rates, cells=cell_rates(found))
 
 
 def trial(bench: Bench, labels: Int[np.ndarray, " n"], smallest_effect: float, seed: int) -> Trial:
@@ -176,10 +176,10 @@ def trial(bench: Bench, labels: Int[np.ndarray, " n"], smallest_effect: float, s
     sample = replace(bench.task.sample, labels=labels)
     new = make_task(sample, bench.task.k, seed, len(bench.task.picks))
     # What is scored against token identity has the bench's halves; no verdict reads it.
-    measured = {}
-    for name, layouts in bench.layouts.items():
-        about = replace(get(name), draws=len(layouts))
-        measured[name] = scored(about, layouts, new, _no_clock)
+    measured = {
+        name: scored(replace(get(name), draws=len(layouts)), layouts, new, _no_clock)
+        for name, layouts in bench.layouts.items()
+    }
     return trial_of(compare(bench.arrays.site, new.k, measured, sample.summary.documents, smallest_effect))
 
 
@@ -200,11 +200,6 @@ def exchanged(sample: Sample, exchange: Exchange, seed: int) -> Int[np.ndarray, 
 def rate_of(trials: Sequence[Trial], outcome: str) -> Rate:
     """Return how often the verdict was this one."""
     return Rate.of(sum(each.outcome == outcome for each in trials), len(trials))
-
-
-def _rated(site: Site, trials: Sequence[Trial]) -> LayerCalibration:
-    rates = {name: rate_of(trials, name) for name in ("supported", "refuted")}
-    return LayerCalibration(site.layer, site.key, **rates, cells=cell_rates(trials))
 
 
 def cell_rates(trials: Sequence[Trial]) -> tuple[CellRate, ...]:

@@ -53,11 +53,9 @@ def add_layer(table: pd.DataFrame, comparison: LayerComparison, measured: Mappin
     columns: dict[str, object] = {f"{key}/cluster/{name}": each.clusters for name, each in measured.items()}
     best = comparison.best_cosine[AGREEMENT]
     for short, name in (("code", code.CODE), ("cosine", best)):
-        found = [row >= 0 for row in measured[name].neighbours]
-        near = zip(measured[name].neighbours, measured[name].distances, found, strict=True)
-        pairs = [(indices[keep], away[keep]) for indices, away, keep in near]
-        columns[f"{key}/neighbours/{short}"] = [pair[0] for pair in pairs]
-        columns[f"{key}/distances/{short}"] = [pair[1] for pair in pairs]
+        near, away = measured[name].neighbours, measured[name].distances
+        columns[f"{key}/neighbours/{short}"] = [row[row >= 0] for row in near]
+        columns[f"{key}/distances/{short}"] = [far[row >= 0] for row, far in zip(near, away, strict=True)]
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
 

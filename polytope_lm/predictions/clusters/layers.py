@@ -150,7 +150,14 @@ class Controls:
             if name not in MAKERS:
                 raise PolytopeError(f"no control of the weights {name!r}; there are {', '.join(map(repr, MAKERS))}")
         self.names = tuple(names)
-        self._model = _model(codes, model) if names else None
+        self._model = None if not names else codes.model if model is None else model
+        if names and self._model is None:
+            raise PolytopeError(
+                "permuted and untrained weights need the model, which these codes do not have at hand; give "
+                "model=plm.load(...), or on the command line --model NAME"
+            )
+        if self._model is not None and codes.provenance.get("revision") is not None:
+            self._model.check_made("these codes are", codes.provenance)
         self._codes, self._rows, self._layers, self._seed = codes, rows, tuple(layers), seed
         self._read: dict[str, Codes] = {}
 
@@ -176,30 +183,11 @@ class Controls:
         if self._model is None:
             raise PolytopeError(f"{name!r} was not asked for; name it in weights=")
         codes = self._codes
-        wanted = Codes(
-            sites=tuple(codes.site(layer) for layer in layers),
-            table=codes.tokens.iloc[self._rows].reset_index(drop=True),
-            arrays={},
-            ids=codes.ids,
-            texts=codes.texts,
-            kept=KEEP,
-            provenance=codes.provenance,
-        )
+        table = codes.tokens.iloc[self._rows].reset_index(drop=True)
+        sites = tuple(codes.site(layer) for layer in layers)
+        wanted = Codes(sites, table, {}, codes.ids, codes.texts, KEEP, codes.provenance)
         made = MAKERS[name][0](self._model, derived(self._seed, Purpose.WEIGHTS, list(MAKERS).index(name)))
         return replace(weights.recaptured(wanted, made), model=None)  # its weights may go
-
-
-def _model(codes: TokenCodes, model: Model | None) -> Model:
-    """Return the real model: the one given, or the one that the codes still know."""
-    found = model if model is not None else codes.model
-    if found is None:
-        raise PolytopeError(
-            "permuted and untrained weights need the model, which these codes do not have at hand; give "
-            "model=plm.load(...), or on the command line --model NAME"
-        )
-    if codes.provenance.get("revision") is not None:
-        found.check_made("these codes are", codes.provenance)
-    return found
 
 
 BUILT_IN = (code.CODE, standardised.STANDARDISED, *cosine.COSINES, simhash.SIMHASH)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from jaxtyping import Int
 
@@ -114,33 +114,25 @@ def multiverse(
 
     """
     names = (labels,) if isinstance(labels, str) else tuple(dict.fromkeys(labels))
-    wanted = tuple(dict.fromkeys(layers_of(codes, layers)))
+    wanted = layers_of(codes, layers)
     sweep = _sweep(ks, clusterers, representations)
     sets = _token_sets(codes, names, tuple(dict.fromkeys(sample_seeds)), tokens, sweep)
     _check_ks(sweep, sets)
     _fill(sweep, codes, wanted, sets, progress)
     if not sweep.cells:
         raise PolytopeError(f"nothing could be computed; {sweep.left_out[0].what}: {sweep.left_out[0].why}")
-    return _result(
-        codes,
-        sweep,
-        {
+    return Multiverse(
+        cells=with_leads(sweep.cells),
+        left_out=tuple(sweep.left_out),
+        settings={
             "layers": list(wanted),
             "labels": list(names),
             "ks": None if sweep.ks is None else list(sweep.ks),
             "sample_seeds": list(dict.fromkeys(sample_seeds)),
+            "tokens": tokens,
             "clusterers": [each.name for each in sweep.clusterers],
             "representations": [each.name for each in sweep.representations],
-            "tokens": tokens,
         },
-    )
-
-
-def _result(codes: TokenCodes, sweep: _Sweep, settings: Mapping[str, Any]) -> Multiverse:
-    return Multiverse(
-        cells=with_leads(sweep.cells),
-        left_out=tuple(sweep.left_out),
-        settings=settings,
         provenance=dict(codes.provenance),
         versions=versions("numpy", "scipy", "numba", "kmedoids", "fast-hdbscan"),
         command="",

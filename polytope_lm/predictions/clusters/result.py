@@ -1,14 +1,4 @@
-"""Plain records of a comparison: scores, differences, one layer, the settings; and back from JSON.
-
-Numbers are plain floats and every one travels with its interval and its n.
-
-The verdict over several layers in one sentence, readable at thirty of them.
-
-Dots and intervals: how far each representation is ahead of the better cosine, layer by layer.
-
-A comparison's result as words, tables and HTML.
-
-What a comparison of clusterings found, as frozen records that save, load and draw themselves.
+"""What a comparison of clusterings found, as frozen records that save, load and draw themselves.
 
 Numbers are plain floats and every one travels with its interval and its n; token texts are kept apart from
 the numbers, in `ClustersResult.tokens`, so that `result.json` never holds a corpus.
@@ -43,7 +33,13 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
+class _Numbered(Protocol):
+    @property
+    def layer(self) -> int: ...
+
+
 T = TypeVar("T", bound=_Named)
+L = TypeVar("L", bound=_Numbered)
 
 
 @dataclass(frozen=True)
@@ -197,29 +193,16 @@ def named(items: tuple[T, ...], name: str, what: str) -> T:
     raise PolytopeError(f"no {what} {name!r} in this result; there are {there}")
 
 
+def numbered(layers: tuple[L, ...], layer: int) -> L:
+    """Return the comparison of that layer."""
+    for each in layers:
+        if each.layer == layer:
+            return each
+    there = ", ".join(str(each.layer) for each in layers)
+    raise PolytopeError(f"layer {layer} is not in this result; layers compared: {there}")
+
+
 OUTCOMES = ("supported", "refuted", "inconclusive")
-
-
-def summarise(result: ClustersResult) -> str:
-    """Return the verdict in one sentence: the layer's own, or which layers say what, decided by what.
-
-    Every layer's deciding reference and score is named. Layers that share them stand together, with the
-    number and interval of the one where the code does worst: the closest call of a support, the clearest
-    refutation, the weakest cell of what is open.
-    """
-    if len(result.layers) == 1:
-        return result.verdicts[0].sentence
-    by_outcome = {
-        outcome: [layer for layer in result.layers if layer.verdict.outcome == outcome] for outcome in OUTCOMES
-    }
-    parts = [f"{outcome} in {_decided(layers)}" for outcome, layers in by_outcome.items() if layers]
-    sample, settings = result.sample, result.settings
-    return (
-        f"Of {len(result.layers)} layers the claim is {'; '.join(parts)}. Code against the better cosine of "
-        f"h and rate-matched SimHash, label {settings.label!r}, {sample.tokens:,} tokens of "
-        f"{sample.documents:,} documents, k = {settings.k}, smallest effect of interest "
-        f"{settings.smallest_effect:g}, Holm over layers{_outside(result)}. Premises: {_premises(result)}."
-    )
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -248,24 +231,15 @@ def _decided(layers: Sequence[LayerComparison]) -> str:
 
 
 def _worst(layers: Sequence[LayerComparison], *, alone: bool, all_of_them: bool) -> str:
-    worst = min(layers, key=_bound)
+    # The upper bound refutes, the lower one supports or fails to.
+    refuted = layers[0].verdict.outcome == "refuted"
+    worst = min(layers, key=lambda each: each.verdict.deciding.high if refuted else each.verdict.deciding.low)
     found = worst.verdict.deciding
     number = f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
     if alone:
         return number
     which = "" if all_of_them else f"{ranges(layer.layer for layer in layers)}: "
     return f"{which}{number}" if len(layers) == 1 else f"{which}lowest in {worst.layer}, {number}"
-
-
-def _bound(layer: LayerComparison) -> float:
-    """Return the bound that decided: the upper one refutes, the lower one supports or fails to."""
-    verdict = layer.verdict
-    return verdict.deciding.high if verdict.outcome == "refuted" else verdict.deciding.low
-
-
-def _outside(result: ClustersResult) -> str:
-    outside = sum(not verdict.premises_met for verdict in result.verdicts)
-    return f", outside the paper's premises in {outside}" if outside else ""
 
 
 def _premises(result: ClustersResult) -> str:
@@ -315,42 +289,6 @@ _SHOWN = 20
 """Characters of context on each side of a token that fit a prompt's 80 columns."""
 
 
-def to_frame(result: ClustersResult) -> pd.DataFrame:
-    """Return one row a layer, representation and score, with intervals and differences."""
-    rows = []
-    for layer in result.layers:
-        ahead = {(d.representation, d.score, d.reference): d for d in layer.differences}
-        for each in layer.representations:
-            for score in each.scores:
-                row: dict[str, object] = {
-                    "layer": layer.layer,
-                    "site": layer.site.key,
-                    "representation": each.name,
-                    "role": each.role,
-                    "score": score.name,
-                    "value": score.estimate.value,
-                    "low": score.estimate.low,
-                    "high": score.estimate.high,
-                    "n": score.n,
-                }
-                for reference, short in _SHORT.items():
-                    d = ahead.get((each.name, score.name, reference))
-                    row[f"over {short}"] = d.estimate.value if d else None
-                    row[f"over {short} low"] = d.estimate.low if d else None
-                    row[f"over {short} high"] = d.estimate.high if d else None
-                    row[f"over {short} p"] = d.p if d else None
-                rows.append(
-                    row
-                    | {
-                        "largest cluster": max(each.cluster_sizes),
-                        "max in-degree": each.hubs.max_in_degree,
-                        "in-degree skew": each.hubs.skew,
-                        "verdict": layer.verdict.outcome if each.name == "code" else None,
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
 class ClustersView(Mapping[int, pd.DataFrame]):
     """One representation's clusters of tokens in context, largest first when iterated: `view[17]`.
 
@@ -393,25 +331,6 @@ class ClustersView(Mapping[int, pd.DataFrame]):
             f"{len(self)} clusters of {len(self._table)} tokens by {self._name!r}; [id] shows one, .full(id) "
             "has every column"
         )
-
-
-def clusters_of(result: ClustersResult, representation: str, layer: int | None) -> ClustersView:
-    """Return one representation's clusters as tokens in context."""
-    if result.tokens is None:
-        raise PolytopeError("this result was loaded without tokens.parquet; put the file back beside result.json")
-    if layer is None and len(result.layers) > 1:
-        raise PolytopeError(
-            f"{len(result.layers)} layers were compared; say which, as in .clusters({representation!r}, "
-            f"layer={result.layers[0].layer})"
-        )
-    comparison = result.layers[0] if layer is None else result.layer(layer)
-    name = comparison.representation(representation).name
-    ids = result.tokens[f"{comparison.site.key}/cluster/{name}"]
-    label = result.settings.label
-    plain = [column for column in result.tokens.columns if "/" not in str(column)]
-    labels = [column for column in plain if column not in (*_IN_CONTEXT, *_WHERE, label)]
-    columns = [column for column in (*_IN_CONTEXT, label, *labels, *_WHERE) if column in plain]
-    return ClustersView(result.tokens[columns], ids, name, label)
 
 
 __all__ = [
@@ -479,20 +398,65 @@ class ClustersResult(Result):
 
     @property
     def verdict(self) -> str:
-        """The verdict in words: of the layer, or which layers say what and by which reference and score."""
-        return summarise(self)
+        """The verdict in words: of the layer, or which layers say what and by which reference and score.
+
+        Layers that share the deciding reference and score stand together, with the number and interval of the
+        one where the code does worst.
+        """
+        if len(self.layers) == 1:
+            return self.verdicts[0].sentence
+        by_outcome = {
+            outcome: [layer for layer in self.layers if layer.verdict.outcome == outcome] for outcome in OUTCOMES
+        }
+        parts = [f"{outcome} in {_decided(layers)}" for outcome, layers in by_outcome.items() if layers]
+        sample, settings = self.sample, self.settings
+        outside = sum(not verdict.premises_met for verdict in self.verdicts)
+        beyond = f", outside the paper's premises in {outside}" if outside else ""
+        return (
+            f"Of {len(self.layers)} layers the claim is {'; '.join(parts)}. Code against the better cosine of "
+            f"h and rate-matched SimHash, label {settings.label!r}, {sample.tokens:,} tokens of "
+            f"{sample.documents:,} documents, k = {settings.k}, smallest effect of interest "
+            f"{settings.smallest_effect:g}, Holm over layers{beyond}. Premises: {_premises(self)}."
+        )
 
     def layer(self, layer: int) -> LayerComparison:
         """Return one layer's comparison."""
-        for comparison in self.layers:
-            if comparison.layer == layer:
-                return comparison
-        there = ", ".join(str(comparison.layer) for comparison in self.layers)
-        raise PolytopeError(f"layer {layer} is not in this result; layers compared: {there}")
+        return numbered(self.layers, layer)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a layer, representation and score: interval, n, differences from both."""
-        return to_frame(self)
+        rows = []
+        for layer in self.layers:
+            ahead = {(d.representation, d.score, d.reference): d for d in layer.differences}
+            for each in layer.representations:
+                for score in each.scores:
+                    row: dict[str, object] = {
+                        "layer": layer.layer,
+                        "site": layer.site.key,
+                        "representation": each.name,
+                        "role": each.role,
+                        "score": score.name,
+                        "value": score.estimate.value,
+                        "low": score.estimate.low,
+                        "high": score.estimate.high,
+                        "n": score.n,
+                    }
+                    for reference, short in _SHORT.items():
+                        d = ahead.get((each.name, score.name, reference))
+                        row[f"over {short}"] = d.estimate.value if d else None
+                        row[f"over {short} low"] = d.estimate.low if d else None
+                        row[f"over {short} high"] = d.estimate.high if d else None
+                        row[f"over {short} p"] = d.p if d else None
+                    rows.append(
+                        row
+                        | {
+                            "largest cluster": max(each.cluster_sizes),
+                            "max in-degree": each.hubs.max_in_degree,
+                            "in-degree skew": each.hubs.skew,
+                            "verdict": layer.verdict.outcome if each.name == "code" else None,
+                        }
+                    )
+        return pd.DataFrame(rows)
 
     def plot(self, score: str = AMI) -> go.Figure:
         """Draw dots and intervals: rows are layers, x is the difference from the better cosine of `h`."""
@@ -505,8 +469,25 @@ class ClustersResult(Result):
             representation: a name in `layers[0].representations`.
             layer: which layer; may be left out where there is one.
 
+        Raises:
+            PolytopeError: no table of tokens, several layers and none named, or an unknown representation.
+
         """
-        return clusters_of(self, representation, layer)
+        if self.tokens is None:
+            raise PolytopeError("this result was loaded without tokens.parquet; put the file back beside result.json")
+        if layer is None and len(self.layers) > 1:
+            raise PolytopeError(
+                f"{len(self.layers)} layers were compared; say which, as in .clusters({representation!r}, "
+                f"layer={self.layers[0].layer})"
+            )
+        comparison = self.layers[0] if layer is None else self.layer(layer)
+        name = comparison.representation(representation).name
+        ids = self.tokens[f"{comparison.site.key}/cluster/{name}"]
+        label = self.settings.label
+        plain = [column for column in self.tokens.columns if "/" not in str(column)]
+        labels = [column for column in plain if column not in (*_IN_CONTEXT, *_WHERE, label)]
+        columns = [column for column in (*_IN_CONTEXT, label, *labels, *_WHERE) if column in plain]
+        return ClustersView(self.tokens[columns], ids, name, label)
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return one row a layer and representation: its scores, and how far it is ahead in AMI."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ def layers_of(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int
     wanted = tuple(dict.fromkeys(int(index) for index in several))
     for index in wanted:
         if index not in codes.layers:
-            there = ", ".join(str(i) for i in codes.layers)
+            there = ", ".join(map(str, codes.layers))
             raise PolytopeError(f"layer {index} is not in these codes; captured layers: {there}")
     return wanted
 
@@ -100,13 +100,18 @@ def label_names(codes: TokenCodes) -> list[str]:
     return [str(name) for name in codes.tokens.columns if name not in NOT_LABELS]
 
 
+def check_label(codes: TokenCodes, label: str, purpose: str = "") -> None:
+    """Refuse a label that these codes do not have."""
+    if label not in label_names(codes):
+        there = ", ".join(map(repr, label_names(codes))) or "none"
+        raise PolytopeError(f"no label {label!r}{purpose}; these codes have {there}")
+
+
 def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Sequence[str] = ()) -> Sample:
     """Choose the tokens to compare: at most `tokens` of those that have the label and those of `also`, by seed."""
     table = codes.tokens
     for name in (label, *also):
-        if name not in label_names(codes):
-            there = ", ".join(repr(each) for each in label_names(codes)) or "none"
-            raise PolytopeError(f"no label {name!r}; these codes have {there}")
+        check_label(codes, name)
     repeated = repeated_documents(codes.texts)
     fresh = ~np.isin(table["document"].to_numpy(), np.fromiter(repeated, dtype=np.int64))
     inside = fresh & ~first_positions(codes)
@@ -131,7 +136,15 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Seque
         not_sampled=eligible - len(rows),
         label_counts=dict(sorted(Counter(values).items())),
     )
-    return _sample(table.iloc[rows], rows, values, summary)
+    table = table.iloc[rows]
+    surface = table["token"].astype(str).str.strip().str.casefold()
+    form, form_from = _words(table, "form", surface)
+    lemma, lemma_from = _words(table, "lemma", surface)
+    token = table["token_id"].to_numpy().astype(np.int32)
+    documents = pd.factorize(table["document"])[0].astype(np.int32)
+    groups = np.stack([lemma, form, token, documents], axis=1).astype(np.int32)
+    labels = pd.factorize(values, sort=True)[0].astype(np.int32)
+    return Sample(rows, labels, token, documents, groups, form_from, lemma_from, summary)
 
 
 def check_neighbours(codes: TokenCodes, sample: Sample, label: str, k: int) -> None:
@@ -142,11 +155,23 @@ def check_neighbours(codes: TokenCodes, sample: Sample, label: str, k: int) -> N
     """
     any_label, own_label = has_neighbours(sample.groups, sample.labels, k)
     if any_label.mean() < MIN_SHARE:
-        _refuse_few(codes, sample, int(any_label.sum()), k)
+        form = sample.form.removeprefix("label ")
+        words = codes.tokens["form" if form == "form" else "token"].iloc[sample.rows].astype(str).str.strip()
+        if any((sample.groups[:, column] == sample.groups[0, column]).all() for column in range(3)):
+            raise PolytopeError(
+                f"every labelled token is the word {words.iloc[0]!r}, so no neighbour of another word exists; "
+                "strict neighbour agreement needs several words: capture several words' files together, with a "
+                "label that they share"
+            )
+        raise PolytopeError(
+            f"only {int(any_label.sum())} of {len(sample.rows)} tokens have {k} strict neighbours (another lemma, "
+            "form, token and document); add documents with other words"
+        )
     if own_label.mean() >= MIN_SHARE:
         return
     for column, name in enumerate(EXCLUDED):
-        if _determines(sample.labels, sample.groups[:, column]):
+        pairs = np.unique(np.stack([sample.labels, sample.groups[:, column]], axis=1), axis=0)
+        if len(pairs) == len(np.unique(sample.labels)):  # all tokens of one label value share their group
             raise PolytopeError(
                 f"strict neighbours exclude tokens of the same {name}, so agreement with {label!r} cannot "
                 "exist; choose another label"
@@ -158,49 +183,9 @@ def check_neighbours(codes: TokenCodes, sample: Sample, label: str, k: int) -> N
     )
 
 
-def _refuse_few(codes: TokenCodes, sample: Sample, found: int, k: int) -> NoReturn:
-    """Say why strict neighbours are too few: one word, or words and documents that leave none."""
-    form = sample.form.removeprefix("label ")
-    words = codes.tokens["form" if form == "form" else "token"].iloc[sample.rows].astype(str).str.strip()
-    if any((sample.groups[:, column] == sample.groups[0, column]).all() for column in range(3)):
-        raise PolytopeError(
-            f"every labelled token is the word {words.iloc[0]!r}, so no neighbour of another word exists; "
-            "strict neighbour agreement needs several words: capture several words' files together, with a "
-            "label that they share"
-        )
-    raise PolytopeError(
-        f"only {found} of {len(sample.rows)} tokens have {k} strict neighbours (another lemma, form, token "
-        "and document); add documents with other words"
-    )
-
-
-def _determines(labels: Int[np.ndarray, " n"], group: Int[np.ndarray, " n"]) -> bool:
-    """Whether all tokens of one label value share their group."""
-    pairs = np.unique(np.stack([labels, group], axis=1), axis=0)
-    return len(pairs) == len(np.unique(labels))
-
-
 def clusters_for(tokens: int) -> int:
     """Return the protocol's k: 100, or n/60 below 6,000 tokens, at least 2."""
     return max(2, min(FULL_K, tokens // TOKENS_PER_CLUSTER))
-
-
-def _sample(table: pd.DataFrame, rows: Int[np.ndarray, " n"], values: pd.Series, summary: SampleSummary) -> Sample:
-    surface = table["token"].astype(str).str.strip().str.casefold()
-    form, form_from = _words(table, "form", surface)
-    lemma, lemma_from = _words(table, "lemma", surface)
-    token = table["token_id"].to_numpy().astype(np.int32)
-    documents = pd.factorize(table["document"])[0].astype(np.int32)
-    return Sample(
-        rows=rows,
-        labels=pd.factorize(values, sort=True)[0].astype(np.int32),
-        token=token,
-        documents=documents,
-        groups=np.stack([lemma, form, token, documents], axis=1).astype(np.int32),
-        form=form_from,
-        lemma=lemma_from,
-        summary=summary,
-    )
 
 
 def _words(table: pd.DataFrame, name: str, surface: pd.Series) -> tuple[Int[np.ndarray, " n"], str]:
@@ -213,13 +198,7 @@ def _words(table: pd.DataFrame, name: str, surface: pd.Series) -> tuple[Int[np.n
 
 def repeated_documents(texts: Sequence[str]) -> set[int]:
     """Return the documents whose text an earlier one has."""
-    seen: set[str] = set()
-    out = set()
-    for index, text in enumerate(texts):
-        if text in seen:
-            out.add(index)
-        seen.add(text)
-    return out
+    return set(np.flatnonzero(pd.Series(list(texts), dtype=object).duplicated()).tolist())
 
 
 def rows_of(

@@ -105,18 +105,34 @@ class Layout:
     dropped_bits: int = 0
 
 
-def measure(
-    representation: Representation, arrays: LayerArrays, task: Task, clock: Callable[[str, float], None]
-) -> Measured:
-    """Cluster and score one representation; a random one as many times as it has draws."""
-    return scored(representation, laid_out(representation, arrays, task, clock), task, clock)
-
-
 def laid_out(
     representation: Representation, arrays: LayerArrays, task: Task, clock: Callable[[str, float], None]
 ) -> list[Layout]:
     """Find one representation's clusters and neighbours, once for each of its draws; labels play no part."""
-    return [_laid_out(representation, arrays, task, number, clock) for number in range(representation.draws)]
+    out = []
+    for number in range(representation.draws):
+        start = time.perf_counter()
+        rows = representation.rows(arrays, seed=derived(task.seed, Purpose.REPRESENTATION, number))
+        distance = pairwise(rows, representation.name)
+        start = _timed(clock, "distances", start)
+        near = strict_neighbours(distance, task.sample.groups, DEPTH * task.neighbours)
+        start = _timed(clock, "neighbours", start)
+        clusters = k_medoids(distance, task.k, seed=derived(task.seed, Purpose.MEDOIDS))
+        start = _timed(clock, "k-medoids", start)
+        lexical = resampled_ami(task.sample.token, clusters, task.with_whole)
+        _timed(clock, "scores", start)
+        shown = near[:, : task.neighbours]
+        away = np.take_along_axis(distance, np.maximum(shown, 0), axis=1)
+        away[shown < 0] = np.nan
+        out.append(Layout(clusters, near, away, lexical, rows.metric, rows.dropped_bits))
+    return out
+
+
+def _timed(clock: Callable[[str, float], None], step: str, start: float) -> float:
+    """Tell the clock the seconds of a step; return when it ended."""
+    end = time.perf_counter()
+    clock(step, end - start)
+    return end
 
 
 def scored(
@@ -125,7 +141,7 @@ def scored(
     """Score what was laid out, of the same tokens, halves, k and seed, against the task's label."""
     start = time.perf_counter()
     draws = np.stack([scores_of(layout, task, task.sample.labels) for layout in layouts])
-    clock("scores", time.perf_counter() - start)
+    _timed(clock, "scores", start)
     about = (representation.name, representation.role, representation.isolates)
     return summed_up(about, layouts[0], draws, task)
 
@@ -173,7 +189,7 @@ def _scores(
 ) -> tuple[Score, ...]:
     out = []
     for i, name in enumerate(SCORES):
-        each = tuple(float(value) for value in points[:, i]) if len(points) > 1 else ()
+        each = tuple(map(float, points[:, i])) if len(points) > 1 else ()
         tokens = int((found > 0).sum()) if name == AGREEMENT else len(found)
         out.append(Score(name, _interval(whole, i, task.sample.summary.documents), tokens, each))
     return tuple(out)
@@ -181,29 +197,6 @@ def _scores(
 
 def _interval(scores: Resampled, i: int, documents: int) -> Estimate:
     return scores.column(i).by_halves(documents, second_order=SCORES[i] in SECOND_ORDER)
-
-
-def _laid_out(
-    representation: Representation, arrays: LayerArrays, task: Task, number: int, clock: Callable[[str, float], None]
-) -> Layout:
-    sample = task.sample
-    start = time.perf_counter()
-    rows = representation.rows(arrays, seed=derived(task.seed, Purpose.REPRESENTATION, number))
-    distance = pairwise(rows, representation.name)
-    clock("distances", time.perf_counter() - start)
-    start = time.perf_counter()
-    near = strict_neighbours(distance, sample.groups, DEPTH * task.neighbours)
-    clock("neighbours", time.perf_counter() - start)
-    start = time.perf_counter()
-    clusters = k_medoids(distance, task.k, seed=derived(task.seed, Purpose.MEDOIDS))
-    clock("k-medoids", time.perf_counter() - start)
-    start = time.perf_counter()
-    lexical = resampled_ami(sample.token, clusters, task.with_whole)
-    clock("scores", time.perf_counter() - start)
-    shown = near[:, : task.neighbours]
-    away = np.take_along_axis(distance, np.maximum(shown, 0), axis=1)
-    away[shown < 0] = np.nan
-    return Layout(clusters, near, away, lexical, rows.metric, rows.dropped_bits)
 
 
 def compare(

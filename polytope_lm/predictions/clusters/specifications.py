@@ -179,7 +179,7 @@ class Multiverse(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a cell: choices, AMI beside the share thrown away, sizes, differences, n."""
-        thrown = _thrown(self.cells)
+        cosines, random = _references(self.cells)  # AMI of few tokens is compared with AMI of few
         rows = [
             {
                 **dict(zip(CHOICES, cell.choices, strict=True)),
@@ -194,8 +194,8 @@ class Multiverse(Result):
                 "draws": len(cell.draws),
                 "over cosine": cell.over_cosine,
                 "over SimHash": cell.over_simhash,
-                "cosine's noise share": thrown[BEST_COSINE].get(cell.choices),
-                "SimHash's noise share": thrown[SIMHASH].get(cell.choices),
+                "cosine's noise share": _noise(cosines.get(cell.choices)),
+                "SimHash's noise share": _noise(random.get(cell.choices)),
             }
             for cell in self.cells
         ]
@@ -262,49 +262,43 @@ class Multiverse(Result):
 
 def with_leads(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     """Return the cells with their leads over the better cosine and over SimHash in the same choices."""
-    cosines: dict[Any, float] = {}
-    random: dict[Any, float] = {}
-    for cell in cells:
-        if cell.ami is not None and cell.representation in COSINES:
-            cosines[cell.choices] = max(cell.ami, cosines.get(cell.choices, cell.ami))
-        if cell.ami is not None and cell.representation == SIMHASH:
-            random[cell.choices] = cell.ami
+    cosines, random = _references(cells)
 
-    def lead(cell: Cell, reference: dict[Any, float], own: Sequence[str]) -> float | None:
-        if cell.ami is None or cell.representation in own or cell.choices not in reference:
+    def lead(cell: Cell, references: dict[Any, Cell], own: Sequence[str]) -> float | None:
+        other = references.get(cell.choices)
+        if cell.ami is None or cell.representation in own or other is None or other.ami is None:
             return None
-        return cell.ami - reference[cell.choices]
+        return cell.ami - other.ami
 
     return tuple(
         replace(c, over_cosine=lead(c, cosines, COSINES), over_simhash=lead(c, random, (SIMHASH,))) for c in cells
     )
 
 
-def _thrown(cells: Sequence[Cell]) -> dict[str, dict[Any, float]]:
-    """Return the references' own noise shares by choices: AMI of few tokens is compared with AMI of few."""
+def _references(cells: Sequence[Cell]) -> tuple[dict[Any, Cell], dict[Any, Cell]]:
+    """Return, by choices, the cell of the better cosine and that of SimHash."""
     best: dict[Any, Cell] = {}
-    random: dict[Any, float] = {}
     for cell in cells:
         if cell.representation in COSINES and cell.ami is not None:
             other = best.get(cell.choices)
             if other is None or (other.ami or 0.0) < cell.ami:
                 best[cell.choices] = cell
-        if cell.representation == SIMHASH:
-            random[cell.choices] = cell.noise_share
-    return {BEST_COSINE: {key: cell.noise_share for key, cell in best.items()}, SIMHASH: random}
+    return best, {cell.choices: cell for cell in cells if cell.representation == SIMHASH}
 
 
 def _rows(cells: Sequence[Cell]) -> list[tuple[int, object]]:
     """Return the choices that vary, each with every value: numbers by size, none last."""
     rows: list[tuple[int, object]] = []
     for which in range(len(CHOICES)):
-        values = sorted({cell.choices[which] for cell in cells}, key=_order)
+        values = sorted(
+            {cell.choices[which] for cell in cells}, key=lambda v: (v is None, v if isinstance(v, int) else 0, str(v))
+        )
         rows += [(which, value) for value in values if len(values) > 1]
     return rows
 
 
-def _order(value: object) -> tuple[bool, float, str]:
-    return value is None, float(value) if isinstance(value, int) else 0.0, str(value)
+def _noise(cell: Cell | None) -> float | None:
+    return None if cell is None else cell.noise_share
 
 
 def _hover(cell: Cell, reference: str) -> str:

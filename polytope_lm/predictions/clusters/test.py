@@ -221,7 +221,12 @@ def compared(
 ) -> dict[str, ClustersResult]:
     """Return each label's comparison; representations, clusters and neighbours are found once for all."""
     layers = layers_of(codes, layer)
-    _check_kept(codes)
+    missing = [name for name in ("u", "h") if not codes.can_give(name)]
+    if missing:
+        raise PolytopeError(
+            f"{' and '.join(missing)} not kept in these codes, and the comparison needs u and h; "
+            'capture again with keep=("u", "h") or --keep u,h'
+        )
     runs = [_LabelRun(codes, label, labels, choices) for label in dict.fromkeys(labels)]
     if not runs:
         raise PolytopeError("no label to score clusters against; name at least one")
@@ -284,16 +289,6 @@ def _progress(
             progress(number * steps + step, layers * steps, f"layer {layer}: {name}")
 
     return tell
-
-
-def _check_kept(codes: TokenCodes) -> None:
-    """Say before any work which capture option is missing."""
-    missing = [name for name in ("u", "h") if not codes.can_give(name)]
-    if missing:
-        raise PolytopeError(
-            f"{' and '.join(missing)} not kept in these codes, and the comparison needs u and h; "
-            'capture again with keep=("u", "h") or --keep u,h'
-        )
 
 
 def _clock(timings: dict[str, float], layer: int) -> Callable[[str, float], None]:

@@ -1,7 +1,4 @@
-"""A neuron's top tokens by polytope cluster, and neurons ranked by what the clusters take apart.
-
-Pictures of neurons beside polytopes.
-"""
+"""A neuron's top tokens by polytope cluster, and neurons ranked by what the clusters take apart."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-_SHOWN = 8
-_COLUMNS = ("neuron", "tokens", "regions", "purity", "inside", "by chance", "lead", "z", "p", "fdr")
+_SHOWN, _LEGEND, _OTHERS = 8, 7, "other labels"
+COLUMNS = ("neuron", "tokens", "regions", "purity", "inside", "by chance", "lead", "z", "p", "fdr")
 
 
 @dataclass(frozen=True)
@@ -137,13 +134,31 @@ class NeuronRegions(Result):
         return pd.DataFrame(rows)
 
     def plot(self) -> go.Figure:
-        """Draw every token at its activation, in its region's row, coloured by label.
+        """Draw every token at its activation, in its region's row, coloured by label; the greatest region on top.
+
+        Labels beyond the seven most frequent share the last colour.
 
         Raises:
             PolytopeError: there are no tokens, because it was rebuilt from `to_dict`.
 
         """
-        return regions_figure(self)
+        if self.tokens is None:
+            raise PolytopeError(
+                f"the regions of {self.of} have no tokens to draw, as they were rebuilt from scores; run "
+                "plm.predictions.neuron again"
+            )
+        rows = {region.cluster: row for row, region in enumerate(reversed(self.regions))}
+        frequent = self.tokens["label"].value_counts().index[:_LEGEND]
+        shown = self.tokens["label"].where(self.tokens["label"].isin(frequent), _OTHERS)
+        groups = []
+        for name, part in self.tokens.groupby(shown, sort=False):
+            contexts = zip(part["left"], part["token"], part["right"], part["activation"], strict=True)
+            said = [f"{escaped(a)}<b>{escaped(b)}</b>{escaped(c)}<br>{x:.3f}" for a, b, c, x in contexts]
+            ys = [rows[cluster] for cluster in part["cluster"]]
+            groups.append(Cloud(str(name), part["activation"], ys, said, faint=name == _OTHERS))
+        names = [f"cluster {r.cluster} ({r.size}), purity {r.purity.value:.2f}" for r in reversed(self.regions)]
+        title = f"{self.of}, layer {self.settings.layer}: top tokens by polytope cluster"
+        return clouds(groups, title, "activation", rows=names)
 
     def __repr__(self) -> str:
         return (
@@ -198,7 +213,7 @@ class NeuronRanking(Result):
 
     def __post_init__(self) -> None:
         # Files have columns in the order of their names.
-        object.__setattr__(self, "neurons", self.neurons[list(_COLUMNS)])
+        object.__setattr__(self, "neurons", self.neurons[list(COLUMNS)])
 
     kind = "neurons"
     file = "neurons.json"
@@ -210,7 +225,16 @@ class NeuronRanking(Result):
 
     def plot(self) -> go.Figure:
         """Draw each neuron's purity as one list against its lead inside the clusters."""
-        return ranking_figure(self)
+        ahead = self.neurons["fdr"] < 0.05
+        groups = []
+        for name, chosen in (("ahead of chance (false-discovery rate 5 %)", ahead), ("not ahead", ~ahead)):
+            part = self.neurons[chosen]
+            numbers = zip(part["neuron"], part["purity"], part["lead"], strict=True)
+            said = [f"neuron {n}<br>{x:.3f} as one list<br>{y:+.3f} beyond chance" for n, x, y in numbers]
+            groups.append(Cloud(name, part["purity"], part["lead"], said, faint=name == "not ahead"))
+        title = f"Neurons of layer {self.settings.layer}: what clusters of the {self.settings.by} take apart"
+        across = f"purity of {self.settings.label} as one list"
+        return clouds(groups, title, across, y="purity inside the clusters beyond chance", size=6)
 
     def __repr__(self) -> str:
         ahead = int((self.neurons["fdr"] < 0.05).sum())
@@ -221,45 +245,3 @@ class NeuronRanking(Result):
             f"{self.settings.by!r} make the top tokens of {ahead} purer in {self.settings.label!r} than "
             f"random groups of the same {kept} (false-discovery rate 5 %). {self.settings.premises}>"
         )
-
-
-_LEGEND, _OTHERS = 7, "other labels"
-
-
-def regions_figure(found: NeuronRegions) -> go.Figure:
-    """Draw a row a region, greatest on top, by activation; labels beyond the seven commonest share a colour."""
-    if found.tokens is None:
-        raise PolytopeError(
-            f"the regions of {found.of} have no tokens to draw, as they were rebuilt from scores; run "
-            "plm.predictions.neuron again"
-        )
-    rows = {region.cluster: row for row, region in enumerate(reversed(found.regions))}
-    frequent = found.tokens["label"].value_counts().index[:_LEGEND]
-    shown = found.tokens["label"].where(found.tokens["label"].isin(frequent), _OTHERS)
-    groups = []
-    for name, part in found.tokens.groupby(shown, sort=False):
-        contexts = zip(part["left"], part["token"], part["right"], part["activation"], strict=True)
-        said = [f"{escaped(a)}<b>{escaped(b)}</b>{escaped(c)}<br>{x:.3f}" for a, b, c, x in contexts]
-        ys = [rows[cluster] for cluster in part["cluster"]]
-        groups.append(Cloud(str(name), part["activation"], ys, said, faint=name == _OTHERS))
-    names = [f"cluster {r.cluster} ({r.size}), purity {r.purity.value:.2f}" for r in reversed(found.regions)]
-    title = f"{found.of}, layer {found.settings.layer}: top tokens by polytope cluster"
-    return clouds(groups, title, "activation", rows=names)
-
-
-def ranking_figure(found: NeuronRanking) -> go.Figure:
-    """Return the figure: a dot a neuron, x the purity of its whole list, y its lead inside the clusters."""
-    ahead = found.neurons["fdr"] < 0.05
-    groups = []
-    for name, chosen in (("ahead of chance (false-discovery rate 5 %)", ahead), ("not ahead", ~ahead)):
-        part = found.neurons[chosen]
-        numbers = zip(part["neuron"], part["purity"], part["lead"], strict=True)
-        said = [f"neuron {n}<br>{x:.3f} as one list<br>{y:+.3f} beyond chance" for n, x, y in numbers]
-        groups.append(Cloud(name, part["purity"], part["lead"], said, faint=name == "not ahead"))
-    return clouds(
-        groups,
-        f"Neurons of layer {found.settings.layer}: what clusters of the {found.settings.by} take apart",
-        f"purity of {found.settings.label} as one list",
-        y="purity inside the clusters beyond chance",
-        size=6,
-    )

@@ -1,6 +1,4 @@
-"""What neurons beside polytopes read: tokens with a cluster and a label, and an activation on each.
-
-Neurons beside polytopes: a neuron's top tokens, taken apart by the polytope cluster that they fall into.
+"""Neurons beside polytopes: a neuron's top tokens, taken apart by the polytope cluster that they fall into.
 
 The paper's picture (Black et al., "Interpreting Neural Networks through the Polytope Lens", 2022): a neuron
 is on in several meanings, and the polytopes that its tokens lie in tell the meanings apart. For any model,
@@ -24,8 +22,8 @@ from scipy.stats import false_discovery_control
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.browsing import CONTEXT_CHARACTERS
-from polytope_lm.predictions.clusters.sampling import choose, clusters_for, label_names, rows_of_table
-from polytope_lm.predictions.neurons.result import NeuronRanking, NeuronRegions, NeuronSettings, Region
+from polytope_lm.predictions.clusters.sampling import check_label, choose, clusters_for, rows_of_table
+from polytope_lm.predictions.neurons.result import COLUMNS, NeuronRanking, NeuronRegions, NeuronSettings, Region
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.distances import pairwise
@@ -97,12 +95,13 @@ def check_numbers(top: int, draws: int) -> None:
 def compared(codes: TokenCodes, layer: int, label: str | None, clusters: Clusters) -> Compared:
     """Take the clusters of a result, or make them; keep the tokens that have the label."""
     label = label or (clusters.result.settings.label if clusters.result is not None else "upos")
-    if label not in label_names(codes):
-        there = ", ".join(repr(name) for name in label_names(codes)) or "none"
-        raise PolytopeError(f"no label {label!r}; these codes have {there}")
+    check_label(codes, label)
     if clusters.result is None:
         rows = choose(codes, label, tokens=clusters.tokens, seed=clusters.seed).rows
-        ids = _made(LayerArrays(codes, layer, rows), clusters)
+        arrays = LayerArrays(codes, layer, rows)
+        made = get(clusters.by).rows(arrays, seed=derived(clusters.seed, Purpose.REPRESENTATION))
+        k = clusters_for(len(arrays)) if clusters.k is None else clusters.k
+        ids = k_medoids(pairwise(made, clusters.by), k, seed=derived(clusters.seed, Purpose.MEDOIDS))
     else:
         rows, ids = _taken(codes, clusters.result, layer, clusters.by)
     values = codes.tokens[label].iloc[rows]
@@ -115,12 +114,6 @@ def compared(codes: TokenCodes, layer: int, label: str | None, clusters: Cluster
         )
     arrays = LayerArrays(codes, layer, rows[kept])
     return Compared(arrays, rows[kept], ids[kept], label, labels.astype(np.int64), tuple(names))
-
-
-def _made(arrays: LayerArrays, wanted: Clusters) -> Int[np.ndarray, " n"]:
-    rows = get(wanted.by).rows(arrays, seed=derived(wanted.seed, Purpose.REPRESENTATION))
-    k = clusters_for(len(arrays)) if wanted.k is None else wanted.k
-    return k_medoids(pairwise(rows, wanted.by), k, seed=derived(wanted.seed, Purpose.MEDOIDS))
 
 
 def _taken(
@@ -244,8 +237,7 @@ def neuron(  # noqa: PLR0913 -- each is a choice that moves a number
 
     """
     check_numbers(top, draws)
-    wanted = Clusters(clusters, by, k, tokens, seed)
-    found = compared(codes, layer, label, wanted)
+    found = compared(codes, layer, label, Clusters(clusters, by, k, tokens, seed))
     of, values, active = read(codes, found.arrays, neuron, direction, space)
     chosen = top_of(values, active, top)
     if len(chosen) < 2:
@@ -336,8 +328,7 @@ def rank_neurons(  # noqa: PLR0913 -- each is a choice that moves a number
     check_numbers(top, draws)
     if within not in {None, "token", "document"}:
         raise PolytopeError(f"within = {within!r}; choose None, 'token' or 'document'")
-    wanted = Clusters(clusters, by, k, tokens, seed)
-    found = compared(codes, layer, label, wanted)
+    found = compared(codes, layer, label, Clusters(clusters, by, k, tokens, seed))
     name = neurons_read_at(codes)
     settings = found.settings(top, by, draws, seed)
     table = _leads(codes, found, found.arrays.get(name), settings, within, progress)
@@ -368,31 +359,18 @@ def _leads(
     for index in range(values.shape[1]):
         chosen = top_of(values[:, index], np.flatnonzero(values[:, index] > 0), settings.top)
         if len(chosen) >= LEAST:
-            rows.append({"neuron": index, **_lead(found, chosen, strata, keys)})
+            group, labels = found.clusters[chosen], found.labels[chosen]
+            inside, chance = purity_against_chance(group, labels, strata[chosen], keys[:, : len(chosen)])
+            about = against(inside, chance, "higher")
+            whole = float(np.bincount(labels).max() / len(chosen))
+            numbers = (whole, inside, about.mean, inside - about.mean, about.z, about.p)
+            rows.append((index, len(chosen), len(np.unique(group)), *numbers))
         if progress is not None:
             progress(index + 1, values.shape[1])
     if not rows:
         raise PolytopeError(
             f"no neuron of {settings.site} is above 0 on {LEAST} of {len(values)} tokens; add documents"
         )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=COLUMNS[:-1])
     table["fdr"] = false_discovery_control(table["p"].to_numpy())
     return table.sort_values(["lead", "neuron"], ascending=[False, True], ignore_index=True)
-
-
-def _lead(
-    found: Compared, chosen: Int[np.ndarray, " t"], strata: Int[np.ndarray, " n"], keys: Float[np.ndarray, "draws top"]
-) -> dict[str, Any]:
-    group, labels = found.clusters[chosen], found.labels[chosen]
-    inside, chance = purity_against_chance(group, labels, strata[chosen], keys[:, : len(chosen)])
-    about = against(inside, chance, "higher")
-    return {
-        "tokens": len(chosen),
-        "regions": len(np.unique(group)),
-        "purity": float(np.bincount(labels).max() / len(chosen)),
-        "inside": inside,
-        "by chance": about.mean,
-        "lead": inside - about.mean,
-        "z": about.z,
-        "p": about.p,
-    }

@@ -11,7 +11,7 @@ import pandas as pd
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.plotting import Marks, dots
-from polytope_lm.predictions.clusters.result import Difference, named
+from polytope_lm.predictions.clusters.result import OUTCOMES, Difference, named, numbered
 from polytope_lm.predictions.names import BEST_COSINE, SIMHASH
 from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
@@ -162,7 +162,7 @@ class SensesResult(Result):
         if len(self.layers) == 1:
             return self.verdicts[0].sentence
         parts = []
-        for outcome in ("supported", "refuted", "inconclusive"):
+        for outcome in OUTCOMES:
             there = [layer.layer for layer in self.layers if layer.verdict.outcome == outcome]
             parts += [f"{outcome} in {len(there)} ({', '.join(map(str, there))})"] if there else []
         best = max(self.layers, key=lambda layer: layer.verdict.deciding.low)
@@ -175,11 +175,7 @@ class SensesResult(Result):
 
     def layer(self, layer: int) -> LayerSenses:
         """Return one layer's comparison."""
-        for each in self.layers:
-            if each.layer == layer:
-                return each
-        there = ", ".join(str(each.layer) for each in self.layers)
-        raise PolytopeError(f"layer {layer} is not in this result; layers compared: {there}")
+        return numbered(self.layers, layer)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a layer and representation: accuracy, interval, differences, each word."""

@@ -30,7 +30,7 @@ from polytope_lm.documents.senses import READING
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.layers import BUILT_IN
 from polytope_lm.predictions.clusters.result import Difference
-from polytope_lm.predictions.clusters.sampling import label_names, layers_of, repeated_documents
+from polytope_lm.predictions.clusters.sampling import check_label, label_names, layers_of, repeated_documents
 from polytope_lm.predictions.names import BEST_COSINE, SIMHASH
 from polytope_lm.predictions.senses.result import (
     ACCURACY,
@@ -138,9 +138,8 @@ def senses(
 
 def _word_label(codes: TokenCodes, word: str | None) -> str:
     there = label_names(codes)
-    if word is not None and word not in there:
-        known = ", ".join(map(repr, there)) or "none"
-        raise PolytopeError(f"no label {word!r} to name the word; these codes have {known}")
+    if word is not None:
+        check_label(codes, word, " to name the word")
     return word or next((name for name in ("word", "lemma", "form") if name in there), "surface")
 
 
@@ -149,9 +148,7 @@ def _compared(
 ) -> tuple[_Words, dict[str, WordSummary], dict[str, str]]:
     """Choose the occurrences: of words with two senses in two documents each, repeated texts once."""
     table = codes.tokens
-    if label not in label_names(codes):
-        there = ", ".join(map(repr, label_names(codes))) or "none"
-        raise PolytopeError(f"no label {label!r}; these codes have {there}")
+    check_label(codes, label)
     fresh = ~np.isin(table["document"].to_numpy(), list(repeated_documents(codes.texts)))
     column = "token" if word == "surface" else word
     rows = np.flatnonzero(fresh & table[[label, column]].notna().all(axis=1).to_numpy())

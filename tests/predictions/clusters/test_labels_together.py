@@ -21,7 +21,7 @@ def test_each_labels_result_is_its_own_comparison(world) -> None:
     assert list(together) == ["upos", "topic"]
     for label, result in together.items():
         alone = clusters(codes, 4, label, extra="shuffled bits", **FAST)
-        assert result == alone
+        assert replace(result, command="") == replace(alone, command="")
         assert result.tokens.equals(alone.tokens)
 
 

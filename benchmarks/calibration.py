@@ -36,9 +36,9 @@ from polytope_lm.predictions.calibration.test import (
     trial,
     trial_of,
 )
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI
 from polytope_lm.predictions.clusters.sampling import choose
 from polytope_lm.predictions.clusters.scoring import compare, laid_out, scored
-from polytope_lm.predictions.names import AGREEMENT, AMI
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES

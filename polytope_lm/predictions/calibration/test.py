@@ -27,9 +27,9 @@ from polytope_lm.controls.labels import labels_of_other_documents, permuted_labe
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.calibration.result import CalibrationResult, CellRate, LayerCalibration
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, REFERENCES
 from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, layers_of
 from polytope_lm.predictions.clusters.scoring import NEIGHBOURS, Task, compare, laid_out, make_task, scored
-from polytope_lm.predictions.names import AGREEMENT, AMI, REFERENCES
 from polytope_lm.progress import stepwise
 from polytope_lm.representations import binary as code
 from polytope_lm.representations import controls as simhash

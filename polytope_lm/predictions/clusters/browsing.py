@@ -9,8 +9,8 @@ import pandas as pd
 
 from polytope_lm.errors import PolytopeError, brief
 from polytope_lm.predictions.arguments import asked
+from polytope_lm.predictions.clusters.result import AGREEMENT
 from polytope_lm.predictions.clusters.sampling import label_names, rows_of_table
-from polytope_lm.predictions.names import AGREEMENT
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.distances import pairwise

@@ -16,7 +16,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.plotting import Marks, dots
 from polytope_lm.predictions.clusters.sampling import SampleSummary
-from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, REFERENCES, SCORES, SIMHASH
+from polytope_lm.representations.controls import SIMHASH
 from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.neighbours import Hubs
@@ -26,6 +26,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import plotly.graph_objects as go
+
+
+AMI = "AMI"
+AGREEMENT = "strict neighbour agreement"
+AMI_TOKEN = "AMI with token identity"  # noqa: S105 -- a token of text, no secret
+SCORES = (AMI, AGREEMENT, AMI_TOKEN)
+"""All scores; the verdict reads the first two."""
+SECOND_ORDER = (AMI, AMI_TOKEN)
+"""Scores that count pairs of documents, see `statistics.estimate`."""
+BEST_COSINE = "better cosine of h"
+REFERENCES = (BEST_COSINE, SIMHASH)
+"""Comparators of the verdict: the better of raw and centred cosine of `h`; the mean of the SimHash draws."""
 
 
 class _Named(Protocol):

@@ -13,9 +13,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polytope_lm.predictions.clusters.result import Difference, LayerComparison, RepresentationResult, Score
+from polytope_lm.predictions.clusters.result import (
+    AGREEMENT,
+    AMI,
+    BEST_COSINE,
+    REFERENCES,
+    SCORES,
+    SECOND_ORDER,
+    SIMHASH,
+    Difference,
+    LayerComparison,
+    RepresentationResult,
+    Score,
+)
 from polytope_lm.predictions.clusters.sampling import clusters_for
-from polytope_lm.predictions.names import AGREEMENT, AMI, BEST_COSINE, REFERENCES, SCORES, SECOND_ORDER, SIMHASH
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise

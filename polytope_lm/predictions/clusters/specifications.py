@@ -14,7 +14,7 @@ import pandas as pd
 
 from polytope_lm.errors import PolytopeError, escaped
 from polytope_lm.plotting import Lead, choices
-from polytope_lm.predictions.names import BEST_COSINE, REFERENCES, SIMHASH
+from polytope_lm.predictions.clusters.result import BEST_COSINE, REFERENCES, SIMHASH
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.result import Result

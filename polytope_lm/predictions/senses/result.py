@@ -11,8 +11,7 @@ import pandas as pd
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.plotting import Marks, dots
-from polytope_lm.predictions.clusters.result import OUTCOMES, Difference, named, numbered
-from polytope_lm.predictions.names import BEST_COSINE, SIMHASH
+from polytope_lm.predictions.clusters.result import BEST_COSINE, OUTCOMES, SIMHASH, Difference, named, numbered
 from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.verdict import Verdict

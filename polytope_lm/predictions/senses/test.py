@@ -29,9 +29,8 @@ import pandas as pd
 from polytope_lm.documents.senses import READING
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.layers import BUILT_IN
-from polytope_lm.predictions.clusters.result import Difference
+from polytope_lm.predictions.clusters.result import BEST_COSINE, SIMHASH, Difference
 from polytope_lm.predictions.clusters.sampling import check_label, label_names, layers_of, repeated_documents
-from polytope_lm.predictions.names import BEST_COSINE, SIMHASH
 from polytope_lm.predictions.senses.result import (
     ACCURACY,
     CHANCE,

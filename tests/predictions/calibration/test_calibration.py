@@ -24,8 +24,8 @@ from polytope_lm.predictions.calibration.test import (
     trial,
     trial_of,
 )
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE
 from polytope_lm.predictions.clusters.sampling import choose
-from polytope_lm.predictions.names import AGREEMENT, AMI, BEST_COSINE
 from polytope_lm.statistics.nulls import Rate
 
 RUNS = 50

@@ -9,10 +9,19 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Premises, Site
 from polytope_lm.predictions import clusters
 from polytope_lm.predictions.clusters.layers import MAKERS, NULLS, SHOWN, row_name
-from polytope_lm.predictions.clusters.result import Estimate, Hubs, RepresentationResult, Score
+from polytope_lm.predictions.clusters.result import (
+    AGREEMENT,
+    AMI,
+    AMI_TOKEN,
+    BEST_COSINE,
+    SIMHASH,
+    Estimate,
+    Hubs,
+    RepresentationResult,
+    Score,
+)
 from polytope_lm.predictions.clusters.scoring import Measured, compare
 from polytope_lm.predictions.clusters.test import BUILT_IN
-from polytope_lm.predictions.names import AGREEMENT, AMI, AMI_TOKEN, BEST_COSINE, SIMHASH
 from polytope_lm.representations import registry
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.seeds import Purpose, derived

@@ -9,7 +9,7 @@ import pytest
 
 from polytope_lm.predictions import clusters
 from polytope_lm.predictions.clusters import scoring as comparison
-from polytope_lm.predictions.names import AGREEMENT, AMI, BEST_COSINE
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE
 from polytope_lm.representations import registered
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.controls import fire

@@ -14,7 +14,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions import clusters
 from polytope_lm.predictions.clusters import layers as learned
 from polytope_lm.predictions.clusters.layers import LABELS_PERMUTED, MAKERS, SHOWN, TOKEN_IDENTITY, row_name
-from polytope_lm.predictions.names import AMI, BEST_COSINE, SCORES, SIMHASH
+from polytope_lm.predictions.clusters.result import AMI, BEST_COSINE, SCORES, SIMHASH
 from polytope_lm.representations import registered
 from polytope_lm.seeds import Purpose, derived
 

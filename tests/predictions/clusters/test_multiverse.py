@@ -14,9 +14,9 @@ from polytope_lm.predictions import clusters, multiverse
 from polytope_lm.predictions.clusters import clusterers
 from polytope_lm.predictions.clusters.clusterers import clusterer, partition
 from polytope_lm.predictions.clusters.multiverse import default_ks
+from polytope_lm.predictions.clusters.result import AMI, BEST_COSINE, SIMHASH
 from polytope_lm.predictions.clusters.sampling import choose
 from polytope_lm.predictions.clusters.specifications import Cell, Draw, Multiverse, with_leads
-from polytope_lm.predictions.names import AMI, BEST_COSINE, SIMHASH
 from polytope_lm.representations.directions import CENTRED, COSINES, RAW
 
 if TYPE_CHECKING:

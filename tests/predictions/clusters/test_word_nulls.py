@@ -10,8 +10,8 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from polytope_lm.predictions import clusters
 from polytope_lm.predictions.clusters.layers import LABELS_PERMUTED, NULLS, TOKEN_IDENTITY, majority_elsewhere
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI
 from polytope_lm.predictions.clusters.sampling import choose
-from polytope_lm.predictions.names import AGREEMENT, AMI
 
 FAST = {"k": 8, "resamples": 40}
 

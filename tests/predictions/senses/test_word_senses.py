@@ -12,7 +12,7 @@ from polytope_lm.documents import Document, Span
 from polytope_lm.documents.senses import READING, SECOND, twice
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Premises, Site
-from polytope_lm.predictions.names import BEST_COSINE, SIMHASH
+from polytope_lm.predictions.clusters.result import BEST_COSINE, SIMHASH
 from polytope_lm.predictions.senses.result import ACCURACY, MAJORITY, SensesResult
 from polytope_lm.predictions.senses.test import bootstrap_weights, senses
 

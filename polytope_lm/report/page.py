@@ -92,22 +92,11 @@ def write(  # noqa: PLR0913 - one argument for each kind of result
 def from_directories(directories: Iterable[str | Path], path: str | Path, *, title: str | None = None) -> Path:
     """Write one page from saved results.
 
-    A directory may hold `result.json` (of clusters, with `tokens.parquet` beside it, of boundaries or of
-    alignment), `overview.json`, `multiverse.json`, `groups.json` (or one in each `layer-*/`), and any number
-    of `crossings*.json` and `slice*.json`. One page has one of each kind, but that crossings, slices and
-    scores of groups add up.
-
-    Args:
-        directories: where results are.
-        path: the HTML file to write.
-        title: as for `write`.
-
-    Returns:
-        The path of the page.
+    Directories hold results of any kind, as `plm.load_results` reads them. One page has one of each kind, but
+    crossings, slices and scores of groups add up. `path` and `title` are those of `write`.
 
     Raises:
-        PolytopeError: a directory is missing or has no result, a file is not what its name says, or two
-            directories have results of one kind.
+        PolytopeError: a directory has no result, a file is none, or two directories have one of a kind.
 
     """
     return write(path, **read_all(directories), title=title)

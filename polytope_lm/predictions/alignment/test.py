@@ -147,7 +147,7 @@ def align(
     resamples: int = 1000,
     seed: int = 0,
 ) -> AlignmentResult:
-    """Test profiles that were computed before, one set a layer.
+    """Test profiles that were computed before.
 
     Args:
         profiles: of the same pairs, one set a layer.

@@ -240,18 +240,12 @@ class _Maker:
 def judged_by_encoder(
     codes: TokenCodes, items: IntruderItems, encoder: Model | Embed | str | None = None
 ) -> dict[str, int]:
-    """Answer as an encoder would: the context with the least mean cosine to the other four.
+    """Answer (1 to 5) as an encoder would: the context with the least mean cosine to the other four.
 
     Args:
         codes: what the items were drawn from; their model may not be the judge.
         items: from `intruder_items`.
         encoder: a loaded model, the name of one, or a function of texts; None: `minilm-l6`.
-
-    Returns:
-        Item id to answer, 1 to 5.
-
-    Raises:
-        PolytopeError: the encoder made these codes, is not installed, or gives no vectors.
 
     """
     texts = ["".join(parts) for item in items.items for parts in item.contexts]
@@ -360,18 +354,11 @@ def read_key(path: str | Path) -> dict[str, int]:
 
 
 def read_answers(path: str | Path, key: dict[str, int]) -> dict[str, int | None]:
-    """Read questions that were filled in.
-
-    Args:
-        path: the file.
-        key: from `read_key`; every answered item must be in it.
-
-    Returns:
-        Item id to answer, 1 to 5, or None.
+    """Read questions that were filled in: item id to answer, 1 to 5, or None.
 
     Raises:
-        PolytopeError: no such file, or a line that is no JSON object, names no item of the key, names one
-            again, or has an answer other than 1 to 5 or null; the message names the line.
+        PolytopeError: a line is no JSON object, names no item of the key (from `read_key`) or one again, or
+            has another answer; the message names the line.
 
     """
     out: dict[str, int | None] = {}

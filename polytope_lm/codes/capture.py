@@ -238,6 +238,7 @@ def _frame(windowed: Windowed, documents: Sequence[Document]) -> pd.DataFrame:
     return frame.assign(**{name: pd.Series(values, dtype="str") for name, values in labels.items()})
 
 
+@public
 def with_model(store: CodeStore, model: Model) -> CodeStore:
     """Return a store that runs a model again for activations that were not kept, as `capture` returns it.
 

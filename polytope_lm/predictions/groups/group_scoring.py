@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 10
 INFORMATION = (names.AMI, names.CONDITIONAL)
-"""Mutual informations, adjusted: their halves are read as such (see `inference.intervals`)."""
+"""Mutual informations, adjusted: their halves are read as such (see `statistics.estimate`)."""
 
 
 @dataclass(frozen=True, eq=False)

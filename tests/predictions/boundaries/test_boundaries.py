@@ -163,7 +163,7 @@ def test_it_shows_itself(result) -> None:
     assert result.verdict in repr(result)
     page = result._repr_html_()
     assert "<table>" in page
-    for part in ("variance inflation: ", "weights untrained", "labels permuted 4 times", "curvature"):
+    for part in ("variance inflation: crossings ", "weights untrained", "labels permuted 4 times", "curvature"):
         assert page.count(part) == 2
 
 

@@ -17,7 +17,7 @@ REGIONS = (6, 6, 7, 8)
 @pytest.mark.parametrize(("arrangement", "expected"), list(zip(ARRANGEMENTS, REGIONS, strict=True)))
 def test_regions_are_those_of_a_dense_grid(arrangement, expected):
     dimensions = arrangement.normals.shape[1]
-    side = np.linspace(-0.999, 0.999, 1000 if dimensions == 2 else 40)
+    side = np.linspace(-0.999, 0.999, 300 if dimensions == 2 else 30)
     grid = np.array(list(product(side, repeat=dimensions)))
     seen = {tuple(code) for code in (grid @ arrangement.normals.T + arrangement.offsets > 0).tolist()}
     assert set(regions(arrangement)) == seen

@@ -83,10 +83,10 @@ def run_patched(
         raise PolytopeError(f"vectors have shape {np.shape(vectors)}, expected [n, {model.d_model}], n at least 1")
     if not 0 <= position < len(input_ids):
         raise PolytopeError(f"position {position} is outside the sequence of {len(input_ids)} tokens")
-    _check_streams(model, layer, at)
+    check_streams(model, layer, at)
     # Nothing after the position reaches it.
     ids = torch.as_tensor(np.asarray(input_ids)[: position + 1], device=model.device)
-    return _run(model, ids, vectors, _Replaced(layer, at, -1), [-1], taps=taps, logits=logits, prefix=prefix)
+    return _run(model, ids, vectors, Replaced(layer, at, -1), [-1], taps=taps, logits=logits, prefix=prefix)
 
 
 @torch.inference_mode()
@@ -106,7 +106,7 @@ def run_replaced(
     Nothing of `input_ids` is left in the stream but with `at="mlp_in"`, where it keeps its own values. Models that read
     both ways are run too: no context is kept. `positions` are read; logits are those after the last of them.
     """
-    _check_streams(model, layer, at)
+    check_streams(model, layer, at)
     expected = (len(input_ids), model.d_model)
     if np.ndim(sequences) != 3 or np.shape(sequences)[1:] != expected or not len(sequences):
         raise PolytopeError(f"sequences have shape {np.shape(sequences)}, expected [n, {expected[0]}, {expected[1]}]")
@@ -115,11 +115,11 @@ def run_replaced(
         raise PolytopeError(f"positions {where} are not all inside the sequence of {len(input_ids)} tokens")
     ids = torch.as_tensor(np.asarray(input_ids), device=model.device)
     back = [position - len(ids) for position in where]
-    return _run(model, ids, sequences, _Replaced(layer, at, slice(None)), back, taps=taps, logits=logits)
+    return _run(model, ids, sequences, Replaced(layer, at, slice(None)), back, taps=taps, logits=logits)
 
 
 @dataclass(frozen=True)
-class _Replaced:
+class Replaced:
     """What is replaced: the layer, the place in it, and one position or all."""
 
     layer: int
@@ -128,7 +128,7 @@ class _Replaced:
 
 
 def _run(
-    model: Model, ids: Tensor, versions: np.ndarray, replaced: _Replaced, back: list[int], *,
+    model: Model, ids: Tensor, versions: np.ndarray, replaced: Replaced, back: list[int], *,
     taps: Sequence[Tap], logits: bool, prefix: Prefix | None = None,
 ) -> Patched:  # fmt: skip
     """Run versions batch by batch and read the positions `back`, counted from the end."""
@@ -147,7 +147,7 @@ def _run(
             def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
                 read[tap].append(value.reshape(*shape, -1)[:, back].flatten(1).float().cpu())
 
-            stack.enter_context(_patched(model.block(replaced.layer), replaced, rows, batch.shape))
+            stack.enter_context(patched(model.block(replaced.layer), replaced, rows, batch.shape))
             stack.enter_context(tapped(model, taps, keep))
             if logits and model.has_logits:
                 out = forward(model, batch, logits=True, logits_to_keep=-back[-1], **more).logits
@@ -158,7 +158,8 @@ def _run(
     return Patched(found, torch.cat(scores).numpy() if scores else None)
 
 
-def _check_streams(model: Model, layer: int, at: Space) -> None:
+def check_streams(model: Model, layer: int, at: Space) -> None:
+    """Refuse a place whose replacement would not reach all that the block carries on."""
     if at != "mlp_in" and not model.block(layer).streams:
         raise PolytopeError(
             f"{model.name}, layer {layer}: the block carries several streams side by side, so replacing {at} "
@@ -186,7 +187,7 @@ def _carries(model: Model, layer: int) -> bool:
         with model.alone(), tapped(model, [(layer, "x"), (layer, "resid_post")], keep):
             forward(model, ids)
         x, clean = read[layer, "x"], read[layer, "resid_post"]
-        patch = _patched(block, _Replaced(layer, "resid_mid", -1), x.flip(0), ids.shape)
+        patch = patched(block, Replaced(layer, "resid_mid", -1), x.flip(0), ids.shape)
         with model.alone(), patch, tapped(model, [(layer, "resid_post")], keep):
             forward(model, ids)
         off = (read[layer, "resid_post"] - clean.flip(0)).abs().max()
@@ -195,7 +196,7 @@ def _carries(model: Model, layer: int) -> bool:
 
 
 @contextmanager
-def _patched(block: Block, replaced: _Replaced, rows: Tensor, shape: torch.Size) -> Iterator[None]:
+def patched(block: Block, replaced: Replaced, rows: Tensor, shape: torch.Size) -> Iterator[None]:
     """Put `rows` in the replaced place while the context lasts, whatever happens."""
     at = replaced.at
     in_place = at == "resid_mid" and not block.parallel

@@ -1,9 +1,9 @@
-"""Sharing what comes before a position: its keys and values once, then only that position, from one layer on.
+"""Sharing what comes before a position: its keys and values once, then only what follows, from one layer on.
 
-In a causal model, replacing an activation at one position changes nothing before it, and nothing after it is read. So
-the earlier tokens' keys and values are computed in one forward pass and lent to every version, and the blocks below the
-replaced layer are passed by: their clean output is put in their place. Everything else (masks, position ids, final
-norm, LM head) is the model's own forward, so that no family is written down here.
+In a causal model, replacing an activation at one position changes nothing before it. So the earlier tokens' keys and
+values are computed in one forward pass and lent to every version, and the blocks below the replaced layer are passed
+by: their clean output is put in their place. Everything else (masks, position ids, final norm, LM head) is the model's
+own forward, so that no family is written down here. Derivatives may be taken: nothing is an inference tensor.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from polytope_lm.models.model import Model
 
 _TOLERANCE = 1e-2  # of the largest value: a wrong mask or position is off by its whole size, half precision is not
-_supported: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_supported: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
+"""By model, for one token and for several after the prefix."""
 
 
 class _Lent(DynamicCache):  # type: ignore[misc]
@@ -55,17 +56,17 @@ class Prefix:
     """The tokens before one position, computed once: `layer` is the first block that is run again.
 
     Attributes:
-        token: the id at the position.
+        tokens: the ids from the position on.
         cache: keys and values of what comes before it.
-        entry: the clean input of that block at the position.
+        entry: the clean input of that block from the position on.
 
     """
 
     model: Model
     layer: int
-    token: int
+    tokens: Int[Tensor, " k"]
     cache: Any
-    entry: Float[Tensor, "1 1 D"]
+    entry: Float[Tensor, "1 k D"]
 
     @contextmanager
     def entered(self, rows: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
@@ -74,8 +75,7 @@ class Prefix:
         with ExitStack() as stack:
             for block in self.model.blocks[: self.layer]:
                 stack.enter_context(passed_by(block, clean))
-            ids = torch.full((rows, 1), self.token, device=self.model.device)
-            yield ids, {"cache": self.cache, "use_cache": True}
+            yield self.tokens.expand(rows, -1), {"cache": self.cache, "use_cache": True}
 
 
 @contextmanager
@@ -93,55 +93,62 @@ def passed_by(block: Block, clean: Tensor) -> Iterator[None]:
             module.forward = own
 
 
-@torch.inference_mode()
-def share_prefix(model: Model, input_ids: Int[Tensor, " S"], *, layer: int, position: int) -> Prefix | None:
+@torch.no_grad()
+def share_prefix(
+    model: Model, input_ids: Int[Tensor, " S"], *, layer: int, position: int, last: int | None = None
+) -> Prefix | None:
     """Compute what comes before a position once, for many versions of it from block `layer` on.
 
-    None where it can't be shared (a position without one, a `TransformerBridge`, a model that keeps another kind of
-    state than keys and values): then run whole sequences. Each model is checked the first time: the shared run of the
-    clean sequence must give the last block's output of a plain forward pass.
+    What follows is run to `last`; by default the position is the last. None where the prefix can't be shared (a
+    position without one, a `TransformerBridge`, a model that keeps another kind of state than keys and values): then
+    run whole sequences. Each model is checked the first time: the shared run of the clean sequence must give the last
+    block's output of a plain forward pass.
     """
     odd = model.lens is not None or not all(block.streams for block in model.blocks)
-    if position == 0 or odd or _supported.get(model.hf) is False:
+    last = position if last is None else last
+    several = last > position
+    known = _supported.setdefault(model.hf, {})
+    if position == 0 or odd or known.get(several) is False:
         return None
-    ids = input_ids[: position + 1].to(model.device)
+    ids = input_ids[: last + 1].to(model.device)
+    tokens = ids[position:]
     with model.alone():
-        entry, end, state = _clean(model, ids[None], layer, use_cache=True)
+        entry, end, state = _clean(model, ids[None], len(tokens), layer, use_cache=True)
         layers = getattr(state, "layers", [])
         kinds = {type(part) for part in layers}
         if len(layers) != model.n_layers or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
-            _supported[model.hf] = False
+            known[several] = False
             return None
-        prefix = Prefix(model, int(layer), int(ids[-1]), _Lent(_before_last(model, ids, layers)), entry)
-        if model.hf not in _supported:
-            _supported[model.hf] = _agrees(prefix, end)
-    return prefix if _supported[model.hf] else None
+        prefix = Prefix(model, int(layer), tokens, _Lent(_before(model, ids, len(tokens), layers)), entry)
+        if several not in known:
+            known[several] = _agrees(prefix, end)
+    return prefix if known[several] else None
 
 
-def _before_last(model: Model, ids: Tensor, layers: list[Any]) -> list[Any]:
-    """Take the last token's keys and values away; windows have dropped others for it: run them without."""
+def _before(model: Model, ids: Tensor, count: int, layers: list[Any]) -> list[Any]:
+    """Take the last tokens' keys and values away; windows have dropped others for them: run them without."""
     if any(type(part) is DynamicSlidingWindowLayer for part in layers):
-        return list(_state(forward(model, ids[None, :-1], use_cache=True)).layers)
+        return list(_state(forward(model, ids[None, :-count], use_cache=True)).layers)
     for part in layers:
-        part.keys, part.values = part.keys[:, :, :-1], part.values[:, :, :-1]
+        part.keys, part.values = part.keys[:, :, :-count], part.values[:, :, :-count]
     return layers
 
 
 def _agrees(prefix: Prefix, plain: Tensor) -> bool:
     """Compare the last block's output of the shared runs with a plain forward's."""
     with prefix.entered(2) as (rows, more):
-        _, shared, _ = _clean(prefix.model, rows, prefix.model.n_layers - 1, **more)
+        _, shared, _ = _clean(prefix.model, rows, len(prefix.tokens), prefix.model.n_layers - 1, **more)
     scale = float(plain.abs().max())
     same = shared.shape[1:] == plain.shape[1:]
     return same and float((shared - plain).abs().max()) <= _TOLERANCE * scale
 
 
-def _clean(model: Model, ids: Tensor, layer: int, **more: Any) -> tuple[Tensor, Tensor, Any]:
-    """Run the trunk; return a block's input, the last one's output, `[B, 1, D]` at the end, and the state."""
+def _clean(model: Model, ids: Tensor, count: int, layer: int, **more: Any) -> tuple[Tensor, Tensor, Any]:
+    """Run the trunk; return a block's input, the last one's output, `[B, count, D]` at the end, and the state."""
     read: dict[Any, Tensor] = {}
 
     def keep(tap: Tap, value: Tensor) -> None:
-        read[tap] = value.reshape(*ids.shape, -1)[:, -1:].clone()
+        read[tap] = value.reshape(*ids.shape, -1)[:, -count:].clone()
 
     end: Tap = (model.n_layers - 1, "resid_post")
     with tapped(model, [(int(layer), "resid_pre"), end], keep):

@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import shutil
 from pathlib import Path
 
 import jaxtyping
@@ -31,6 +32,8 @@ import polytope_lm as plm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser
 
 logging.set_verbosity_error()
 torch.set_num_threads(1)
@@ -135,3 +138,15 @@ def gated(llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizer
 def sentences() -> list[str]:
     """Four sentences of different lengths."""
     return list(SENTENCES)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright's python package (extra dev)")
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("needs a chromium on the path (Debian: apt-get install chromium), or CHROMIUM=/its/path")
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield running
+        running.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -255,18 +253,6 @@ def overview_result() -> CodeOverview:
 def crossings_result() -> Callable[..., Crossings]:
     """Builds the crossings of one pair of prompts: the first layer in closed form, later ones on a grid."""
     return make_crossings
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright's python package (extra dev)")
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("needs a chromium on the path (Debian: apt-get install chromium), or CHROMIUM=/its/path")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture

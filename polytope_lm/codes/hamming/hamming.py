@@ -194,25 +194,26 @@ def _nearest_of_pairs(
     from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
     n, workers = len(groups), _threads(threads)
-    size = min(_TASK, max(_ROWS, filled(-(-len(words) // (4 * workers)))))
+    players = 2 * workers * max(1, -(-len(words) // (2 * workers * _TASK)))  # each round, as many pairs for each thread
+    size = filled(max(1, -(-len(words) // players)))
+    blocks = [slice(first, min(first + size, len(words))) for first in range(0, len(words), size)]
+    panels = kernels.panels(words)
     heaps = np.full((len(words), k), _NOTHING, np.uint64)
-    limits = np.zeros(len(words), np.uint64)
-    limits[:n] = _NOTHING >> np.uint64(32)
-    starts = list(range(0, len(words), size))
+    heaps[n:] = 0
 
     def meet(pair: tuple[int, int]) -> None:
-        one, two = (slice(first, min(first + size, len(words))) for first in pair)
-        panels = kernels.panels(words[two])
-        kernels.search_pairs(words[one], panels, pair, groups, limits[one], heaps[one], limits[two], heaps[two])
+        one, two = (blocks[i] for i in pair)
+        base = panels[two.start // _ROWS : two.stop // _ROWS]
+        kernels.search_pairs(words[one], base, (one.start, two.start), groups, heaps[one], heaps[two])
 
-    players: list[int | None] = [*starts, *[None] * (len(starts) % 2)]
+    circle = list(range(len(blocks) + len(blocks) % 2))  # an odd number: who meets the last one waits
+    half = len(circle) // 2
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(meet, zip(starts, starts, strict=True)))
-        for _ in range(len(players) - 1):
-            half = len(players) // 2
-            pairs = zip(players[:half], reversed(players[half:]), strict=True)
-            list(pool.map(meet, [(a, b) for a, b in pairs if a is not None and b is not None]))
-            players[1:] = [players[-1], *players[1:-1]]
+        list(pool.map(meet, [(i, i) for i in range(len(blocks))]))
+        for _ in circle[1:]:
+            pairs = zip(circle[:half], circle[: half - 1 : -1], strict=True)
+            list(pool.map(meet, [pair for pair in pairs if max(pair) < len(blocks)]))
+            circle[1:] = [circle[-1], *circle[1:-1]]
     return read_heaps(heaps[:n])
 
 

@@ -85,11 +85,13 @@ def sums_of_tile(builder: Any, queries: Any, row: Any, panels: Any, panel: Any) 
     return _accumulate(builder, starts, builder.gep(panels.data, [offset]), n_words)
 
 
-def below_limits(builder: Any, sums: list[Any], limits: Any, row: Any) -> Any:
-    """Emit a 64-bit mask: bit `8 r + l` says that lane `l` of `sums[r]` is below `limits[row + r]`."""
+def below_limits(builder: Any, sums: list[Any], limits: Any, row: Any, lanes: Any = None) -> Any:
+    """Emit a 64-bit mask: bit `8 r + l` says that lane `l` of `sums[r]` is below `limits[row + r]` or its own limit."""
     mask = I64(0)
     for r, total in enumerate(sums):
         limit = splat(builder, builder.load(builder.gep(limits.data, [builder.add(row, I64(r))])))
+        if lanes is not None:
+            limit = builder.select(builder.icmp_unsigned(">", limit, lanes), limit, lanes)
         below = builder.bitcast(builder.icmp_unsigned("<", total, limit), ir.IntType(LANES))
         mask = builder.or_(mask, builder.shl(builder.zext(below, I64), I64(LANES * r)))
     return mask
@@ -199,40 +201,33 @@ def _offer(
     while mask != 0:
         place = lowest_bit(mask)
         mask &= mask - np.uint64(1)
-        r, lane = place // LANES, place % LANES
+        r, lane = place >> 3, place & 7
         query, index = row + r, column + lane
         # the limit falls while the tile is read; rows behind the base's end only fill up its last panel
         if tile[r, lane] >= limits[query] or index >= groups_base.shape[0] or index == own[query]:
             continue
-        if _share_a_group(groups_queries[query], groups_base[index]):
+        if _share_a_group(groups_queries, query, groups_base, index):
             continue
-        replace_greatest(heaps[query], (tile[r, lane] << np.uint64(32)) | np.uint64(index))
+        replace_greatest(heaps, query, (tile[r, lane] << np.uint64(32)) | np.uint64(index))
         limits[query] = heaps[query, 0] >> np.uint64(32)
 
 
 @compiled(boundscheck=False)
-def _share_a_group(a: Int[np.ndarray, " G"], b: Int[np.ndarray, " G"]) -> bool:
-    for g in range(a.size):  # noqa: SIM110  numba compiles no generators of any()
-        if a[g] >= 0 and a[g] == b[g]:
+def _share_a_group(a: Int[np.ndarray, "n G"], row: int, b: Int[np.ndarray, "m G"], other: int) -> bool:
+    for g in range(a.shape[1]):  # noqa: SIM110  numba compiles no generators of any()
+        if a[row, g] >= 0 and a[row, g] == b[other, g]:
             return True
     return False
 
 
 @compiled(boundscheck=False)
-def replace_greatest(heap: UInt64[np.ndarray, " k"], key: int) -> None:
-    """Put `key` in the place of a max-heap's greatest element."""
-    hole = 0
-    while True:
-        child = 2 * hole + 1
-        if child >= heap.size:
-            break
-        if child + 1 < heap.size and heap[child + 1] > heap[child]:
-            child += 1
-        if heap[child] <= key:
-            break
-        heap[hole] = heap[child]
-        hole = child
-    heap[hole] = key
+def replace_greatest(heaps: UInt64[np.ndarray, "n k"], row: int, key: int) -> None:
+    """Put `key` in the place of a row's greatest key; the keys stay sorted, greatest first."""
+    place = 1
+    while place < heaps.shape[1] and heaps[row, place] > key:
+        heaps[row, place - 1] = heaps[row, place]
+        place += 1
+    heaps[row, place - 1] = key
 
 
 @emitted
@@ -249,12 +244,9 @@ def _tile_of_pairs(
         arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2, 4, 5, 6)]
         sums = sums_of_tile(builder, arrays[0], args[1], arrays[1], args[3])
         lanes = lanes_at(builder, arrays[3].data, builder.mul(args[3], I64(LANES)))
-        theirs, mask = builder.load(lanes, align=8), below_limits(builder, sums, arrays[2], args[1])
         for r, total in enumerate(sums):
             builder.store(total, lanes_at(builder, arrays[4].data, I64(LANES * r)), align=8)
-            below = builder.bitcast(builder.icmp_unsigned("<", total, theirs), ir.IntType(LANES))
-            mask = builder.or_(mask, builder.shl(builder.zext(below, I64), I64(LANES * r)))
-        return mask
+        return below_limits(builder, sums, arrays[2], args[1], builder.load(lanes, align=8))
 
     return signature, emit
 
@@ -265,49 +257,49 @@ def search_pairs(
     base: UInt64[np.ndarray, "P W 8"],
     first: tuple[int, int],
     groups: Int[np.ndarray, "n G"],
-    limits: UInt64[np.ndarray, " q"],
     heaps: UInt64[np.ndarray, "q k"],
-    limits_base: UInt64[np.ndarray, " b"],
     heaps_base: UInt64[np.ndarray, "b k"],
 ) -> None:
     """Offer every pair of rows of two blocks of one set to the heaps of both of its rows.
 
-    Keys are compared whole, so that the order in which pairs come does not matter. A limit is one more than
-    the distance of the worst kept neighbour: an equal distance may have the lower index.
+    Keys are compared whole, so that the order in which pairs come does not matter.
 
     `base` is the other block, or the same one; `first`, the indices in the whole set of both blocks' first
     rows; `groups` are of the whole set; the rest as in `search`, of either block.
     """
     block = max(LANES, _LEVEL_1_BYTES // (8 * queries.shape[1]) // LANES * LANES)
     tile = np.empty((LANES, LANES), np.uint64)
-    same = first[0] == first[1]
+    n, same = groups.shape[0], first[0] == first[1]
+    limits = np.array([_limit(heaps, row, first[1]) for row in range(len(heaps))])
+    limits_base = limits if same else np.array([_limit(heaps_base, row, first[0]) for row in range(len(heaps_base))])
     for start in range(0, queries.shape[0], block):
         stop = min(start + block, queries.shape[0])
         for panel in range(base.shape[0]):
-            for row in range(start, stop, LANES):
-                if same and panel * LANES < row:
-                    continue
+            for row in range(max(start, panel * LANES) if same else start, stop, LANES):
                 mask = _tile_of_pairs(queries, row, base, panel, limits, limits_base, tile)
                 while mask != 0:
                     place = lowest_bit(mask)
                     mask &= mask - np.uint64(1)
-                    r, lane = place // LANES, place % LANES
+                    r, lane = place >> 3, place & 7
                     one, two = row + r, panel * LANES + lane
                     i, j = first[0] + one, first[1] + two
-                    n = groups.shape[0]
-                    if i >= n or j >= n or i == j or _share_a_group(groups[i], groups[j]):
+                    # a tile on the diagonal has each pair twice
+                    if i >= n or j >= n or (same and i <= j) or _share_a_group(groups, i, groups, j):
                         continue
                     distance = tile[r, lane] << np.uint64(32)
-                    _offer_key(distance | np.uint64(j), one, limits, heaps)
-                    if not (same and panel * LANES == row):  # else the tile has the pair twice
-                        _offer_key(distance | np.uint64(i), two, limits_base, heaps_base)
+                    if distance | np.uint64(j) < heaps[one, 0]:
+                        replace_greatest(heaps, one, distance | np.uint64(j))
+                        limits[one] = _limit(heaps, one, first[1])
+                    if distance | np.uint64(i) < heaps_base[two, 0]:
+                        replace_greatest(heaps_base, two, distance | np.uint64(i))
+                        limits_base[two] = _limit(heaps_base, two, first[0])
 
 
 @compiled(boundscheck=False)
-def _offer_key(key: int, row: int, limits: UInt64[np.ndarray, " q"], heaps: UInt64[np.ndarray, "q k"]) -> None:
-    if key < heaps[row, 0]:
-        replace_greatest(heaps[row], key)
-        limits[row] = (heaps[row, 0] >> np.uint64(32)) + np.uint64(1)
+def _limit(heaps: UInt64[np.ndarray, "n k"], row: int, first: int) -> np.uint64:
+    """Return the least distance at which no row from `first` on is nearer than a heap's worst, ties by the index."""
+    worst: np.uint64 = heaps[row, 0]
+    return (worst >> np.uint64(32)) + np.uint64(worst & np.uint64(2**32 - 1) > np.uint64(first))
 
 
 @emitted
@@ -395,7 +387,7 @@ def search_filtered(
                     distance = _differing(words, query, base, other)
                     key = (distance << np.uint64(32)) | np.uint64(names_base[other])
                     if key < heaps[query, 0]:
-                        replace_greatest(heaps[query], key)
+                        replace_greatest(heaps, query, key)
                         worst = heaps[query, 0] >> np.uint64(32)
                         limits[query] = table[min(worst, np.uint64(table.size - 1))]
     return counted

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.models import bridge as bridges
+from polytope_lm.models import gates
 from polytope_lm.models.families import Block, make_site
 from polytope_lm.models.sites import Geometry, Point, Premises, Site
 from polytope_lm.models.sources import changed_parts
@@ -160,6 +161,7 @@ class Model:
             "dtype": str(self.dtype)[6:],
             "attention": self.attention,
             **({"weights": self.weights_origin} if self.weights_origin else {}),
+            **({"intervention": said} if (said := gates.under_way(self.trunk)) else {}),
         }
 
     def check_made(self, what: str, was: Mapping[str, Any], cure: str = "give the same model") -> None:
@@ -210,6 +212,69 @@ class Model:
     def alone(self) -> AbstractContextManager[None]:
         """Have the model alone and in eval mode while a context lasts: every pass runs in one."""
         return exclusive(self.hf, self.trunk, self.name)
+
+    def imposing(self, codes: Any, positions: Any = None) -> AbstractContextManager[None]:
+        """Impose codes while a context lasts: `h'_i = |h_i| (2 z_i - 1)`, the up branch untouched.
+
+        A token's own code imposed is the identity, bit for bit. The model is had alone and restored, whatever happens.
+
+        Args:
+            codes: one prompt's, from `plm.encode`; or bits, `{layer: [S, N]}` (or `[B, S, N]`), of a whole sequence.
+            positions: where in the sequence the rows belong; by default the codes' own positions.
+
+        Raises:
+            PolytopeError: codes of several prompts, of another width or kind; in the pass: another length.
+
+        Example:
+            >>> import polytope_lm as plm, torch
+            >>> model = plm.load("tiny-gpt2")
+            >>> ids = torch.tensor([model.tokenizer("The river bank")["input_ids"]])
+            >>> clean = model.hf(ids).logits
+            >>> with model.imposing(plm.encode(model, "The river bank")):
+            ...     bool(torch.equal(model.hf(ids).logits, clean))
+            True
+
+        """
+        return gates.imposing(self, codes, positions)
+
+    def flipping(self, neurons: Any, positions: Any = None) -> AbstractContextManager[None]:
+        """Flip neurons while a context lasts: their `h_i` becomes `-h_i`.
+
+        Args:
+            neurons: `{layer: [neuron, ...]}`, or pairs `(layer, neuron)`.
+            positions: at which positions of a sequence; by default at all.
+
+        Raises:
+            PolytopeError: no such layer or neuron; in the pass: no such position.
+
+        Example:
+            >>> import polytope_lm as plm
+            >>> model = plm.load("tiny-gpt2")
+            >>> clean = plm.encode(model, "The river bank")
+            >>> with model.flipping({1: [5]}):
+            ...     flipped = plm.encode(model, "The river bank")
+            >>> sorted({int(neuron) for _, neuron in zip(*(clean.bits(1) != flipped.bits(1)).nonzero())})
+            [5]
+
+        """
+        return gates.flipping(self, neurons, positions)
+
+    def freezing(self, codes: Any, positions: Any = None) -> AbstractContextManager[None]:
+        """Hold gates fixed while a context lasts: `post_i = z_i h_i`, of gated MLPs `z_i g_i up_i`.
+
+        Behind ReLUs a token's own code frozen is the identity, and the MLP is then the affine map of that polytope
+        whatever its input. Of smooth activations give the soft code, `p = act(h)/h`: the secant, the identity at the
+        token up to rounding; gated, `p_i g_i up_i` stays a product of two branches.
+
+        Args:
+            codes: one prompt's, from `plm.encode`; or `{layer: [S, N]}` of a whole sequence, bits or numbers.
+            positions: where in the sequence the rows belong; by default the codes' own positions.
+
+        Raises:
+            PolytopeError: as `imposing`; codes of the up branch, which gates nothing.
+
+        """
+        return gates.freezing(self, codes, positions)
 
     def block(self, layer: int) -> Block:
         """Return one block's parts.

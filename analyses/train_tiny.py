@@ -1,7 +1,10 @@
-"""Train `tiny-gpt2` and its ReLU twin `tiny-relu` on Python's own documentation, in minutes on 2 cores.
+"""Train `tiny-gpt2` and its twins `tiny-relu` and `tiny-moe` on Python's own documentation, in minutes on 2 cores.
 
     python -m analyses.train_tiny                      # tiny-gpt2
     python -m analyses.train_tiny --activation relu    # tiny-relu
+    python -m analyses.train_tiny --activation silu    # tiny-moe, a mixture of experts
+
+A run that was cut short goes on where it left off, to the same bytes, when it is started again.
 
 The models are for tests, documentation and anyone without a larger model: they stand in for no other model.
 Weights are rounded to float16 before they are measured and stored, and loaded as float32, so the figures in
@@ -16,7 +19,8 @@ import math
 import platform
 import sys
 import time
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pydoc_data.topics import topics as python_topics
 from typing import TYPE_CHECKING
@@ -27,14 +31,21 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    OlmoeConfig,
+    OlmoeForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from jaxtyping import Float, Int
 
-NAMES = {"gelu_new": "tiny-gpt2", "relu": "tiny-relu"}
+NAMES = {"gelu_new": "tiny-gpt2", "relu": "tiny-relu", "silu": "tiny-moe"}
 DATA = Path(__file__).resolve().parents[1] / "polytope_lm" / "data"
 END = "<|endoftext|>"
 RUN = 60  # characters; a run of this length in two topics is a copied passage, not a common phrase
@@ -56,7 +67,14 @@ HELD_OUT = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights, besides the text and the library versions."""
+    """Everything that decides the weights, besides the text and the library versions.
+
+    Attributes:
+        activation: `gelu_new` and `relu` make a GPT-2, `silu` an OLMoE: a mixture of gated experts.
+        experts: of each layer of a mixture; `chosen` of them read a token, each of width `expert_width`.
+        balance: the weight of the load-balancing loss (Fedus et al., "Switch Transformers", 2022).
+
+    """
 
     activation: str = "gelu_new"
     steps: int = 1000
@@ -70,6 +88,15 @@ class Recipe:
     rate: float = 3e-3
     decay: float = 0.1
     dropout: float = 0.1
+    experts: int = 8
+    chosen: int = 2
+    expert_width: int = 96
+    balance: float = 0.02
+
+    @property
+    def mixture(self) -> bool:
+        """Whether it makes a mixture of experts."""
+        return self.activation == "silu"
 
 
 @dataclass(frozen=True)
@@ -84,6 +111,7 @@ class Figures:
         held_out_tokens: held-out tokens.
         characters: of the held-out text.
         copied: share of the held-out text's 60-character runs that the training text has too.
+        loads: of a mixture, by layer and expert: the share of held-out tokens that the expert reads.
 
     """
 
@@ -95,6 +123,7 @@ class Figures:
     held_out_tokens: int
     characters: int
     copied: float
+    loads: tuple[tuple[float, ...], ...] = ()
 
     @property
     def bits_per_character(self) -> float:
@@ -155,28 +184,57 @@ def stream(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Int[torc
     return torch.tensor([token for piece in pieces for token in piece])
 
 
-def build(recipe: Recipe) -> GPT2LMHeadModel:
-    """Return an untrained GPT-2 of the recipe's shape; the global random generator is left as it was."""
-    config = GPT2Config(
-        vocab_size=recipe.vocabulary,
-        n_positions=recipe.context,
-        n_embd=recipe.width,
-        n_layer=recipe.layers,
-        n_head=recipe.heads,
-        activation_function=recipe.activation,
-        resid_pdrop=recipe.dropout,
-        embd_pdrop=recipe.dropout,
-        attn_pdrop=0.0,  # the fast attention of the CPU has no dropout
-        bos_token_id=0,
-        eos_token_id=0,
-        dtype="float32",
-    )
+def build(recipe: Recipe) -> PreTrainedModel:
+    """Return an untrained model of the recipe's shape; the global random generator is left as it was."""
+    ends = {"vocab_size": recipe.vocabulary, "bos_token_id": 0, "eos_token_id": 0, "dtype": "float32"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
+        if recipe.mixture:
+            mixture = OlmoeConfig(
+                max_position_embeddings=recipe.context,
+                hidden_size=recipe.width,
+                num_hidden_layers=recipe.layers,
+                num_attention_heads=recipe.heads,
+                hidden_act=recipe.activation,
+                intermediate_size=recipe.expert_width,
+                num_experts=recipe.experts,
+                num_experts_per_tok=recipe.chosen,
+                router_aux_loss_coef=recipe.balance,
+                tie_word_embeddings=True,
+                pad_token_id=None,
+                **ends,
+            )
+            return OlmoeForCausalLM(mixture)
+        config = GPT2Config(
+            n_positions=recipe.context,
+            n_embd=recipe.width,
+            n_layer=recipe.layers,
+            n_head=recipe.heads,
+            activation_function=recipe.activation,
+            resid_pdrop=recipe.dropout,
+            embd_pdrop=recipe.dropout,
+            attn_pdrop=0.0,  # the fast attention of the CPU has no dropout
+            **ends,
+        )
         return GPT2LMHeadModel(config)
 
 
-def groups(model: GPT2LMHeadModel, decay: float) -> list[dict[str, object]]:
+@contextmanager
+def dropping(model: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
+    """Give a mixture GPT-2's dropout while it trains: of the embedding and of what each sublayer adds."""
+
+    def drop(_module: torch.nn.Module, _args: object, out: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(out, recipe.dropout, model.training)
+
+    with ExitStack() as stack:
+        if recipe.mixture:
+            trunk = model.base_model
+            for module in (trunk.embed_tokens, *(m for b in trunk.layers for m in (b.self_attn.o_proj, b.mlp))):
+                stack.callback(module.register_forward_hook(drop).remove)
+        yield
+
+
+def groups(model: PreTrainedModel, decay: float) -> list[dict[str, object]]:
     """Return the optimiser's groups: matrices decay, norms and biases do not."""
     parameters = list(model.parameters())
     return [
@@ -201,44 +259,85 @@ def draws(tokens: Int[torch.Tensor, " n"], recipe: Recipe) -> Iterator[Int[torch
         yield torch.stack([tokens[start : start + recipe.context] for start in starts])
 
 
-def next_token_loss(model: GPT2LMHeadModel, batch: Int[torch.Tensor, "B S"]) -> Float[torch.Tensor, ""]:
+def next_token_loss(model: PreTrainedModel, batch: Int[torch.Tensor, "B S"]) -> Float[torch.Tensor, ""]:
     """Return the mean cross-entropy in nats of every token but the windows' first."""
     logits = model(input_ids=batch[:, :-1]).logits
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
-def train(recipe: Recipe, tokens: Int[torch.Tensor, " n"], *, report: int = 50) -> tuple[GPT2LMHeadModel, list[float]]:
-    """Train on random windows and return the model, rounded to float16 and in eval mode, with its losses."""
+@contextmanager
+def routing(model: PreTrainedModel, recipe: Recipe) -> Iterator[list[tuple[torch.Tensor, ...]]]:
+    """Collect what a mixture's routers return, layer by layer: logits, weights and indices of the chosen."""
+    seen: list[tuple[torch.Tensor, ...]] = []
+    with ExitStack() as stack:
+        for block in model.base_model.layers if recipe.mixture else ():
+            hook = block.mlp.gate.register_forward_hook(lambda _m, _args, out: seen.append(out))
+            stack.callback(hook.remove)
+        yield seen
+
+
+def imbalance(logits: Float[torch.Tensor, "T E"], chosen: Int[torch.Tensor, "T k"]) -> Float[torch.Tensor, ""]:
+    """Return E times the sum over experts of share of choices times mean probability; 1 at equal loads."""
+    experts = logits.shape[-1]
+    shares = torch.nn.functional.one_hot(chosen, experts).float().mean((0, 1))
+    return experts * (shares * logits.softmax(-1).mean(0)).sum()
+
+
+def train(
+    recipe: Recipe, tokens: Int[torch.Tensor, " n"], *, report: int = 50, unfinished: Path | None = None
+) -> tuple[PreTrainedModel, list[float]]:
+    """Train on random windows and return the model, rounded to float16 and in eval mode, with its losses.
+
+    Every `report` steps the state is kept in the file `unfinished`, from which a later call goes on.
+    """
     model = build(recipe)
     optimiser = torch.optim.AdamW(groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.95))
     losses: list[float] = []
     began = time.monotonic()
     model.train()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), dropping(model, recipe), routing(model, recipe) as routed:
         torch.manual_seed(recipe.seed + 1)  # dropout
+        if unfinished is not None and unfinished.is_file():
+            kept = torch.load(unfinished, weights_only=True)
+            if kept["recipe"] != asdict(recipe):
+                raise SystemExit(f"{unfinished} is of another recipe: remove it or give its options")
+            model.load_state_dict(kept["model"])
+            optimiser.load_state_dict(kept["optimiser"])
+            losses = kept["losses"]
+            torch.set_rng_state(kept["random"])
         for step, batch in enumerate(draws(tokens, recipe)):
+            if step < len(losses):
+                continue
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate * schedule(step, recipe.steps)
+            routed.clear()
             loss = next_token_loss(model, batch)
+            losses.append(loss.item())
+            if routed:
+                loss = loss + recipe.balance * torch.stack([imbalance(r, chosen) for r, _, chosen in routed]).mean()
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
-            losses.append(loss.item())
             if (step + 1) % report == 0:
                 mean, seconds = np.mean(losses[-report:]), time.monotonic() - began
                 print(f"step {step + 1} of {recipe.steps}: loss {mean:.3f}, {seconds:.0f} s", file=sys.stderr)
+                if unfinished is not None:
+                    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "losses": losses}
+                    partial = unfinished.with_suffix(".partial")
+                    torch.save({**state, "recipe": asdict(recipe), "random": torch.get_rng_state()}, partial)
+                    partial.replace(unfinished)
     return model.half().float().eval(), losses
 
 
 @torch.no_grad()
-def held_out_loss(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> float:
+def held_out_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> float:
     """Return the mean loss per token in nats.
 
     Windows of a text are taken one after the other, the first behind an end token. Each window's first token
     is the last one of the window before, so that every token of the text is predicted exactly once.
     """
-    size = model.config.n_positions
+    size = model.config.max_position_embeddings
     total, count = 0.0, 0
     for text in texts:
         tokens = stream(tokenizer, [text])
@@ -249,6 +348,20 @@ def held_out_loss(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, te
     return total / count
 
 
+@torch.no_grad()
+def expert_loads(
+    model: PreTrainedModel, tokens: Int[torch.Tensor, " n"], recipe: Recipe
+) -> tuple[tuple[float, ...], ...]:
+    """Return the share of the tokens that each expert reads, by layer and expert; they sum to `chosen` in a layer."""
+    counts = torch.zeros(recipe.layers, recipe.experts, dtype=torch.int64)
+    with routing(model, recipe) as routed:
+        for window in torch.split(tokens, recipe.context):
+            routed.clear()
+            model(input_ids=window[None])
+            counts += torch.stack([torch.bincount(c.flatten(), minlength=recipe.experts) for _, _, c in routed])
+    return tuple(tuple(count / len(tokens) for count in layer) for layer in counts.tolist())
+
+
 def unigram_loss(train_tokens: Int[torch.Tensor, " n"], held_out: Int[torch.Tensor, " m"], vocabulary: int) -> float:
     """Return the loss per token in nats of the training text's token frequencies (add one)."""
     counts: Float[torch.Tensor, " V"] = torch.bincount(train_tokens, minlength=vocabulary).double() + 1
@@ -256,7 +369,7 @@ def unigram_loss(train_tokens: Int[torch.Tensor, " n"], held_out: Int[torch.Tens
 
 
 def measure(
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
     losses: Sequence[float],
@@ -277,13 +390,14 @@ def measure(
         held_out_tokens=len(unseen),
         characters=sum(map(len, held_out.values())),
         copied=copied_share(seen, held_out),
+        loads=expert_loads(model, unseen, recipe) if recipe.mixture else (),
     )
 
 
-def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write an ordinary transformers directory: config, weights, tokenizer; no paths and no dates."""
     directory.mkdir(parents=True, exist_ok=True)
-    model.config.architectures = ["GPT2LMHeadModel"]
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(directory)
     # Named parameters hold the tied embedding once. The config says float32, so that is what is loaded.
     halves = {name: p.detach().half().contiguous() for name, p in model.named_parameters()}
@@ -291,20 +405,68 @@ def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, directory: 
     tokenizer.save_pretrained(directory)
 
 
+def _dense_words(recipe: Recipe) -> dict[str, str]:
+    """Return what the card of a GPT-2 says of its shape."""
+    twin = "tiny-gpt2" if recipe.activation == "relu" else "tiny-relu"
+    return {
+        "shape": (
+            f"A GPT-2 ({recipe.layers} layers, d_model {recipe.width}, {recipe.heads} heads, context {recipe.context}, "
+            f"`{recipe.activation}`, LayerNorm,\nbiases, learned positions, tied embeddings)"
+        ),
+        "premises": {
+            "relu": "A ReLU MLP with biases is piecewise affine: inside one code it is one affine map, exactly.",
+            "gelu_new": "GELU is smooth: a code says on which side of 0 each pre-activation is, and no more.",
+        }[recipe.activation],
+        "twin": f"`{twin}` is its twin: same script, data, tokenizer, seed and shape, another activation.",
+        "original": "OpenAI's GPT-2",
+        "others": "another model",
+        "balance": "",
+        "loads": "",
+    }
+
+
+def _mixture_words(recipe: Recipe, figures: Figures) -> dict[str, str]:
+    """Return what the card of a mixture of experts says of its shape, and a table of its experts' loads."""
+    rows = [f"| {n} | " + " | ".join(f"{load:.1%}" for load in loads) + " |" for n, loads in enumerate(figures.loads)]
+    even = recipe.chosen / recipe.experts
+    return {
+        "shape": (
+            f"A mixture of experts of OLMoE's shape ({recipe.layers} layers, d_model {recipe.width}, "
+            f"{recipe.heads} heads, context {recipe.context}, RMSNorm,\n"
+            f"no biases, rotary positions, tied embeddings; each layer has {recipe.experts} experts of width "
+            f"{recipe.expert_width}, `{recipe.activation}` gated, of which\n"
+            f"its router chooses {recipe.chosen} for each token)"
+        ),
+        "premises": "A router's code says which experts it chose.",
+        "twin": "`tiny-gpt2` and `tiny-relu` are its twins: same script, data, tokenizer, seed, layers and d_model.",
+        "original": "OLMoE",
+        "others": "another model, least of all about a large\nmixture",
+        "balance": (
+            f';\n  the load-balancing loss of Fedus et al. ("Switch Transformers", 2022), layer by layer, weighs '
+            f"{recipe.balance:g}"
+        ),
+        "loads": "\n".join(
+            (
+                f"Share of the held-out tokens that each expert reads (all alike would be {even:.1%}):",
+                "",
+                "| layer | " + " | ".join(map(str, range(recipe.experts))) + " |",
+                "|---" * (recipe.experts + 1) + "|",
+                *rows,
+                "",
+                "",
+            )
+        ),
+    }
+
+
 def card(recipe: Recipe, figures: Figures, topics: Mapping[str, str]) -> str:
     """Return the model card."""
     text = "".join(f"{name}\0{topics[name]}\0" for name in sorted(topics))
-    twin = next(name for activation, name in NAMES.items() if activation != recipe.activation)
-    premises = {
-        "relu": "A ReLU MLP with biases is piecewise affine: inside one code it is one affine map, exactly.",
-        "gelu_new": "GELU is smooth: a code says on which side of 0 each pre-activation is, and no more.",
-    }[recipe.activation]
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     template = Path(__file__).with_name("tiny_card.md").read_text(encoding="utf-8")
     return template.format(
         name=NAMES[recipe.activation],
-        twin=twin,
-        premises=premises,
+        **(_mixture_words(recipe, figures) if recipe.mixture else _dense_words(recipe)),
         held_out_names=", ".join(f"`{name}`" for name in HELD_OUT if name in topics),
         left_out=len(topics) - len(split(topics)[0]) - sum(name in topics for name in HELD_OUT),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
@@ -321,10 +483,13 @@ def run(recipe: Recipe, topics: Mapping[str, str], directory: Path) -> Figures:
     tokenizer = train_tokenizer(list(seen.values()), recipe)
     # A small text may give fewer merges than were asked for.
     recipe = replace(recipe, vocabulary=len(tokenizer))
-    model, losses = train(recipe, stream(tokenizer, list(seen.values())))
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = directory / "unfinished.pt"
+    model, losses = train(recipe, stream(tokenizer, list(seen.values())), unfinished=unfinished)
     figures = measure(model, tokenizer, recipe, losses, topics)
     save(model, tokenizer, directory)
     (directory / "README.md").write_text(card(recipe, figures, topics), encoding="utf-8")
+    unfinished.unlink(missing_ok=True)
     return figures
 
 
@@ -332,7 +497,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m analyses.train_tiny", description=summary)
-    parser.add_argument("--activation", choices=sorted(NAMES), default="gelu_new", help="gelu_new or its twin relu")
+    parser.add_argument(
+        "--activation", choices=sorted(NAMES), default="gelu_new", help="gelu_new, its twin relu, or silu: a mixture"
+    )
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps (%(default)s)")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="of weights, batches, dropout (%(default)s)")
     parser.add_argument("--out", type=Path, help="directory (the package's own data directory)")
@@ -340,7 +507,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train one of the two models and print its figures."""
+    """Train one of the models and print its figures."""
     chosen = arguments(argv)
     torch.set_num_threads(1)  # how sums are ordered depends on it, and the twin has the other core
     torch.use_deterministic_algorithms(mode=True)

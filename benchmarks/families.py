@@ -3,9 +3,9 @@
 Every family is a tiny configuration with random weights. *Proved* means, in both layers:
 
 - codes: `x`, `u` and `h` are, to the bit, what a plain hook on the transformers module sees, also in padded
-  batches up to rounding;
+  batches up to rounding; of a router (`h` its logits) every bit is its own call's top-k;
 - closed forms: `u = Norm(x)` and `h = W u + b` with the numbers of `geometry`, and crossings between two
-  tokens end at the second one's bits;
+  tokens end at the second one's bits (a router has none: its regions do not end where a logit is 0);
 - downstream: the activation of one token replaced by another's gives the other's `h` in every later layer,
   with a shared prefix too;
 - next token: so it does for the logits; the chosen logits and the logit lens of the last layer are the
@@ -71,7 +71,7 @@ class Family:
         model: the class in transformers, without the ending of its configuration.
         head: the ending of the model's class.
         options: of the configuration.
-        pre: path of the (gate's) pre-activations' module, `{}` for the layer.
+        pre: path of the (gate's) pre-activations' module, or of the router, `{}` for the layer.
         norm: path of the module that reads `x`.
         parallel: the norm reads the block's input.
         post_norm: the norm's output is the stream.
@@ -80,7 +80,8 @@ class Family:
         activation: its name.
         biased: the pre-activations have a bias.
         kind: of the norm.
-        up: path of `up`'s module; None for plain MLPs.
+        up: path of `up`'s module; None for plain MLPs and routers.
+        router: the first thing that the router returns are its logits, the last the indices of the chosen.
 
     """
 
@@ -97,6 +98,7 @@ class Family:
     post_norm: bool = False
     causal: bool = True
     up: str | None = None
+    router: bool = False
 
     def make(self) -> torch.nn.Module:
         """Build the model; every parameter is random, so that no zero or one hides a mistake."""
@@ -106,7 +108,8 @@ class Family:
         model: torch.nn.Module = getattr(tf, self.model + self.head)(config(**self.options))
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            for parameter in model.parameters():
+            corrections = (b for name, b in model.named_buffers() if name.endswith("correction_bias"))
+            for parameter in (*model.parameters(), *corrections):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
         return model.eval()
 
@@ -124,6 +127,21 @@ def _gated(model: str, norm: str = "post_attention_layernorm", **more: Any) -> F
     return Family(model, "ForCausalLM", options, pre, f"model.layers.{{}}.{norm}", up=up, **more)
 
 
+def _routed(model: str, options: dict[str, Any], pre: str = "gate", **more: Any) -> Family:
+    options = _NAMES | {"num_key_value_heads": 2} | options
+    k, experts = options["num_experts_per_tok"], options.get("num_experts") or options["num_local_experts"]
+    more = {"linearity": "routed", "activation": f"top {k} of {experts}", "router": True, **more}
+    pre, norm = f"model.layers.{{}}.mlp.{pre}", "model.layers.{}.post_attention_layernorm"
+    return Family(model, "ForCausalLM", options, pre, norm, **more)
+
+
+_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+_QWEN = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+_DEEPSEEK = {
+    "num_experts_per_tok": 3, "num_local_experts": 8, "n_group": 4, "topk_group": 2, "moe_intermediate_size": 12,
+    "first_k_dense_replace": 0, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+}  # fmt: skip
 _GPT2 = ("transformer.h.{}.mlp.c_fc", "transformer.h.{}.ln_2", "gelu_new")
 _NEOX = ("gpt_neox.layers.{}.mlp.dense_h_to_4h", "gpt_neox.layers.{}.post_attention_layernorm", "gelu")
 _BLOOM = (
@@ -219,7 +237,15 @@ FAMILIES = {
         "StableLm", kind="LayerNorm", options={"num_key_value_heads": 2, "partial_rotary_factor": 0.5}
     ),
     "Cohere": _gated("Cohere", "input_layernorm", kind="LayerNorm", parallel=True),
-    "Mixtral": _gated("Mixtral", options={"num_key_value_heads": 1}),
+    "Mixtral": _routed("Mixtral", {"num_experts_per_tok": 2, "num_local_experts": 5}),
+    "Qwen2-MoE": _routed("Qwen2Moe", _QWEN | {"shared_expert_intermediate_size": 12}),
+    "Qwen3-MoE": _routed("Qwen3Moe", _QWEN | _GROUPED),
+    "OLMoE": _routed("Olmoe", {"num_experts": 7, "num_experts_per_tok": 3}),
+    "DeepSeek-V3": _routed("DeepseekV3", _DEEPSEEK, biased=True),
+    "gpt-oss": _routed(
+        "GptOss", {"num_experts_per_tok": 2, "num_local_experts": 6, "rope_parameters": _ROPE} | _GROUPED,
+        pre="router", biased=True,
+    ),
     "BERT": _plain("Bert", _NAMES, *_BERT, **_ENCODER),
     "RoBERTa": _plain("Roberta", _NAMES | {"max_position_embeddings": 66}, *_BERT, **_ENCODER),
     "DistilBERT": _plain(
@@ -236,24 +262,28 @@ FAMILIES = {
 IDS = torch.randint(1, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(3))
 
 
-def plain(hf: torch.nn.Module, path: str, ids: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return input and output of one module, by a forward hook and a whole forward pass."""
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    handle = hf.get_submodule(path).register_forward_hook(
-        lambda _m, args, out: seen.append((args[0].clone(), out.clone()))
-    )
+def plain(hf: torch.nn.Module, path: str, ids: torch.Tensor) -> list[np.ndarray]:
+    """Return input and output (or outputs) of one module, by a forward hook and a whole forward pass."""
+    seen: list[tuple[torch.Tensor, ...]] = []
+
+    def keep(_module: torch.nn.Module, args: Any, out: Any) -> None:
+        seen.append((args[0].clone(), *(v.clone() for v in (out if isinstance(out, tuple) else (out,)))))
+
+    handle = hf.get_submodule(path).register_forward_hook(keep)
     with torch.no_grad():
         hf(ids)
     handle.remove()
-    value, out = (v.reshape(*ids.shape, -1).numpy() for v in seen[0])
-    return value, out
+    return [v.reshape(*ids.shape, -1).numpy() for v in seen[0]]
 
 
 def hooked(family: Family, hf: torch.nn.Module, layer: int, ids: torch.Tensor) -> dict[str, np.ndarray]:
-    """Return `x`, `u`, `h` and, of gated MLPs, `up` of a layer by plain hooks."""
+    """Return `x`, `u`, `h` and, of gated MLPs, `up`, of routers the `chosen` of a layer by plain hooks."""
     path = family.pre.format(layer)
-    u, h = plain(hf, path, ids)
+    u, h, *more = plain(hf, path, ids)
     found = {"x": plain(hf, family.norm.format(layer), ids)[0], "u": u, "h": h}
+    if family.router:
+        found["chosen"] = np.zeros_like(h)
+        np.put_along_axis(found["chosen"], more[-1], 1.0, axis=-1)
     if family.up is not None:
         found["up"] = plain(hf, family.up.format(layer), ids)[1]
         if family.up == family.pre:
@@ -296,6 +326,8 @@ def prove_closed_forms(family: Family, hf: torch.nn.Module, model: Model) -> Non
             u = cx / np.sqrt((cx**2).mean(-1, keepdims=True) + g.eps) * g.gain + g.shift
         np.testing.assert_allclose(u, seen["u"], atol=5e-6, rtol=1e-5)
         np.testing.assert_allclose(u @ g.weight.T.astype(float) + g.bias, seen["h"], atol=2e-5, rtol=1e-5)
+        if family.router:
+            continue
         a, b = seen["x"][:1, -1].astype(np.float32), seen["x"][:1, -2].astype(np.float32)
         found = in_layer_crossings(g, a, b, at="resid_mid")
         flips = np.zeros(len(g.weight), int)

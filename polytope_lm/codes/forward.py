@@ -56,15 +56,15 @@ def specs(model: Model, sites: Sequence[Site], keep: Sequence[str], keep_dtype: 
         wanted.append(Spec(site.key, width_of(site), "uint8", taps, site, bits=True))
         for name in keep:
             _check_keepable(model, site, name)
-            points = taps if name == "h" else ((site.layer, cast("Point", name)),)
+            points = taps if name == "h" and site.kind != "router" else ((site.layer, cast("Point", name)),)
             columns = width_of(site, name)
             wanted.append(Spec(f"{site.key}.{name}", columns, keep_dtype, points, site, bits=False))
     return tuple(wanted)
 
 
 def _check_keepable(model: Model, site: Site, name: str) -> None:
-    gated = "up" in model.block(site.layer).pre
-    there = ["h"] if site.kind == "custom" else [n for n in KEEPABLE if gated or n != "up"]
+    absent = {"gate": (), "pre": ("up",), "router": ("up", "post")}[model.block(site.layer).kinds[0]]
+    there = ["h"] if site.kind == "custom" else [n for n in KEEPABLE if n not in absent]
     if name not in there:
         raise PolytopeError(f"can't keep {name!r} at {site.key}; choose among {', '.join(there)}")
 
@@ -171,7 +171,7 @@ def run(model: Model, batch: Batch, rows: np.ndarray, wanted: Sequence[Spec], ar
 def _site_taps(site: Site) -> tuple[Tap, ...]:
     if site.kind == "custom":
         return ((site.layer, "h"),)
-    points = ("h",) if site.kind == "pre" else tuple(site.kind.split("+"))
+    points = {"pre": ("h",), "router": ("chosen",)}.get(site.kind, tuple(site.kind.split("+")))
     return tuple((site.layer, point) for point in points)  # type: ignore[misc]
 
 

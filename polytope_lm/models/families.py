@@ -4,6 +4,10 @@ Names only propose; a probe decides. A short forward pass shows which norm's out
 reads the block's own input (parallel blocks), whether its output is the stream that is carried on (post-norm), and
 whether `u = Norm(x)` and `h = W u + b` hold with the weights that the modules show (they do not for adapters that are
 not merged, nor for quantised weights). Nothing is concluded from a family's name.
+
+A mixture of experts has no single MLP: its site is the router, `r = W u (+ b)`, whose code is the set of experts that
+its own call returned, whatever it does between `r` and its choice (groups, correction biases). Its probe shows which of
+the things that it returns are the logits and which the indices of the chosen.
 """
 
 from __future__ import annotations
@@ -38,7 +42,17 @@ ACTIVATION_CLASSES = {
     "QuickGELUActivation": "quick_gelu", "SiLUActivation": "silu", "SiLU": "silu",
     "ReLU": "relu", "ReLU6": "relu6", "ReLUSquaredActivation": "relu2",
 }  # fmt: skip
+MIXTURE_PATHS = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe")
+ROUTERS = ("gate", "router")
 EXPERTS = ("experts", "router", "block_sparse_moe", "gate")
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Where a router's logits and the indices of the experts that it chose stand in what its call returns."""
+
+    logits: int
+    chosen: int
 
 
 @dataclass(frozen=True)
@@ -46,8 +60,8 @@ class Block:
     """One transformer block's parts, as modules of the loaded model.
 
     Attributes:
-        pre: the linear maps whose output is binarised, by kind (`pre`, or `gate` and `up`).
-        down: the down projection; its input is `post`.
+        pre: the linear maps whose output is binarised, by kind (`pre`, or `gate` and `up`); or the `router`.
+        down: the down projection; its input is `post`. Of a mixture of experts the whole MLP.
         fused: gate and up are the two halves of one map's output.
         norm: the module whose input is `x`: the norm, or where there is none the first linear map.
         norm_offset: what is added to the norm's weight to give its gain (Gemma: 1).
@@ -57,6 +71,7 @@ class Block:
         returns: type and length of what the block returns; None for a tensor.
         streams: the block carries one stream, `[B, S, D]`; Gemma 3n carries several.
         inexact: why the modules' weights do not give `h`; empty where they do.
+        routing: where to read a router's output; None where there is none.
 
     """
 
@@ -75,6 +90,25 @@ class Block:
     returns: tuple[type, int] | None = None
     streams: bool = True
     inexact: str = ""
+    routing: Routing | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of code that the block has, the default first."""
+        return ("gate", "up", "gate+up") if "gate" in self.pre else tuple(self.pre)
+
+    def values(self, kind: str, out: Any) -> Tensor:
+        """Return what one kind's module puts out: its columns; a router's logits, or k-hot those it has `chosen`.
+
+        Where a logit is NaN or infinite it stands in the place of its bit, so that no choice is made of it.
+        """
+        if self.routing is None:
+            return stream_of(out)[..., self.columns(kind)]
+        logits: Tensor = out[self.routing.logits]
+        if kind == "router":
+            return logits
+        chosen = out[self.routing.chosen].reshape(*logits.shape[:-1], -1)
+        return torch.zeros_like(logits).scatter_(-1, chosen, 1.0).where(logits.isfinite(), logits)
 
     def columns(self, kind: str) -> slice:
         """Return the columns of one kind in its map's output."""
@@ -108,7 +142,7 @@ class _Probe:
     block_in: Tensor | None = None
     block_out: Any = None
     u: Tensor | None = None
-    h: dict[str, Tensor] = field(default_factory=dict)
+    h: dict[str, Any] = field(default_factory=dict)
     down_out: Tensor | None = None
     norms: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
@@ -116,14 +150,14 @@ class _Probe:
         self.block_in = args[0] if args else kwargs["hidden_states"]
         self.block_out = out
 
-    def saw_pre(self, kind: str, _module: nn.Module, args: Any, out: Tensor) -> None:
+    def saw_pre(self, kind: str, _module: nn.Module, args: Any, out: Any) -> None:
         self.u, self.h[kind] = args[0], out
 
     def saw_norm(self, path: str, _module: nn.Module, args: Any, out: Tensor) -> None:
         self.norms.setdefault(path, (args[0], out))
 
-    def saw_down(self, _module: nn.Module, _args: Any, out: Tensor) -> None:
-        self.down_out = out
+    def saw_down(self, _module: nn.Module, _args: Any, out: Any) -> None:
+        self.down_out = stream_of(out)
 
 
 def stream_of(out: Any) -> Tensor:
@@ -175,6 +209,10 @@ def survey(
     """
     drafts = [_draft(block, layer, config, name, act) for layer, block in enumerate(blocks)]
     probes = _probe(trunk, drafts, int(getattr(config, "vocab_size", 0) or 50), name)
+    for layer, probe in enumerate(probes):
+        if "router" in drafts[layer].pre:
+            drafts[layer] = _routed(drafts[layer], probe, f"{name}, layer {layer}")
+            probe.h = {"router": drafts[layer].values("router", probe.h["router"])}
     # Rows of the batch are compared position by position; NaN from some layer on says nothing there.
     causal = all(_same(out[..., 0, :3, :], out[..., 1, :3, :]) for out in (stream_of(p.block_out) for p in probes))
     read = [(probe.u, probe.down_out, *probe.h.values()) for probe in probes]
@@ -184,11 +222,13 @@ def survey(
         raise PolytopeError(
             f"{name}: NaN or infinite values in layer 0, and in every other: mend the weights, or load float32"
         )
-    alike = found[finite[-1]]
-    path = next((p for p, m in alike.module.named_modules() if m is alike.norm), "")
     why = "NaN or infinite values there: mend the weights, or load float32"
     for layer in set(range(len(drafts))) - set(finite):  # its values say nothing: it is built as the others
         own = drafts[layer]
+        alike = next((found[n] for n in reversed(finite) if found[n].pre.keys() == own.pre.keys()), None)
+        if alike is None:
+            raise PolytopeError(f"{name}, layer {layer}: {why}")
+        path = next((p for p, m in alike.module.named_modules() if m is alike.norm), "")
         found[layer] = replace(
             alike, module=own.module, pre=own.pre, down=own.down, norm=resolve(own.module, path),
             inexact=f"{name}, layer {layer}: {why}",
@@ -197,12 +237,15 @@ def survey(
 
 
 def make_site(block: Block, layer: int, kind: str) -> Site:
-    """Describe one site of a block, of kind `pre`, `gate`, `up` or `gate+up`, as plain data."""
+    """Describe one site of a block, of kind `pre`, `gate`, `up`, `gate+up` or `router`, as plain data."""
     parts = kind.split("+")
     biased = any(getattr(unbridged(block.pre[part]), "bias", None) is not None for part in parts)
     linearity = linearity_of(block.activation, gated="gate" in block.pre)
+    if kind == "router":  # a correction of the choice is no bias of `r`, and still moves boundaries off the origin
+        linearity, router = "routed", unbridged(block.pre[kind])
+        biased = any(v.numel() == block.widths[kind] for v in (*router.parameters(), *router.buffers()))
     premises = Premises(linearity, block.activation, biased, block.norm_kind)
-    hook = f"blocks.{layer}.mlp.hook_pre" + ("_linear" if kind == "up" else "")
+    hook = f"blocks.{layer}.mlp." + {"up": "hook_pre_linear", "router": "gate.hook_out"}.get(kind, "hook_pre")
     width = sum(block.widths[part] for part in parts)
     return Site(layer, kind, hook, width, block.d_model, premises, block.parallel, block.post_norm)  # type: ignore[arg-type]
 
@@ -229,17 +272,53 @@ def _draft(block: nn.Module, layer: int, config: Any, name: str, act: str | None
             return Block(block, {"gate": both, "up": both}, down, act, fused=True)
         if (pre := _first(mlp, PLAIN_PRE)) is not None:
             return Block(block, {"pre": pre}, down, act)
+    for path in MIXTURE_PATHS:
+        mlp = resolve(block, path)
+        if isinstance(router := None if mlp is None else _first(mlp, ROUTERS), nn.Module):
+            return Block(block, {"router": router}, mlp, "")
     mlp = next((m for p in MLP_PATHS if (m := resolve(block, p)) is not None), block)
     where = f"{name}, layer {layer}: "
     if any(resolve(m, e) is not None for m in (mlp, block) for e in EXPERTS):
         raise PolytopeError(
-            f"{where}its MLP ({type(mlp).__name__}) is a mixture of experts, which has no single code of "
-            f"d_mlp bits; not supported, choose a dense model"
+            f"{where}its MLP ({type(mlp).__name__}) is a mixture of experts without a router of its own among "
+            f"{', '.join(ROUTERS)}, so it has no code; choose another model"
         )
     raise PolytopeError(
         f"{where}unknown MLP {type(mlp).__name__} with {[n for n, _ in mlp.named_children()]}; expected one "
         f"of {', '.join(PLAIN_PRE)}, gate_proj and up_proj, or {' or '.join(FUSED)}"
     )
+
+
+def _routed(draft: Block, probe: _Probe, where: str) -> Block:
+    """Find a router's logits and the experts that it chose in what its call returned.
+
+    The chosen are the integers, k for each token; the logits are the wider floats, where there are several (scores
+    beside logits) the ones that `W u + b` gives.
+    """
+    router, u = draft.pre["router"], probe.u
+    assert u is not None  # noqa: S101 - the probe reached this router
+    out = probe.h["router"]
+    parts = list(out) if isinstance(out, (tuple, list)) else [out]
+    chosen = [i for i, p in enumerate(parts) if isinstance(p, Tensor) and p.dtype in {torch.int64, torch.int32}]
+    k = parts[chosen[0]].shape[-1] if chosen else 0
+    wide = [i for i, p in enumerate(parts) if isinstance(p, Tensor) and p.is_floating_point() and p.shape[-1] > k]
+    if not chosen or not wide:
+        what = "indices of the experts that it chose (no top-k)" if not chosen else "logits of all experts"
+        raise PolytopeError(
+            f"{where}: its router ({type(unbridged(router)).__name__}) returns no {what}, so it has no code; choose "
+            f"a model whose router returns logits and indices, as Mixtral's does, or a dense one"
+        )
+
+    def off(i: int) -> float:
+        try:
+            weight, bias = weight_and_bias(router)
+            mine = u.float().reshape(-1, u.shape[-1]) @ weight.float().T + (0.0 if bias is None else bias.float())
+            return float((mine - parts[i].reshape(len(mine), -1)).abs().max())
+        except (AttributeError, RuntimeError, TypeError):
+            return 0.0  # it shows no weights: the first is taken, and closed forms are refused
+
+    logits = min(wide, key=off)
+    return replace(draft, routing=Routing(logits, chosen[0]), activation=f"top {k} of {parts[logits].shape[-1]}")
 
 
 def _first(module: nn.Module, paths: tuple[str, ...]) -> Any:

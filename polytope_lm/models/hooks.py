@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,29 +90,29 @@ def tapped(model: Model, taps: Iterable[Tap], deliver: Callable[[Tap, Tensor], N
     `deliver` gets each tap and its activation as the module has it: `[B, S, width]`, in OPT `[B * S, width]`.
     """
 
-    def on_output(tap: Tap, columns: slice) -> Any:
-        return lambda _m, _args, out: deliver(tap, stream_of(out)[..., columns])
+    def on_output(tap: Tap, values: Callable[[Any], Tensor]) -> Any:
+        return lambda _m, _args, out: deliver(tap, values(out))
 
     def on_input(tap: Tap) -> Any:
         return lambda _m, args, kwargs: deliver(tap, args[0] if args else kwargs["hidden_states"])
 
     with ExitStack() as stack:
         for tap in taps:
-            module, columns = _where(model, tap)
-            if columns is not None:
-                stack.callback(module.register_forward_hook(on_output(tap, columns)).remove)
+            module, values = _where(model, tap)
+            if values is not None:
+                stack.callback(module.register_forward_hook(on_output(tap, values)).remove)
             else:
                 stack.callback(module.register_forward_pre_hook(on_input(tap), with_kwargs=True).remove)
         yield
 
 
-def _where(model: Model, tap: Tap) -> tuple[nn.Module, slice | None]:
-    """Return the module that a tap reads, and which columns of its output; None for its input."""
+def _where(model: Model, tap: Tap) -> tuple[nn.Module, Callable[[Any], Tensor] | None]:
+    """Return the module that a tap reads, and what takes it out of its output; None for its input."""
     layer, point = tap
     block = model.block(layer)
-    gated = "gate" in block.pre
+    own = block.kinds[0]
     inputs = {"x": block.norm, "u": next(iter(block.pre.values())), "post": block.down}
-    if point in inputs:
+    if point in inputs and not (point == "post" and own == "router"):
         return inputs[point], None
     if point in {"resid_pre", "resid_post"}:
         if not block.streams:
@@ -119,12 +120,13 @@ def _where(model: Model, tap: Tap) -> tuple[nn.Module, slice | None]:
                 f"{model.name}, layer {layer}: the block carries several streams side by side, so {point} is "
                 f"not one vector a token; read x, u, h or post"
             )
-        return block.module, slice(None) if point == "resid_post" else None
-    kind = {"h": "gate" if gated else "pre", "gate": "gate", "up": "up"}.get(point)
+        return block.module, stream_of if point == "resid_post" else None
+    kind = {"h": own, "gate": "gate", "up": "up", "chosen": "router"}.get(point)
     if kind is None or kind not in block.pre:
-        known = f"x, u, h, {'gate, up, ' * gated}post, resid_pre, resid_post"
+        more = {"gate": "gate, up, post", "router": "chosen"}.get(own, "post")
+        known = f"x, u, h, {more}, resid_pre, resid_post"
         raise PolytopeError(f"{model.name}, layer {layer}: no activation {point!r} here; choose among {known}")
-    return block.pre[kind], block.columns(kind)
+    return block.pre[kind], partial(block.values, "chosen" if point == "chosen" else kind)
 
 
 def read_bridge(model: Model, input_ids: Tensor, readers: dict[str, Any]) -> None:

@@ -210,7 +210,8 @@ def patched(block: Block, replaced: Replaced, rows: Tensor, shape: torch.Size) -
             return None
         return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
 
-    modules = tuple(block.pre.values()) if at == "mlp_in" else (block.norm if in_place else block.module,)
+    mlp = tuple(block.pre.values()) if block.routing is None else (block.down,)
+    modules = mlp if at == "mlp_in" else (block.norm if in_place else block.module,)
     with ExitStack() as stack:
         for module in dict.fromkeys(modules):
             stack.callback(module.register_forward_pre_hook(on_input, with_kwargs=True).remove)

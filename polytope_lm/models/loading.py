@@ -49,7 +49,7 @@ def load(
     """Load a model by a packaged name, a directory or a hub name, in this order.
 
     Args:
-        name: `tiny-gpt2`, `tiny-relu`, `smollm2-135m`, `gemma3-270m` or `minilm-l6`; a directory (written
+        name: `tiny-gpt2`, `tiny-relu`, `tiny-moe`, `smollm2-135m`, `gemma3-270m` or `minilm-l6`; a directory (written
             with a separator, such as `./gpt2`); or a name on the model hub, such as `gpt2`.
         device: a torch device.
         dtype: `float32` (the default: half precision flips 0.2 to 0.5 % of the bits), `float16`, `bfloat16`.
@@ -201,13 +201,18 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 def select_sites(model: Model, layers: Sequence[int] | int | str, kind: str | None) -> tuple[Site, ...]:
     """Return the sites of the layers that a user named: indices, one index, or `all`.
 
-    `kind` is a code kind, a declared hook point (`all` is its own layer), or None for the default.
+    `kind` is a code kind, a declared hook point (`all` is its own layer), or None for the default. `all` routers are
+    those of the layers that have one.
     """
     declared = tuple(site for site, _, _ in model.custom if site.hook == kind)
     if declared and layers == "all":
         return declared
     if isinstance(layers, str) and layers != "all":
         raise PolytopeError(f"layers {layers!r}: give 'all' or a list of indices")
+    if layers == "all" and kind == "router":
+        layers = [n for n, block in enumerate(model.blocks) if block.routing is not None]
+        if not layers:
+            raise PolytopeError(f"{model.name}: no layer has a router; kind 'router' is for mixtures of experts")
     layers = range(model.n_layers) if isinstance(layers, str) else layers
     wanted = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
     if not wanted:

@@ -196,7 +196,7 @@ class Model:
 
     @cached_property
     def sites(self) -> Sites:
-        """Each layer's default site: `pre`, or `gate` for gated MLPs; then those that the user declared."""
+        """Each layer's default site: `pre`, `gate` for gated MLPs, `router` for mixtures; then the user's own."""
         default = (self.site(layer) for layer in range(self.n_layers))
         return Sites((*default, *(site for site, _, _ in self.custom)))
 
@@ -294,8 +294,8 @@ class Model:
 
         Args:
             layer: the block's index, from 0.
-            kind: `pre` for plain MLPs; `gate` (the default), `up` or `gate+up` for gated ones; or the name of
-                a hook point that was declared with `with_site`.
+            kind: `pre` for plain MLPs; `gate` (the default), `up` or `gate+up` for gated ones; `router` for a
+                mixture of experts; or the name of a hook point that was declared with `with_site`.
 
         Raises:
             PolytopeError: no such layer, or no such kind here.
@@ -305,10 +305,10 @@ class Model:
             if kind == site.hook and layer == site.layer:
                 return site
         block = self.block(layer)
-        kinds = ("gate", "up", "gate+up") if "gate" in block.pre else ("pre",)
-        if kind is not None and kind not in kinds:
-            raise PolytopeError(f"{self.name}, layer {layer}: no code kind {kind!r}; choose among {', '.join(kinds)}")
-        return make_site(block, int(layer), kind or kinds[0])
+        if kind is not None and kind not in block.kinds:
+            there = ", ".join(block.kinds)
+            raise PolytopeError(f"{self.name}, layer {layer}: no code kind {kind!r}; choose among {there}")
+        return make_site(block, int(layer), kind or block.kinds[0])
 
     def with_site(self, hook: str, weight: Any, bias: Any = None) -> Model:
         """Return the model with one more site: `h = W a + b` of any hook point's activation `a`.
@@ -430,7 +430,8 @@ def known_point(model: Model, hook: str) -> Point | None:
     block = model.block(int(found[1]))
     no_mid = found[2] == "hook_resid_mid" and (block.parallel or block.post_norm)
     no_norm = found[2] == "ln2.hook_out" and block.norm_kind == "none"
-    return None if no_mid or no_norm else _POINTS.get(found[2])
+    no_mlp = found[2].startswith("mlp.") and block.routing is not None
+    return None if no_mid or no_norm or no_mlp else _POINTS.get(found[2])
 
 
 def _array(tensor: Tensor) -> Float[np.ndarray, ...]:

@@ -1,8 +1,8 @@
 """Models that are installed as Python packages: nothing is fetched at run time.
 
-`tiny-gpt2` and `tiny-relu` are in this package (trained by `analyses/train_tiny.py`). The others are in packages of
-other people, which are located without being imported: importing them would start a sentence encoder, or need
-llama.cpp. SmolLM2 and Gemma come as 4-bit GGUF files, so their dequantised float32 weights are kept in the user's
+`tiny-gpt2`, `tiny-relu` and `tiny-moe` are in this package (trained by `analyses/train_tiny.py`). The others are in
+packages of other people, which are located without being imported: importing them would start a sentence encoder, or
+need llama.cpp. SmolLM2 and Gemma come as 4-bit GGUF files, so their dequantised float32 weights are kept in the user's
 cache.
 """
 
@@ -119,6 +119,12 @@ _ENTRIES = (
         name="tiny-relu",
         description="tiny-gpt2's twin with ReLU: piecewise affine with biases, so the paper's premises hold",
         family="gpt2",
+        licence="Apache-2.0; trained on text under the PSF licence",
+    ),
+    Packaged(
+        name="tiny-moe",
+        description="tiny-gpt2's twin with a mixture of 8 experts a layer, of which a router chooses 2; not OLMoE",
+        family="olmoe",
         licence="Apache-2.0; trained on text under the PSF licence",
     ),
 )

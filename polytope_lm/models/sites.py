@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 Linearity = Literal[
-    "piecewise affine", "piecewise affine, further kinks", "piecewise quadratic", "smooth", "gated", "unknown"
+    "piecewise affine", "piecewise affine, further kinks", "piecewise quadratic", "smooth", "gated", "routed", "unknown"
 ]
 NormKind = Literal["LayerNorm", "RMSNorm", "none"]
 
-Point = Literal["x", "u", "h", "gate", "up", "post", "resid_pre", "resid_post"]
+Point = Literal["x", "u", "h", "gate", "up", "post", "chosen", "resid_pre", "resid_post"]
 """What can be read of a block: `x` the stream that the MLP's norm reads, `u` the MLP's input, `h` the
-pre-activations (`gate` for gated MLPs), `gate` and `up` a gated MLP's branches, `post` the down projection's
-input, `resid_pre` the block's input, `resid_post` its output."""
+pre-activations (`gate` for gated MLPs, the logits of a router), `gate` and `up` a gated MLP's branches, `post` the
+down projection's input, `chosen` the experts that a router chose, k-hot, `resid_pre` the block's input, `resid_post`
+its output."""
 
-_KINDS = ("pre", "gate", "up", "gate+up", "custom")
+_KINDS = ("pre", "gate", "up", "gate+up", "router", "custom")
 _LONGEST = 200  # characters of a name: file systems take 255 bytes
 
 _FROM_THE_PAPER = get_args(Linearity)  # nearest first
@@ -60,8 +61,9 @@ class Premises:
     Attributes:
         linearity: `piecewise affine` (ReLU), the same with `further kinks` that the code does not show
             (ReLU6), `piecewise quadratic` (squared ReLU), `smooth` (GELU, SiLU) or `gated` (`act(g) * up`:
-            quadratic inside a region). `unknown` for other activations and for a declared hook point.
-        activation: the activation's name in the model's own configuration.
+            quadratic inside a region), `routed` (a mixture of experts). `unknown` for other activations and for
+            a declared hook point.
+        activation: the activation's name in the model's own configuration; `top 2 of 8` of a router.
         biased: whether any boundary can miss the origin of `u`-space.
         norm: the norm between the residual stream and the site.
 
@@ -90,7 +92,8 @@ class Site:
 
     Attributes:
         layer: the block's index, from 0.
-        kind: `pre` for plain MLPs; `gate`, `up` or `gate+up` (2N bits) for gated ones; `custom` for a user's own.
+        kind: `pre` for plain MLPs; `gate`, `up` or `gate+up` (2N bits) for gated ones; `router` (k-hot, of E
+            experts) for mixtures of experts; `custom` for a user's own.
         hook: TransformerLens's name of the hook point, such as `blocks.8.mlp.hook_pre`.
         width: N, the number of bits.
         d_model: D, the width of `u`.
@@ -101,7 +104,7 @@ class Site:
     """
 
     layer: int
-    kind: Literal["pre", "gate", "up", "gate+up", "custom"]
+    kind: Literal["pre", "gate", "up", "gate+up", "router", "custom"]
     hook: str
     width: int
     d_model: int

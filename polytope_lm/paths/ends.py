@@ -100,6 +100,11 @@ def place(model: Model, at: str, layer: int | None, kind: str | None) -> tuple[S
     site = model.site(0 if layer is None else layer, kind)
     if site.kind == "custom":
         raise PolytopeError(f"{site.hook} is a declared site, and paths lie at MLPs: leave kind={kind!r} out")
+    if site.kind == "router":
+        raise PolytopeError(
+            f"{model.name}, layer {site.layer}: a router's region ends where another expert overtakes, not where a "
+            f"logit is 0, so crossings are not counted there; choose the layer of a dense MLP"
+        )
     return space, site
 
 

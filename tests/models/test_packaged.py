@@ -53,9 +53,10 @@ def write_weights(source: Path, target: Path) -> None:
 
 
 def test_the_names_and_what_they_need():
-    here = {"smollm2-135m", "gemma3-270m", "minilm-l6", "tiny-gpt2", "tiny-relu"}
+    here = {"smollm2-135m", "gemma3-270m", "minilm-l6", "tiny-gpt2", "tiny-relu", "tiny-moe"}
     assert set(packaged.PACKAGED) == here
-    assert {name for name, entry in packaged.PACKAGED.items() if entry.install is None} == {"tiny-gpt2", "tiny-relu"}
+    own = {"tiny-gpt2", "tiny-relu", "tiny-moe"}
+    assert {name for name, entry in packaged.PACKAGED.items() if entry.install is None} == own
     assert {name for name, entry in packaged.PACKAGED.items() if "4 bits" in entry.origin} == {
         "smollm2-135m",
         "gemma3-270m",
@@ -65,14 +66,14 @@ def test_the_names_and_what_they_need():
 
 
 def test_unknown_names_are_told_the_choice():
-    with pytest.raises(PolytopeError, match=r"'gpt3'.*tiny-gpt2, tiny-relu") as caught:
+    with pytest.raises(PolytopeError, match=r"'gpt3'.*tiny-gpt2, tiny-relu, tiny-moe") as caught:
         packaged.directory("gpt3")
     assert "\n" not in str(caught.value)
     with pytest.raises(PolytopeError, match="'gpt3'"):
         packaged.revision("gpt3")
 
 
-@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-relu"])
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-relu", "tiny-moe"])
 def test_tiny_models_are_in_the_package(name):
     lines: list[str] = []
     found = packaged.directory(name, progress=lines.append)

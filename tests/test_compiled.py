@@ -39,7 +39,7 @@ model = plm.load("tiny-gpt2")
 plm.encode(model, SENTENCES, layers=[1])
 def again(threads):
     torch.set_num_threads(threads)
-    return len(plm.encode(model, SENTENCES, layers=[1]))
+    return len(READ)
 with mp.get_context("fork").Pool(1) as pool:
     try: print(pool.apply_async(again, (2,)).get(60))
     except Exception as error: print(type(error).__name__, error)
@@ -73,8 +73,11 @@ def test_a_fork_works_or_says_spawn() -> None:
     assert "get_context('spawn')" in _run(FORK, "omp")
 
 
-def test_a_model_in_a_forked_process_says_spawn() -> None:
-    said = _run(TORCH, "workqueue")
+@pytest.mark.parametrize(
+    "read", ["plm.encode(model, SENTENCES, layers=[1])", "plm.path(model, *SENTENCES[:2], layer=1)"]
+)
+def test_a_model_in_a_forked_process_says_spawn(read: str) -> None:
+    said = _run(TORCH.replace("READ", read), "workqueue")
     assert said.startswith("PolytopeError")
     assert "torch's threads" in said
     assert "spawn" in said

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from polytope_lm.codes.hamming.hamming import beside
 from polytope_lm.codes.store.layout import KEEPABLE
-from polytope_lm.compiled import uses_threads
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import NotFiniteError, Reader, Tap, pack, read, read_bridge
 from polytope_lm.models.model import known_point
@@ -144,8 +143,6 @@ class _Kept:
 
 def run(model: Model, batch: Batch, rows: np.ndarray, wanted: Sequence[Spec], arrays: Mapping[str, np.ndarray]) -> None:
     """Read one batch, every tap once, whoever needs it, into rows `rows` of the arrays, window by window."""
-    if torch.get_num_threads() > 1:
-        uses_threads("torch")
     kept = _Kept.of(batch, rows)
     taps: dict[Tap, list[Reader]] = {}
     hooks: dict[str, list[Reader]] = {}

@@ -6,6 +6,7 @@ library `datasets` finds the files and reads the other kinds. No file outside th
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import fsspec
 import httpx
+from huggingface_hub import DatasetCard
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from polytope_lm import files
 from polytope_lm.documents import rows
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 _PATTERN = re.compile(r"(?P<name>[^:#]+)(?::(?P<config>[^:#]+))?(?:#(?P<split>[^:#]+))?")
 # Builders that parse tables of text and nothing else: no scripts, no archives, no media decoders.
 _PLAIN = ("arrow", "csv", "json", "parquet", "text")
-_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, httpx.HTTPError)
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, httpx.HTTPError, YAMLError)
 _NOTE = 16 * files.MEGABYTE
 
 
@@ -77,7 +80,40 @@ def _saved(base: str, *, split: str, columns: Columns) -> Iterator[Document]:
     yield from dataset_rows(datasets.Dataset.load_from_disk(str(folder)), columns, base)
 
 
+def _check_directory(base: str) -> None:
+    """Refuse links and patterns that lead out of a data set's directory, before `datasets` follows them."""
+    for folder, folders, names in os.walk(base):
+        for path in (Path(folder, name) for name in (*folders, *names)):
+            if path.is_symlink() and not path.resolve().is_relative_to(Path(base).resolve()):
+                raise PolytopeError(
+                    f"{base}: link {brief(path.relative_to(base).as_posix())} lies outside the directory, as those of "
+                    f"the hub's cache do; give a copy without links (cp -rL {base} COPY)"
+                )
+    notes = {name: Path(base, name) for name in (datasets.config.REPOCARD_FILENAME, datasets.config.REPOYAML_FILENAME)}
+    for name, note in notes.items():
+        if not note.exists():
+            continue
+        with files.open_regular(note, "data set") as stream:
+            text = stream.read(_NOTE).decode()
+        card = text if name == datasets.config.REPOCARD_FILENAME else f"---\n{text}\n---\n"
+        configs = getattr(DatasetCard(card, ignore_metadata_errors=True).data, "configs", None)
+        for config in configs if isinstance(configs, list) else ():
+            for pattern in _strings([config.get(key) for key in ("data_files", "data_dir")]):
+                if Path(pattern).is_absolute() or ".." in Path(pattern).parts or "://" in pattern or "::" in pattern:
+                    raise PolytopeError(f"{base}: data file {brief(pattern)} of {name} lies outside the directory")
+
+
+def _strings(data: Any) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict | list | tuple):
+        for entry in data.values() if isinstance(data, dict) else data:
+            yield from _strings(entry)
+
+
 def _built(base: str, *, config: str | None, split: str, columns: Columns) -> Iterator[Document]:
+    if Path(base).is_dir():
+        _check_directory(base)
     builder = datasets.load_dataset_builder(base, config)
     # the builder's module says which parser of `datasets` it is; the data set has no part in that name
     parser = type(builder).__module__.removeprefix("datasets.packaged_modules.").partition(".")[0]

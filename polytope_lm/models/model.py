@@ -15,7 +15,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as every_module
 
+from polytope_lm.compiled import uses_threads
 from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.models import bridge as bridges
 from polytope_lm.models import gates
@@ -24,7 +26,7 @@ from polytope_lm.models.sites import Geometry, Point, Premises, Site
 from polytope_lm.models.sources import changed_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from jaxtyping import Float
@@ -51,16 +53,21 @@ def exclusive(hf: nn.Module, trunk: nn.Module, name: str) -> Iterator[None]:
 
     Hooks sit on modules, which all threads share: one thread at a time reads or writes a trunk, however often it was
     wrapped. The lock belongs to the trunk and is re-entrant. Someone else's hook is refused: what is read would not be
-    the model's own.
+    the model's own. So is a process that was forked after torch's threads had started.
     """
+    if torch.get_num_threads() > 1:
+        uses_threads("torch")
     with _making_a_turn:
         lock, depth = _turns.setdefault(trunk, (threading.RLock(), [0]))
     with lock, ExitStack() as stack:
         if not depth[0]:
+            anywhere = (every_module._global_forward_hooks, every_module._global_forward_pre_hooks)
+            _check_hooks(anywhere, name, "all modules")
             for path, module in hf.named_modules():
                 state = vars(module)  # getattr is slow where a module has no such thing
                 if state["_forward_hooks"] or state["_forward_pre_hooks"] or state.get("fwd_hooks"):
-                    _check_hooks(module, name, path)
+                    kinds = (module._forward_hooks, module._forward_pre_hooks)
+                    _check_hooks(kinds, name, path or "the model", getattr(module, "fwd_hooks", ()))
                 if module.training:
                     stack.callback(setattr, module, "training", True)
                     module.training = False
@@ -74,17 +81,17 @@ def exclusive(hf: nn.Module, trunk: nn.Module, name: str) -> Iterator[None]:
             depth[0] -= 1
 
 
-def _check_hooks(module: nn.Module, name: str, path: str) -> None:
-    """Refuse hooks that neither we nor the libraries put on a module."""
-    of_users = list(getattr(module, "fwd_hooks", ()))  # TransformerLens keeps what users add here
-    for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+def _check_hooks(kinds: Sequence[Mapping[int, Any]], name: str, where: str, added: Iterable[Any] = ()) -> None:
+    """Refuse hooks that neither we nor the libraries put there; `added` is what TransformerLens keeps of users'."""
+    of_users = list(added)
+    for hook in (hook for kind in kinds for hook in kind.values()):
         function = getattr(hook, "func", hook)
         if str(getattr(function, "__module__", "")).split(".")[0] not in _LIBRARIES:
             of_users.append(function)
     if of_users:
         called = getattr(of_users[0], "__qualname__", type(of_users[0]).__name__)
         raise PolytopeError(
-            f"{name}: a hook that is not the model's own, {called}, sits on {path or 'the model'} and may "
+            f"{name}: a hook that is not the model's own, {called}, sits on {where} and may "
             f"change its codes: call remove() on its handle (reset_hooks() on a bridge) first"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 
 import datasets
 import pytest
@@ -134,7 +135,37 @@ def test_a_data_set_reads_nothing_outside_its_directory(tmp_path, where):
     (folder / "link.jsonl").symlink_to(tmp_path / "secret.jsonl")
     named = {"ABSOLUTE": str(tmp_path / "secret.jsonl"), "LINK": "link.jsonl"}.get(where, where)
     (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {named}\n---\n")
-    refused(f"hub:{folder}", "secret.jsonl' lies outside|link.jsonl' lies outside")
+    refused(f"hub:{folder}", "secret.jsonl' of README.md lies outside|link 'link.jsonl' lies outside")
+
+
+@pytest.mark.parametrize("note", ["README.md", ".huggingface.yaml"])
+@pytest.mark.parametrize(
+    "named", ["/**", [{"split": "train", "path": ["a.csv", "/**"]}], {"train": "../**"}, "zip://*::/a.zip"]
+)
+def test_a_pattern_that_leads_out_of_a_data_set_is_refused_before_files_are_looked_for(
+    monkeypatch, tmp_path, note, named
+):
+    monkeypatch.setattr("datasets.load_dataset_builder", lambda *_: pytest.fail("files were looked for"))
+    said = json.dumps({"configs": [{"config_name": "default", "data_files": named}]})
+    (tmp_path / note).write_text(f"---\n{said}\n---\n" if note == "README.md" else said)
+    refused(f"hub:{tmp_path}", f"{note} lies outside")
+
+
+@pytest.mark.parametrize("card", ["{a: [", "- 3", "configs: [3]", "configs: {a: 3}"])
+def test_a_damaged_card_is_one_line(tmp_path, card):
+    (tmp_path / "README.md").write_text(f"---\n{card}\n---\n")
+    refused(f"hub:{tmp_path}", str(tmp_path))
+
+
+def test_a_snapshot_of_the_hubs_cache_is_refused_with_the_cure(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "0a1b").write_text("text\none\n")
+    snapshot = tmp_path / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    (snapshot / "train.csv").symlink_to("../../blobs/0a1b")
+    refused(f"hub:{snapshot}", f"link 'train.csv' lies outside .*cp -rL {snapshot} COPY")
+    shutil.copytree(snapshot, tmp_path / "copy")
+    assert texts(f"hub:{tmp_path / 'copy'}") == ["one"]
 
 
 def test_a_saved_data_set_reads_nothing_outside_its_directory(table, tmp_path):

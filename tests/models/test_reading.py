@@ -101,6 +101,23 @@ def test_hooks_of_others_are_refused(gpt2, tokenizer, which, kind):
     run()
 
 
+@pytest.mark.parametrize("which", ["encode", "path", "logits", "lens"])
+@pytest.mark.parametrize("kind", ["register_module_forward_hook", "register_module_forward_pre_hook"])
+def test_hooks_on_all_modules_are_refused(gpt2, tokenizer, which, kind):
+    run = passes(plm.wrap(gpt2(), tokenizer))[which]
+
+    def mine(_module, *values):
+        return None
+
+    handle = getattr(torch.nn.modules.module, kind)(mine)
+    try:
+        with pytest.raises(plm.PolytopeError, match=r"mine, sits on all modules .*remove\(\)"):
+            run()
+    finally:
+        handle.remove()
+    run()
+
+
 def test_hooks_of_transformers_are_the_models_own(gpt2, tokenizer):
     """They record hidden states where asked for, and stay."""
     hf = gpt2()

@@ -425,12 +425,14 @@ def test_a_store_of_many_shards_is_read_with_few_open_files(model, tmp_path):
         "p = s.packed(0); b = s.bits(0); h = s.activations('h', 0); o = overview(s)\n"
         "print(len(s.shards), len(p), b.shape[1], o.layers[0].tokens, s.verify(), s.rates(0).sum() > 0)\n"
         "s.joined().packed(); s.code(5); s.select(np.arange(len(s))[::-1])\n"
+        "from typer.testing import CliRunner; from polytope_lm.cli import app\n"
+        "said = CliRunner().invoke(app, ['info', sys.argv[1]]); print(said.exit_code, f'{len(s):,}' in said.stdout)\n"
     )
     command = [sys.executable, "-c", code, tmp_path / "store"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-600:]
     tokens = len(plm.open_store(tmp_path / "store"))
-    assert done.stdout.split() == ["330", str(tokens), "96", str(tokens), "[]", "True"]
+    assert done.stdout.split() == ["330", str(tokens), "96", str(tokens), "[]", "True", "0", "True"]
 
 
 def test_rows_are_read_from_the_shards_that_hold_them(model, tmp_path, monkeypatch):

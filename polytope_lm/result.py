@@ -201,6 +201,15 @@ def load_result(where: str | Path) -> Any:
     Raises:
         PolytopeError: no result there, several (`load_results` loads them all), or what `Result.load` raises.
 
+    Example:
+        >>> import tempfile
+        >>> import polytope_lm as plm
+        >>> crossings = plm.path(plm.load("tiny-gpt2"), "The loop ends", "The loop stops", layer=2).crossings()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = crossings.save(folder)
+        ...     plm.load_result(folder).prompts
+        ('The loop ends', 'The loop stops')
+
     """
     path = expand(where)
     if path.is_dir():

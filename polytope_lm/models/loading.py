@@ -59,6 +59,11 @@ def load(
     Raises:
         PolytopeError: unknown name, unreachable hub, missing weights, or a model without supported sites.
 
+    Example:
+        >>> import polytope_lm as plm
+        >>> plm.load("tiny-gpt2")
+        tiny-gpt2 (GPT2LMHeadModel, causal, 4 layers, context 256, float32, sdpa attention)
+
     """
     if dtype not in DTYPES:
         raise PolytopeError(f"unknown dtype {dtype!r}; choose among {', '.join(DTYPES)}")
@@ -89,6 +94,12 @@ def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model
 
     Raises:
         PolytopeError: a bridge with folded norms, a slow tokenizer, or a model without supported sites.
+
+    Example:
+        >>> import polytope_lm as plm
+        >>> model = plm.load("tiny-gpt2")
+        >>> [site.width for site in plm.wrap(model.hf, model.tokenizer, name="mine").sites]
+        [512, 512, 512, 512]
 
     """
     lens, bos = (model if bridges.is_bridge(model) else None), None

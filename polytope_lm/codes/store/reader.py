@@ -330,6 +330,14 @@ def open_store(path: str | Path) -> CodeStore:
     Raises:
         PolytopeError: no store there, damaged or missing files, or another format version.
 
+    Example:
+        >>> import tempfile
+        >>> import polytope_lm as plm
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = plm.capture(plm.load("tiny-gpt2"), ["The loop ends"], to=f"{folder}/codes", layers=[2])
+        ...     list(plm.open_store(f"{folder}/codes").tokens.token)
+        ['The', ' lo', 'op', ' en', 'ds']
+
     """
     store = CodeStore(expand(path))
     store.check()

@@ -138,7 +138,8 @@ def _show_facts(facts: dict[str, Any]) -> None:
 def _show_sites(sites: list[dict[str, Any]]) -> None:
     rows = []
     for site in sites:
-        ambiguous = "h not kept" if site["ambiguous"] is None else f"{site['ambiguous']:.1%}"
+        unknown = "no signs" if site["key"].endswith(".router") else "h not kept"
+        ambiguous = unknown if site["ambiguous"] is None else f"{site['ambiguous']:.1%}"
         counts = (f"{site['firing_rate']:.3f}", site["dead"], site["always_on"], f"{site['distinct_codes']:,}")
         rows.append((site["layer"], site["key"], site["bits"], *counts, ambiguous, site["premises"]))
     numbers = ("bits", "firing rate", "dead", "always on", "distinct codes", "|h| < 0.5")

@@ -41,7 +41,7 @@ class LayerOverview:
         always_on: neurons that are on for every token.
         mean_bits_on: bits on in a token's code, on average.
         distinct_codes: different codes among the tokens.
-        ambiguous: share of bits with `|h| < 0.5`; None where `h` was not kept.
+        ambiguous: share of bits with `|h| < 0.5`; None where `h` was not kept, and of routers, whose bits are no signs.
 
     """
 
@@ -119,7 +119,7 @@ def _layer(codes: TokenCodes, layer: int) -> LayerOverview:
     site = codes.site(layer)
     on, tokens, ambiguous = np.zeros(site.width, dtype=np.int64), 0, 0
     distinct: set[bytes] = set()
-    kept = "h" in codes.kept
+    kept = "h" in codes.kept and site.kind != "router"
     for packed in codes.blocks(site):
         tokens += len(packed)
         on += counts(np.asarray(packed), site.width)

@@ -88,6 +88,17 @@ def under_way(trunk: nn.Module) -> str:
     return ", ".join(_active.get(trunk, ()))
 
 
+def _dense(model: Gated, layer: int) -> Block:
+    """Return a block with an MLP of its own; refuse a mixture of experts, whose router's choice is only read."""
+    block = model.block(layer)
+    if block.routing is not None:
+        raise PolytopeError(
+            f"{model.name}, layer {layer}: a mixture of experts has no neurons to write, its router's choice is read "
+            "only; choose the layer of a dense MLP"
+        )
+    return block
+
+
 def activation_of(block: Block, name: str) -> Callable[[Tensor], Tensor]:
     """Return the activation between a block's pre-activations and `post`, by its name in the configuration."""
     if block.activation not in ACT2FN:
@@ -118,7 +129,7 @@ def rewriting(
         stack.enter_context(model.alone())
         stack.enter_context(_told(model, said))
         for layer in dict.fromkeys(layers):
-            _Rewriter(model.block(layer), int(layer), change, output).enter(stack)
+            _Rewriter(_dense(model, layer), int(layer), change, output).enter(stack)
         yield
 
 
@@ -351,7 +362,7 @@ def _given(model: Gated, codes: Any, positions: Any, *, soft: bool) -> dict[int,
 
 def _kinds(model: Gated, layer: int, kind: str | None, values: Tensor) -> dict[str, Tensor]:
     """Part a layer's codes by branch; refuse those of another width or kind."""
-    block = model.block(layer)
+    block = _dense(model, layer)
     first = "gate" if "gate" in block.pre else "pre"
     names = [first] if kind is None else kind.split("+")
     if any(name not in block.pre for name in names):
@@ -402,7 +413,7 @@ def _neurons(model: Gated, neurons: Any) -> dict[int, Tensor]:
         neurons = {int(layer): pairs[pairs[:, 0] == layer, 1] for layer in np.unique(pairs[:, 0])}
     found: dict[int, Tensor] = {}
     for layer, which in neurons.items():
-        block = model.block(layer)
+        block = _dense(model, layer)
         width = block.widths["gate" if "gate" in block.pre else "pre"]
         array = np.atleast_1d(np.asarray(which))
         bad = array[(array < 0) | (array >= width)] if array.dtype.kind in "iu" else array

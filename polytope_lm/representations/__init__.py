@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polytope_lm.representations import binary, controls, directions, softened
+from polytope_lm.representations import binary, controls, directions, routers, softened
 from polytope_lm.representations.registry import Representation, Rows, get, registered, representation
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "get",
     "registered",
     "representation",
+    "routers",
     "softened",
 ]

@@ -9,6 +9,7 @@ import transformers as tf
 
 import polytope_lm as plm
 from benchmarks.families import FAMILIES
+from polytope_lm.codes.overview import overview
 
 MIXTURES = [name for name, family in FAMILIES.items() if family.router]
 SMALL = {
@@ -72,6 +73,8 @@ def test_codes_of_all_layers_are_a_path_and_travel_in_a_store(tmp_path, tokenize
     assert (path.bits().sum(1) == 6).all()
     plm.capture(model, TEXTS, to=tmp_path / "store", layers="all", keep=("u", "h"))
     opened = plm.open_store(tmp_path / "store")
+    seen = overview(opened).layers
+    assert [(one.mean_bits_on, one.ambiguous) for one in seen] == [(2.0, None)] * 3
     assert opened.sites == codes.sites
     for layer in range(3):
         np.testing.assert_array_equal(opened.bits(layer), codes.bits(layer))
@@ -96,6 +99,9 @@ def test_what_a_router_has_not_is_refused_by_name(tokenizer) -> None:
         plm.encode(model, TEXTS, layers=[1], keep=("post",))
     with pytest.raises(plm.PolytopeError, match="mixture, layer 1: a router's region"):
         plm.path(model, "one two", "one three", layer=1)
+    for write in (model.flipping({1: [0]}), model.imposing({1: np.ones((2, 6), bool)})):
+        with pytest.raises(plm.PolytopeError, match="mixture, layer 1: a mixture of experts has no neurons"), write:
+            pass
     dense = plm.load("tiny-gpt2")
     with pytest.raises(plm.PolytopeError, match="tiny-gpt2: no layer has a router"):
         plm.encode(dense, TEXTS, layers="all", kind="router")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +83,8 @@ def encode(
     check_sampled(plan, windowed.n_kept, windowed.n_without, len(prompts))
     warn_sampled(plan, windowed.n_without, len(prompts))
     arrays = in_memory(plan.wanted, windowed.n_kept)
-    fill(model, windowed.windows, plan.wanted, arrays, batch_tokens=plan.batch_tokens)
-    return in_codes(plan, arrays, _frame(windowed, prompts), [p.id for p in prompts], [p.text for p in prompts])
+    fits = fill(model, windowed.windows, plan.wanted, arrays, batch_tokens=plan.batch_tokens)
+    return in_codes(replace(plan, batch_tokens=fits), arrays, _frame(windowed, prompts), [p.id for p in prompts], [p.text for p in prompts])
 
 
 def in_codes(
@@ -191,7 +191,7 @@ class _Characters:
 
 def _write(plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, progress: _Characters) -> int:
     """Capture every shard that is wanted and missing; return how many shards the documents make."""
-    number, read, without = -1, 0, 0
+    number, read, without, fits = -1, 0, 0, plan.batch_tokens
     spec = {s.name: (s.columns, s.dtype) for s in plan.wanted}
     for number, chunk in enumerate(chunks(source, size)):
         characters = sum(len(d.text) for d in chunk)
@@ -205,11 +205,12 @@ def _write(plan: Plan, source: Iterable[Document], writer: StoreWriter, size: in
         table = tables.token_table(_columns(windowed.windows), _labels(windowed.windows))
         with writer.shard(number, windowed.n_kept, spec, chunk) as shard:
             done = partial(progress.batch_done, shard, characters / max(windowed.n_tokens, 1), number)
-            fill(
+            fits = fill(
                 plan.model, windowed.windows, plan.wanted, shard.arrays,
-                batch_tokens=plan.batch_tokens, done=done, first=shard.batches,
+                batch_tokens=plan.batch_tokens, done=done, first=shard.batches, fits=fits,
             )  # fmt: skip
-        writer.commit(number, windowed.n_kept, table, chunk, number * size)
+        smaller = fits if fits < plan.batch_tokens else None
+        writer.commit(number, windowed.n_kept, table, chunk, number * size, batch_tokens=smaller)
     warn_sampled(plan, without, read)
     return number + 1
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.sites import Site
 
 BATCH_TOKENS = 2048
+DEVICE_BATCH_TOKENS = 65_536  # an accelerator is busy only with many
 VERSIONED = ("polytope-lm", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
@@ -87,11 +88,13 @@ def make_plan(  # noqa: PLR0913 - the options of `capture`, by name
     min_context: int | None = None,
     max_length: int | None = None,
     all_pieces: bool = False,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
 ) -> Plan:
     """Check the options of a capture; see `capture` for them."""
     if model.tokenizer is None:
         raise PolytopeError(f"{model.name} has no tokenizer: wrap(model, tokenizer)")
+    if batch_tokens is None:
+        batch_tokens = BATCH_TOKENS if model.device.type == "cpu" else DEVICE_BATCH_TOKENS
     if batch_tokens < 1:
         raise PolytopeError(f"batch_tokens {batch_tokens}: at least 1")
     if max_length is not None and max_length < 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polytope_lm.codes.forward import in_memory, run, specs
+from polytope_lm.codes.forward import begin, in_memory, specs
 from polytope_lm.codes.plan import BATCH_TOKENS
 from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
@@ -15,7 +15,7 @@ from polytope_lm.tokens.tokenising import specials
 from polytope_lm.tokens.windowing import Windowing, batches, parse_rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from jaxtyping import Float, Int64
 
@@ -98,8 +98,11 @@ def arrays(codes: TokenCodes, wanted: Sequence[Spec], model: Model) -> dict[str,
     token = codes.tokens.groupby(["document", "position"], sort=False).ngroup().to_numpy()  # some may be there twice
     _, once = np.unique(token, return_index=True)
     out = in_memory(wanted, len(once))
+    end: Callable[[], None] = lambda: None
     for batch, rows, _ in read_again(codes, once, model, alike=True):
-        run(model, batch, rows, wanted, out)
+        before, end = end, begin(model, batch, rows, wanted, out)
+        before()
+    end()
     return out if len(once) == len(token) else {name: array[token] for name, array in out.items()}
 
 

@@ -18,6 +18,7 @@ from polytope_lm.errors import PolytopeError, public
 from polytope_lm.models import bridge as bridges
 from polytope_lm.models.families import find_blocks, survey
 from polytope_lm.models.model import Model, exclusive
+from polytope_lm.on_device import checked_device
 from polytope_lm.result import reproducible
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def load(
     """
     if dtype not in DTYPES:
         raise PolytopeError(f"unknown dtype {dtype!r}; choose among {', '.join(DTYPES)}")
-    from polytope_lm.models.sources import checked_device, locate, read_model  # noqa: PLC0415 - slow to import
+    from polytope_lm.models.sources import locate, read_model  # noqa: PLC0415 - slow to import
 
     place = checked_device(device)
     collecting = gc.isenabled()

@@ -49,19 +49,6 @@ class Source:
     origin: str = ""
 
 
-def checked_device(device: Any) -> torch.device:
-    """Return a device, if this machine can compute on it."""
-    import torch  # noqa: PLC0415 - slow to import
-
-    try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise PolytopeError(f"device {device!r} can't be used here ({reason}): give 'cpu'") from error
-    return place
-
-
 def locate(name: str | Path, revision: str | None = None) -> Source:
     """Resolve a name: a packaged one first, then a path, then the hub.
 

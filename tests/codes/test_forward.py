@@ -12,7 +12,7 @@ from small import SENTENCES
 import polytope_lm as plm
 from polytope_lm.codes import forward
 from polytope_lm.codes.hamming.hamming import beside
-from polytope_lm.models.hooks import NotFiniteError, pack, pack_on_device
+from polytope_lm.models.hooks import NotFiniteError, pack, pack_rows
 from polytope_lm.models.sites import width_of
 
 
@@ -20,8 +20,11 @@ from polytope_lm.models.sites import width_of
 def test_packing_on_a_device_equals_numpy(width, rows, seed):
     on = torch.from_numpy(np.random.default_rng(seed).random((2, rows, width)) < 0.5)
     expected = np.packbits(on.numpy(), axis=-1, bitorder="little")
-    np.testing.assert_array_equal(pack_on_device(on).numpy(), expected)
+    packed, finite = pack_rows(on.flatten(0, 1).float() - 0.5)
+    np.testing.assert_array_equal(packed.numpy().reshape(expected.shape), expected)
+    assert finite.all()
     np.testing.assert_array_equal(pack(on.float() - 0.5), expected)
+    np.testing.assert_array_equal(pack(on.double() - 0.5), expected)
 
 
 def test_zero_is_off_and_signs_of_zero_do_not_matter():

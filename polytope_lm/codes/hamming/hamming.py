@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
+    import torch
     from jaxtyping import Bool, Float, Int, Int32, Int64, UInt8, UInt64
 
 _CHUNK = 4096  # rows of the base in panels at one time: at 3,072 bits they stay in the L2 cache
@@ -149,6 +150,7 @@ def nearest(
     groups_queries: Int[np.ndarray, "n ..."] | None = None,
     groups_base: Int[np.ndarray, "m ..."] | None = None,
     threads: int | None = None,
+    device: torch.device | str | None = None,
 ) -> Neighbours:
     """Find the k rows of `base` that are nearest to each query: exact, ties by the lower index.
 
@@ -156,13 +158,17 @@ def nearest(
     the G groupings (document, lemma, form, ...), is left out. A negative id is no group and shares nothing.
     Where fewer than k rows are left, index and distance are -1. Ids are below 2^31, `[rows, G]`, or `[rows]`
     for one grouping. `exclude_self`: the queries are the base, and row i is not its own neighbour. The base
-    may be a memory map. Threads: by default `OMP_NUM_THREADS`, or every core that the process may use.
+    may be a memory map. Threads: by default `OMP_NUM_THREADS`, or every core that the process may use. `device`: a
+    torch device, such as `cuda`, finds the same rows there; by default the processor.
     """
+    if device is not None and str(device) != "cpu":
+        from polytope_lm.codes.hamming.gpu import nearest_on  # noqa: PLC0415  torch takes a second to import
+
+        groups = {"groups_queries": groups_queries, "groups_base": groups_base}
+        return nearest_on(device, queries, base, k, exclude_self=exclude_self, **groups)
+    grouped_queries, grouped_base = check_search(queries, base, k, exclude_self, groups_queries, groups_base)
     from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
-    _check_pair(queries, base, ("queries", "base"))
-    _check_k(len(queries), len(base), k, exclude_self)
-    grouped_queries, grouped_base = _groups(groups_queries, groups_base, len(queries), len(base))
     one_set = exclude_self and (queries is base or np.array_equal(queries, base))
     if one_set and np.array_equal(grouped_queries, grouped_base):
         return _nearest_of_pairs(_words(base, filled(len(base))), k, grouped_base, threads)
@@ -311,6 +317,16 @@ def _check_pair(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
     for name, codes in zip(names, (a, b), strict=True):
         check_rows(codes, name)
     _check_same_width(a, b, names)
+
+
+def check_search(
+    queries: np.ndarray, base: np.ndarray, k: int, exclude_self: bool,
+    of_queries: np.ndarray | None, of_base: np.ndarray | None,
+) -> tuple[Int32[np.ndarray, "n G"], Int32[np.ndarray, "m G"]]:  # fmt: skip
+    """Check what a search is given; return the groups of queries and base."""
+    _check_pair(queries, base, ("queries", "base"))
+    _check_k(len(queries), len(base), k, exclude_self)
+    return _groups(of_queries, of_base, len(queries), len(base))
 
 
 def _check_k(n: int, m: int, k: int, exclude_self: bool) -> None:

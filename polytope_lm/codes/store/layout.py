@@ -234,6 +234,7 @@ class Record:
     documents_sha256: str
     files: Mapping[str, FileRecord]
     manifest: str | None = None  # sum of the one that it was written under; None in format 1
+    batch_tokens: int | None = None  # of its batches, where memory was too small for the manifest's
 
     def to_bytes(self) -> bytes:
         """Return the content of `shard.json`: plain data with a checksum of itself."""
@@ -250,7 +251,11 @@ def read_record(shard: Path, manifest: Mapping[str, Any]) -> Record:
     try:
         files = {str(name): FileRecord(int(f["bytes"]), str(f["sha256"])) for name, f in data["files"].items()}
         rows, first, documents = counts = [int(data[key]) for key in ("rows", "first_document", "documents")]
-        record = Record(rows, first, documents, str(data["documents_sha256"]), files, data.get("manifest"))
+        smaller = data.get("batch_tokens")
+        record = Record(
+            rows, first, documents, str(data["documents_sha256"]), files, data.get("manifest"),
+            None if smaller is None else int(smaller),
+        )  # fmt: skip
         whole = record.to_bytes() == content and min(counts) >= 0
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PolytopeError(f"{file}: damaged ({type(error).__name__}: {str(error)[:60]}); {cure}") from error

@@ -130,8 +130,14 @@ class StoreWriter:
                     raise
                 _flush(opened)
 
-    def commit(self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int) -> None:
-        """Write a filled shard's tables and its record, and rename it into place."""
+    def commit(
+        self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int,
+        *, batch_tokens: int | None = None,
+    ) -> None:  # fmt: skip
+        """Write a filled shard's tables and its record, and rename it into place.
+
+        `batch_tokens`: the size of its batches, if memory was too small for the manifest's.
+        """
         temporary = self._temporary(number)
         with layout.told(self.path, f"writing shard {layout.shard_name(number)}"), _gone_on_failure(temporary):
             tables.write_parquet(tokens, temporary / layout.TOKENS)
@@ -139,7 +145,7 @@ class StoreWriter:
             written = sorted(temporary.iterdir())
             files = {p.name: layout.FileRecord(p.stat().st_size, layout.sha256(p)) for p in written}
             source = tables.fingerprint(documents)
-            record = layout.Record(rows, first, len(documents), source, files, self._digest)
+            record = layout.Record(rows, first, len(documents), source, files, self._digest, batch_tokens)
             for file in written:
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())

@@ -189,24 +189,24 @@ def test_an_interrupt_keeps_whole_batches_and_the_next_run_goes_on_to_the_same_b
     model, tmp_path, monkeypatch, stop
 ):
     ways = {"layers": [0, 2], "keep": ["h"], "shard_documents": 6, "batch_tokens": 12}
-    real, calls = forward.run, []
+    real, calls = forward.begin, []
 
     def stopped(*args):
         calls.append(1)
         if len(calls) > stop:
             raise KeyboardInterrupt
-        real(*args)
+        return real(*args)
 
     plm.capture(model, TEXTS, to=tmp_path / "whole", **ways)
     with monkeypatch.context() as patch:
-        patch.setattr(forward, "run", stopped)
+        patch.setattr(forward, "begin", stopped)
         with pytest.raises(KeyboardInterrupt):
             plm.capture(model, TEXTS, to=tmp_path / "store", **ways)
         left = tmp_path / "store/shards/.00000.tmp"
         assert json.loads((left / "partial.json").read_text())["batches"] == stop
         assert any("left over from an interrupted capture" in p for p in plm.open_store(left.parents[1]).verify())
         calls.clear()
-        patch.setattr(forward, "run", lambda *args: (calls.append(1), real(*args)))
+        patch.setattr(forward, "begin", lambda *args: (calls.append(1), real(*args))[1])
         shutil.copytree(tmp_path / "store", tmp_path / "damaged")
         plm.capture(model, TEXTS, to=tmp_path / "store", **ways)
         done = len(calls)

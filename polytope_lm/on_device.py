@@ -69,7 +69,7 @@ class Arriving:
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def verified(name: str, plain: F, trial: Callable[[F], Tensor]) -> F:

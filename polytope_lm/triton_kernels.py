@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int32, UInt8
     from torch import Tensor
 
-    from polytope_lm.codes.hamming.gpu import Lists
-
 F = TypeVar("F", bound="Callable[..., Any]")
 _EXPONENT = {torch.float32: 0x7F800000, torch.bfloat16: 0x7F80, torch.float16: 0x7C00}
 _BYTES = 256  # of a row that are packed by one program
@@ -32,7 +30,9 @@ def _kernel(function: F) -> F:
 
 
 @_kernel
-def _pack(h: Any, packed: Any, odd: Any, width: Any, stride: Any, n_bytes: Any, exponent: Any, size: tl.constexpr) -> None:
+def _pack(
+    h: Any, packed: Any, odd: Any, width: Any, stride: Any, n_bytes: Any, exponent: Any, size: tl.constexpr
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     byte = tl.program_id(1) * size + tl.arange(0, size)
     bit = tl.arange(0, 8)
@@ -61,7 +61,7 @@ def pack_rows(h: Float[Tensor, "T N"]) -> tuple[UInt8[Tensor, "T B"], Bool[Tenso
 
 
 @_kernel
-def _append(
+def _append(  # noqa: PLR0913, PLR0917 - pointers and sizes
     products: Any, place: Any, mine: Any, theirs: Any, best: Any, added: Any, count: Any,
     rows: Any, columns: Any, stride: Any, k: Any, room: Any, offset: Any, shift: Any,
     groupings: tl.constexpr, tall: tl.constexpr, wide: tl.constexpr,
@@ -84,22 +84,22 @@ def _append(
         tl.store(added + row.to(tl.int64)[:, None] * room + slot, key, mask=below & (slot < room))
 
 
-def append_below(  # noqa: PLR0917 - as the plain function
+def append_below(
     products: Int32[Tensor, "n32 m32"],
     place: Int32[Tensor, " m"],
     groups: Int32[Tensor, "n G"],
     theirs: Int32[Tensor, "m G"],
-    lists: Lists,
+    lists: Any,
     bits: int,
     width: int,
 ) -> None:
     """Append to each query's list the keys of a tile that are below its k-th, as `gpu.append_below` does."""
-    n, m = len(groups), len(place)
+    n, m, offset = len(groups), len(place), (width << (bits - 1)) - 2**31
     grid: Any = (triton.cdiv(n, _TILE[0]), triton.cdiv(m, _TILE[1]))
     kernel: Any = _append
     with torch.cuda.device(products.device) if products.is_cuda else torch.inference_mode():
         kernel[grid](
             products, place, groups, theirs, lists.best, lists.added, lists.count,
-            n, m, products.stride(0), lists.best.shape[1], lists.added.shape[1], (width << (bits - 1)) - 2**31, bits - 1,
+            n, m, products.stride(0), lists.best.shape[1], lists.added.shape[1], offset, bits - 1,
             groupings=groups.shape[1], tall=_TILE[0], wide=_TILE[1],
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Triton's kernels, run on the CPU by its interpreter, in a process of their own: it is chosen when Triton is imported."""
+"""Triton's kernels on the CPU, by its interpreter, in processes of their own: it is chosen when Triton is imported."""
 
 from __future__ import annotations
 

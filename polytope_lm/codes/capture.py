@@ -84,7 +84,13 @@ def encode(
     warn_sampled(plan, windowed.n_without, len(prompts))
     arrays = in_memory(plan.wanted, windowed.n_kept)
     fits = fill(model, windowed.windows, plan.wanted, arrays, batch_tokens=plan.batch_tokens)
-    return in_codes(replace(plan, batch_tokens=fits), arrays, _frame(windowed, prompts), [p.id for p in prompts], [p.text for p in prompts])
+    return in_codes(
+        replace(plan, batch_tokens=fits),
+        arrays,
+        _frame(windowed, prompts),
+        [p.id for p in prompts],
+        [p.text for p in prompts],
+    )
 
 
 def in_codes(

@@ -258,6 +258,7 @@ class _AtOnce:
             )
         self.arrays[spec.name][self.kept.rows, part * width : (part + 1) * width] = found
 
+
 @dataclass(frozen=True)
 class _Later:
     """Packs on the device and sends bytes; they are written into the arrays when they have arrived."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from polytope_lm import __version__
 from polytope_lm.codes.forward import Spec, specs
 from polytope_lm.codes.store import tables
 from polytope_lm.errors import PolytopeError
@@ -72,7 +73,12 @@ class Plan:
 
 @cache  # what is imported stays, whatever happens to the environment's files or the right to read them
 def _version(package: str) -> str:
-    return importlib.metadata.version(package)
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        if package != VERSIONED[0]:
+            raise
+        return __version__  # run from a checkout that is not installed
 
 
 def make_plan(  # noqa: PLR0913 - the options of `capture`, by name

@@ -98,11 +98,13 @@ def arrays(codes: TokenCodes, wanted: Sequence[Spec], model: Model) -> dict[str,
     token = codes.tokens.groupby(["document", "position"], sort=False).ngroup().to_numpy()  # some may be there twice
     _, once = np.unique(token, return_index=True)
     out = in_memory(wanted, len(once))
-    end: Callable[[], None] = lambda: None
+    end: Callable[[], None] | None = None
     for batch, rows, _ in read_again(codes, once, model, alike=True):
         before, end = end, begin(model, batch, rows, wanted, out)
-        before()
-    end()
+        if before is not None:
+            before()
+    if end is not None:
+        end()
     return out if len(once) == len(token) else {name: array[token] for name, array in out.items()}
 
 

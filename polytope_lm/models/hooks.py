@@ -174,7 +174,7 @@ def pack_rows(h: Float[Tensor, "T N"]) -> tuple[UInt8[Tensor, "T B"], Bool[Tenso
 
 
 def _pack_rows(h: Float[Tensor, "T N"]) -> tuple[UInt8[Tensor, "T B"], Bool[Tensor, " T"]]:
-    """Pack eight bytes of 0 or 1, read as one integer, by a product: its highest byte is the sum of byte i times 2^i."""
+    """Pack eight bytes of 0 or 1, read as one integer, by a product: its highest byte sums byte i times 2^i."""
     low, high = torch.aminmax(h, dim=-1)  # NaN where there is one
     on = nn.functional.pad((h > 0).view(torch.uint8), (0, -h.shape[-1] % 8)).contiguous()
     return ((on.view(torch.int64) * _GATHER) >> 56).to(torch.uint8), torch.isfinite(low) & torch.isfinite(high)

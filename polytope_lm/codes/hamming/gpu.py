@@ -30,7 +30,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.on_device import checked_device, verified
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from jaxtyping import Bool, Int, Int8, Int32, UInt8
 
@@ -130,7 +130,7 @@ class _Part:
     def products(self, signs: Int8[Tensor, "q N"]) -> Int32[Tensor, "q m32"]:
         """Return all scalar products, exact: in int32, or in float32 where a device has no int8 product."""
         if signs.device.type in {"cpu", "cuda"}:
-            return torch._int_mm(signs, self.signs.t())  # noqa: SLF001 - torch has no other int8 product
+            return torch._int_mm(signs, self.signs.t())
         return (signs.float() @ self.signs.float().t()).to(torch.int32)  # |a . b| < 2^24
 
 
@@ -216,14 +216,12 @@ def _allowed(signs: Int8[Tensor, "n32 N"], groups: Int32[Tensor, "n G"], tile: _
     return keys
 
 
-def _keys(
-    products: Int32[Tensor, "n m"], place: Int32[Tensor, " m"], bits: int, width: int
-) -> Int32[Tensor, "n m"]:
+def _keys(products: Int32[Tensor, "n m"], place: Int32[Tensor, " m"], bits: int, width: int) -> Int32[Tensor, "n m"]:
     """Return `distance * 2^bits + place - 2^31`, in one pass: the distance is `(width - product) / 2`."""
     return torch.add(place + ((width << (bits - 1)) - _OFFSET), products, alpha=-(1 << (bits - 1)))
 
 
-def append_below(  # noqa: PLR0917 - the signature of the compiled kernel
+def append_below(
     products: Int32[Tensor, "n32 m32"],
     place: Int32[Tensor, " m"],
     groups: Int32[Tensor, "n G"],
@@ -256,7 +254,7 @@ def _fastest(device: torch.device) -> Callable[..., None]:
         lists = Lists.empty(50, 3, 64, device)
         lists.best.fill_((30 << 25) - _OFFSET)
         place = torch.arange(96, dtype=torch.int32, device=device)
-        append(torch._int_mm(codes[0], codes[1].t()), place, *groups, lists, 25, 64)  # noqa: SLF001
+        append(torch._int_mm(codes[0], codes[1].t()), place, *groups, lists, 25, 64)
         lists.settle()
         return lists.best
 

@@ -164,8 +164,10 @@ def nearest(
     if device is not None and str(device) != "cpu":
         from polytope_lm.codes.hamming.gpu import nearest_on  # noqa: PLC0415  torch takes a second to import
 
-        groups = {"groups_queries": groups_queries, "groups_base": groups_base}
-        return nearest_on(device, queries, base, k, exclude_self=exclude_self, **groups)
+        return nearest_on(
+            device, queries, base, k,
+            exclude_self=exclude_self, groups_queries=groups_queries, groups_base=groups_base,
+        )  # fmt: skip
     grouped_queries, grouped_base = check_search(queries, base, k, exclude_self, groups_queries, groups_base)
     from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 

@@ -65,9 +65,7 @@ def test_groups_are_left_out(n, m, k, seed, room):
     queries, base = codes(n, 20, seed), codes(m, 20, seed + 1)
     mine, theirs = rng.integers(-1, 4, (n, 2)), rng.integers(-1, 4, (m, 2))
     shared = ((mine[:, None] == theirs[None]) & (mine[:, None] >= 0)).any(axis=2)
-    found = nearest_on(
-        "cpu", queries, base, k, groups_queries=mine, groups_base=theirs, tiles=Tiles(32, 64, 32, room)
-    )
+    found = nearest_on("cpu", queries, base, k, groups_queries=mine, groups_base=theirs, tiles=Tiles(32, 64, 32, room))
     check(found, by_sorting(queries, base, k, shared))
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 NOTHING = torch.iinfo(torch.int32).max
 _OFFSET = 2**31
 _ROWS = 32  # matrices are filled up to a multiple of so many rows
-_UNPACKED, _SENT = 8192, 131_072  # rows that are unpacked, and sent, at a time
+_UNPACKED = 8192  # rows at a time
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,17 @@ def nearest_on(
     if exclude_self:  # each row is a group of its own
         own = np.arange(len(base), dtype=np.int32)[:, None]
         of_queries, of_base = np.hstack([of_queries, own]), np.hstack([of_base, own])
-    size = min(tiles.part, 2 ** place_bits(8 * queries.shape[1]))
+    size = min(tiles.part, 2 ** place_bits(_whole(8 * queries.shape[1])))
     found = np.full((len(queries), k), np.iinfo(np.int64).max)  # distance * 2^32 + index
     for first in range(0, len(base), size):
         part = _Part.of(base[first : first + size], of_base[first : first + size], place)
-        for start in range(0, len(queries), tiles.queries):
-            rows = slice(start, start + tiles.queries)
-            keys = _search(_signs(queries[rows], place), _on(of_queries[rows], place), part, k, tiles).cpu().numpy()
-            wide = keys.astype(np.int64) + _OFFSET
-            wide = ((wide >> part.bits) << 32) + (wide & (2**part.bits - 1)) + first
-            wide[keys == NOTHING] = np.iinfo(np.int64).max
-            found[rows] = np.sort(np.concatenate([found[rows], wide], axis=1), axis=1)[:, :k]
+        cuts = [slice(start, start + tiles.queries) for start in range(0, len(queries), tiles.queries)]
+        blocks = ((_signs(_on(queries[rows], place)), _on(of_queries[rows], place)) for rows in cuts)
+        keys = torch.cat([_search(signs, groups, part, k, tiles) for signs, groups in blocks]).cpu().numpy()
+        wide = keys.astype(np.int64) + _OFFSET
+        wide = ((wide >> part.bits) << 32) + (wide & (2**part.bits - 1)) + first
+        wide[keys == NOTHING] = np.iinfo(np.int64).max
+        found = np.sort(np.concatenate([found, wide], axis=1), axis=1)[:, :k] if first else wide
     there = found < np.iinfo(np.int64).max
     return Neighbours(*(np.where(there, x, -1).astype(np.int32) for x in (found & (2**32 - 1), found >> 32)))
 
@@ -117,10 +117,9 @@ class _Part:
     @classmethod
     def of(cls, packed: np.ndarray, groups: np.ndarray, device: torch.device) -> _Part:
         order = np.random.default_rng(0).permutation(len(packed))  # of the work: no result depends on it
-        chunks = [order[start : start + _SENT] for start in range(0, len(order), _SENT)]
-        signs = torch.cat([_signs(packed[chunk], device) for chunk in chunks])
-        bits = place_bits(8 * packed.shape[1])
-        return cls(signs, _on(order.astype(np.int32), device), _on(groups[order], device), bits)
+        drawn = _on(order.astype(np.int32), device)
+        signs = _signs(_on(packed, device)[drawn])
+        return cls(signs, drawn, _on(groups, device)[drawn], place_bits(signs.shape[1]))
 
     def tile(self, start: int, stop: int) -> _Part:
         """Return some rows."""
@@ -138,17 +137,23 @@ def _on(array: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def _signs(packed: UInt8[np.ndarray, "n B"], device: torch.device) -> Int8[Tensor, "n32 N"]:
-    """Unpack codes into +1 and -1 on the device, filled up with rows of zeros.
+def _whole(width: int) -> int:
+    """Return a width as matrices have it: a multiple of 64."""
+    return -(-width // 64) * 64
 
-    Bits behind the code's width count as bits: they are zero in both codes.
+
+def _signs(packed: UInt8[Tensor, "n B"]) -> Int8[Tensor, "n32 N"]:
+    """Unpack codes into +1 and -1, filled up with rows of zeros.
+
+    Bits behind the code's width count as bits: they are off in both codes.
     """
-    sent = _on(packed, device)
-    bits = torch.arange(8, dtype=torch.uint8, device=device)
-    out = torch.zeros(-(-len(packed) // _ROWS) * _ROWS, 8 * packed.shape[1], dtype=torch.int8, device=device)
+    width = 8 * packed.shape[1]
+    bits = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    out = torch.zeros(-(-len(packed) // _ROWS) * _ROWS, _whole(width), dtype=torch.int8, device=packed.device)
     for start in range(0, len(packed), _UNPACKED):
-        on = (sent[start : start + _UNPACKED, :, None] >> bits) & 1
-        out[start : start + len(on)] = on.flatten(1).to(torch.int8) * 2 - 1
+        on = (packed[start : start + _UNPACKED, :, None] >> bits) & 1
+        out[start : start + len(on), :width] = on.flatten(1).to(torch.int8) * 2 - 1
+    out[: len(packed), width:] = -1
     return out
 
 

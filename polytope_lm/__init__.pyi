@@ -1,9 +1,12 @@
+from . import changes as changes
 from . import codes as codes
 from . import geometry as geometry
 from . import pairs as pairs
 from . import paths as paths
 from . import predictions as predictions
 from . import worlds as worlds
+from .changes.change import change as change
+from .changes.trust_radius import trust_radius as trust_radius
 from .codes.capture import capture as capture
 from .codes.capture import encode as encode
 from .codes.capture import with_model as with_model

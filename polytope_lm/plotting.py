@@ -7,6 +7,7 @@
 | `areas` | a plane coloured by token, cut by lines | `Slice` |
 | `choices` | leads by size, the choices behind each below | `Multiverse` |
 | `clouds` | named groups of points | neurons |
+| `curves` | numbers along a line, ticks below, a band | `TrustRadius` |
 | `ridges` | a histogram a row | `CodeOverview` |
 
 They take names and numbers and return plotly figures. Names are made inert here (`errors.escaped`), so that
@@ -478,6 +479,64 @@ def clouds(
     figure.layout.xaxis = _axis(title=escaped(x))
     named = {"tickvals": list(range(len(rows))), "ticktext": [escaped(row) for row in rows]} if rows else {}
     figure.layout.yaxis = _axis(title=escaped(y), zeroline=not rows, zerolinecolor=SOFT, **named)
+    return figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One number along a line."""
+
+    name: str
+    x: Iterable[float]
+    y: Iterable[float]
+
+
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+
+
+def curves(
+    lines: Sequence[Curve],
+    *,
+    ticks: Iterable[float] = (),
+    band: tuple[float, float] | None = None,
+    band_name: str = "",
+    x: str = "",
+    y: str = "",
+    title: str = "",
+) -> go.Figure:
+    """Draw numbers along a line, with ticks on the axis and a band.
+
+    Args:
+        lines: the numbers.
+        ticks: places that are marked below, such as boundaries crossed.
+        band: from where to where.
+        band_name: what it is.
+        x: what runs along the axis.
+        y: what is drawn.
+        title: above the figure.
+
+    """
+    figure = _figure(height=420, title=escaped(title), margin={"t": 90})
+    for number, line in enumerate(lines):
+        style = {"color": COLOURS[number % len(COLOURS)], "width": 2, "dash": _DASHES[number % len(_DASHES)]}
+        figure.add_scatter(x=list(line.x), y=list(line.y), mode="lines", name=escaped(line.name), line=style)
+    if band is not None:
+        figure.add_shape(
+            type="rect", yref="paper", x0=band[0], x1=band[1], y0=0, y1=1, fillcolor=BAND, line={"width": 0},
+            layer="below", opacity=0.7,
+        )  # fmt: skip
+        figure.add_annotation(
+            x=band[1], yref="paper", y=1, text=escaped(band_name), showarrow=False, xanchor="left", yanchor="top"
+        )
+    marks = list(ticks)
+    figure.add_scatter(
+        x=marks, y=[0.0] * len(marks), mode="markers", name="boundaries crossed", yaxis="y2",
+        marker={"symbol": "line-ns-open", "color": SOFT, "size": 10},
+        hovertemplate="a boundary of this layer at %{x:.4g}<extra></extra>", showlegend=bool(marks),
+    )  # fmt: skip
+    figure.layout.xaxis = _axis(title=escaped(x), anchor="y2")
+    figure.layout.yaxis = _axis(title=escaped(y), domain=[0.08, 1], zeroline=True, zerolinecolor=SOFT)
+    figure.layout.yaxis2 = _axis(domain=[0, 0.05], showticklabels=False, showgrid=False, range=[-1, 1])
     return figure
 
 

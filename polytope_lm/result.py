@@ -45,6 +45,7 @@ _HOMES = {
     "alignment": "polytope_lm.predictions.alignment.result",
     "boundaries": "polytope_lm.predictions.boundaries.result",
     "calibration": "polytope_lm.predictions.calibration.result",
+    "change": "polytope_lm.changes.result",
     "clusters": "polytope_lm.predictions.clusters.result",
     "crossings": "polytope_lm.paths.crossings",
     "groups": "polytope_lm.predictions.groups.result",
@@ -54,6 +55,7 @@ _HOMES = {
     "overview": "polytope_lm.codes.overview",
     "senses": "polytope_lm.predictions.senses.result",
     "slices": "polytope_lm.geometry.slices",
+    "trust radius": "polytope_lm.changes.result",
 }
 """Every kind of result, and the module that has its record: imported when a file of that kind is read."""
 _KINDS: dict[str, type[Result]] = {}

@@ -31,7 +31,7 @@ Reader = Callable[[Tensor], None]
 EXPONENT = np.int32(0x7F800000)
 
 
-class _Done(Exception):  # noqa: N818 - it is no error
+class Done(Exception):  # noqa: N818 - it is no error
     """Raised inside a hook to leave the forward pass once everything wanted was read."""
 
 
@@ -72,12 +72,12 @@ def read(
         taps[tap](value.reshape(*ids.shape, value.shape[-1]))
         waiting.discard(tap)
         if not waiting:
-            raise _Done
+            raise Done
 
     with model.alone(), tapped(model, taps, deliver):
         try:
             forward(model, ids, **more)
-        except _Done:
+        except Done:
             return
     missing = sorted(f"{point} of layer {layer}" for layer, point in waiting)
     raise PolytopeError(f"{model.name}: its forward pass never reached {', '.join(missing)}")

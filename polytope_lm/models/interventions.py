@@ -24,7 +24,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import Tap, forward, tapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from jaxtyping import Float, Int
 
@@ -196,8 +196,10 @@ def _carries(model: Model, layer: int) -> bool:
 
 
 @contextmanager
-def patched(block: Block, replaced: Replaced, rows: Tensor, shape: torch.Size) -> Iterator[None]:
-    """Put `rows` in the replaced place while the context lasts, whatever happens."""
+def patched(
+    block: Block, replaced: Replaced, rows: Tensor | Callable[[Tensor], Tensor], shape: torch.Size
+) -> Iterator[None]:
+    """Put `rows`, or what a function makes of the own ones, in the replaced place while the context lasts."""
     at = replaced.at
     in_place = at == "resid_mid" and not block.parallel
 
@@ -205,7 +207,8 @@ def patched(block: Block, replaced: Replaced, rows: Tensor, shape: torch.Size) -
         value = args[0] if args else kwargs["hidden_states"]
         # The tensor that a norm reads is the one that the block carries on: written in place, both change.
         changed = value if in_place else value.clone()
-        changed.view(*shape, -1)[:, replaced.position] = rows
+        place = changed.view(*shape, -1)
+        place[:, replaced.position] = rows(place[:, replaced.position]) if callable(rows) else rows
         if in_place:
             return None
         return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})

@@ -244,7 +244,7 @@ def random_path(  # noqa: PLR0913
     check_numbers(Integral, seed=seed)
     if length is not None and not 0 < length < np.inf:
         raise PolytopeError(f"length={length}: give a positive number, or leave it out")
-    rows = _rows(sample, space, site.layer, model)
+    rows = sampled_rows(sample, space, site.layer, model)
     rng = np.random.default_rng(seed)
 
     def other(x: np.ndarray) -> np.ndarray:
@@ -271,7 +271,8 @@ def draw(rows: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, " D"]:
     return np.asarray(mean + rng.standard_normal(len(rows)) / np.sqrt(len(rows) - 1) @ (rows - mean))
 
 
-def _rows(sample: Codes | np.ndarray, at: str, layer: int, model: Model) -> Float[np.ndarray, "n D"]:
+def sampled_rows(sample: Codes | np.ndarray, at: str, layer: int, model: Model) -> Float[np.ndarray, "n D"]:
+    """Return a sample's activations in a space; refuse what is no sample of it."""
     if hasattr(sample, "activations"):
         name = {"resid_mid": "x", "mlp_in": "u"}.get(at)
         if name is None:

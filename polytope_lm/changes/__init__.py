@@ -1,0 +1,26 @@
+"""What a change at one place of a model does to its output: the truth, and what the estimates of it are worth."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polytope_lm.changes.integrated import integrated_exactly
+    from polytope_lm.changes.places import class_means, random_direction
+
+_HOMES = {
+    "class_means": "polytope_lm.changes.places",
+    "integrated_exactly": "polytope_lm.changes.integrated",
+    "random_direction": "polytope_lm.changes.places",
+}
+
+__all__ = ["class_means", "integrated_exactly", "random_direction"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function when it is first used: results are read without a model's libraries."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -413,7 +413,7 @@ def _settle(draft: Block, probe: _Probe, layer: int, name: str) -> Block:
             parallel=block_in is not None and x.data_ptr() == block_in.data_ptr() and _same(x, block_in),
             post_norm=_same(out, after) or any(_same(before, after) for before, _ in probe.norms.values()),
         )  # fmt: skip
-        if off > torch.finfo(u.dtype).eps ** 0.5:
+        if off > max(torch.finfo(u.dtype).eps ** 0.5, 1e-6):
             return replace(
                 block, inexact=f"{where}: {type(unbridged(norm)).__name__} is no LayerNorm or RMSNorm of its "
                 f"weights (off by {off:.2g} of the largest value): its codes are right, closed forms are not"
@@ -423,14 +423,14 @@ def _settle(draft: Block, probe: _Probe, layer: int, name: str) -> Block:
 
 def _norm_fit(norm: nn.Module, x: Tensor, u: Tensor) -> tuple[NormKind, int, float]:
     """Return the kind and the gain's offset that reproduce what a norm did best, and how far off they are."""
-    x, u = x.detach().float().reshape(-1, u.shape[-1]), u.detach().float().reshape(-1, u.shape[-1])
+    x, u = x.detach().double().reshape(-1, u.shape[-1]), u.detach().double().reshape(-1, u.shape[-1])
     fits: list[tuple[float, NormKind, int]] = []
     kinds: tuple[NormKind, ...] = ("LayerNorm", "RMSNorm")
     for kind in kinds:
         centred = x - x.mean(-1, keepdim=True) if kind == "LayerNorm" else x
         for offset in (0, 1):
             *parts, eps = _norm_numbers(norm, kind, offset, u.shape[-1])
-            gain, shift = (part.float().to(x.device) for part in parts)
+            gain, shift = (part.double().to(x.device) for part in parts)
             unit = centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
             error = (unit * gain + shift - u).abs().max() / u.abs().max().clamp(min=1e-30)
             fits.append((float(error), kind, offset))

@@ -19,7 +19,9 @@ from polytope_lm.models.derivatives import Onward
 @settings(max_examples=30)
 def test_random_relu_mlps_err_by_their_flipped_margins(seed: int, step: float) -> None:
     rng = torch.Generator().manual_seed(seed)
-    w, b, out, u, v = (torch.randn(*shape, dtype=torch.float64, generator=rng) for shape in ((9, 5), (9,), (5, 9), (5,), (5,)))
+    w, b, out, u, v = (
+        torch.randn(*shape, dtype=torch.float64, generator=rng) for shape in ((9, 5), (9,), (5, 9), (5,), (5,))
+    )
 
     def mlp(at: torch.Tensor) -> torch.Tensor:
         return out @ torch.relu(w @ at + b)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,7 @@ def test_an_integral_says_how_far_it_may_be_off_and_reuses_its_nodes() -> None:
 def test_relu_networks_piece_by_piece(seed: int, layers: int) -> None:
     rng = np.random.default_rng(seed)
     widths = [4, *rng.integers(5, 12, layers)]
-    weights = [rng.standard_normal((n, m)) / np.sqrt(m) for m, n in zip(widths[:-1], widths[1:], strict=True)]
+    weights = [rng.standard_normal((n, m)) / np.sqrt(m) for m, n in pairwise(widths)]
     network = ReluNetwork(weights, [rng.standard_normal(len(w)) * 0.3 for w in weights])
     out, a, b = rng.standard_normal(widths[-1]), rng.standard_normal(4), rng.standard_normal(4)
     found = integrated_exactly(network, out, a, b)

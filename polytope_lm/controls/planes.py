@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from einops import reduce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +50,10 @@ class Planes:
         on = u.astype(np.float32) @ self.normals[layer].T > self.thresholds[layer]
         changes = (on[1:] != on[:-1]).sum(axis=0)
         ends = on[0] != on[-1]
-        return (changes.reshape(self.draws, -1).sum(axis=1), ends.reshape(self.draws, -1).sum(axis=1).astype(np.int64))
+        changes, ends = (
+            reduce(n, "(draw plane) -> draw", "sum", draw=self.draws) for n in (changes, ends.astype(np.int64))
+        )
+        return changes, ends
 
 
 def rate_matched_planes(

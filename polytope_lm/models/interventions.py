@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
@@ -145,7 +146,7 @@ def _run(
                 batch, more = stack.enter_context(prefix.entered(len(rows)))
 
             def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
-                read[tap].append(value.reshape(*shape, -1)[:, back].flatten(1).float().cpu())
+                read[tap].append(rearrange(value.reshape(*shape, -1)[:, back], "row at n -> row (at n)").float().cpu())
 
             stack.enter_context(patched(model.block(replaced.layer), replaced, rows, batch.shape))
             stack.enter_context(tapped(model, taps, keep))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.interventions import Patched, run_patched, run_replaced
@@ -120,7 +121,7 @@ class Trace:
         run = self._run(t, [*((site.layer, point) for site in self.sites for point in points), *self.beside])
         shape = (len(t), len(curve.counted), -1)
         found = [[run.activations[s.layer, point].reshape(shape) for point in points] for s in self.sites]
-        values = [np.concatenate(kinds, axis=2).reshape(len(t), -1) for kinds in found]
+        values = [rearrange(np.concatenate(kinds, axis=2), "t token n -> t (token n)") for kinds in found]
         where = [f"layer {site.layer}" for site in self.sites]
         if run.logits is not None:
             values, where = [*values, run.logits], [*where, "logits"]

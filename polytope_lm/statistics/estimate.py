@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from einops import rearrange
 
 from polytope_lm.errors import PolytopeError
 
@@ -73,7 +74,7 @@ def half_samples(documents: int, draws: int, *, seed: int) -> Bool[np.ndarray, "
     order = rng.permuted(np.tile(np.arange(documents), (pairs, 1)), axis=1)
     half = np.zeros((pairs, documents), dtype=bool)
     np.put_along_axis(half, order[:, : -(-documents // 2)], values=True, axis=1)
-    return np.stack([half, ~half], axis=1).reshape(-1, documents)[:draws]
+    return rearrange([half, ~half], "part draw document -> (draw part) document")[:draws]
 
 
 @dataclass(frozen=True, eq=False)

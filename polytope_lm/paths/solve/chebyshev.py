@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from einops import rearrange
 from numpy.polynomial import chebyshev
 
 from polytope_lm.compiled import compiled
@@ -87,7 +88,7 @@ def denominator(t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n N"]) ->
     dense = np.linspace(-1, 1, 1001)
     for degree in range(_DEGREE, 0, -2):
         powers = chebyshev.chebvander(2 * t - 1, degree)
-        rows = np.einsum("ks,si,sc->kic", last, scaled, powers, optimize=True).reshape(-1, degree + 1)
+        rows = rearrange(np.einsum("ks,si,sc->kic", last, scaled, powers, optimize=True), "k i c -> (k i) c")
         gram = rows.T @ rows
         ridge = len(rows) * _NOISE**2 * np.eye(degree)
         q = np.concatenate([[1.0], np.linalg.solve(gram[1:, 1:] + ridge, -gram[1:, 0])])

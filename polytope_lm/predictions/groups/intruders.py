@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from einops import rearrange
 from scipy.stats import binomtest
 
 from polytope_lm.errors import PolytopeError
@@ -249,7 +250,7 @@ def judged_by_encoder(
 
     """
     texts = ["".join(parts) for item in items.items for parts in item.contexts]
-    unit = embeddings(texts, encoder_of(codes, encoder)).reshape(len(items), SHOWN, -1)
+    unit = rearrange(embeddings(texts, encoder_of(codes, encoder)), "(item shown) d -> item shown d", shown=SHOWN)
     cosines = np.einsum("iad,ibd->iab", unit, unit)
     others = (cosines.sum(axis=2) - np.einsum("iaa->ia", cosines)) / (SHOWN - 1)
     return {item.id: int(row.argmin()) + 1 for item, row in zip(items.items, others, strict=True)}

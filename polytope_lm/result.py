@@ -48,6 +48,7 @@ _HOMES = {
     "change": "polytope_lm.changes.result",
     "clusters": "polytope_lm.predictions.clusters.result",
     "crossings": "polytope_lm.paths.crossings",
+    "determination": "polytope_lm.predictions.determination.result",
     "groups": "polytope_lm.predictions.groups.result",
     "multiverse": "polytope_lm.predictions.clusters.specifications",
     "neuron": "polytope_lm.predictions.neurons.result",

@@ -36,6 +36,12 @@ class Purpose(IntEnum):
     TOP_TOKENS = 110  # neurons: random groups of top tokens
     SENTENCES = 300  # senses: words and sentences of a resample
     SENSE_DRAWS = 301  # senses: which draw of a random control moves a resample
+    TESTED_DOCUMENTS = 500  # determination: which documents are tested
+    DONORS = 501  # determination: whose codes and magnitudes are taken
+    DONOR_CLUSTERS = 502  # determination: clusters that donors come from, k-means of u
+    BIT_PLANES = 503  # determination: rate-matched hyperplanes
+    RANDOM_NEURONS = 504  # determination: neurons in place of the causal ones
+    DETERMINATION_RESAMPLES = 505  # determination: documents of a resample, picks among draws
 
 
 def derived(seed: int, purpose: Purpose, number: int = 0) -> int:

@@ -72,6 +72,9 @@ def every_kind(store: Any) -> dict[str, Any]:
         "groups": p.groups(store, clusters, 1, encoder=model, tokens=40, items=8, draws=10, resamples=10, repeats=2),
         "overview": p.overview(store),
         "senses": p.senses(store, 1, "sense", resamples=20),
+        "determination": p.determination(
+            store, 1, max_tokens=24, fit_tokens=120, neurons=20, draws=2, resamples=20, together=False
+        ),
         "neuron": p.neuron(
             store, 1, int(store.bits(1).mean(axis=0).argmax()), label="upos", top=20, k=6, tokens=120, draws=20
         ),

@@ -18,8 +18,8 @@ from polytope_lm.result import load_result, load_results
 
 OLD = Path(__file__).parent / "saved"
 KINDS = [
-    "alignment", "boundaries", "calibration", "clusters", "crossings", "groups", "multiverse", "neuron",
-    "neurons", "overview", "senses", "slices",
+    "alignment", "boundaries", "calibration", "clusters", "crossings", "determination", "groups", "multiverse",
+    "neuron", "neurons", "overview", "senses", "slices",
 ]  # fmt: skip
 COMMANDED = [kind for kind in KINDS if kind not in {"crossings", "overview", "slices"}]
 

@@ -74,13 +74,14 @@ class Mlp:
 
     """
 
-    u: Float[Tensor, "B S D"]
-    h: Float[Tensor, "B S N"]
-    up: Float[Tensor, "B S N"] | None
-    post: Float[Tensor, "B S N"]
+    u: Float[Tensor, "... D"]
+    h: Float[Tensor, "... N"]
+    up: Float[Tensor, "... N"] | None
+    post: Float[Tensor, "... N"]
 
 
 Change = Callable[[int, Mlp], Tensor]
+Output = Callable[[int, Mlp, Tensor], Tensor]
 
 
 def under_way(trunk: nn.Module) -> str:
@@ -107,23 +108,27 @@ def activation_of(block: Block, name: str) -> Callable[[Tensor], Tensor]:
     return found
 
 
-def mlp_of(block: Block, u: Float[Tensor, "B S D"], name: str) -> Mlp:
-    """Return what a block's MLP makes of inputs, by its own modules and its activation."""
-    maps = {kind: module(u)[..., block.columns(kind)] for kind, module in block.pre.items()}
-    h, up = maps.get("gate", maps.get("pre")), maps.get("up")
-    assert h is not None  # noqa: S101 - every block has one of the two
+def branches(block: Block, u: Float[Tensor, "... D"]) -> dict[str, Tensor]:
+    """Return what a block's maps make of inputs, by kind; hooks on them, ours too, are not called."""
+    return {kind: module.forward(u)[..., block.columns(kind)] for kind, module in block.pre.items()}
+
+
+def mlp_of(block: Block, u: Float[Tensor, "... D"], name: str) -> Mlp:
+    """Return what a block's MLP makes of inputs, by its own modules and its activation; hooks are not called."""
+    maps = branches(block, u)
+    h, up = maps["gate" if "gate" in maps else "pre"], maps.get("up")
     on = activation_of(block, name)(h)
     return Mlp(u, h, up, on if up is None else on * up)
 
 
 @contextmanager
 def rewriting(
-    model: Gated, layers: Sequence[int], change: Change | None, output: Change | None = None, *, said: str = "rewriting"
+    model: Gated, layers: Sequence[int], change: Change | None, output: Output | None = None, *, said: str = "rewriting"
 ) -> Iterator[None]:
     """Let `change` write `post`, and `output` the down projection's output, of some layers while the context lasts.
 
-    Both are called in each pass with the layer and its `Mlp`, `[B, S, width]` whatever the family flattens, whose
-    `post` is what `change` left; they return a tensor of `post`'s or of the output's shape.
+    `change` gets the layer and its `Mlp`, `[B, S, width]` whatever the family flattens, and returns `post`; `output`
+    gets both, `post` as `change` left it, with the output, `[B, S, D]`, and returns that.
     """
     with ExitStack() as stack:
         stack.enter_context(model.alone())
@@ -140,7 +145,7 @@ class _Rewriter:
     block: Block
     layer: int
     change: Change | None
-    output: Change | None
+    output: Output | None
 
     def enter(self, stack: ExitStack) -> None:
         self.maps: dict[str, Tensor] = {}
@@ -177,7 +182,8 @@ class _Rewriter:
 
     def write_output(self, _module: nn.Module, _args: Any, out: Tensor) -> Tensor:
         assert self.output is not None  # noqa: S101 - it is hooked only then
-        return self.output(self.layer, self.mlp).reshape(out.shape).to(out.dtype).contiguous()
+        found = self.output(self.layer, self.mlp, out.reshape(*self.shape, -1))
+        return found.reshape(out.shape).to(out.dtype).contiguous()
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def test_post_and_the_output_are_written_as_by_a_plain_hook(family: tuple) -> No
         found = out(hf)
     assert torch.equal(found, hand({"post": lambda post: post / 2, "out": lambda y: y}))
     shift = torch.linspace(-1, 1, own(model)["u"].shape[-1])
-    with rewriting(model, [LAYER], None, lambda _, mlp: shift.expand(*mlp.u.shape[:2], -1)):
+    with rewriting(model, [LAYER], None, lambda _layer, _mlp, y: shift.expand(*y.shape[:2], -1)):
         found = out(hf)
     assert torch.equal(found, hand({"post": lambda post: post, "out": lambda y: shift.expand(y.shape).clone()}))
 

@@ -168,3 +168,22 @@ def test_nan_logits_name_the_place(tokenizer) -> None:
     hf.model.layers[1].mlp.gate.weight.data[4] = torch.nan
     with pytest.raises(plm.PolytopeError, match=r"L01.router, document \d, token 0 .*, neuron 4: pre-activation nan"):
         plm.encode(model, TEXTS, layers=[1])
+
+
+def test_the_bridges_hook_of_that_name_gives_the_logits() -> None:
+    model = plm.load("tiny-moe")
+    codes = plm.encode(model, ["The break statement ends a loop."], keep=("h",))
+    ids, _ = one_text(codes, 0)
+    seen: dict[str, np.ndarray] = {}
+    names = [site.hook for site in model.sites]
+    hooks = [(name, lambda value, hook: seen.update({hook.name: value.numpy()})) for name in names]
+    with torch.no_grad():
+        model.bridge.run_with_hooks(ids, return_type=None, fwd_hooks=hooks)
+    for site in model.sites:
+        r = seen[site.hook].reshape(len(codes), -1)
+        np.testing.assert_allclose(r, codes.activations("h", site.layer), atol=1e-4)
+        top = r.argsort(1).argsort(1) >= site.width - 2
+        np.testing.assert_array_equal(top, codes.bits(site.layer))
+    wrapped = plm.wrap(model.bridge)
+    assert [site.hook for site in wrapped.sites] == names
+    np.testing.assert_array_equal(plm.encode(wrapped, ["The break"], bos=False).bits(2), codes[0, :2].bits(2))

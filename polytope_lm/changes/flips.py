@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.derivatives import activation
 from polytope_lm.models.families import weight_and_bias
+from polytope_lm.models.gates import activation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

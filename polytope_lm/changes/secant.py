@@ -25,7 +25,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.derivatives import Onward, activation
+from polytope_lm.models.derivatives import Onward
+from polytope_lm.models.gates import activation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

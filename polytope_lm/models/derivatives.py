@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers.activations import ACT2FN
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import Done, Tap, forward, tapped
@@ -257,17 +256,3 @@ def _weights_fixed(model: Model) -> Iterator[None]:
     finally:
         for weight in asked:
             weight.requires_grad_(True)
-
-
-def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """Return an activation by its name in the model's configuration, as a function of tensors.
-
-    Raises:
-        PolytopeError: none of that name.
-
-    """
-    try:
-        found = ACT2FN[name]
-    except (KeyError, TypeError):
-        raise PolytopeError(f"activation {name!r} has no formula here: remainders need gelu, silu, relu, ...") from None
-    return found  # type: ignore[no-any-return]

@@ -100,12 +100,20 @@ def _dense(model: Gated, layer: int) -> Block:
     return block
 
 
-def activation_of(block: Block, name: str) -> Callable[[Tensor], Tensor]:
-    """Return the activation between a block's pre-activations and `post`, by its name in the configuration."""
-    if block.activation not in ACT2FN:
-        raise PolytopeError(f"{name}: the activation {block.activation!r} is not known to transformers' ACT2FN")
-    found: Callable[[Tensor], Tensor] = ACT2FN[block.activation]
-    return found
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """Return an activation by its name in the model's configuration, as a function of tensors.
+
+    Raises:
+        PolytopeError: none of that name.
+
+    """
+    try:
+        found = ACT2FN[name]
+    except (KeyError, TypeError):
+        raise PolytopeError(
+            f"activation {name!r} has no formula here: give a model with gelu, silu, relu, ..."
+        ) from None
+    return found  # type: ignore[no-any-return]
 
 
 def branches(block: Block, u: Float[Tensor, "... D"]) -> dict[str, Tensor]:
@@ -113,11 +121,11 @@ def branches(block: Block, u: Float[Tensor, "... D"]) -> dict[str, Tensor]:
     return {kind: module.forward(u)[..., block.columns(kind)] for kind, module in block.pre.items()}
 
 
-def mlp_of(block: Block, u: Float[Tensor, "... D"], name: str) -> Mlp:
+def mlp_of(block: Block, u: Float[Tensor, "... D"]) -> Mlp:
     """Return what a block's MLP makes of inputs, by its own modules and its activation; hooks are not called."""
     maps = branches(block, u)
     h, up = maps["gate" if "gate" in maps else "pre"], maps.get("up")
-    on = activation_of(block, name)(h)
+    on = activation(block.activation)(h)
     return Mlp(u, h, up, on if up is None else on * up)
 
 

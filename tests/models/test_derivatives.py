@@ -9,7 +9,8 @@ import torch
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.derivatives import Onward, activation
+from polytope_lm.models.derivatives import Onward
+from polytope_lm.models.gates import activation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -114,7 +114,7 @@ def test_an_mlp_made_of_its_input_is_the_passes_own(family: tuple) -> None:
     _, _, model = family
     read = own(model)
     with torch.no_grad():
-        made = mlp_of(model.block(LAYER), read["u"], model.name)
+        made = mlp_of(model.block(LAYER), read["u"])
     assert torch.allclose(made.h, read["h"], atol=1e-5)
     assert torch.allclose(made.post, read["post"], atol=1e-4)
 

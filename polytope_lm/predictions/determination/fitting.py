@@ -19,7 +19,7 @@ from torch import Tensor
 
 from polytope_lm.codes.hamming import hamming
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.gates import Mlp, activation_of, branches, mlp_of
+from polytope_lm.models.gates import Mlp, activation, branches, mlp_of
 from polytope_lm.models.hooks import pack, read
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.clustering import sampled_k_medoids
@@ -161,9 +161,9 @@ def pool_of(
 def fit(model: Model, layer: int, pool: Pool, *, draws: int, seed: int) -> Fit:
     """Fit everything that the arms need of one layer."""
     block, u = model.block(layer), pool.u[layer]
-    act = activation_of(block, model.name)
+    act = activation(block.activation)
     few = pool.post[layer]
-    off = (mlp_of(block, u[: len(few)], model.name).post - few).abs().max() / few.abs().max().clamp(min=1e-30)
+    off = (mlp_of(block, u[: len(few)]).post - few).abs().max() / few.abs().max().clamp(min=1e-30)
     if float(off) > max(_EXACT, torch.finfo(few.dtype).eps ** 0.5):
         raise PolytopeError(
             f"{model.name}, layer {layer}: post is not {block.activation} of the pre-activations (off by "
@@ -172,7 +172,7 @@ def fit(model: Model, layer: int, pool: Pool, *, draws: int, seed: int) -> Fit:
     means = _Means()
     packed, out, h_all = [], [], []
     for start in range(0, len(u), _CHUNK):
-        mlp = mlp_of(block, u[start : start + _CHUNK], model.name)
+        mlp = mlp_of(block, u[start : start + _CHUNK])
         with torch.enable_grad():
             h = mlp.h.detach().requires_grad_()
             on = act(h)

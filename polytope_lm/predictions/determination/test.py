@@ -119,7 +119,8 @@ def determination(  # noqa: PLR0913 - options of a test
         >>> found = plm.predictions.determination(
         ...     codes, max_tokens=24, fit_tokens=300, draws=2, resamples=20, together=False
         ... )
-        >>> found.layers[0].score("hard gate", "hard gate").recovered.value < 1
+        >>> kept, gone = (found.layers[0].score(*arm) for arm in (("affine per cell", "tangent"), ("mean-ablated",)))
+        >>> kept.kl.value < gone.kl.value
         True
 
     """

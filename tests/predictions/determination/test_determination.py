@@ -178,7 +178,7 @@ def test_the_own_code_and_the_own_magnitudes_are_the_identity() -> None:
         fitted, own = wanted.fits[1], np.arange(len(ids) - 1)
         block, u = model.block(1), wanted.pool.u[1][: len(ids) - 1]
         with torch.no_grad():
-            mlp = mlp_of(block, u, name)
+            mlp = mlp_of(block, u)
             everywhere = torch.ones_like(mlp.h, dtype=torch.bool)
             here = Here(fitted, dict.fromkeys(DONORS, own), everywhere, [everywhere] * 2)
             nowhere = Here(fitted, dict.fromkeys(DONORS, own - own - 1), everywhere, [everywhere] * 2)

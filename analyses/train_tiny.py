@@ -17,10 +17,8 @@ import argparse
 import hashlib
 import math
 import platform
-import sys
-import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pydoc_data.topics import topics as python_topics
 from typing import TYPE_CHECKING
@@ -40,12 +38,19 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from polytope_lm.toys import training as training_loop
+from polytope_lm.toys.training import Training
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from jaxtyping import Float, Int
 
 NAMES = {"gelu_new": "tiny-gpt2", "relu": "tiny-relu", "silu": "tiny-moe"}
+PREMISES = {
+    "relu": "A ReLU MLP with biases is piecewise affine: inside one code it is one affine map, exactly.",
+    "gelu_new": "GELU is smooth: a code says on which side of 0 each pre-activation is, and no more.",
+}
 DATA = Path(__file__).resolve().parents[1] / "polytope_lm" / "data"
 END = "<|endoftext|>"
 RUN = 60  # characters; a run of this length in two topics is a copied passage, not a common phrase
@@ -234,23 +239,6 @@ def dropping(model: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def groups(model: PreTrainedModel, decay: float) -> list[dict[str, object]]:
-    """Return the optimiser's groups: matrices decay, norms and biases do not."""
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def schedule(step: int, steps: int) -> float:
-    """Return the learning rate's factor: a linear warm-up over a twentieth, then a cosine to a twentieth."""
-    warm_up = max(1, steps // 20)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.05 + 0.475 * (1 + float(np.cos(np.pi * (step - warm_up) / max(1, steps - warm_up))))
-
-
 def draws(tokens: Int[torch.Tensor, " n"], recipe: Recipe) -> Iterator[Int[torch.Tensor, "B S"]]:
     """Yield the batches: windows of the context's length at random places."""
     rng = np.random.default_rng(recipe.seed)
@@ -290,43 +278,21 @@ def train(
 
     Every `report` steps the state is kept in the file `unfinished`, from which a later call goes on.
     """
-    model = build(recipe)
-    optimiser = torch.optim.AdamW(groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.95))
-    losses: list[float] = []
-    began = time.monotonic()
-    model.train()
-    with torch.random.fork_rng(devices=[]), dropping(model, recipe), routing(model, recipe) as routed:
-        torch.manual_seed(recipe.seed + 1)  # dropout
-        if unfinished is not None and unfinished.is_file():
-            kept = torch.load(unfinished, weights_only=True)
-            if kept["recipe"] != asdict(recipe):
-                raise SystemExit(f"{unfinished} is of another recipe: remove it or give its options")
-            model.load_state_dict(kept["model"])
-            optimiser.load_state_dict(kept["optimiser"])
-            losses = kept["losses"]
-            torch.set_rng_state(kept["random"])
-        for step, batch in enumerate(draws(tokens, recipe)):
-            if step < len(losses):
-                continue
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate * schedule(step, recipe.steps)
+    model, batches = build(recipe), draws(tokens, recipe)
+    training = Training(recipe.steps, rate=recipe.rate, decay=recipe.decay, seed=recipe.seed + 1, report=report)
+
+    with dropping(model, recipe), routing(model, recipe) as routed:
+
+        def loss(model: PreTrainedModel, batch: Int[torch.Tensor, "B S"]) -> Float[torch.Tensor, " parts"]:
             routed.clear()
-            loss = next_token_loss(model, batch)
-            losses.append(loss.item())
-            if routed:
-                loss = loss + recipe.balance * torch.stack([imbalance(r, chosen) for r, _, chosen in routed]).mean()
-            optimiser.zero_grad()
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            if (step + 1) % report == 0:
-                mean, seconds = np.mean(losses[-report:]), time.monotonic() - began
-                print(f"step {step + 1} of {recipe.steps}: loss {mean:.3f}, {seconds:.0f} s", file=sys.stderr)
-                if unfinished is not None:
-                    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "losses": losses}
-                    partial = unfinished.with_suffix(".partial")
-                    torch.save({**state, "recipe": asdict(recipe), "random": torch.get_rng_state()}, partial)
-                    partial.replace(unfinished)
+            parts = [next_token_loss(model, batch)]
+            if recipe.mixture:
+                parts.append(recipe.balance * torch.stack([imbalance(r, chosen) for r, _, chosen in routed]).mean())
+            return torch.stack(parts)
+
+        losses = training_loop.train(
+            model, loss, lambda _step: next(batches), training, state=unfinished, recipe=repr(recipe)
+        )
     return model.half().float().eval(), losses
 
 
@@ -413,10 +379,7 @@ def _dense_words(recipe: Recipe) -> dict[str, str]:
             f"A GPT-2 ({recipe.layers} layers, d_model {recipe.width}, {recipe.heads} heads, context {recipe.context}, "
             f"`{recipe.activation}`, LayerNorm,\nbiases, learned positions, tied embeddings)"
         ),
-        "premises": {
-            "relu": "A ReLU MLP with biases is piecewise affine: inside one code it is one affine map, exactly.",
-            "gelu_new": "GELU is smooth: a code says on which side of 0 each pre-activation is, and no more.",
-        }[recipe.activation],
+        "premises": PREMISES[recipe.activation],
         "twin": f"`{twin}` is its twin: same script, data, tokenizer, seed and shape, another activation.",
         "original": "OpenAI's GPT-2",
         "others": "another model",

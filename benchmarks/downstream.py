@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4096, help="steps of the dense grid (%(default)s)")
     parser.add_argument("--layers", type=int, nargs="+", help="the paths' layers, in turn (all but the last)")
     parser.add_argument("--shape", default="line", help="line or arc (%(default)s)")
-    parser.add_argument("--evaluations", type=int, default=40, help="forward evaluations (%(default)s)")
+    parser.add_argument("--evaluations", type=int, help="forward evaluations (40; behind ReLUs 160)")
     parser.add_argument("--out", type=Path, help="JSON lines, one a pair; pairs in it are not run again")
     options = parser.parse_args()
     machine = describe()

@@ -26,9 +26,8 @@ from polytope_lm.paths.ends import POINTS, End, check_numbers, chosen, end, plac
 from polytope_lm.paths.path import Path
 from polytope_lm.paths.profile import STEPS, PairProfiles, header
 from polytope_lm.paths.resume import resumable
-from polytope_lm.paths.solve.chebyshev import EVALUATIONS
 from polytope_lm.paths.solve.curves import Shape
-from polytope_lm.paths.trace import Found, in_layer, profile
+from polytope_lm.paths.trace import Found, default_evaluations, in_layer, profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -72,7 +71,7 @@ def crossings_of_pairs(  # noqa: PLR0913
     shape: str = "line",
     position: int = -1,
     downstream: bool = True,
-    evaluations: int = EVALUATIONS,
+    evaluations: int | None = None,
     steps: int = STEPS,
     lens: bool = False,
     to: str | FilePath | None = None,
@@ -95,7 +94,7 @@ def crossings_of_pairs(  # noqa: PLR0913
         shape: `line` or `arc`.
         position: which token of each prompt; -1 is the last.
         downstream: follow later layers, too, and the output.
-        evaluations: forward evaluations of each path at most.
+        evaluations: forward evaluations of each path at most; 40, behind ReLUs 160.
         steps: equal steps of the profiles.
         lens: decode every later layer's output, too; takes several times as long.
         to: a file of JSON lines.
@@ -117,6 +116,7 @@ def crossings_of_pairs(  # noqa: PLR0913
     check_numbers(Integral, position=position, evaluations=evaluations, steps=steps, workers=workers)
     space, site = place(model, at, layer, kind)
     form = cast("Shape", chosen("shape", shape, get_args(Shape), "a shape"))
+    evaluations = default_evaluations(model, site) if evaluations is None else evaluations
     options = {"downstream": downstream, "evaluations": evaluations, "steps": steps, "lens": lens}
     job = _Job(model, space, site, form, position, options)
     _check(job, pairs, workers)

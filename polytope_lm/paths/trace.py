@@ -7,7 +7,8 @@ held-out points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +16,13 @@ import torch
 from einops import rearrange
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.families import weight_and_bias
 from polytope_lm.models.interventions import Patched, run_patched, run_replaced
 from polytope_lm.paths.crossings import LayerMethod, OutputChange
 from polytope_lm.paths.profile import STEPS, Profile
+from polytope_lm.paths.solve import chebyshev, kinks
 from polytope_lm.paths.solve.arc import arc_crossings
-from polytope_lm.paths.solve.chebyshev import EVALUATIONS, Followed, follow
-from polytope_lm.paths.solve.line import in_layer_crossings
+from polytope_lm.paths.solve.line import in_layer_crossings, mlp_inputs
 from polytope_lm.paths.solve.roots import linear_roots
 
 if TYPE_CHECKING:
@@ -29,11 +31,14 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
     from polytope_lm.models.hooks import Tap
-    from polytope_lm.models.sites import Geometry, Point, Site
+    from polytope_lm.models.model import Model
+    from polytope_lm.models.sites import Point, Site
     from polytope_lm.paths.ends import Curve
+    from polytope_lm.paths.solve.chebyshev import Followed
 
 POINTS: Mapping[str, tuple[Point, ...]] = {"gate": ("gate",), "up": ("up",), "gate+up": ("gate", "up")}
 """What to read for a gated MLP's code kinds; for others `h`."""
+_SLOPES = {"relu": 0.0, "leaky_relu": 0.01}  # below zero
 _STEPS = 33  # of the output's change
 _MOST_STEPS = 100_000
 BLOCK = 512  # points whose activations are held at once
@@ -104,29 +109,36 @@ class Trace:
         whole = ", whole sequences" if curve.sequences is not None else ", full forwards"
         self.note = "" if self.prefix is not None else whole
         self._still: list[np.ndarray] | None = None
+        # Behind ReLUs each layer's crossings bend what the next ones read: those of all tokens that move.
+        self.pieces = piecewise(model, curve.site) and only is None and not curve.still
+        around = self.pieces and curve.sequences is not None
+        self.tokens = tuple(range(len(curve.input_ids))) if around else curve.counted
 
-    def at(self, t: np.ndarray) -> list[np.ndarray]:
+    def at(self, t: np.ndarray, *, streams: bool = False) -> list[np.ndarray]:
         """Run the model at points: `h` of each site, then any logits, then what is read beside; a row each.
+
+        With `streams` what each site's norm reads comes last.
 
         Where several tokens are counted, their neurons stand one token after the other. A path whose ends are
         the same is run once: the rows of a batch may be rounded otherwise.
         """
         if not self.curve.still:
-            return self._evaluated(t)
-        self._still = self._still or self._evaluated(np.zeros(1))
+            return self._evaluated(t, streams=streams)
+        self._still = self._still or self._evaluated(np.zeros(1), streams=streams)
         return [np.repeat(values, len(t), axis=0) for values in self._still]
 
-    def _evaluated(self, t: np.ndarray) -> list[np.ndarray]:
+    def _evaluated(self, t: np.ndarray, *, streams: bool) -> list[np.ndarray]:
         curve, points = self.curve, POINTS.get(self.curve.site.kind, ("h",))
-        run = self._run(t, [*((site.layer, point) for site in self.sites for point in points), *self.beside])
-        shape = (len(t), len(curve.counted), -1)
+        beside: list[Tap] = [*self.beside, *((site.layer, "x") for site in self.sites if streams)]
+        run = self._run(t, [*((site.layer, point) for site in self.sites for point in points), *beside])
+        shape = (len(t), len(self.tokens), -1)
         found = [[run.activations[s.layer, point].reshape(shape) for point in points] for s in self.sites]
         values = [rearrange(np.concatenate(kinds, axis=2), "t token n -> t (token n)") for kinds in found]
         where = [f"layer {site.layer}" for site in self.sites]
         if run.logits is not None:
             values, where = [*values, run.logits], [*where, "logits"]
-        values += [run.activations[tap] for tap in self.beside]
-        where += [f"layer {layer}" for layer, _ in self.beside]
+        values += [run.activations[tap].reshape(len(t), -1) for tap in beside]
+        where += [f"layer {layer}" for layer, _ in beside]
         for name, value in zip(where, values, strict=True):
             finite = np.isfinite(value).all(axis=1)
             if not finite.all():
@@ -140,7 +152,7 @@ class Trace:
         curve, layer, at = self.curve, self.curve.site.layer, self.curve.at
         if curve.sequences is not None:
             return run_replaced(
-                curve.model, curve.input_ids, curve.versions(t), layer=layer, at=at, positions=curve.counted,
+                curve.model, curve.input_ids, curve.versions(t), layer=layer, at=at, positions=self.tokens,
                 taps=taps, logits=self.logits,
             )  # fmt: skip
         return run_patched(
@@ -148,24 +160,50 @@ class Trace:
             taps=taps, logits=self.logits, prefix=self.prefix,
         )  # fmt: skip
 
-    def follow(self, evaluations: int = EVALUATIONS) -> Followed:
-        """Add evaluation points until the crossings agree; see `paths.solve.chebyshev`."""
-        return follow(self.at, evaluations=evaluations, signs=len(self.sites))
+    def follow(self, evaluations: int | None = None) -> Followed:
+        """Add evaluation points until the crossings agree; see `paths.solve.chebyshev` and `paths.solve.kinks`."""
+        curve, most = self.curve, evaluations or default_evaluations(self.curve.model, self.curve.site)
+        if not (self.pieces and self.sites):
+            return chebyshev.follow(self.at, evaluations=most, signs=len(self.sites))
+        own, breaks = _layer(curve.model, curve.site), np.empty(0)
+        if curve.at != "embed":
+            breaks = in_layer([replace(curve, everywhere=curve.sequences is not None)])[0][0].t
+
+        def start(t: np.ndarray) -> kinks.Stream:
+            points = curve.points(t)[:, None] if curve.sequences is None else curve.versions(t)
+            if curve.at == "embed":
+                return kinks.Stream(points, points)
+            if curve.at == "resid_mid":
+                return own.behind(points)
+            geometry = replace(own.geometry, norm="none")  # what the norm reads does not move
+            y = replace(own, geometry=geometry).behind(points).y - points
+            return kinks.Stream(y, y)
+
+        layers = [_layer(curve.model, site) for site in self.sites]
+        return kinks.follow_pieces(partial(self.at, streams=True), start, layers, breaks, evaluations=most)
 
     def found(self, followed: Followed) -> list[Found]:
         """Return the crossings of each layer."""
         how = f"{followed.node.sum()} nodes, {(~followed.node).sum()} held out{self.note}"
+        how = f"piecewise, {how}" if isinstance(followed, kinks.Pieced) else how
         found = []
         for number, (site, part) in enumerate(zip(self.sites, followed.layers, strict=True)):
             h = followed.values[number]
-            method = LayerMethod(site, how, followed.missed_at_most(number), _hamming(h[0], h[-1]))
+            method = LayerMethod(site, how, followed.missed_at_most(number), self._hamming(h[0], h[-1]))
             found.append(self._found(method, part.t, part.neuron, part.on))
         return found
 
     def _found(self, method: LayerMethod, t: np.ndarray, column: np.ndarray, on: np.ndarray) -> Found:
         """Say which token and neuron a column is."""
         width = method.site.width
-        return Found(method, t, column % width, on, np.array(self.curve.counted)[column // width])
+        token = np.array(self.tokens)[column // width]
+        here = np.isin(token, self.curve.counted)
+        return Found(method, t[here], column[here] % width, on[here], token[here])
+
+    def _hamming(self, first: np.ndarray, last: np.ndarray) -> int:
+        """Count the bits in which the ends differ, at the tokens that are counted."""
+        here = np.isin(self.tokens, self.curve.counted)
+        return int(((first > 0) != (last > 0)).reshape(len(here), -1)[here].sum())
 
     def read(self, followed: Followed, point: Point | None = None, layer: int = -1) -> np.ndarray:
         """Return what was read beside `h` at the evaluation points: logits, or a point of a layer."""
@@ -190,7 +228,7 @@ class Trace:
         chances = probabilities(next_token_logits(self.curve.model, rows))
         return np.repeat(chances, len(residual) // len(rows), axis=0)
 
-    def adaptive(self, evaluations: int) -> tuple[list[Found], OutputChange | None]:
+    def adaptive(self, evaluations: int | None) -> tuple[list[Found], OutputChange | None]:
         """Return each layer's crossings and any change of the output, from logits interpolated as `h` is.
 
         The change's `error` says how far the distribution so found is from the model's own at the held-out points.
@@ -222,7 +260,7 @@ class Trace:
                 changes.append(output_change(t, values[-1], self.curve.model.tokenizer))
         parts = []
         for number, site in enumerate(self.sites):
-            differ = _hamming(first[number], last[number])
+            differ = self._hamming(first[number], last[number])
             method = LayerMethod(site, f"grid of {steps} steps{self.note}", None, differ)
             columns = zip(*(block[number] for block in found), strict=True)
             parts.append(self._found(method, *(np.concatenate(column) for column in columns)))
@@ -249,15 +287,32 @@ class Trace:
             yield points, values
 
 
-def _hamming(first: np.ndarray, last: np.ndarray) -> int:
-    return int(((first > 0) != (last > 0)).sum())
+def piecewise(model: Model, site: Site) -> bool:
+    """Whether every MLP from a site's block on is affine but for the crossings of its own code."""
+    later = [model.site(layer, site.kind).premises for layer in range(site.layer, model.n_layers)]
+    return all(one.linearity == "piecewise affine" and one.activation in _SLOPES for one in later)
+
+
+def default_evaluations(model: Model, site: Site) -> int:
+    """Return how many evaluations a path has if not told: more behind ReLUs."""
+    return kinks.EVALUATIONS if piecewise(model, site) else chebyshev.EVALUATIONS
+
+
+def _layer(model: Model, site: Site) -> kinks.Layer:
+    """Take an MLP's numbers out of the model."""
+    block = model.block(site.layer)
+    down = weight_and_bias(block.down)[0].detach().float().cpu().numpy()
+    slope = _SLOPES[site.premises.activation]
+    geometry = model.geometry(site)
+    geometry = replace(geometry, weight=geometry.weight.astype(np.float64))
+    return kinks.Layer(geometry, down.astype(np.float64), slope, block.parallel, block.post_norm)
 
 
 def profile(
     path: Curve,
     *,
     downstream: bool = True,
-    evaluations: int = EVALUATIONS,
+    evaluations: int | None = None,
     steps: int = STEPS,
     lens: bool = False,
     own: list[Found] | None = None,
@@ -267,7 +322,7 @@ def profile(
     Args:
         path: a path of one position, in A's context.
         downstream: follow later layers, too, and the output.
-        evaluations: forward evaluations at most; see `paths.solve.chebyshev`.
+        evaluations: forward evaluations at most, by default 40, behind ReLUs 160.
         steps: equal steps of the profile.
         lens: decode every later layer's output, too; takes several times as long.
         own: the crossings of the path's own layer, where they are known already.
@@ -344,15 +399,6 @@ def _lengths(path: Curve, t: np.ndarray) -> dict[str, np.ndarray]:
         return {"path": own}
     inputs = points if path.at == "mlp_in" else mlp_inputs(path.model.geometry(path.site), points)
     return {"path": own, "u": np.linalg.norm(np.diff(inputs, axis=0), axis=1)}
-
-
-def mlp_inputs(geometry: Geometry, x: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
-    """Return `u = gain * C x / sigma + shift`, `sigma^2 = |C x|^2 / D + eps`; `x` itself without a norm."""
-    if geometry.norm == "none":
-        return x
-    centred = x - x.mean(axis=1, keepdims=True) if geometry.norm == "LayerNorm" else x
-    sigma = np.sqrt((centred**2).mean(axis=1, keepdims=True) + geometry.eps)
-    return np.asarray(geometry.gain * centred / sigma + geometry.shift)
 
 
 def probabilities(logits: Float[np.ndarray, "rows V"]) -> Float[np.ndarray, "rows V"]:

@@ -19,7 +19,8 @@ from polytope_lm.models.interventions import run_patched
 from polytope_lm.paths import many as batch
 from polytope_lm.paths.many import crossings_of_pairs
 from polytope_lm.paths.profile import PairProfiles, Profile, sharpness
-from polytope_lm.paths.trace import mlp_inputs, profile
+from polytope_lm.paths.solve.line import mlp_inputs
+from polytope_lm.paths.trace import profile
 
 WORDS = ["bank", "river", "money", "pond", "ducks", "boat", "water"]
 PAIRS = [(f"He sat on the {a}", f"A new {b} is wet") for a, b in pairwise(WORDS)]

@@ -84,6 +84,15 @@ def in_layer_crossings(
     return solved_in_blocks(_solve, geometry, a, b, at)
 
 
+def mlp_inputs(geometry: Geometry, x: Float[np.ndarray, "*n D"]) -> Float[np.ndarray, "*n D"]:
+    """Return `u = gain * C x / sigma + shift`, `sigma^2 = |C x|^2 / D + eps`; `x` itself without a norm."""
+    if geometry.norm == "none":
+        return x
+    centred = x - x.mean(axis=-1, keepdims=True) if geometry.norm == "LayerNorm" else x
+    sigma = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + geometry.eps)
+    return np.asarray(geometry.gain * centred / sigma + geometry.shift)
+
+
 def solved_in_blocks(
     solve: Callable[[Folded, np.ndarray, np.ndarray], Filled], geometry: Geometry, a: np.ndarray, b: np.ndarray, at: str
 ) -> LineCrossings:

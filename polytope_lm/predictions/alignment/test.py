@@ -34,7 +34,6 @@ from polytope_lm.models.logits import check_logits
 from polytope_lm.pairs import Problem
 from polytope_lm.paths.many import crossings_of_pairs
 from polytope_lm.paths.profile import STEPS
-from polytope_lm.paths.solve.chebyshev import EVALUATIONS
 from polytope_lm.predictions.alignment import result as names
 from polytope_lm.predictions.alignment.result import PRIMARY, SPEED, AlignedProfile, AlignmentResult, LayerAlignment
 from polytope_lm.result import reproducible, versions
@@ -72,7 +71,7 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
     at: str = "resid_mid",
     kind: str | None = None,
     shape: str = "line",
-    evaluations: int = EVALUATIONS,
+    evaluations: int | None = None,
     steps: int = STEPS,
     untrained: bool = True,
     smallest_effect: float = 0.02,
@@ -92,7 +91,7 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
         at: their space, as in `plm.path`.
         kind: which code of a gated MLP.
         shape: `line` or `arc`.
-        evaluations: forward evaluations of each path at most.
+        evaluations: forward evaluations of each path at most; 40, behind ReLUs 160.
         steps: equal steps of the profiles.
         untrained: test the model as it began, too, as a control.
         smallest_effect: the smallest difference of interest in percentile.

@@ -25,8 +25,9 @@ from polytope_lm.pairs import Problem
 from polytope_lm.paths.ends import end
 from polytope_lm.paths.path import path as make_path
 from polytope_lm.paths.resume import resumable
+from polytope_lm.paths.solve.line import mlp_inputs
 from polytope_lm.paths.trace import POINTS as READ
-from polytope_lm.paths.trace import Trace, js_distance, mlp_inputs
+from polytope_lm.paths.trace import Trace, js_distance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

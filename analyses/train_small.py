@@ -31,6 +31,7 @@ from transformers import PreTrainedTokenizerFast
 
 from analyses import train_tiny
 from polytope_lm.toys.training import Training, log_spaced, train
+from polytope_lm.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,8 +149,7 @@ def train_one(
     loss = loss_of(device, fast=device.type == "cuda")
     places = torch.arange(recipe.context + 1, device=device)
     record: dict[str, Any] = {"held_out": {}, "seconds": {}}
-    folder = out / "checkpoints" / name
-    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(out / "checkpoints" / name)
     began = time.monotonic()
 
     def batch(step: int) -> Int[torch.Tensor, "B S"]:
@@ -159,7 +159,7 @@ def train_one(
 
     def after(step: int) -> None:
         if log_spaced(step):
-            save_file(weights_of(model), folder / f"step-{step:06d}.safetensors", metadata={"format": "pt"})
+            checkpoints.save(step, weights_of(model))
             record["held_out"][step] = held_out_loss(model, loss, data["held_out"], recipe.batch)
             record["seconds"][step] = time.monotonic() - began
 

@@ -8,6 +8,7 @@
 | `choices` | leads by size, the choices behind each below | `Multiverse` |
 | `clouds` | named groups of points | neurons |
 | `curves` | numbers along a line, ticks below, a band | `TrustRadius` |
+| `histories` | numbers over the steps of a training, a panel each | `analyses/training_dynamics.py` |
 | `ridges` | a histogram a row | `CodeOverview` |
 
 They take names and numbers and return plotly figures. Names are made inert here (`errors.escaped`), so that
@@ -539,6 +540,42 @@ def curves(
     figure.layout.xaxis = _axis(title=escaped(x), anchor="y2")
     figure.layout.yaxis = _axis(title=escaped(y), domain=[0.08, 1], zeroline=True, zerolinecolor=SOFT)
     figure.layout.yaxis2 = _axis(domain=[0, 0.05], showticklabels=False, showgrid=False, range=[-1, 1])
+    return figure
+
+
+def histories(panels: Mapping[str, Sequence[Curve]], *, x: str, note: str = "", columns: int = 3) -> go.Figure:
+    """Draw many numbers over the steps of a training, a small panel each, on one logarithmic axis of steps.
+
+    Args:
+        panels: the curves of each panel, by its title. Step 0 is drawn at a half.
+        x: what the steps are.
+        note: a sentence above the panels.
+        columns: panels side by side.
+
+    """
+    from plotly.subplots import make_subplots  # noqa: PLC0415 - slow to import and used here alone
+
+    rows = -(-len(panels) // columns)
+    titles = [escaped(title) for title in panels]
+    grid = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.32 / rows, horizontal_spacing=0.07)
+    figure = _figure(height=110 + 290 * rows, title=escaped(note), margin={"t": 80})
+    figure.layout.annotations = grid.layout.annotations
+    for number, lines in enumerate(panels.values()):
+        end = str(number + 1) if number else ""
+        figure.layout[f"xaxis{end}"] = grid.layout[f"xaxis{end}"].to_plotly_json() | _axis(title=escaped(x), type="log")
+        figure.layout[f"yaxis{end}"] = grid.layout[f"yaxis{end}"].to_plotly_json() | _axis()
+        for i, line in enumerate(lines):
+            figure.add_scatter(
+                x=[max(step, 0.5) for step in line.x], y=list(line.y), mode="lines+markers", name=escaped(line.name),
+                legendgroup=str(number), xaxis=f"x{end}", yaxis=f"y{end}", showlegend=False,
+                line={"color": COLOURS[i % len(COLOURS)], "width": 2, "dash": _DASHES[i % len(_DASHES)]},
+                marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 6},
+                hovertemplate=f"{escaped(line.name)}<br>%{{x}}: %{{y:.4g}}<extra></extra>",
+            )  # fmt: skip
+            figure.add_annotation(
+                x=1, y=1 - 0.07 * i, xref=f"x{end} domain", yref=f"y{end} domain", xanchor="right", yanchor="top",
+                text=escaped(line.name), showarrow=False, font={"color": COLOURS[i % len(COLOURS)], "size": 10},
+            )  # fmt: skip
     return figure
 
 

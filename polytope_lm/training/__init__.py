@@ -1,0 +1,1 @@
+"""Any measure over the checkpoints of a network that is trained."""

@@ -293,12 +293,15 @@ class TokenCodes(ABC):
         rows_a, rows_b = _chosen_rows(self.tokens, a), _chosen_rows(self.tokens, b)
         return hamming.distances(self.rows(site, rows_a), self.rows(site, rows_b))
 
-    def knn(self, k: int = 10, layer: int | None = None) -> Neighbours:
+    def knn(self, k: int = 10, layer: int | None = None, *, device: str | None = None) -> Neighbours:
         """Return every token's k nearest tokens by Hamming distance, itself left out.
 
-        Exact up to 10^6 tokens. Beyond, `ApproximateNeighbours`, whose recall is said on stderr.
+        Exact up to 10^6 tokens, and on a `device` such as `cuda` for any number. Beyond, `ApproximateNeighbours`, whose
+        recall is said on stderr.
         """
         packed = self.packed(layer)
+        if device is not None:
+            return hamming.nearest(packed, packed, k, exclude_self=True, device=device)
         if len(packed) <= EXACT_TOKENS:
             return hamming.nearest(packed, packed, k, exclude_self=True)
         from polytope_lm.codes.hamming.approximate import approximate_neighbours  # noqa: PLC0415 - seldom needed

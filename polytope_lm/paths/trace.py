@@ -22,11 +22,11 @@ from polytope_lm.paths.crossings import LayerMethod, OutputChange
 from polytope_lm.paths.profile import STEPS, Profile
 from polytope_lm.paths.solve import chebyshev, kinks
 from polytope_lm.paths.solve.arc import arc_crossings
-from polytope_lm.paths.solve.line import in_layer_crossings, mlp_inputs
+from polytope_lm.paths.solve.line import LineCrossings, in_layer_crossings, mlp_inputs
 from polytope_lm.paths.solve.roots import linear_roots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from jaxtyping import Bool, Float, Int
 
@@ -63,7 +63,10 @@ class Found:
 def in_layer(curves: Sequence[Curve]) -> list[list[Found]]:
     """Solve the own layer of paths of one site, space and shape together, in closed form: a list for each path."""
     one = curves[0]
-    solve = in_layer_crossings if one.shape == "line" else arc_crossings
+    solve: Callable[..., LineCrossings] = arc_crossings  # on the processor, wherever the model is
+    if one.shape == "line":
+        away = one.model.device if one.model.device.type == "cuda" else None
+        solve = partial(in_layer_crossings, device=away)
     a, b = (np.concatenate(ends) for ends in zip(*(curve.ends() for curve in curves), strict=True))
     solved = solve(one.model.geometry(one.site), a, b, at=one.at)
     rows = np.cumsum([0, *(len(curve.counted) for curve in curves)])

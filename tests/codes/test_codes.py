@@ -156,6 +156,7 @@ def test_distances_rates_and_neighbours_against_booleans(codes):
     np.testing.assert_allclose(codes.rates(2), bits.mean(0))
     np.fill_diagonal(brute, 10**6)
     np.testing.assert_array_equal(codes.knn(3, 2).distances, np.sort(brute, axis=1)[:, :3])
+    np.testing.assert_array_equal(codes.knn(3, 2, device="cpu").indices, codes.knn(3, 2).indices)
     np.testing.assert_array_equal(codes.to_numpy(2), bits)
 
 

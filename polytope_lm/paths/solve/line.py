@@ -25,17 +25,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
+from polytope_lm.on_device import checked_device
 from polytope_lm.paths.solve.roots import Filled, bracketed, fill, solved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
     from jaxtyping import Bool, Float, Int
 
     from polytope_lm.models.sites import Geometry
@@ -70,18 +73,21 @@ class LineCrossings:
 
 
 def in_layer_crossings(
-    geometry: Geometry, a: Float[np.ndarray, "*P D"], b: Float[np.ndarray, "*P D"], *, at: str = "resid_mid"
-) -> LineCrossings:
+    geometry: Geometry, a: Float[np.ndarray, "*P D"], b: Float[np.ndarray, "*P D"], *,
+    at: str = "resid_mid", device: torch.device | str | None = None,
+) -> LineCrossings:  # fmt: skip
     """Find every crossing of the straight lines from `a` to `b`, in what the norm (`at`) or what the MLP reads.
 
-    Their number is exact up to float64 rounding of `h` itself (see the module's text).
+    Their number is exact up to float64 rounding of `h` itself (see the module's text). With `device`, the products with
+    all neurons stay there, and the two numbers of a neuron that crosses, or may cross twice, come to the processor,
+    which solves them.
 
     Raises:
         PolytopeError: the ends' shapes differ or don't fit the site, an end isn't finite, `at` is unknown, or
             an end has no direction under a norm with `eps = 0`.
 
     """
-    return solved_in_blocks(_solve, geometry, a, b, at)
+    return solved_in_blocks(partial(_solve, None if device is None else checked_device(device)), geometry, a, b, at)
 
 
 def mlp_inputs(geometry: Geometry, x: Float[np.ndarray, "*n D"]) -> Float[np.ndarray, "*n D"]:
@@ -152,17 +158,46 @@ def _fold(geometry: Geometry, at: str) -> Folded:
     return Folded(weight * gain, bias + weight @ shift, normed, centred, float(geometry.eps))
 
 
-def _solve(folded: Folded, a: np.ndarray, b: np.ndarray) -> Filled:
+def _solve(device: torch.device | None, folded: Folded, a: np.ndarray, b: np.ndarray) -> Filled:
     if folded.centred:
         a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+    # A line without a norm is the same equation with sigma = 1 and the bias inside the products.
+    added, bias = (0.0 * folded.bias, folded.bias) if folded.normed else (folded.bias, 0.0 * folded.bias)
+    flat = np.tile([1.0, 0.0, 0.0, 1.0, 0.0, 1.0], (len(a), 1))
+    lines = _lengths(a, b, folded.eps) if folded.normed else flat
+    if device is not None:
+        return solved(_fill, *_may_cross(device, folded.weight, added, bias, lines, (a, b)), bias, lines)
     p0, p1 = a @ folded.weight.T, b @ folded.weight.T
     still = (a == b).all(axis=1)
     p1[still] = p0[still]  # equal ends give equal products, whatever the order of the sums inside BLAS
-    if folded.normed:
-        return solved(_fill, p0, p1, folded.bias, _lengths(a, b, folded.eps))
-    # A line without a norm is the same equation with sigma = 1 and the bias inside the products.
-    flat = np.tile([1.0, 0.0, 0.0, 1.0, 0.0, 1.0], (len(a), 1))
-    return solved(_fill, p0 + folded.bias, p1 + folded.bias, np.zeros_like(folded.bias), flat)
+    return solved(_fill, p0 + added, p1 + added, bias, lines)
+
+
+def _may_cross(
+    device: torch.device, weight: np.ndarray, added: np.ndarray, bias: np.ndarray, lines: np.ndarray,
+    ends: tuple[np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Multiply on a device; return both products of the neurons that may cross, of others numbers that do not.
+
+    A neuron may if the signs at the ends differ, or are that of its b while `g` falls towards zero from both ends.
+    """
+    import torch  # noqa: PLC0415 - slow to import
+
+    W, c, b, x0, x1, q = (torch.as_tensor(part, device=device) for part in (weight, added, bias, *ends, lines))
+    first, second = x0 @ W.T + c, x1 @ W.T + c
+    second = torch.where((x0 == x1).all(dim=1, keepdim=True), first, second)
+    q0, _, q2, _, nearest, end = (column[:, None] for column in q.T)
+    slope, start = second - first, q0.sqrt()
+    on, on_end = first + b * start > 0, second + b * end > 0
+    falls = b.sign() * (slope - b * q2 * nearest / start) < 0
+    rises = b.sign() * (slope + b * q2 * (1 - nearest) / end) > 0
+    row, neuron = ((on != on_end) | ((on == (b > 0)) & falls & rises)).nonzero(as_tuple=True)
+    idle = np.broadcast_to(np.where(bias < 0, -1.0, 1.0), first.shape)  # no sign changes from here to here
+    at = (row.cpu().numpy(), neuron.cpu().numpy())
+    both = idle.copy(), idle.copy()
+    for to, values in zip(both, (first, second), strict=True):
+        to[at] = values[row, neuron].cpu().numpy()
+    return both
 
 
 def _lengths(a: np.ndarray, b: np.ndarray, eps: float) -> Float[np.ndarray, "P 6"]:

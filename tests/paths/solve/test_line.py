@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -274,3 +275,33 @@ def test_an_end_without_direction_needs_an_epsilon():
     with pytest.raises(PolytopeError, match="no direction"):
         in_layer_crossings(geometry("LayerNorm", biased=True, eps=0.0), np.ones(12), np.arange(12.0))
     assert in_layer_crossings(geometry("LayerNorm", biased=True), np.ones(12), np.arange(12.0)).hamming[0] >= 0
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("at", ["resid_mid", "mlp_in"])
+def test_products_on_a_device_lead_to_the_same_crossings(norm, biased, at):
+    """Many lines past the origin, where neurons cross twice, and one that stands still."""
+    site = geometry(norm, biased=biased, n=200, spread=0.7)
+    a, b = (np.stack(ends) for ends in zip(*(past_origin(12, seed) for seed in range(30)), strict=True))
+    b[3] = a[3]
+    here, there = in_layer_crossings(site, a, b, at=at), in_layer_crossings(site, a, b, at=at, device="cpu")
+    assert here.returns.any() == (biased and norm != "none" and at == "resid_mid")
+    for name in ("pair", "neuron", "on", "returns", "hamming"):
+        np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
+    np.testing.assert_allclose(there.t, here.t, rtol=0, atol=1e-13)
+
+
+def test_a_device_sends_only_what_may_cross(monkeypatch):
+    sent = []
+    real = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda value: (sent.append(value.numel()), real(value))[1])
+    site = geometry("LayerNorm", biased=True, n=500)
+    a = np.random.default_rng(0).normal(size=(20, 12))
+    found = in_layer_crossings(site, a, a + 1e-2 * np.random.default_rng(1).normal(size=a.shape), device="cpu")
+    assert len(found.t) <= max(sent) <= 2 * len(found.t) + 5 < 20 * 500
+
+
+def test_a_device_that_is_not_here_is_one_line():
+    with pytest.raises(PolytopeError, match="device 'cuda:9' can't be used here"):
+        in_layer_crossings(geometry("none", biased=True), np.ones(12), np.zeros(12), device="cuda:9")

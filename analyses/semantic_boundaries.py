@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from polytope_lm.pairs import Pairs
     from polytope_lm.predictions.boundaries.result import BoundariesResult
 
-LAYERS = {"tiny-gpt2": (0, 1, 2), "tiny-relu": (0, 1, 2), "smollm2-135m": (4, 15, 25)}
+LAYERS = {
+    "tiny-gpt2": (0, 1, 2), "tiny-relu": (0, 1, 2), "smollm2-135m": (4, 9, 15, 24), "gemma3-270m": (3, 7, 13),
+}  # fmt: skip
 """Early, middle and late; not the last one, after which nothing is downstream."""
 
 

@@ -22,8 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import polytope_lm as plm
 from analyses._running import CAUSAL, asked, folder_name, run, write_json
 from polytope_lm import pairs as pair_sets
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.model import Model
     from polytope_lm.pairs import Pairs
     from polytope_lm.predictions.alignment.result import AlignmentResult, LayerAlignment
-LAYERS = 4
+LAYERS = (0, 1, 2, 4, 9, 15)
 _TRIED = 3  # pairs that the time is estimated by
 
 
@@ -49,7 +47,7 @@ class Options:
 
     Attributes:
         out: where results go.
-        layers: which, or four spread over the model (None).
+        layers: which, or the usual ones (None).
         pairs: the pairs.
         resamples: behind each interval.
         seed: of every random choice.
@@ -68,14 +66,14 @@ class Options:
 
 
 def chosen_layers(model: Model, layers: tuple[int, ...] | None) -> list[int]:
-    """Return the layers that are run: those asked for that the model has, or four from its first on.
+    """Return the layers that are run: those asked for, or the usual ones, that the model has.
 
     Raises:
         PolytopeError: the model has none of them.
 
     """
-    if layers is None:
-        return [int(i) for i in np.unique(np.linspace(0, model.n_layers - 2, LAYERS).round())]
+    if layers is None:  # the last one has nothing downstream
+        return [layer for layer in LAYERS if layer < model.n_layers - 1] or [0]
     there = [layer for layer in layers if layer < model.n_layers]
     if not there:
         raise PolytopeError(f"{model.name} has layers 0 to {model.n_layers - 1}, none of those asked for")

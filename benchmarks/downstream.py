@@ -13,6 +13,7 @@ JSON line a pair and goes on where it ended.
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -135,6 +136,7 @@ def measure(model: Any, prompts: tuple[str, str], layer: int, options: Namespace
     return {
         "model": model.name, "revision": model.revision, "layer": layer, "shape": options.shape,
         "steps": options.steps, "evaluations": options.evaluations, "method": ours.layers[-1].method,
+        "evaluated": sum(map(int, re.findall(r"(\d+) (?:nodes|held out)", ours.layers[-1].method))),
         "seconds": seconds, "all_seconds": total, "adaptive": asdict(adaptive), "plain": asdict(plain),
     }  # fmt: skip
 
@@ -143,9 +145,11 @@ def stepped(path: ModelPath, ours: Crossings, steps: int) -> Crossings:
     """Look for the same layers' crossings in equal steps, without the next-token distribution."""
     runs = Trace(path, logits=True)
     runs.logits = False
-    later = runs.grid(steps)
-    t, layer, neuron, on, _ = (np.concatenate(column) for column in zip(*later.parts, strict=True))
-    return replace(ours, t=t, layer=layer, neuron=neuron, on=on, layers=tuple(later.methods), output_change=None)
+    later, _ = runs.grid(steps)
+    t, neuron, on = (np.concatenate([getattr(one, name) for one in later]) for name in ("t", "neuron", "on"))
+    layer = np.repeat([one.site.layer for one in later], [len(one.t) for one in later])
+    methods = tuple(one.method for one in later)
+    return replace(ours, t=t, layer=layer, neuron=neuron, on=on, layers=methods, output_change=None)
 
 
 def measured(options: Namespace) -> list[dict[str, Any]]:
@@ -203,15 +207,18 @@ def figures(rows: list[dict[str, Any]]) -> list[Figure]:
     )
     extra = f"{adaptive.confirmed} of {adaptive.extra} that the grid has not are the model's own"
     covered = f"{adaptive.missing} missed, {adaptive.allowed} allowed for"
-    most = rows[0]["evaluations"]
+    evaluated = np.array([row["evaluated"] for row in rows])
+    each = [f"{np.median(evaluated[[row['layer'] == n for row in rows]]):.0f} from layer {n}" for n in layers[:6]]
     grid = "33 steps"
     return [
         Figure("found", 100 * adaptive.found, "%", peer=100 * plain.found, peer_name=grid, must=99.99,
                note=note),
         Figure("placed within 1e-4", 100 * adaptive.placed, "%", peer=100 * plain.placed, peer_name=grid,
-               must=99.9, note=f"{most} evaluations at most"),
+               must=99.9),
+        Figure("evaluations, median", float(np.median(evaluated)), "", must=120, bound="at most",
+               note=f"{', '.join(each)}; {evaluated.max()} at most"),
         Figure("confirmed", 100 * adaptive.confirmed / max(1, adaptive.extra), "%", note=extra),
-        Figure("missed beyond missed_at_most", adaptive.uncovered, "", must=0, bound="at most", note=covered),
+        Figure("missed beyond missed_estimate", adaptive.uncovered, "", must=0, bound="at most", note=covered),
     ]  # fmt: skip
 
 

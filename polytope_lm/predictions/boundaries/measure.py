@@ -51,6 +51,7 @@ COVARIATES = (
 SOFT, CURVATURE = "soft distance", "LMN curvature"
 MEASURES = (SOFT, CURVATURE)
 MISSED = "missed at most"
+_PLANES_SEEN = 41
 
 Row = dict[str, float]
 
@@ -117,7 +118,10 @@ def measure_pair(
         chances = trace.decoded(stream[[0, -1]])
         row[JS] = float(js_distance(chances[:1], chances[1:])[0])
     if planes is not None:
-        counts = [planes.crossings(n, trace.read(followed, "u", n).astype(np.float32)) for n in inputs]
+        # At equal steps: where the model was run depends on the model's own crossings.
+        t = np.linspace(0, 1, _PLANES_SEEN)
+        seen = {n: trace.along(followed, trace.read(followed, "u", n), t) for n in inputs}
+        counts = [planes.crossings(n, u.astype(np.float32)) for n, u in seen.items()]
         crossed, differ = (np.sum(column, axis=0) for column in zip(*counts, strict=True))
         for draw in range(planes.draws):
             row[plane_column(draw, "crossings")] = float(crossed[draw])

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from analyses import one_bit_mlp
 from polytope_lm.result import load_result
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_run_its_tables_and_going_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,3 +32,12 @@ def test_a_run_its_tables_and_going_on(tmp_path: Path, capsys: pytest.CaptureFix
 def test_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"error: .*none\.json"):
         one_bit_mlp.main(["--table", str(tmp_path / "none.json")])
+
+
+def test_the_findings_have_the_tables_of_the_results_that_are_kept() -> None:
+    root = Path(__file__).parents[2]
+    findings = (root / "docs" / "findings.md").read_text(encoding="utf-8")
+    kept = sorted((root / "analyses" / "results").glob("one-bit-mlp-*.json"))
+    assert kept
+    for file in kept:
+        assert one_bit_mlp.tables(json.loads(file.read_text(encoding="utf-8"))) in findings, file.name

@@ -17,7 +17,7 @@ from torch import nn
 from polytope_lm.errors import PolytopeError, public
 from polytope_lm.models import bridge as bridges
 from polytope_lm.models.families import find_blocks, survey
-from polytope_lm.models.model import Model, exclusive
+from polytope_lm.models.model import Model, compiled_parts, exclusive
 from polytope_lm.on_device import checked_device
 from polytope_lm.result import reproducible
 
@@ -140,9 +140,14 @@ def _assemble(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, len
         model: Any = hf
         trunk, config = model.get_decoder(), text  # images have their own part
     act = getattr(getattr(lens, "cfg", None), "act_fn", None)
+    if type(hf).__name__ == "OptimizedModule":
+        _check_compiled(hf, [hf], name)
     try:
         with exclusive(hf, trunk, name):
-            blocks, causal = survey(trunk, find_blocks(trunk, name), config, name, act)
+            found = find_blocks(trunk, name)
+            _check_compiled(hf, list(found), name)
+            blocks, causal = survey(trunk, found, config, name, act)
+            _check_compiled(hf, [m for block in blocks for m in (block.norm, *block.pre.values(), block.down)], name)
     except PolytopeError as error:
         raise (_unsound(hf, name) or error) from None
     settings, cut = _config_digest(whole), _tokenizer_digest(tokenizer)
@@ -151,6 +156,17 @@ def _assemble(hf: nn.Module, tokenizer: Any, name: str, weights: str | None, len
         tokenizer=tokenizer, trunk=trunk, blocks=tuple(blocks), causal=causal, lens=lens,
         context_length=_context_length(trunk, config, tokenizer),
     )  # fmt: skip
+
+
+def _check_compiled(hf: nn.Module, read: Sequence[nn.Module], name: str) -> None:
+    """Refuse a compiled module with one inside that is read: a compiled pass does not see hooks that come later."""
+    for path, part in compiled_parts(hf).items():
+        inside = {id(module) for module in part.modules()}
+        if any(id(module) in inside for module in read):
+            raise PolytopeError(
+                f"{name}: {path or 'the whole model'} is compiled, and what is read inside it would not be seen: "
+                f"compile parts that are not read, such as each block's attention (block.attn.compile())"
+            )
 
 
 def _unsound(hf: nn.Module, name: str) -> PolytopeError | None:

@@ -96,6 +96,12 @@ def _check_hooks(kinds: Sequence[Mapping[int, Any]], name: str, where: str, adde
         )
 
 
+def compiled_parts(hf: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules that `torch.compile` has, by path."""
+    parts = hf.named_modules()
+    return {path: m for path, m in parts if m._compiled_call_impl is not None or type(m).__name__ == "OptimizedModule"}
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A language model with its sites; made by `load` or `wrap`.
@@ -160,13 +166,15 @@ class Model:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """What tells the model from others: name, revision, family, dtype, attention, its weights' origin."""
+        """What tells the model from others: name, revision, family, dtype, attention, what is compiled, its origin."""
+        compiled = sorted({path.rsplit(".", 1)[-1] for path in compiled_parts(self.hf)})
         return {
             "model": self.name,
             "revision": self.revision,
             "family": self.family,
             "dtype": str(self.dtype)[6:],
             "attention": self.attention,
+            **({"compiled": ", ".join(compiled)} if compiled else {}),
             **({"weights": self.weights_origin} if self.weights_origin else {}),
             **({"intervention": said} if (said := gates.under_way(self.trunk)) else {}),
         }

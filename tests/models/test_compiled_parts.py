@@ -43,5 +43,5 @@ def test_a_compiled_part_that_is_read_is_refused(gpt2, tokenizer, part, named):
 
 
 def test_a_model_out_of_torch_compile_is_refused(gpt2, tokenizer):
-    with pytest.raises(plm.PolytopeError, match="^mine: the whole model is compiled"):
+    with pytest.raises(plm.PolytopeError, match=r"^mine: the whole model is compiled"):
         plm.wrap(torch.compile(gpt2(), backend="eager"), tokenizer, name="mine")

@@ -36,6 +36,10 @@ class Purpose(IntEnum):
     TOP_TOKENS = 110  # neurons: random groups of top tokens
     SENTENCES = 300  # senses: words and sentences of a resample
     SENSE_DRAWS = 301  # senses: which draw of a random control moves a resample
+    DIRECTIONS = 400  # directions: which random directions and neurons
+    PROMPTS = 401  # directions: prompts of a resample, folds
+    DIRECTION_PLANES = 402  # directions: rate-matched hyperplanes
+    REGIONS = 403  # directions: tokens' regions, halves of the documents
     TESTED_DOCUMENTS = 500  # determination: which documents are tested
     DONORS = 501  # determination: whose codes and magnitudes are taken
     DONOR_CLUSTERS = 502  # determination: clusters that donors come from, k-means of u

@@ -55,6 +55,8 @@ class LayerTangent:
         act: the activation.
         up: a gated MLP's other branch, `[k, N]`.
         dup: its derivative, `[n, k, N]`.
+        u: what the MLP reads, `[k, D]`, where other boundaries in its place are to be tried.
+        du: its derivative, `[n, k, D]`.
 
     """
 
@@ -64,6 +66,8 @@ class LayerTangent:
     act: Callable[[Tensor], Tensor]
     up: Float[Tensor, "k N"] | None = None
     dup: Float[Tensor, "n k N"] | None = None
+    u: Float[Tensor, "k D"] | None = None
+    du: Float[Tensor, "n k D"] | None = None
 
     def remainder(self, steps: Float[Tensor, "n S"]) -> tuple[Float[Tensor, "n S k N"], Bool[Tensor, "n S k N"]]:
         """Return each neuron's remainder at steps along each direction, and whether its sign flips."""
@@ -136,12 +140,13 @@ def masses(
     return found
 
 
-def taps_from(model: Model, layer: int) -> list[Tap]:
-    """Return what has to be read for `tangents`: branches and `post` of the layers from one on."""
+def taps_from(model: Model, layer: int, *, inputs: bool = False) -> list[Tap]:
+    """Return what has to be read for `tangents`: branches and `post` of the layers from one on, and `u` on request."""
     taps: list[Tap] = []
     for number in range(layer, model.n_layers):
         gated = "gate" in model.block(number).pre
         taps += [(number, "h"), *([(number, "up")] if gated else []), (number, "post")]  # type: ignore[list-item]
+        taps += [(number, "u")] if inputs else []
     return taps
 
 
@@ -178,6 +183,7 @@ def tangents(
             LayerTangent(
                 h.double(), slope[number, "h"].double(), worth[number, "post"][0].double(), act,
                 None if up is None else up.double(), dup,
+                *((clean[number, "u"][0].double(), slope[number, "u"].double()) if (number, "u") in clean else ()),
             )
         )  # fmt: skip
     return found

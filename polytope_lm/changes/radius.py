@@ -296,7 +296,9 @@ def relative(true: Tensor, estimate: Tensor) -> Tensor:
     return torch.where(off == 0, torch.zeros_like(off), off / true.abs())
 
 
-def look(onward: Onward, readout: Readout, directions: Float[np.ndarray, "n D"], *, parts: bool = True) -> Look:
+def look(
+    onward: Onward, readout: Readout, directions: Float[np.ndarray, "n D"], *, parts: bool = True, inputs: bool = False
+) -> Look:
     """Look at a model near one place, along n directions: one forward and one backward pass, and 2 n forwards.
 
     Args:
@@ -304,13 +306,14 @@ def look(onward: Onward, readout: Readout, directions: Float[np.ndarray, "n D"],
         readout: what is read.
         directions: of any length but zero.
         parts: also read what flip masses are made of.
+        inputs: also what MLPs read, for other boundaries in the place of the network's own.
 
     Raises:
         PolytopeError: NaN in the output.
 
     """
     model = onward.model
-    taps = taps_from(model, onward.layer) if parts and readout.scalar else []
+    taps = taps_from(model, onward.layer, inputs=inputs) if parts and readout.scalar else []
     v = torch.as_tensor(directions, dtype=torch.float64)
     v = v / v.norm(dim=1, keepdim=True)
     slope, own = torch.zeros(len(v), dtype=torch.float64), readout

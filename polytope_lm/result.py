@@ -49,6 +49,7 @@ _HOMES = {
     "clusters": "polytope_lm.predictions.clusters.result",
     "crossings": "polytope_lm.paths.crossings",
     "determination": "polytope_lm.predictions.determination.result",
+    "directions": "polytope_lm.predictions.directions.result",
     "groups": "polytope_lm.predictions.groups.result",
     "multiverse": "polytope_lm.predictions.clusters.specifications",
     "neuron": "polytope_lm.predictions.neurons.result",

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import polytope_lm
-from polytope_lm.cli import commands, cross, demo, determining, stores, testing
+from polytope_lm.cli import commands, cross, demo, determining, stores, testing, validity
 from polytope_lm.cli.terminal import complain
 from polytope_lm.errors import PolytopeError
 
@@ -141,6 +141,7 @@ app.command(short_help="What is in a store.")(stores.info)
 app.command(cls=stores.Rows, short_help="Nearest tokens by code and by direction.")(stores.nearest)
 app.command(short_help="Boundaries crossed between two prompts.")(cross.cross)
 testing.app.command(short_help="Prediction 2: boundaries and meaning.")(testing.boundaries)
+testing.app.command(short_help="Prediction 3: where directions stop being valid.")(validity.directions)
 testing.app.command(short_help="What of an MLP's work its code carries.")(determining.determination)
 app.add_typer(testing.app, name="test", short_help="Put a prediction to the test.")
 app.command(short_help="One page from saved results.")(commands.report)

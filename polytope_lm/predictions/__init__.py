@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.clusters.multiverse import multiverse
     from polytope_lm.predictions.clusters.test import clusters, clusters_by_label, joined
     from polytope_lm.predictions.determination.test import determination
+    from polytope_lm.predictions.directions.test import directions
     from polytope_lm.predictions.groups import intruders as intruder_files
     from polytope_lm.predictions.groups.coherence import context_coherence, next_token_agreement
     from polytope_lm.predictions.groups.intruders import intruder_detection, intruder_items
@@ -37,6 +38,7 @@ _PAGES = {
     "predictions.clusters.multiverse": "multiverse",
     "predictions.clusters.test": "clusters clusters_by_label joined",
     "predictions.determination.test": "determination",
+    "predictions.directions.test": "directions",
     "predictions.groups.coherence": "context_coherence next_token_agreement",
     "predictions.groups.intruders": "intruder_detection intruder_files intruder_items",
     "predictions.groups.stability": "position_check stability",
@@ -54,6 +56,7 @@ __all__ = [
     "clusters_by_label",
     "context_coherence",
     "determination",
+    "directions",
     "groups",
     "intruder_detection",
     "intruder_files",

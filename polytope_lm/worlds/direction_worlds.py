@@ -123,4 +123,4 @@ def _softplus(h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _first(over: Bool[np.ndarray, "P S"]) -> Float[np.ndarray, " P"]:
     """Return the first step at which something holds, the last one where it never does."""
-    return np.where(over.any(axis=1), _STEPS[over.argmax(axis=1)], _STEPS[-1])
+    return np.asarray(np.where(over.any(axis=1), _STEPS[over.argmax(axis=1)], _STEPS[-1]))

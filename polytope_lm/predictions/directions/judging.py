@@ -1,4 +1,4 @@
-"""What is beyond curvature: does flip mass along the tangent tell where a direction stops being valid?
+"""Does flip mass along the tangent tell where a direction stops being valid, beyond curvature: the statistics.
 
 All are ranks. The radius and the flip radius are regressed on the covariates (restricted cubic splines, ridge,
 cross-fitted with whole prompts left out), and
@@ -136,7 +136,9 @@ def first_question(
     y = ranks(radius)
     raw = {"flip radius": flips, **covariates}
     for name, values in raw.items():
-        shown.append(Finding("predict", f"rank correlation of {name}", _resampled(y, ranks(values), weights).by_percentiles()))
+        shown.append(
+            Finding("predict", f"rank correlation of {name}", _resampled(y, ranks(values), weights).by_percentiles())
+        )
     return cells, shown
 
 
@@ -155,10 +157,13 @@ def wrong_sign(
     fold = fold_numbers(prompt, seed=derived(seed, Purpose.PROMPTS, 0))
     weights = resampled(prompt, resamples, seed=derived(seed, Purpose.PROMPTS, 1))
     x = ranks(mass)
-    left = x - fitted(x, design({name: ranks(v) for name, v in covariates.items()}, len(x)).splines, fold)
+    known = {name: ranks(values) for name, values in covariates.items()}
+    left = x - fitted(x, design(known, len(x)).splines, fold)
     found = auc_draws(left, wrong, np.concatenate([np.ones((1, len(x))), weights]))
     estimate = Resampled(float(found[0]), found[1:]).by_percentiles()
-    return Finding("predict", f"AUC of a wrong sign by flip mass beyond covariates ({int(wrong.sum())} wrong)", estimate)
+    return Finding(
+        "predict", f"AUC of a wrong sign by flip mass beyond covariates ({int(wrong.sum())} wrong)", estimate
+    )
 
 
 def mean_over_prompts(

@@ -142,7 +142,7 @@ class DirectionsResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a layer and number, verdicts first."""
-        rows = []
+        rows: list[tuple[object, ...]] = []
         for layer in self.layers:
             verdicts = {"predict": layer.verdict, "regions": layer.regions, "scaling": layer.scaling}
             for question, verdict in verdicts.items():

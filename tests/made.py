@@ -82,6 +82,17 @@ def every_kind(store: Any) -> dict[str, Any]:
         "calibration": plm.calibrate(store, 1, "upos", runs=3, k=6, tokens=120, draws=2, resamples=20),
         "boundaries": p.boundaries(model, PAIRS, [1], resamples=20, draws=1, controls=["untrained"], shuffles=2),
         "alignment": p.alignment(model, PAIRS, 1, resamples=20, evaluations=24, steps=9),
+        "directions": p.directions(
+            model,
+            [f"The {w} was near the old {v} and kept very still" for w in _WORDS for v in ("boat", "sun", "cat")],
+            2,
+            prompts=20,
+            tokens=8,
+            draws=1,
+            resamples=20,
+        ),
+        "trust radius": plm.trust_radius(model, "The cat sat on", 3, layer=2, measure=True),
+        "change": plm.change(model, "The cat sat on", "The dog lay on", layer=2, most=4),
         "crossings": path.crossings(downstream=True),
         "slices": plm.paths.slice(
             model, "The cat sat on", "The dog lay on", "A river bank is", layer=1, zoom=0.05, grid=3

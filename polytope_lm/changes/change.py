@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from polytope_lm.changes.integrated import MOST, integrate
-from polytope_lm.changes.places import Direction, Place, check_vector, places, vector
+from polytope_lm.changes.places import Direction, Place, check_vector, difference, places, vector
 from polytope_lm.changes.readout import ASKED, Readout
 from polytope_lm.changes.readout import readout as read_out
 from polytope_lm.changes.result import Change, ChangeEstimate, Changes
@@ -144,8 +144,7 @@ def _delta(model: Model, given: Any, place: Place, x: Float[np.ndarray, " D"]) -
         own = len(place.read.ids) - place.read.position
         other = end(model, given, "B", -1)
         index = place.read.position if len(other.ids) == len(place.read.ids) else len(other.ids) - own
-        found = activations(model, other.ids, place.layer, place.at)[index] - x
-        return np.asarray(found)
+        return difference(activations(model, other.ids, place.layer, place.at)[index], x)
     named = Direction("delta", given=given)
     return vector(model, named, at=place.at, layer=place.layer, position=place.read.position - before, x=x)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.interventions import Space
     from polytope_lm.models.model import Model
 
+_ROUNDED = 1e-5  # of an activation's length: what other batch shapes may change
 _KEPT = {"resid_mid": "x", "mlp_in": "u"}
 
 
@@ -102,7 +103,7 @@ def named(given: Any) -> list[Direction]:
     """Return the directions that a user gave: one, several, or a mapping from names."""
     if isinstance(given, Mapping):
         return [Direction(str(name), given=one) for name, one in given.items()]
-    several = isinstance(given, (list, tuple)) and not all(isinstance(one, (int, float)) for one in given)
+    several = isinstance(given, (list, tuple)) and not (given and all(isinstance(one, (int, float)) for one in given))
     if isinstance(given, (np.ndarray, torch.Tensor)) and given.ndim == 2:
         several = True
     listed: Iterable[Any] = given if several else [given]
@@ -139,7 +140,7 @@ def vector(
         found = _difference(given, at, layer)
     elif isinstance(given, str):
         other = end(model, given, f"of direction {name}", position)
-        found = activations(model, other.ids, layer, at)[other.position] - x
+        found = difference(activations(model, other.ids, layer, at)[other.position], x)
     elif isinstance(given, (int, np.integer)) and not isinstance(given, bool):
         out = weight_and_bias(model.block(layer).down)[0]
         if not 0 <= given < out.shape[1]:
@@ -166,6 +167,12 @@ def check_vector(found: np.ndarray, name: str, width: int) -> Float[np.ndarray, 
     if not found.any():
         raise PolytopeError(f"{name} is zero: it points nowhere; give another direction (or another prompt)")
     return found
+
+
+def difference(b: Float[np.ndarray, " D"], a: Float[np.ndarray, " D"]) -> Float[np.ndarray, " D"]:
+    """Return `b - a`; zero where they are the same but for rounding."""
+    found = b - a
+    return np.where(np.linalg.norm(found) > _ROUNDED * np.linalg.norm(a), found, 0.0)
 
 
 def _difference(given: _ClassMeans, at: Space, layer: int) -> Float[np.ndarray, " D"]:

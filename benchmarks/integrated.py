@@ -56,8 +56,8 @@ def case(model: Model, prompts: Sequence[np.ndarray], number: int) -> dict[str, 
     ends = onward.run(torch.stack([x, x + delta]).float()).out.double()
     true = float(read.change(ends[1:], ends[:1])[0])
     return {
-        "value": float(found.value[0]), "error": float(found.error[0]), "nodes": found.nodes, "fine": fine, "true": true,
-        "off 20": usual[20] - fine, "off 50": usual[50] - fine,
+        "value": float(found.value[0]), "error": float(found.error[0]), "nodes": found.nodes, "fine": fine,
+        "true": true, "off 20": usual[20] - fine, "off 50": usual[50] - fine,
     }  # fmt: skip
 
 

@@ -197,6 +197,7 @@ def place(name: str, work: Path, out: Path) -> None:
     rows = [
         f"| {package} | {source['version']} | {source['licences']} | {source['bytes'] / 1e6:.2f} |"
         for package, source in corpus["sources"].items()
+        if source["bytes"]
     ]
     template = Path(__file__).with_name("small_card.md").read_text(encoding="utf-8")
     card = template.format(

@@ -1,6 +1,7 @@
 """Models that are installed as Python packages: nothing is fetched at run time.
 
-`tiny-gpt2`, `tiny-relu` and `tiny-moe` are in this package (trained by `analyses/train_tiny.py`). The others are in
+`tiny-gpt2`, `tiny-relu` and `tiny-moe` are in this package (trained by `analyses/train_tiny.py`), `small-gpt2` and
+`small-relu` in the repository's folder `models` (trained by `analyses/train_small.py`). The others are in
 packages of other people, which are located without being imported: importing them would start a sentence encoder, or
 need llama.cpp. SmolLM2 and Gemma come as 4-bit GGUF files, so their dequantised float32 weights are kept in the user's
 cache.
@@ -47,6 +48,7 @@ class Packaged:
         size: of the converted copy, in gigabytes.
         terms: what the first conversion says of the licence.
         sha256: of the files joined, where the package states it.
+        checkout: it lies in the repository's folder `models`, which the wheel leaves out.
 
     """
 
@@ -61,6 +63,7 @@ class Packaged:
     size: float = 0
     terms: str = ""
     sha256: str = ""
+    checkout: bool = False
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -72,8 +75,12 @@ class Packaged:
     @property
     def installed(self) -> bool:
         """Whether the packages that carry the weights are there."""
+        if self.checkout:
+            return (_own(self) / _WEIGHTS).is_file()
         return all(importlib.util.find_spec(module) is not None for module in self.modules)
 
+
+_CHECKOUT = "git clone the repository and pip install -e it: models/ is not in the wheel"
 
 _ENTRIES = (
     Packaged(
@@ -127,6 +134,22 @@ _ENTRIES = (
         family="olmoe",
         licence="Apache-2.0; trained on text under the PSF licence",
     ),
+    Packaged(
+        name="small-gpt2",
+        description="6 layers, trained here on free documentation and books; GELU with biases; not OpenAI's GPT-2",
+        family="gpt2",
+        licence="Apache-2.0; trained on text under free licences, listed in its card",
+        install=_CHECKOUT,
+        checkout=True,
+    ),
+    Packaged(
+        name="small-relu",
+        description="small-gpt2's twin with ReLU: piecewise affine with biases, so the paper's premises hold",
+        family="gpt2",
+        licence="Apache-2.0; trained on text under free licences, listed in its card",
+        install=_CHECKOUT,
+        checkout=True,
+    ),
 )
 
 
@@ -150,7 +173,7 @@ def revision(name: str) -> str:
     """
     entry = _entry(name)
     digest = f"sha256:{_sha256(entry, _source(entry))[:16]}"
-    return digest if entry.install is None else f"{entry.package} {_version(entry)} {digest}"
+    return digest if entry.install is None or entry.checkout else f"{entry.package} {_version(entry)} {digest}"
 
 
 def cache_directory() -> Path:
@@ -193,12 +216,20 @@ def _version(entry: Packaged) -> str:
         return "unknown"  # a package on the path without its metadata (a zipapp, a vendored copy)
 
 
+def _own(entry: Packaged) -> Path:
+    """Return the directory of a model of ours: in this package, or beside it in a checkout."""
+    package = Path(str(importlib.resources.files("polytope_lm")))
+    return package.parent / "models" / entry.name if entry.checkout else package / "data" / entry.name
+
+
 def _source(entry: Packaged) -> tuple[Path, ...]:
     """Return the files that carry the weights, without importing the packages that they are in."""
     found = []
     for module, pattern in zip(entry.modules, entry.files, strict=True):
-        if entry.install is None:
-            root = Path(str(importlib.resources.files("polytope_lm"))) / "data" / entry.name
+        if entry.checkout and not entry.installed:
+            raise PolytopeError(f"{entry.name} is not in {_own(entry).parent}: {entry.install}")
+        if entry.install is None or entry.checkout:
+            root = _own(entry)
         else:
             spec = importlib.util.find_spec(module)
             if spec is None or not spec.submodule_search_locations:

@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models import packaged
 
@@ -53,7 +55,16 @@ def write_weights(source: Path, target: Path) -> None:
 
 
 def test_the_names_and_what_they_need():
-    here = {"smollm2-135m", "gemma3-270m", "minilm-l6", "tiny-gpt2", "tiny-relu", "tiny-moe"}
+    here = {
+        "smollm2-135m",
+        "gemma3-270m",
+        "minilm-l6",
+        "tiny-gpt2",
+        "tiny-relu",
+        "tiny-moe",
+        "small-gpt2",
+        "small-relu",
+    }
     assert set(packaged.PACKAGED) == here
     own = {"tiny-gpt2", "tiny-relu", "tiny-moe"}
     assert {name for name, entry in packaged.PACKAGED.items() if entry.install is None} == own
@@ -82,6 +93,32 @@ def test_tiny_models_are_in_the_package(name):
     weights = hashlib.sha256((found / "model.safetensors").read_bytes()).hexdigest()
     assert packaged.revision(name) == f"sha256:{weights[:16]}"
     assert packaged.PACKAGED[name].installed
+
+
+@pytest.mark.parametrize("name", ["small-gpt2", "small-relu"])
+def test_small_models_are_in_a_checkout_and_not_in_a_wheel(name, tmp_path, monkeypatch):
+    found = packaged.directory(name)
+    assert found == DATA.parents[1] / "models" / name
+    weights = (found / "model.safetensors").read_bytes()
+    assert len(weights) < 14e6
+    assert packaged.revision(name) == f"sha256:{hashlib.sha256(weights).hexdigest()[:16]}"
+    assert packaged.PACKAGED[name].installed
+    monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path / "site-packages" / "polytope_lm")
+    assert not packaged.PACKAGED[name].installed
+    for function in (packaged.directory, packaged.revision):
+        with pytest.raises(PolytopeError, match=rf"^{name} is not in .*models: git clone .*not in the wheel$"):
+            function(name)
+
+
+@pytest.mark.parametrize(("name", "act"), [("small-gpt2", "gelu_new"), ("small-relu", "relu")])
+def test_small_models_are_competent(name, act):
+    model = plm.load(name)
+    assert model.hf.config.activation_function == act
+    text = "The command prints the contents of the file to the standard output. If the file does not exist, an error is"
+    ids = torch.tensor([model.tokenizer(text).input_ids])
+    with torch.no_grad():
+        losses = model.hf(input_ids=ids, labels=ids).loss.item()
+    assert losses < 3.5  # 9.0 for even odds, about 7 by the tokens' frequencies
 
 
 def test_packages_are_found_without_importing_them_or_torch():

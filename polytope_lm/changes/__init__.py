@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from polytope_lm.changes.integrated import integrated_exactly
     from polytope_lm.changes.places import class_means, random_direction
+    from polytope_lm.changes.steering import contrast, linear_accessibility, steer
 
 _HOMES = {
     "class_means": "polytope_lm.changes.places",
+    "contrast": "polytope_lm.changes.steering",
     "integrated_exactly": "polytope_lm.changes.integrated",
+    "linear_accessibility": "polytope_lm.changes.steering",
     "random_direction": "polytope_lm.changes.places",
+    "steer": "polytope_lm.changes.steering",
 }
 
-__all__ = ["class_means", "integrated_exactly", "random_direction"]
+__all__ = [
+    "class_means", "contrast", "integrated_exactly", "linear_accessibility", "random_direction", "steer",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

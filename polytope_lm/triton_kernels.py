@@ -26,12 +26,13 @@ _TILE = (8, 512)  # rows and columns of one program
 
 
 def _kernel(function: F) -> F:
+    """Compile on first use; Triton reads a kernel's annotations as code, so only `tl.constexpr` may stand there."""
     return cast("F", triton.jit(inspect.unwrap(function)))
 
 
 @_kernel
-def _pack(
-    h: Any, packed: Any, odd: Any, width: Any, stride: Any, n_bytes: Any, exponent: Any, size: tl.constexpr
+def _pack(  # type: ignore[no-untyped-def]
+    h, packed, odd, width, stride, n_bytes, exponent, size: tl.constexpr
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
     byte = tl.program_id(1) * size + tl.arange(0, size)
@@ -61,9 +62,9 @@ def pack_rows(h: Float[Tensor, "T N"]) -> tuple[UInt8[Tensor, "T B"], Bool[Tenso
 
 
 @_kernel
-def _append(  # noqa: PLR0913, PLR0917 - pointers and sizes
-    products: Any, place: Any, mine: Any, theirs: Any, best: Any, added: Any, count: Any,
-    rows: Any, columns: Any, stride: Any, k: Any, room: Any, offset: Any, shift: Any,
+def _append(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917 - pointers and sizes
+    products, place, mine, theirs, best, added, count,
+    rows, columns, stride, k, room, offset, shift,
     groupings: tl.constexpr, tall: tl.constexpr, wide: tl.constexpr,
 ) -> None:  # fmt: skip
     row = tl.program_id(0) * tall + tl.arange(0, tall)

@@ -3,8 +3,8 @@
 *k-medoids*, the primary one. Exact: FasterPAM (Schubert & Rousseeuw, "Fast and Eager k-Medoids Clustering",
 Information Systems 2021) with k random tokens as first medoids. All representations start from the *same*
 random tokens, so that a difference between two of them is not the luck of two starts; the more careful
-`build` start costs O(n^2 k) and FasterPAM ends as low without it. Sampled, beyond some 20,000 tokens: the
-same on several random samples, all tokens then assigned to the nearest of each sample's medoids, the
+`build` start costs O(n^2 k) and FasterPAM ends as low without it. Beyond some 20,000 tokens, see
+`one_batch`. Sampled, where k is thousands: the same on several random samples, all tokens then assigned to the nearest of each sample's medoids, the
 assignment with the least total deviation kept (CLARA: Kaufman & Rousseeuw, "Finding Groups in Data", 1990,
 chapter 3). The best medoids so far are part of the next sample. Distances are computed in blocks: n x k and
 size x size of them, never n x n.
@@ -107,7 +107,7 @@ def sampled_k_medoids(
         chosen = _sample(rng, n, size, np.empty(0, np.int64) if best is None else best[2])
         found = _fasterpam(between(chosen, chosen), k, int(rng.integers(2**32)))
         medoids = np.sort(chosen[np.asarray(found.medoids, dtype=np.int64)])
-        labels, deviation = _assign(n, medoids, between)
+        labels, deviation = assign(n, medoids, between)
         deviations.append(deviation)
         if best is None or deviation < best[0]:
             best = deviation, labels, medoids
@@ -134,7 +134,7 @@ def _sample(rng: np.random.Generator, n: int, size: int, medoids: Int[np.ndarray
     return np.sort(np.concatenate([medoids, rng.choice(others, size - len(medoids), replace=False)]))
 
 
-def _assign(n: int, medoids: Int[np.ndarray, " k"], between: Between) -> tuple[Int[np.ndarray, " n"], float]:
+def assign(n: int, medoids: Int[np.ndarray, " k"], between: Between) -> tuple[Int[np.ndarray, " n"], float]:
     """Return each token's nearest medoid, ties to the first, and the sum of the distances to them."""
     labels = np.empty(n, dtype=np.int32)
     total = 0.0

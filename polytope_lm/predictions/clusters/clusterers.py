@@ -22,15 +22,8 @@ from polytope_lm.representations.registry import get
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics import clustering as linkage
 from polytope_lm.statistics.agreement import Partition
-from polytope_lm.statistics.clustering import (
-    MIN_CLUSTER_SIZE,
-    NEIGHBOURS,
-    SAMPLES,
-    check_k,
-    hdbscan,
-    k_medoids,
-    sampled_k_medoids,
-)
+from polytope_lm.statistics.clustering import MIN_CLUSTER_SIZE, NEIGHBOURS, check_k, hdbscan, k_medoids
+from polytope_lm.statistics.one_batch import one_batch_k_medoids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,12 +183,12 @@ def clusterers() -> tuple[Clusterer, ...]:
     return tuple(_REGISTRY.values())
 
 
-@clusterer(K_MEDOIDS, warns="the primary one; on samples beyond 20,000 tokens")
+@clusterer(K_MEDOIDS, warns="the primary one; from distances to one batch beyond 20,000 tokens")
 def _medoids(space: Space, k: int, seed: int) -> Partition:
     if len(space) <= EXACT:
         return Partition(k_medoids(space.distance, k, seed=seed), K_MEDOIDS, {"k": k, "seed": seed})
-    found = sampled_k_medoids(len(space), k, space.between, seed=seed, samples=SAMPLES)
-    settings = {"k": k, "seed": seed, "samples": SAMPLES, "sample_size": found.size}
+    found = one_batch_k_medoids(len(space), k, space.between, seed=seed)
+    settings = {"k": k, "seed": seed, "batch": found.size}
     return Partition(found.labels, K_MEDOIDS, settings)
 
 

@@ -446,3 +446,25 @@ def test_rows_are_read_from_the_shards_that_hold_them(model, tmp_path, monkeypat
     monkeypatch.setattr(layout, "mapped", lambda path, *a: (opened.append(path), real(path, *a))[1])
     store.rows(store.site(2), np.array([0, 1]))
     assert [path.parent.name for path in opened] == ["00000"]
+
+
+def test_a_store_of_many_shards_needs_few_descriptors(model, tmp_path):
+    """Opening, info, rows of all shards and every checksum, within 64 descriptors more than there were."""
+    resource = pytest.importorskip("resource")
+    texts = [f"{i} words of text" for i in range(80)]
+    written = plm.capture(model, texts, to=tmp_path / "store", layers=[0, 1], keep=["h"], shard_documents=1)
+    assert len(written.shards) == 80
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 64, before[1]))
+    try:
+        store = plm.open_store(tmp_path / "store")
+        assert str(store)
+        assert store.verify() == []
+        last_rows = np.flatnonzero(np.diff(store.tokens["document"], append=-1))
+        kept = store.bits(1)[last_rows]
+        whole = store.packed(0)
+        assert len(whole) == len(store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(kept) == 80

@@ -205,7 +205,7 @@ def load_result(where: str | Path) -> Any:
     Raises:
         PolytopeError: no result there, several (`load_results` loads them all), or what `Result.load` raises.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import polytope_lm as plm
         >>> crossings = plm.path(plm.load("tiny-gpt2"), "The loop ends", "The loop stops", layer=2).crossings()

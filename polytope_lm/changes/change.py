@@ -77,7 +77,7 @@ def change(  # noqa: PLR0913 -- each is a choice that moves a number
         PolytopeError: a change that is zero, a `size` of 0, NaN, another width; a read-out without a gradient or
             logits of an encoder; a layer or position that there is none of; prompts of different lengths.
 
-    Example:
+    Examples:
         >>> import polytope_lm as plm
         >>> model = plm.load("tiny-gpt2")
         >>> found = plm.change(model, "The cat sat on the", "The dog lay on the", layer=1)

@@ -67,7 +67,7 @@ def trust_radius(  # noqa: PLR0913 -- each is a choice that moves a number
         PolytopeError: a direction that is zero, has NaN or another width; a read-out token that is no single token;
             logits of an encoder; a layer or a position that there is none of; a tau outside 0 to 1.
 
-    Example:
+    Examples:
         >>> import polytope_lm as plm
         >>> model = plm.load("tiny-gpt2")
         >>> found = plm.trust_radius(model, "The cat sat on the", "The dog lay on the", layer=1)

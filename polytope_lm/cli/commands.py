@@ -28,7 +28,7 @@ def models(
     """List the packaged models and the known families; with a name, show a model's sites and premises.
 
     \b
-    Example:
+    Examples:
       polytope-lm models
       polytope-lm models tiny-gpt2
     """  # noqa: D301
@@ -113,7 +113,7 @@ def capture(  # noqa: PLR0913
     """Write the codes of every sampled token into a store. The cost is shown first; run it again to continue.
 
     \b
-    Example:
+    Examples:
       polytope-lm capture tiny-gpt2 corpus.conllu --out store --layers 0,2 --keep u,h
     """  # noqa: D301
     chosen, part, rule = o.parse_layers(layers), o.parse_shard(shard), _checked_rule(tokens)
@@ -176,7 +176,7 @@ def report(
     """Write one self-contained page from saved results.
 
     \b
-    Example:
+    Examples:
       polytope-lm report results crossings --out report.html
     """  # noqa: D301
     from polytope_lm.report import from_directories  # noqa: PLC0415

@@ -48,7 +48,7 @@ def cross(  # noqa: PLR0913
     The path's own layer is exact; later layers are evaluated at as many points as they need.
 
     \b
-    Example:
+    Examples:
       polytope-lm cross tiny-gpt2 "We sat on the river bank" "We owe money to the bank" --layer 1
       polytope-lm cross tiny-gpt2 "a river bank" "the money bank" --layer 1 --shape arc --own-layer
     """  # noqa: D301

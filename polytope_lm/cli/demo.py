@@ -70,7 +70,7 @@ def demo(*, out: DemoOut = Path("polytope-demo"), model: DemoModel = None, json:
     it goes on.
 
     \b
-    Example:
+    Examples:
       polytope-lm demo
       polytope-lm demo --model tiny-gpt2 --out tiny
     """  # noqa: D301

@@ -36,7 +36,7 @@ def determination(  # noqa: PLR0913
     documents are kept in OUT/layers. If it is interrupted, run it again: it continues.
 
     \b
-    Example:
+    Examples:
       polytope-lm test determination store --layers 1 --out results
     """  # noqa: D301
     chosen = o.parse_layers(layers)

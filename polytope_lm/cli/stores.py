@@ -43,7 +43,7 @@ def info(store: StorePath, *, verify: Verify = False, json: Json = False) -> Non
     """Show what is in a store: model, sites, tokens, labels, firing rates, ambiguous bits, size.
 
     \b
-    Example:
+    Examples:
       polytope-lm info store --verify
     """  # noqa: D301
     from polytope_lm.codes.store.reader import CodeStore, open_store  # noqa: PLC0415
@@ -155,7 +155,7 @@ def nearest(
     The token is a row of the store, or the last token of a text, which the store's own model reads.
 
     \b
-    Example:
+    Examples:
       polytope-lm nearest store "He sat on the bank" --layer 2
       polytope-lm nearest store 17 --layer 2 -k 5
     """  # noqa: D301

@@ -67,7 +67,7 @@ def clusters(  # noqa: PLR0913
     but is never part of the verdict.
 
     \b
-    Example:
+    Examples:
       polytope-lm test clusters store --label upos --layers 2 --out results
     """  # noqa: D301
     chosen = o.parse_layers(layers)
@@ -268,7 +268,7 @@ def boundaries(  # noqa: PLR0913
     is interrupted, run it again: it continues.
 
     \b
-    Example:
+    Examples:
       polytope-lm test boundaries tiny-gpt2 builtin --layers 1 --out results
     """  # noqa: D301
     chosen = o.parse_layers(layers) if layers else None

@@ -36,7 +36,7 @@ def directions(  # noqa: PLR0913
     If it is interrupted, run it again: it continues.
 
     \b
-    Example:
+    Examples:
       polytope-lm test directions tiny-gpt2 sample --layers 1 --prompts 20 --out results
     """  # noqa: D301
     chosen = o.parse_layers(layers) if layers else None

@@ -69,7 +69,7 @@ def encode(
     Raises:
         PolytopeError: an empty text, an unknown layer, kind or rule.
 
-    Example:
+    Examples:
         >>> import polytope_lm as plm
         >>> codes = plm.encode(plm.load("tiny-gpt2"), ["The loop ends", "The loop stops"], layers=[1, 2])
         >>> codes[0, -1, 2] ^ codes[1, -1, 2]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jaxtyping import Bool, Float, Int32, Int64, UInt8
 
-    from polytope_lm.codes.hamming.hamming import Neighbours
+    from polytope_lm.codes.hamming.searching import Neighbours
     from polytope_lm.codes.separating import Separating
     from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site

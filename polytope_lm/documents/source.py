@@ -109,7 +109,7 @@ def documents(
         PolytopeError: a source that is missing or unknown, an option it cannot use; while iterating, what
             is wrong in the data, with file, line and the cure.
 
-    Example:
+    Examples:
         >>> import polytope_lm as plm
         >>> rows = [{"text": "A river bank", "topic": "nature"}, {"text": "A bank loan", "topic": "money"}]
         >>> [document.labels for document in plm.documents(rows, label_columns=["topic"])]

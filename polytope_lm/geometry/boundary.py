@@ -48,7 +48,7 @@ def nearest_boundary(h: np.ndarray, weight: np.ndarray) -> Nearest:
     Raises:
         PolytopeError: shapes that do not fit, NaN or infinite values, a layer of zero rows alone.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from polytope_lm.geometry.boundary import nearest_boundary
         >>> found = nearest_boundary(np.array([[3.0, -1.0]]), np.array([[3.0, 4.0], [0.0, 1.0]]))

@@ -78,7 +78,7 @@ def local_complexity(
         PolytopeError: points of another shape or with NaN, more directions than dimensions, a radius of 0 (the default
             at the origin).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from polytope_lm.geometry.local_complexity import local_complexity
         >>> from polytope_lm.geometry.relu_network import ReluNetwork

@@ -60,7 +60,7 @@ def load(
     Raises:
         PolytopeError: unknown name, unreachable hub, missing weights, or a model without supported sites.
 
-    Example:
+    Examples:
         >>> import polytope_lm as plm
         >>> plm.load("tiny-gpt2")
         tiny-gpt2 (GPT2LMHeadModel, causal, 4 layers, context 256, float32, sdpa attention)
@@ -96,7 +96,7 @@ def wrap(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Model
     Raises:
         PolytopeError: a bridge with folded norms, a slow tokenizer, or a model without supported sites.
 
-    Example:
+    Examples:
         >>> import polytope_lm as plm
         >>> model = plm.load("tiny-gpt2")
         >>> [site.width for site in plm.wrap(model.hf, model.tokenizer, name="mine").sites]

@@ -240,7 +240,7 @@ class Model:
         Raises:
             PolytopeError: codes of several prompts, of another width or kind; in the pass: another length.
 
-        Example:
+        Examples:
             >>> import polytope_lm as plm, torch
             >>> model = plm.load("tiny-gpt2")
             >>> ids = torch.tensor([model.tokenizer("The river bank")["input_ids"]])
@@ -262,7 +262,7 @@ class Model:
         Raises:
             PolytopeError: no such layer or neuron; in the pass: no such position.
 
-        Example:
+        Examples:
             >>> import polytope_lm as plm
             >>> model = plm.load("tiny-gpt2")
             >>> clean = plm.encode(model, "The river bank")

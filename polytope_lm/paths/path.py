@@ -120,7 +120,7 @@ def path(  # noqa: PLR0913
             longer than the model's context, prompts of different lengths where equal ones are needed, ends
             of an arc that are opposite, or NaN in an activation.
 
-    Example:
+    Examples:
         >>> import polytope_lm as plm
         >>> plm.path(plm.load("tiny-gpt2"), "The loop ends", "The loop stops", layer=2).crossings()
         Crossings: 'The loop ends' -> 'The loop stops'; line in resid_mid of layer 2; 60 in layer 2, missed at most: 0

@@ -75,7 +75,7 @@ class Training:
 def log_spaced(step: int) -> bool:
     """Whether a number of updates is 0 or a power of two.
 
-    Example:
+    Examples:
         >>> [step for step in range(20) if log_spaced(step)]
         [0, 1, 2, 4, 8, 16]
 

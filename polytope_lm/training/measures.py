@@ -51,7 +51,7 @@ def settled(steps: Sequence[int], distance: Sequence[float], *, share: float = 0
         distance: of each checkpoint to the last; the last is 0.
         share: of the first distance.
 
-    Example:
+    Examples:
         >>> settled([0, 1, 2, 4, 8], [1.0, 0.5, 0.08, 0.05, 0.0])
         2
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polytope_lm.codes.hamming import hamming
-from polytope_lm.codes.hamming.hamming import Neighbours
+from polytope_lm.codes.hamming.searching import Neighbours, check_rows
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _exact(packed: np.ndarray, k: int, threads: int | None, progress: Callable[[
 
 
 def _check(packed: np.ndarray, k: int, expected_recall: float, recall_queries: int) -> None:
-    hamming.check_rows(packed, "packed")
+    check_rows(packed, "packed")
     if not 1 <= k < len(packed):
         most = len(packed) - 1
         raise PolytopeError(f"k is {k}, but a row has {most} others; give a k from 1 to {most}, or more codes")

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polytope_lm.codes.hamming.hamming import Neighbours, check_search
+from polytope_lm.codes.hamming.searching import Neighbours, check_search
 from polytope_lm.errors import PolytopeError
 from polytope_lm.on_device import checked_device, verified
 

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polytope_lm.codes.hamming.searching import Neighbours, check_bytes, check_pair, check_same_width, check_search
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import pandas as pd
     import torch
     from jaxtyping import Bool, Float, Int, Int32, Int64, UInt8, UInt64
 
@@ -31,30 +30,6 @@ _CHUNK = 4096  # rows of the base in panels at one time: at 3,072 bits they stay
 _TASK = 1024  # most queries of one task
 _ROWS = 8  # what the kernels take at once
 _NOTHING = np.iinfo(np.uint64).max
-
-
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """The k nearest rows of a base to each query, nearest first, ties by the lower index.
-
-    Attributes:
-        indices: rows of the base, `[n, k]`; -1 where fewer than k rows were allowed.
-        distances: Hamming distances in bits, `[n, k]`; -1 where there is no neighbour.
-
-    """
-
-    indices: Int32[np.ndarray, "n k"]
-    distances: Int32[np.ndarray, "n k"]
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per query and neighbour found: `query`, `rank` (from 1), `index`, `distance`."""
-        import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
-
-        n, k = self.indices.shape
-        query, rank = np.repeat(np.arange(n), k), np.tile(np.arange(1, k + 1), n)
-        columns = {"query": query, "rank": rank, "index": self.indices.ravel(), "distance": self.distances.ravel()}
-        frame = pd.DataFrame(columns)
-        return frame[frame["index"] >= 0].reset_index(drop=True)
 
 
 def pack(bits: Bool[np.ndarray, "*rows N"]) -> UInt8[np.ndarray, "*rows B"]:
@@ -88,14 +63,14 @@ def beside(packed: Sequence[np.ndarray], widths: Sequence[int]) -> UInt8[np.ndar
 def xor(a: UInt8[np.ndarray, "*#rows B"], b: UInt8[np.ndarray, "*#rows B"]) -> UInt8[np.ndarray, "... B"]:
     """Return the bits in which codes differ, packed; leading axes broadcast."""
     for name, codes in (("a", a), ("b", b)):
-        _check_bytes(codes, name)
-    _check_same_width(a, b, ("a", "b"))
+        check_bytes(codes, name)
+    check_same_width(a, b, ("a", "b"))
     return np.asarray(np.bitwise_xor(a, b))
 
 
 def popcount(packed: UInt8[np.ndarray, "*rows B"]) -> Int64[np.ndarray, "*rows"]:
     """Return the number of set bits of each packed code."""
-    _check_bytes(packed, "packed")
+    check_bytes(packed, "packed")
     return np.asarray(np.bitwise_count(packed).sum(axis=-1, dtype=np.int64))
 
 
@@ -126,7 +101,7 @@ def distances(
     """Return all Hamming distances in bits between the rows of `a` and the rows of `b`, int32 `[n, m]`."""
     from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
-    _check_pair(a, b, ("a", "b"))
+    check_pair(a, b, ("a", "b"))
     words = _words(a, filled(len(a)))
     out = np.empty((len(a), len(b)), np.int32)
     for first in range(0, len(b), _CHUNK):
@@ -270,73 +245,7 @@ def _words(packed: UInt8[np.ndarray, "n B"], rows: int) -> UInt64[np.ndarray, "r
     return out.view(np.uint64)
 
 
-def _groups(
-    of_queries: np.ndarray | None, of_base: np.ndarray | None, n: int, m: int
-) -> tuple[Int32[np.ndarray, "n G"], Int32[np.ndarray, "m G"]]:
-    if of_queries is None and of_base is None:
-        return np.empty((n, 0), np.int32), np.empty((m, 0), np.int32)
-    if of_queries is None or of_base is None:
-        missing = "groups_queries" if of_queries is None else "groups_base"
-        raise PolytopeError(f"{missing} is missing; groups of queries and base are compared, so give both")
-    a, b = (g[:, None] if g.ndim == 1 else g for g in (np.asarray(of_queries), np.asarray(of_base)))
-    if a.ndim != 2 or a.shape != (n, a.shape[-1]) or b.shape != (m, a.shape[-1]):
-        raise PolytopeError(f"groups have shapes {a.shape} and {b.shape}; these codes need [{n}, G] and [{m}, G]")
-    for name, ids in (("groups_queries", a), ("groups_base", b)):
-        if not np.issubdtype(ids.dtype, np.integer) or (ids.size and int(ids.max()) >= 2**31):
-            raise PolytopeError(
-                f"{name} has type {ids.dtype}; give integer ids below 2^31 (pandas.factorize makes them)"
-            )
-    # every negative id means "no group": cut to -1 it survives the narrowing
-    return np.maximum(a, -1).astype(np.int32), np.maximum(b, -1).astype(np.int32)
-
-
-def _check_bytes(packed: np.ndarray, name: str) -> None:
-    if packed.dtype != np.uint8 or packed.ndim == 0:
-        got = f"{name} has type {packed.dtype} and shape {packed.shape}"
-        raise PolytopeError(f"{got}; packed codes are uint8 [..., bytes]: pack booleans with hamming.pack first")
-
-
 def _check_width(packed: np.ndarray, width: int) -> None:
-    _check_bytes(packed, "packed")
+    check_bytes(packed, "packed")
     if width < 1 or packed.shape[-1] != -(-width // 8):
         raise PolytopeError(f"codes of {packed.shape[-1]} bytes are not {width} bits wide; give the site's width")
-
-
-def _check_same_width(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
-    if a.shape[-1] != b.shape[-1]:
-        sizes = f"{names[0]} has {a.shape[-1]} bytes a code, {names[1]} has {b.shape[-1]}"
-        raise PolytopeError(f"{sizes}; only codes of the same site and model can be compared")
-
-
-def check_rows(codes: np.ndarray, name: str) -> None:
-    """Check that codes are packed, one a row."""
-    _check_bytes(codes, name)
-    if codes.ndim != 2 or codes.shape[1] == 0:
-        raise PolytopeError(f"{name} has shape {codes.shape}; give [rows, bytes] (one code: code[None])")
-
-
-def _check_pair(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
-    for name, codes in zip(names, (a, b), strict=True):
-        check_rows(codes, name)
-    _check_same_width(a, b, names)
-
-
-def check_search(
-    queries: np.ndarray, base: np.ndarray, k: int, exclude_self: bool,
-    of_queries: np.ndarray | None, of_base: np.ndarray | None,
-) -> tuple[Int32[np.ndarray, "n G"], Int32[np.ndarray, "m G"]]:  # fmt: skip
-    """Check what a search is given; return the groups of queries and base."""
-    _check_pair(queries, base, ("queries", "base"))
-    _check_k(len(queries), len(base), k, exclude_self)
-    return _groups(of_queries, of_base, len(queries), len(base))
-
-
-def _check_k(n: int, m: int, k: int, exclude_self: bool) -> None:
-    if exclude_self and n != m:
-        raise PolytopeError(
-            f"exclude_self with {n} queries and {m} base rows; it needs the base itself as queries, so leave it out"
-        )
-    most = m - 1 if exclude_self else m
-    if not 1 <= k <= most:
-        others = " other" if exclude_self else ""
-        raise PolytopeError(f"k is {k}, but the base has {most}{others} rows; give a k from 1 to {most}, or more codes")

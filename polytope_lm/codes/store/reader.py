@@ -330,7 +330,7 @@ def open_store(path: str | Path) -> CodeStore:
     Raises:
         PolytopeError: no store there, damaged or missing files, or another format version.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import polytope_lm as plm
         >>> with tempfile.TemporaryDirectory() as folder:

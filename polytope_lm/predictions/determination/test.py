@@ -36,7 +36,7 @@ from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.sampling import layers_of, repeated_documents
 from polytope_lm.predictions.determination.arms import CODE, MEAN, READ_OUT, REFERENCES, Arm, arms
 from polytope_lm.predictions.determination.fitting import Fit, Pool, fit, pool_of
-from polytope_lm.predictions.determination.measuring import Plan, over
+from polytope_lm.predictions.determination.losses import Plan, over
 from polytope_lm.predictions.determination.result import (
     LEAST,
     RECOVERED,
@@ -113,7 +113,7 @@ def determination(  # noqa: PLR0913 - options of a test
         PolytopeError: fewer than 8 documents of at least 8 tokens, a layer that is not in the codes, no model at hand,
             another model; an activation that does not give the model's own `post`.
 
-    Example:
+    Examples:
         >>> import polytope_lm as plm
         >>> codes = plm.encode(plm.load("tiny-gpt2"), list(plm.documents("sample"))[:12], layers=[1])
         >>> found = plm.predictions.determination(

@@ -18,7 +18,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.gates import Mlp, mlp_of
 from polytope_lm.predictions.determination.arms import CAUSAL, MEAN, READ_OUT, Here, arms
 from polytope_lm.predictions.determination.fitting import DONORS, donors_of, fit, pool_of, ridge
-from polytope_lm.predictions.determination.measuring import Plan, measure
+from polytope_lm.predictions.determination.losses import Plan, measure
 
 PLAIN = ("mean-ablated", "1 bit", "2 bits", "tangent", "secant", "hard gate", "negative side flattened")
 DOWN = {"Llama": "model.layers.{}.mlp.down_proj", "GPT-J": "transformer.h.{}.mlp.fc_out",

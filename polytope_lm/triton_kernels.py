@@ -81,7 +81,7 @@ def _append(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917 - pointer
             other = tl.load(theirs + column * groupings + g, mask=column < columns, other=-1)
             below = below & ((own[:, None] != other[None, :]) | (own < 0)[:, None])
         counters = count + row[:, None] + tl.zeros([tall, wide], tl.int32)
-        slot = tl.atomic_add(counters, tl.full([tall, wide], 1, tl.int32), mask=below)
+        slot = tl.atomic_add(counters, tl.full([tall, wide], 1, tl.int32), mask=below, sem="relaxed")
         tl.store(added + row.to(tl.int64)[:, None] * room + slot, key, mask=below & (slot < room))
 
 

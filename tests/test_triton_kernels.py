@@ -56,3 +56,25 @@ def test_a_kernel_does_what_plain_torch_does(script):
     env = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+COMPILING = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from polytope_lm import triton_kernels
+numbers = ("width", "stride", "n_bytes", "exponent")
+kind = {"h": "*i16", "packed": "*u8", "odd": "*u8", **dict.fromkeys(numbers, "i32"), "size": "constexpr"}
+triton.compile(ASTSource(triton_kernels._pack, kind, {"size": 256}), target=GPUTarget("cuda", 90, 32))
+pointers = ("products", "place", "mine", "theirs", "best", "added", "count")
+numbers = ("rows", "columns", "stride", "k", "room", "offset", "shift")
+sizes = {"groupings": 2, "tall": 8, "wide": 512}
+kind = {**dict.fromkeys(pointers, "*i32"), **dict.fromkeys(numbers, "i32"), **dict.fromkeys(sizes, "constexpr")}
+triton.compile(ASTSource(triton_kernels._append, kind, sizes), target=GPUTarget("cuda", 90, 32))
+"""
+
+
+def test_kernels_compile_for_a_gpu_that_is_not_here():
+    pytest.importorskip("triton")
+    done = subprocess.run([sys.executable, "-c", COMPILING], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

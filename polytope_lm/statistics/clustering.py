@@ -3,11 +3,11 @@
 *k-medoids*, the primary one. Exact: FasterPAM (Schubert & Rousseeuw, "Fast and Eager k-Medoids Clustering",
 Information Systems 2021) with k random tokens as first medoids. All representations start from the *same*
 random tokens, so that a difference between two of them is not the luck of two starts; the more careful
-`build` start costs O(n^2 k) and FasterPAM ends as low without it. Beyond some 20,000 tokens, see
-`one_batch`. Sampled, where k is thousands: the same on several random samples, all tokens then assigned to the nearest of each sample's medoids, the
-assignment with the least total deviation kept (CLARA: Kaufman & Rousseeuw, "Finding Groups in Data", 1990,
-chapter 3). The best medoids so far are part of the next sample. Distances are computed in blocks: n x k and
-size x size of them, never n x n.
+`build` start costs O(n^2 k) and FasterPAM ends as low without it. Beyond some 20,000 tokens, see `one_batch`.
+Sampled, where k is in the thousands: the same on several random samples, all tokens then assigned to the
+nearest of each sample's medoids, the assignment with the least total deviation kept (CLARA: Kaufman &
+Rousseeuw, "Finding Groups in Data", 1990, chapter 3). The best medoids so far are part of the next sample.
+Distances are computed in blocks: n x k and size x size of them, never n x n.
 
 *Average linkage*, cut at k clusters: offered, never headlined. The distance of two clusters is the mean over
 their pairs of tokens (UPGMA: Sokal & Michener, 1958). It follows the density of the data: on real codes it

@@ -57,6 +57,7 @@ class Options:
     layers: tuple[int, ...] | None
     source: str
     prompts: int
+    controls: tuple[str, ...]
     seed: int
     command: str
 
@@ -106,7 +107,8 @@ def run_model(name: str, options: Options) -> tuple[DirectionsResult, dict[str, 
     model, out = plm.load(name), options.out / folder_name(name)
     layers = None if options.layers is None else [n for n in options.layers if n < model.n_layers]
     result = plm.predictions.directions(
-        model, options.source, layers, prompts=options.prompts, seed=options.seed, keep=out / "prompts.jsonl",
+        model, options.source, layers, prompts=options.prompts, controls=options.controls, seed=options.seed,
+        keep=out / "prompts.jsonl",
         progress=lambda done, total, what: print(f"  {name}: {done} of {total}; {what}", flush=True),
     )  # fmt: skip
     result = replace(result, command=options.command)
@@ -148,6 +150,7 @@ def _without_nothing(row: dict[Any, Any]) -> dict[str, Any]:
 def own_options(parser: argparse.ArgumentParser) -> None:
     """Add what only this analysis asks."""
     parser.add_argument("--source", default="sample", help="documents (default: the built-in sample)")
+    parser.add_argument("--controls", default="permuted,untrained", help="other weights (%(default)s)")
     parser.add_argument("--prompts", type=int, default=60, help="documents at most (%(default)s)")
 
 
@@ -156,7 +159,8 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
     found = asked("direction_validity", __doc__, argv, own_options, models=CAUSAL, layers=None)
     given = found.given
     layers = None if given.layers is None else found.layers or tuple(range(1000))
-    return found.models, Options(given.out, layers, given.source, given.prompts, given.seed, found.command)
+    controls = tuple(filter(None, given.controls.split(",")))
+    return found.models, Options(given.out, layers, given.source, given.prompts, controls, given.seed, found.command)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -21,13 +21,15 @@ Tokens = Annotated[int, typer.Option(min=8, help="Tokens of a prompt.")]
 Tau = Annotated[float, typer.Option(help="The relative error of first order that is allowed.")]
 Resamples = Annotated[int, typer.Option(min=2, help="Bootstrap resamples behind each interval.")]
 Smallest = Annotated[float, typer.Option(min=0, help="The smallest rank correlation of interest.")]
+Controls = Annotated[str, typer.Option(help="Controls with other weights: permuted, untrained, or both.")]
 Draws = Annotated[int, typer.Option(min=0, help="Draws of rate-matched hyperplanes.")]
 
 
 def directions(  # noqa: PLR0913
     model: o.ModelName, source: Source, *, out: o.Out, layers: Layers = "", prompts: Prompts = 60,
     tokens: Tokens = 24, tau: Tau = 0.1, seed: o.Seed = 0, resamples: Resamples = 1000,
-    smallest_effect: Smallest = 0.02, draws: Draws = 2, device: o.Device = "cpu", dtype: o.Dtype = "float32",
+    smallest_effect: Smallest = 0.02, draws: Draws = 2,
+    controls: Controls = "", device: o.Device = "cpu", dtype: o.Dtype = "float32",
     revision: o.Revision = None, trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Prediction 3: whether polytope boundaries tell where a direction stops being valid.
@@ -48,13 +50,14 @@ def directions(  # noqa: PLR0913
     with costing("test directions", f"up to {prompts} prompts of {source}; finished prompts are kept") as told:
         result = test(
             loaded, source, chosen, prompts=prompts, tokens=tokens, tau=tau, seed=seed, resamples=resamples,
-            smallest_effect=smallest_effect, draws=draws, keep=out / "prompts.jsonl", progress=told,
+            smallest_effect=smallest_effect, draws=draws, controls=o.parse_names(controls),
+            keep=out / "prompts.jsonl", progress=told,
         )  # fmt: skip
     tested = ",".join(str(layer.layer) for layer in result.layers)
     words = {
         "layers": tested, "prompts": prompts, "tokens": tokens, "tau": tau, "seed": seed, "resamples": resamples,
         "smallest-effect": smallest_effect, "draws": draws, "out": out,
-    }  # fmt: skip
+    } | ({"controls": controls} if controls else {})  # fmt: skip
     parts = [part for name, value in words.items() for part in (f"--{name}", str(value))]
     result = replace(result, command=shlex.join(["polytope-lm", "test", "directions", model, source, *parts]))
     result.save(out)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def test_a_small_run_keeps_scores_and_no_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analysis, "CONTRASTS", dict(list(analysis.CONTRASTS.items())[:3]))
     monkeypatch.setattr(analysis, "PROMPT", "The cat sat on")
-    argv = ["--out", str(tmp_path), "--model", "tiny-gpt2", "--layers", "3", "--prompts", "20"]
+    argv = ["--out", str(tmp_path), "--model", "tiny-gpt2", "--layers", "3", "--prompts", "20", "--controls", ""]
     analysis.main(argv)
     text = (tmp_path / "result.json").read_text(encoding="utf-8")
     found = json.loads(text)["models"][0]

@@ -83,6 +83,7 @@ class DirectionSettings:
     resamples: int
     smallest_effect: float
     draws: int
+    controls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)

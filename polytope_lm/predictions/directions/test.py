@@ -22,7 +22,7 @@ is the unit of every interval.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 
 from polytope_lm.codes.capture import encode
+from polytope_lm.controls import weights
 from polytope_lm.controls.perturbations import equal_norm
 from polytope_lm.documents.source import documents
 from polytope_lm.errors import PolytopeError, brief
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
 
+CONTROLS = {"permuted": weights.permuted, "untrained": weights.untrained}
+REAL = "real"
 LEAST = 20
 """Prompts that the test needs."""
 _SHORTEST = 8  # tokens of a prompt
@@ -76,6 +79,7 @@ def directions(  # noqa: PLR0913 -- each is a choice that moves a number
     resamples: int = 1000,
     smallest_effect: float = 0.02,
     draws: int = 2,
+    controls: Sequence[str] = (),
     keep: str | Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> DirectionsResult:
@@ -92,6 +96,7 @@ def directions(  # noqa: PLR0913 -- each is a choice that moves a number
         resamples: bootstrap resamples behind each interval.
         smallest_effect: the smallest correlation of interest.
         draws: of rate-matched hyperplanes; 0 leaves that reference out.
+        controls: models with other weights to measure beside: `permuted`, `untrained`; each takes as long.
         keep: a file for finished prompts; a run with the same arguments goes on from there.
         progress: told `(done, total, what)` after each prompt and layer.
 
@@ -104,29 +109,25 @@ def directions(  # noqa: PLR0913 -- each is a choice that moves a number
         raise PolytopeError(f"tau = {brief(tau)}: give a relative error between 0 and 1; .1 is the default")
     if layers is None:
         layers = sorted({round(share * (model.n_layers - 1)) for share in (0.25, 0.5, 0.75)})
+    unknown = [one for one in controls if one not in CONTROLS]
+    if unknown:
+        raise PolytopeError(f"no control {unknown[0]!r}; there are {', '.join(CONTROLS)}")
     sites = select_sites(model, layers, None)
     name, ids, texts = _prompts(model, source, prompts, tokens)
-    settings = DirectionSettings(name, len(ids), tokens, float(tau), seed, resamples, smallest_effect, draws)
-    indices = [site.layer for site in sites]
-    read = read_prompts(model, ids, indices, draws=draws, seed=seed)
-    places = [(number, layer) for number in range(len(ids)) for layer in indices]
-
-    def told(done: int) -> None:
-        if progress is not None:
-            cost = f"{3 * len(places)} triples, 2 forwards each to predict, 42 to measure"
-            progress(done, len(places), cost if not done else "radii along directions")
-
-    def work(left: Sequence[int]) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
-        for each in left:
-            number, layer = places[each]
-            yield each, partial(measure, model, read, layer, number, float(tau), seed)
-
-    head = {
-        "pairs": len(places), "model": model.revision, "layers": indices,
-        "settings": {"source": name, "prompts": len(ids), "tokens": tokens, "tau": tau, "seed": seed, "draws": draws},
-    }  # fmt: skip
-    entries = resumable(head, work, to=None if keep is None else expand(keep, "keep"), workers=1, told=told)
+    file = None if keep is None else expand(keep, "keep")
+    job = _Job(ids, sites, settings, file, progress, 1 + len(controls))
+        name, len(ids), tokens, float(tau), seed, resamples, smallest_effect, draws, tuple(controls)
+    )
+    job = _Job(ids, sites, settings, None if keep is None else expand(keep, "keep"), progress, 1 + len(controls))
+    read, entries = job.measure(model, REAL)
     judged = [_judge(model, site, entries, settings) for site in sites]
+    for control in controls:
+        twin = CONTROLS[control](model, seed=derived(seed, Purpose.DIRECTIONS, 1))
+        _, theirs = job.measure(twin, control)
+        judged = [
+            replace(layer, findings=(*layer.findings, *_of_control(twin, control, site, theirs, settings)))
+            for layer, site in zip(judged, sites, strict=True)
+        ]
     thirds = [_regions(model, site, read, texts, settings) for site in sites]
     judged = [
         replace(layer, regions=verdict, findings=(*layer.findings, *shown))
@@ -141,6 +142,58 @@ def directions(  # noqa: PLR0913 -- each is a choice that moves a number
         settings=settings, layers=tuple(judged), provenance=model.provenance, command="",
         versions=versions("numpy", "scipy", "torch", "transformers"), numbers=_table(entries),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for the model and its twins with other weights."""
+
+    ids: Sequence[np.ndarray]
+    sites: Sequence[Site]
+    settings: DirectionSettings
+    keep: Path | None
+    progress: Callable[[int, int, str], None] | None
+    models: int
+
+    def measure(self, model: Model, name: str) -> tuple[Prompts, list[dict[str, Any]]]:
+        """Measure all prompts and layers in one model, or go on where an earlier run stopped."""
+        settings, indices = self.settings, [site.layer for site in self.sites]
+        read = read_prompts(model, self.ids, indices, draws=settings.draws, seed=settings.seed)
+        places = [(number, layer) for number in range(len(self.ids)) for layer in indices]
+        total = self.models * len(places)
+        before = 0 if name == REAL else (1 + settings.controls.index(name)) * len(places)
+
+        def told(done: int) -> None:
+            if self.progress is not None:
+                cost = f"{3 * total} triples, 2 forwards each to predict, 42 to measure"
+                self.progress(before + done, total, f"radii along directions, {name}" if before + done else cost)
+
+        def work(left: Sequence[int]) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
+            for each in left:
+                number, layer = places[each]
+                yield each, partial(measure, model, read, layer, number, settings.tau, settings.seed)
+
+        asked = ("source", "prompts", "tokens", "tau", "seed", "draws")
+        head = {
+            "pairs": len(places), "model": model.revision, "layers": indices,
+            "settings": {each: getattr(settings, each) for each in asked},
+        }  # fmt: skip
+        to = self.keep if self.keep is None or name == REAL else self.keep.with_name(f"{name}-{self.keep.name}")
+        return read, resumable(head, work, to=to, workers=1, told=told)
+
+
+def _of_control(
+    twin: Model, name: str, site: Site, entries: Sequence[dict[str, Any]], settings: DirectionSettings
+) -> list[Finding]:
+    """Return what a model with other weights shows of the first two questions; nothing where it has no radii."""
+    try:
+        layer = _judge(twin, site, entries, settings)
+    except PolytopeError:
+        return []
+    d = layer.verdict.deciding
+    first = Finding("predict", f"{layer.verdict.deciding_score} against {layer.verdict.deciding_reference}", d)
+    shown = [first, *(one for one in layer.findings if one.question != "scaling")]
+    return [replace(one, what=f"{name} weights: {one.what}") for one in shown]
 
 
 def _prompts(model: Model, source: Source, count: int, tokens: int) -> tuple[str, list[np.ndarray], list[str]]:
@@ -204,9 +257,9 @@ def _judge(model: Model, site: Site, entries: Sequence[dict[str, Any]], settings
     wrong = (frame["true"] * frame["first"] < 0).to_numpy()
     fold = fold_numbers(every, seed=derived(settings.seed, Purpose.PROMPTS, 0))
     draws = resampled(every, settings.resamples, seed=derived(settings.seed, Purpose.PROMPTS, 1))
-    weights = judging.beyond(error.to_numpy(float), mass, beside, fold, draws)
+    with_error = judging.beyond(error.to_numpy(float), mass, beside, fold, draws)
     name = "partial rank correlation of flip mass with the error at a tenth of the norm"
-    shown.append(Finding("predict", name, weights.partial.by_percentiles()))
+    shown.append(Finding("predict", name, with_error.partial.by_percentiles()))
     signs = judging.wrong_sign(mass, wrong, beside, every, **how)
     shown += [signs] if signs is not None else []
     shown += _shares(frame, how)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 SEED = 0
 HIDDEN = (128, 128)
-STEPS = 2**14
+STEPS = 2**12
 RADII = {"r = 0.005 |x|": 0.005, "r = 0.05 |x|": 0.05}
 POINTS = 200  # of each kind, for local complexity
 PATHS, NODES = 50, 65  # paths between two points, and equal steps along each, for sharpness
@@ -136,7 +136,7 @@ def train_digits(out: Path, steps: int) -> Checkpoints:
         if log_spaced(step):
             checkpoints.save(step, model.state_dict())
 
-    training = Training(steps=steps, rate=1e-3, decay=0.01, report=4096)
+    training = Training(steps=steps, rate=1e-3, decay=0.01, warm_up=64, report=1024)
     train(model, loss, batch, training, after=after, state=out / "digits" / "run.state")
     return checkpoints
 
@@ -400,7 +400,11 @@ def page(out: Path) -> None:
             columns=["step", "quantity", "value"],
         )
         name = rows.parent.name
-        numbers[name] = {"settled": summary(table), "steps": entries}
+        rounded = [
+            {"step": entry["step"], "values": {key: float(f"{value:.5g}") for key, value in entry["values"].items()}}
+            for entry in entries
+        ]
+        numbers[name] = {"settled": summary(table), "steps": rounded}
         figure = histories(panels(table), x="updates", note=name)
         library = "inline" if not pieces else False
         pieces.append(figure.to_html(full_html=False, include_plotlyjs=library == "inline"))

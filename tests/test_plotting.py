@@ -96,3 +96,20 @@ def test_clouds_and_ridges_and_choices_keep_names_inert():
         assert "\\u003cb\\u003e" not in text
         assert "<b>" not in text
         assert "\u202e" not in text
+
+
+def test_histories_have_a_panel_each_on_a_logarithmic_axis_with_step_0_at_a_half():
+    lines = {
+        "one <b>": [plotting.Curve("a", [0, 1, 4], [1.0, 2.0, 3.0]), plotting.Curve("b", [4], [5.0])],
+        "two": [plotting.Curve("c", [2], [7.0])],
+    }
+    figure = plotting.histories(lines, x="updates")
+    assert [(list(line.x), list(line.y), line.xaxis) for line in figure.data] == [
+        ([0.5, 1, 4], [1.0, 2.0, 3.0], "x"),
+        ([4], [5.0], "x"),
+        ([2], [7.0], "x2"),
+    ]
+    assert (figure.layout.xaxis.type, figure.layout.xaxis2.type) == ("log", "log")
+    texts = [note.text for note in figure.layout.annotations]
+    assert "two" in texts
+    assert not any("<b>" in text for text in texts)

@@ -114,11 +114,11 @@ def directions(  # noqa: PLR0913 -- each is a choice that moves a number
         raise PolytopeError(f"no control {unknown[0]!r}; there are {', '.join(CONTROLS)}")
     sites = select_sites(model, layers, None)
     name, ids, texts = _prompts(model, source, prompts, tokens)
-    file = None if keep is None else expand(keep, "keep")
-    job = _Job(ids, sites, settings, file, progress, 1 + len(controls))
+    settings = DirectionSettings(
         name, len(ids), tokens, float(tau), seed, resamples, smallest_effect, draws, tuple(controls)
     )
-    job = _Job(ids, sites, settings, None if keep is None else expand(keep, "keep"), progress, 1 + len(controls))
+    file = None if keep is None else expand(keep, "keep")
+    job = _Job(ids, sites, settings, file, progress, 1 + len(controls))
     read, entries = job.measure(model, REAL)
     judged = [_judge(model, site, entries, settings) for site in sites]
     for control in controls:

@@ -6,6 +6,7 @@ stream of several layers, in the first prompt's context; the same in the untrain
 - sharpness, `max d'(t) / d(1)` of the last block's output (1: a straight line; steps: one jump), and the
   share of paths above 2;
 - changes of the likeliest next token;
+- how many have a plateau, a sharpness above 3: the pairs that the verdict speaks of;
 - alignment: the percentile of the crossing density where the output changes most, beyond other pairs' peaks
   and beyond the residual's own speed; verdict by `plm.predictions.alignment`, Holm over a model's layers.
 
@@ -132,7 +133,9 @@ def summary(results: Sequence[AlignmentResult], options: Options) -> dict[str, A
             {
                 "model": result.layers[0].model,
                 "verdict": result.verdict,
-                "outcomes": {str(one.layer): v.outcome for one, v in _with_verdicts(result)},
+                "outcomes": {str(one.layer): word for one, word in _with_outcomes(result)},
+                "sharp": {str(one.layer): n for one, n in zip(result.layers, result.sharp, strict=True)},
+                "plateaus": [_row(one, None) for one in result.plateaus if one is not None],
                 "rows": [_row(one, None) for one in (*result.layers, *result.twins)],
             }
             for result in results
@@ -140,8 +143,8 @@ def summary(results: Sequence[AlignmentResult], options: Options) -> dict[str, A
     }
 
 
-def _with_verdicts(result: AlignmentResult) -> list[tuple[LayerAlignment, Any]]:
-    return list(zip(result.layers, result.verdicts, strict=True)) if result.verdicts else []
+def _with_outcomes(result: AlignmentResult) -> list[tuple[LayerAlignment, str]]:
+    return list(zip(result.layers, result.outcomes, strict=True)) if result.outcomes else []
 
 
 def _row(one: LayerAlignment, outcome: str | None) -> dict[str, Any]:
@@ -165,8 +168,9 @@ def show(results: Sequence[AlignmentResult]) -> None:
     """Print a table of every model and layer, then the verdicts."""
     rows = []
     for result in results:
-        outcomes = {one.layer: verdict.outcome for one, verdict in _with_verdicts(result)}
+        outcomes = dict(zip((one.layer for one in result.layers), result.outcomes, strict=False))
         rows += [_row(one, outcomes.get(one.layer, "none")) for one in result.layers]
+        rows += [_row(one, "sharp pairs alone") for one in result.plateaus if one is not None]
         rows += [_row(one, "(control)") for one in result.twins]
     lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

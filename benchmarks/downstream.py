@@ -91,7 +91,7 @@ def compare(path: ModelPath, ours: Crossings, dense: Crossings, steps: int, into
             into.extra += len(left)
             doubtful += [(layer, neuron, a[0], b[0]) for a, b in zip(left[::2], left[1::2], strict=False)]
         into.missing += missing
-        allowed = ours.method(layer).missed_at_most or 0
+        allowed = ours.method(layer).missed_estimate or 0
         into.allowed += allowed
         into.uncovered += max(0, missing - allowed)
     into.confirmed += 2 * _confirmed(path, doubtful)

@@ -423,11 +423,26 @@ def _converter() -> Any:
         made.register_structure_hook(kind, _scalar)
     made.register_structure_hook_func(_is_array, _array)
     made.register_structure_hook_func(lambda kind: hasattr(kind, "from_dict") and kind not in _KINDS.values(), _own)
+    made.register_structure_hook_factory(lambda kind: hasattr(kind, "formerly"), lambda kind: _renamed(kind, made))
     made.register_structure_hook_factory(lambda kind: _origin(kind) is tuple, lambda kind: _sequence(kind, made))
     made.register_structure_hook_factory(
         lambda kind: _origin(kind) in {dict, Mapping}, lambda kind: _mapping(kind, made)
     )
     return made
+
+
+def _renamed(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
+    """Read a record some of whose fields had another name once (`formerly`, new names by old)."""
+    from cattrs.gen import make_dict_structure_fn  # noqa: PLC0415
+
+    read = make_dict_structure_fn(kind, converter)
+
+    def renamed(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            return read(value, kind)
+        return read({kind.formerly.get(name, name): one for name, one in value.items()}, kind)
+
+    return renamed
 
 
 def _scalar(value: Any, kind: Any) -> Any:

@@ -2,16 +2,16 @@
 
 A crossing is a change of one neuron's bit `z_i = 1[h_i > 0]` along `x(t)`, `t` in [0, 1]. In the path's own
 layer all of them are found in closed form. In later layers they are the sign changes of interpolants through
-as many points as are needed, and `missed_at_most` says what may be missing. On a fixed grid, the baseline,
-a neuron that turns on and off within one step is not seen, how many do is unknown (`missed_at_most` is None),
-and a crossing's `t` comes from linear interpolation of `h` inside its step.
+as many points as are needed, and `missed_estimate` says about how many are missing: an estimate, no bound. On
+a fixed grid, the baseline, a neuron that turns on and off within one step is not seen, how many do is unknown
+(`missed_estimate` is None), and a crossing's `t` comes from linear interpolation of `h` inside its step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -42,7 +42,7 @@ class LayerMethod:
         site: where the codes live, with its premises.
         method: "closed form", "33 nodes, 7 held out" or "grid of 33 steps" and the like; "full
             forwards" where the prefix couldn't be shared.
-        missed_at_most: crossings that may be missing; 0 for a closed form, an estimate for nodes
+        missed_estimate: crossings that may be missing; 0 for a closed form, an estimate for nodes
             (see `paths.solve.chebyshev`), None where nobody knows (a grid).
         hamming: bits in which the path's two ends differ.
 
@@ -50,8 +50,15 @@ class LayerMethod:
 
     site: Site
     method: str
-    missed_at_most: int | None
+    missed_estimate: int | None
     hamming: int
+
+    formerly: ClassVar[Mapping[str, str]] = {"missed_at_most": "missed_estimate"}
+
+    @property
+    def missed_at_most(self) -> int | None:
+        """The former name of `missed_estimate`."""
+        return self.missed_estimate
 
     @property
     def layer(self) -> int:
@@ -60,8 +67,8 @@ class LayerMethod:
 
     @property
     def missed(self) -> str:
-        """`missed_at_most` in words."""
-        return "unknown" if self.missed_at_most is None else str(self.missed_at_most)
+        """`missed_estimate` in words."""
+        return "unknown" if self.missed_estimate is None else str(self.missed_estimate)
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,10 +161,15 @@ class Crossings(Result):
         return len(self.t)
 
     @property
-    def missed_at_most(self) -> int | None:
+    def missed_estimate(self) -> int | None:
         """Crossings that may be missing in all layers together; None if that is unknown for any of them."""
-        known = [part.missed_at_most for part in self.layers]
+        known = [part.missed_estimate for part in self.layers]
         return None if any(part is None for part in known) else sum(part or 0 for part in known)
+
+    @property
+    def missed_at_most(self) -> int | None:
+        """The former name of `missed_estimate`."""
+        return self.missed_estimate
 
     @property
     def returns(self) -> Bool[np.ndarray, " n"]:
@@ -225,7 +237,7 @@ class Crossings(Result):
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return one row a layer: crossings, those of neurons that return, how they were found."""
-        heads = "layer|crossings|bits that differ|of neurons that return|found by|missed at most|premises"
+        heads = "layer|crossings|bits that differ|of neurons that return|found by|missed, estimate|premises"
         rows = [tuple(heads.split("|"))]
         for part in self.layers:
             here = self.layer == part.layer
@@ -246,13 +258,13 @@ class Crossings(Result):
         ends = " -> ".join(shortened(prompt) for prompt in self.prompts)
         layers = sorted(part.layer for part in self.layers)
         where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
-        missed = "unknown" if self.missed_at_most is None else f"{self.missed_at_most:,}"
-        return f"Crossings: {ends}; {self._where}; {len(self):,} in {where}, missed at most: {missed}"
+        missed = "unknown" if self.missed_estimate is None else f"{self.missed_estimate:,}"
+        return f"Crossings: {ends}; {self._where}; {len(self):,} in {where}, missed, estimate: {missed}"
 
     def __str__(self) -> str:
         rows = [
             f"layer {part.layer:>3} {self.counts(part.layer):>6} crossings, ends {part.hamming} bits apart"
-            f" ({part.method}; missed at most: {part.missed})"
+            f" ({part.method}; missed, estimate: {part.missed})"
             for part in self.layers
         ]
         ends = f"{self.tokens[0]!r} -> {self.tokens[1]!r}"

@@ -123,7 +123,7 @@ def path(  # noqa: PLR0913
     Examples:
         >>> import polytope_lm as plm
         >>> plm.path(plm.load("tiny-gpt2"), "The loop ends", "The loop stops", layer=2).crossings()
-        Crossings: 'The loop ends' -> 'The loop stops'; line in resid_mid of layer 2; 60 in layer 2, missed at most: 0
+        Crossings: 'The loop ends' -> 'The loop stops'; line in resid_mid of layer 2; 60 in layer 2, missed, estimate: 0
 
     """
     space, site, form = _asked(model, at, layer, kind, shape)

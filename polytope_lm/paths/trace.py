@@ -192,7 +192,7 @@ class Trace:
         found = []
         for number, (site, part) in enumerate(zip(self.sites, followed.layers, strict=True)):
             h = followed.values[number]
-            method = LayerMethod(site, how, followed.missed_at_most(number), self._hamming(h[0], h[-1]))
+            method = LayerMethod(site, how, followed.missed_estimate(number), self._hamming(h[0], h[-1]))
             found.append(self._found(method, part.t, part.neuron, part.on))
         return found
 
@@ -349,7 +349,7 @@ def profile(
         followed = trace.follow(evaluations)
         found = [*found, *trace.found(followed)]
         more = _output(trace, followed, t)
-    missed = [one.method.missed_at_most for one in found]
+    missed = [one.method.missed_estimate for one in found]
     return Profile(
         layer=first,
         length=path.length,

@@ -210,7 +210,7 @@ def later_methods(pairs: Sequence[PairView]) -> tuple[str, ...]:
 
 def _row(one: Crossings, method: LayerMethod) -> LayerRow:
     here = one.layer == method.layer
-    missed = {None: "unknown", 0: "none"}.get(method.missed_at_most, f"at most {method.missed_at_most}")
+    missed = {None: "unknown", 0: "none"}.get(method.missed_estimate, f"about {method.missed_estimate}")
     return LayerRow(method.layer, int(here.sum()), int(one.on[here].sum()), method.hamming, method.method, missed)
 
 

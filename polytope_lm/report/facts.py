@@ -159,7 +159,8 @@ def _tested(results: Results) -> tuple[str, dict[int, Verdict]]:
     for name in _ASKED:
         found = getattr(results, name)
         if found is not None and name == "alignment":
-            return name, dict(zip((layer.layer for layer in found.layers), found.verdicts, strict=False))
+            places = zip(found.layers, found.verdicts, strict=False)
+            return name, {layer.layer: verdict for layer, verdict in places if verdict is not None}
         if found is not None:
             return name, {layer.layer: layer.verdict for layer in found.layers}
     return "", {}

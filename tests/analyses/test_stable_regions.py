@@ -16,10 +16,11 @@ def test_a_run_is_written_told_and_gone_on_with(tmp_path, capsys):
     stable_regions.main([*ARGUMENTS, "--out", str(tmp_path)])
     told = capsys.readouterr().out
     assert "tiny-relu: layers 2, 24 pairs, untrained too: about 0 min" in told
-    assert "No verdict: 24 pairs, and at least 200 are needed for one." in told
+    assert "Layer 2: not testable." in told
+    assert "of 24 pairs have a sharpness above 3, and at least 30 are needed" in told
     kept = json.loads((tmp_path / "result.json").read_text())
     page = (tmp_path / "tiny-relu" / "report.html").read_text(encoding="utf-8")
-    assert "No verdict: 24 pairs" in page
+    assert "of 24 pairs have a sharpness above 3" in page
     assert kept["command"].startswith("python -m analyses.stable_regions --model tiny-relu")
     rows = kept["models"][0]["rows"]
     assert [(row["model"], row["layer"]) for row in rows] == [("tiny-relu", 2), ("tiny-relu (untrained, seed 0)", 2)]
@@ -49,12 +50,12 @@ def test_mistakes_end_it_in_one_line(tmp_path, change, message):
     assert "\n" not in str(error.value)
 
 
-def test_layers_are_spread_over_a_model():
+def test_layers_are_those_that_a_model_has():
     class Deep:
         n_layers = 30
         name = "deep"
 
-    assert stable_regions.chosen_layers(Deep(), None) == [0, 9, 19, 28]
+    assert stable_regions.chosen_layers(Deep(), None) == [0, 1, 2, 4, 9, 15]
     assert stable_regions.chosen_layers(Deep(), (4, 31)) == [4]
     Deep.n_layers = 4
     assert stable_regions.chosen_layers(Deep(), None) == [0, 1, 2]

@@ -77,7 +77,7 @@ def test_between_embeddings_the_end_is_the_other_token_in_the_same_context(causa
     assert [part.layer for part in alone.layers] == [0]
     assert alone.output_change is None
     here = found.layer == 0
-    assert abs(int(here.sum()) - len(alone)) <= (found.missed_at_most or 0) + (alone.missed_at_most or 0)
+    assert abs(int(here.sum()) - len(alone)) <= (found.missed_estimate or 0) + (alone.missed_estimate or 0)
 
 
 @pytest.mark.parametrize("at", SPACES)

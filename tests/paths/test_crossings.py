@@ -40,7 +40,7 @@ def test_counts_and_returns():
     found = crossings()
     assert (found.counts(), found.counts(1), found.counts(2), len(found)) == (4, 3, 1, 4)
     assert found.returns.tolist() == [True, True, False, False]
-    assert found.missed_at_most is None
+    assert found.missed_estimate is None
     with pytest.raises(PolytopeError, match=r"layer 0 was not searched.*1, 2"):
         found.counts(0)
 
@@ -147,7 +147,7 @@ def test_plot_writes_the_next_token_below_where_it_is_the_likeliest():
 
 def test_words_name_the_method():
     assert "layer   2      1 crossings" in str(crossings())
-    assert "grid of 33 steps; missed at most: unknown" in str(crossings())
+    assert "grid of 33 steps; missed, estimate: unknown" in str(crossings())
     assert "<td>unknown</td>" in crossings()._repr_html_()
 
 
@@ -155,9 +155,21 @@ def test_what_was_found_is_shown_in_a_line():
     found = crossings(prompt="long " * 800 + NASTY)
     assert repr(found) == (
         f"Crossings: '{('long ' * 8)[:39]}…' -> 'c d'; line in resid_mid of layer 1; 4 in layers 1 to 2, "
-        "missed at most: unknown"
+        "missed, estimate: unknown"
     )
     assert (
         repr(found.output_change) == "OutputChange: 2 steps, at most 0.200, sum 0.300; likeliest next token 'x' -> 'z'"
     )
     assert "\x00" not in repr(crossings(prompt=NASTY))
+
+
+def test_the_former_name_of_the_estimate_is_read():
+    found = crossings()
+    data = found.to_dict()
+    for part in data["layers"]:
+        part["missed_at_most"] = part.pop("missed_estimate")
+    data["layers"][1]["missed_at_most"] = 3
+    old = Crossings.from_dict(data)
+    assert [part.missed_estimate for part in old.layers] == [0, 3]
+    assert old.missed_at_most == old.missed_estimate == 3
+    assert old.layers[1].missed_at_most == 3

@@ -125,7 +125,7 @@ def test_in_one_context_later_layers_end_at_bs_own_activations(causal, at):
 def test_the_paths_own_layer_agrees_with_a_dense_grid_of_the_models_forward(causal, at):
     path = plm.path(causal, A, B, at=at, layer=1)
     found = path.crossings()
-    assert found.missed_at_most == 0
+    assert found.missed_estimate == 0
     assert found.output_change is None
     t = np.linspace(0, 1, 2001)
     point = "gate" if "gate" in causal.block(1).pre else "h"
@@ -214,8 +214,8 @@ def test_downstream_is_named_as_a_grid(model):
     path = plm.path(model, A, B, layer=0)
     found = path.crossings(downstream=True, steps=50)
     assert [part.method for part in found.layers] == ["closed form", "grid of 50 steps", "grid of 50 steps"]
-    assert [part.missed_at_most for part in found.layers] == [0, None, None]
-    assert found.missed_at_most is None
+    assert [part.missed_estimate for part in found.layers] == [0, None, None]
+    assert found.missed_estimate is None
     t = np.linspace(0, 1, 51)
     run = run_patched(model, path.input_ids, path.points(t), layer=0, position=path.position, taps=[(1, "h"), (2, "h")])
     for layer in (1, 2):

@@ -24,8 +24,7 @@ crossings of the interpolants through the nodes and of those through all points 
 used up. The crossings are the sign changes of the latter. Where they are hardest to tell is seen in the first
 round; later points are denser there, and the interpolants' variable is stretched there (see `Stretch`).
 
-Behind ReLUs `h_i` has kinks, and interpolants converge slowly: crossings are found, but at 40 evaluations half of
-them are not placed within 1e-4.
+Behind ReLUs `h_i` has kinks, and these interpolants converge slowly: see `paths.solve.kinks`.
 """
 
 from __future__ import annotations
@@ -289,7 +288,7 @@ class Followed:
         s = self.stretch.s(self.t)
         return predicted(s[self.node], values[self.node], s[~self.node])
 
-    def missed_at_most(self, layer: int) -> int:
+    def missed_estimate(self, layer: int) -> int:
         """Return how many crossings of a layer may be missing: two for each extremum in doubt.
 
         Let `|I_i - h_i| <= e_i` along the path, so that `|P_i - q h_i| <= e_i` as `0 < q <= 1`, and let
@@ -301,7 +300,8 @@ class Followed:
             missed <= 2 * #{extrema of P_i towards zero with 0 <= |P_i| <= e_i}, summed over neurons.
 
         `e_i` is an estimate: twice the largest error at the held-out points, of the interpolant without them,
-        which is the worse one. A kink narrower than the nodes are apart (ReLU) may escape it.
+        which is the worse one, halfway (in squares) to the other neurons' mean, as one neuron may have been
+        lucky at all of these few points. Behind ReLUs (`paths.solve.kinks`) it is `3 kappa_i P(t)` instead.
         """
         return int(2 * self.layers[layer].doubtful.sum())
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from polytope_lm.models.sites import Site
 from polytope_lm.pairs import Problem
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _SHOWN = 5  # problems that a notebook spells out
-LEAST_PAIRS = 200
+LEAST_PAIRS = 30
+SHARP = 3.0
 PRIMARY = "crossings of all layers, per step"
+PER_LENGTH = "crossings of all layers, per length in u"
 SPEED = "the residual's own speed"
 OTHER_PAIRS = "other pairs' peaks"
+NOT_TESTABLE = "not testable"
 SCORE = "percentile at the output's sharpest change"
 
 
@@ -63,7 +66,7 @@ class LayerAlignment:
         sharpness: mean of `max d'(t) / d(1)`, 1 for a straight line, at most the number of steps.
         sharp: share of pairs with sharpness above 2.
         argmax_changes: mean number of changes of the likeliest next token.
-        missed_at_most: crossings that may be missing, over those found.
+        missed_estimate: an estimate of the crossings that are missing, over those found.
         js_error: largest error of an interpolated distribution, JS distance.
 
     """
@@ -77,8 +80,15 @@ class LayerAlignment:
     sharpness: Estimate
     sharp: float
     argmax_changes: float
-    missed_at_most: float
+    missed_estimate: float
     js_error: float
+
+    formerly: ClassVar[Mapping[str, str]] = {"missed_at_most": "missed_estimate"}
+
+    @property
+    def missed_at_most(self) -> float:
+        """The former name of `missed_estimate`."""
+        return self.missed_estimate
 
     @property
     def layer(self) -> int:
@@ -100,10 +110,12 @@ class AlignmentResult(Result):
         layers: what was found in each layer.
         twins: the same of the model as it began, a control; empty if not asked for.
         leads: each layer's `beyond_pairs` minus its twin's, on the same resamples.
-        verdicts: of each layer, from the primary profile alone; empty below 200 pairs.
+        verdicts: of each layer, from its pairs with a plateau; None where these are too few: not testable.
         versions: of the libraries that computed it.
         command: what reproduces it.
         problems: pairs that could not be used, by line, and why.
+        sharp: how many pairs of each layer have a plateau: a sharpness above 3.
+        plateaus: what was found on these pairs alone; None where they are too few.
 
     """
 
@@ -111,10 +123,12 @@ class AlignmentResult(Result):
     layers: tuple[LayerAlignment, ...]
     twins: tuple[LayerAlignment, ...]
     leads: tuple[Estimate, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Verdict | None, ...]
     versions: Mapping[str, str]
     command: str
     problems: tuple[Problem, ...] = ()
+    sharp: tuple[int, ...] = ()
+    plateaus: tuple[LayerAlignment | None, ...] = ()
 
     kind = "alignment"
     tab = "Boundaries"
@@ -127,9 +141,19 @@ class AlignmentResult(Result):
     def verdict(self) -> str:
         """The verdict in words, a sentence a layer."""
         if not self.verdicts:
-            least = min(layer.pairs for layer in self.layers)
-            return f"No verdict: {least} pairs, and at least {LEAST_PAIRS} are needed for one."
-        return " ".join(one.sentence for one in self.verdicts)
+            return "No verdict: saved before pairs were chosen by their sharpness, and from too few pairs."
+        return " ".join(
+            f"Layer {layer.layer}: {NOT_TESTABLE}. {self.sharp[number]} of {layer.pairs} pairs have a sharpness above "
+            f"{SHARP:g}, and at least {LEAST_PAIRS} are needed: where the output moves evenly, nothing can be aligned."
+            if one is None
+            else one.sentence
+            for number, (layer, one) in enumerate(zip(self.layers, self.verdicts, strict=True))
+        )
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Each layer's outcome in a word or two; empty where a file has no verdicts."""
+        return tuple(NOT_TESTABLE if one is None else one.outcome for one in self.verdicts)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a model, layer and profile, with every estimate and its interval."""

@@ -12,11 +12,18 @@ whatever the prompts, so that against a circular shift an untrained model scores
 that hump, too. *The residual's own speed*: how far the last block's output moves in each step, beyond other
 pairs' peaks likewise. Whatever moves fast crosses much; boundaries must tell more.
 
+Where there is no plateau there is nothing to align: the verdict speaks of the pairs whose output is sharp,
+`max d'(t) / d(1)` above 3 (a straight line has 1), which is a property of the output alone and is settled before
+any crossing is looked at. All pairs stand beside, without a verdict. Crossings are counted per equal step and per
+length in `u`. *Beyond the residual's speed* conditions on a mediator: boundaries may act through the speed, so
+that failing this cell does not say that they do nothing.
+
 Controls. The model as it began (untrained), beside it; densities per unit length (in the path's own space,
 in `u`, in the output, in the residual), per layer of the path and later ones: shown, no verdict.
 
 Verdict. *Supported* where the density is above both comparators by more than the smallest effect of interest
-(.02), *refuted* where an upper bound lies below it, *inconclusive* otherwise; at least 200 pairs. Intervals:
+(.02), per step and per length, *refuted* where an upper bound lies below it, *inconclusive* otherwise; *not
+testable* with fewer than 30 sharp pairs. Intervals:
 percentile bootstrap over groups of pairs. Holm over layers.
 """
 
@@ -35,7 +42,15 @@ from polytope_lm.pairs import Problem
 from polytope_lm.paths.many import crossings_of_pairs
 from polytope_lm.paths.profile import STEPS
 from polytope_lm.predictions.alignment import result as names
-from polytope_lm.predictions.alignment.result import PRIMARY, SPEED, AlignedProfile, AlignmentResult, LayerAlignment
+from polytope_lm.predictions.alignment.result import (
+    PER_LENGTH,
+    PRIMARY,
+    SHARP,
+    SPEED,
+    AlignedProfile,
+    AlignmentResult,
+    LayerAlignment,
+)
 from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.estimate import Resampled, resampled
@@ -55,7 +70,7 @@ _DENSITIES = {
     "crossings of the path's layer, per step": ("own", "step"),
     "crossings of later layers, per step": ("later", "step"),
     "crossings of all layers, per length in the path's space": ("all", "path"),
-    "crossings of all layers, per length in u": ("all", "u"),
+    PER_LENGTH: ("all", "u"),
     "crossings of all layers, per JS distance of the output": ("all", "output"),
     "crossings of all layers, per length of the residual": ("all", "residual"),
 }
@@ -86,7 +101,7 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
     Args:
         model: a causal model with logits.
         pairs: two prompts each, `(a, b)` or a `polytope_lm.pairs.Pair`, whose `group` is resampled as a
-            whole; at least 200 for a verdict.
+            whole; at least 30 that are sharp for a verdict.
         layers: where the paths lie, one test a layer.
         at: their space, as in `plm.path`.
         kind: which code of a gated MLP.
@@ -166,7 +181,8 @@ def align(
         "runs": [{"layer": one.site.layer, **one.settings} for one in sets],
     }  # fmt: skip
     draws = derived(seed, Purpose.HALVES)
-    layers, theirs, leads = [], [], []
+    layers, theirs, leads, sharp = [], [], [], []
+    plateaus: list[LayerAlignment | None] = []
     for number, one in enumerate(profiles):
         twin = twins[number] if twins else None
         both = sorted(_usable(one) if twin is None else _usable(one) & _usable(twin))
@@ -174,13 +190,16 @@ def align(
         weights = resampled(numbers, resamples, seed=draws)
         measured, beyond = _measured(one, both, numbers, weights)
         layers.append(measured)
+        chosen = [i for i in sorted(_usable(one)) if _sharpness(one, i) > SHARP]
+        sharp.append(len(chosen))
+        plateaus.append(_alone(one, chosen, groups, resamples, draws) if len(chosen) >= names.LEAST_PAIRS else None)
         if twin is not None:
             control, twins_beyond = _measured(twin, both, numbers, weights)
             theirs.append(control)
             leads.append((beyond - twins_beyond).by_percentiles())
     return AlignmentResult(
         settings=settings, layers=tuple(layers), twins=tuple(theirs), leads=tuple(leads), command="",
-        verdicts=_verdicts(layers, smallest_effect),
+        verdicts=_verdicts(plateaus, smallest_effect), sharp=tuple(sharp), plateaus=tuple(plateaus),
         versions=versions("numpy", "scipy", "torch", "transformers"),
         problems=tuple({bad.line: Problem(bad.line, bad.message) for one in sets for bad in one.bad}.values()),
     )  # fmt: skip
@@ -202,6 +221,21 @@ def _fitting(
 def _usable(profiles: PairProfiles) -> set[int]:
     """Return the numbers of the pairs whose output moves."""
     return {number for number, one in profiles.good if one.js.sum() > 0 and one.counts.sum() > 0}
+
+
+def _sharpness(profiles: PairProfiles, number: int) -> float:
+    one = profiles.profiles[number]
+    return 0.0 if one is None else one.sharpness
+
+
+def _alone(
+    profiles: PairProfiles, used: list[int], groups: Sequence[Any], resamples: int, seed: int
+) -> LayerAlignment | None:
+    """Measure some pairs of a layer; None where they are of one group."""
+    numbers = np.unique([str(groups[i]) for i in used], return_inverse=True)[1]
+    if numbers.max() == 0:
+        return None
+    return _measured(profiles, used, numbers, resampled(numbers, resamples, seed=seed))[0]
 
 
 def _measured(
@@ -234,7 +268,7 @@ def _measured(
         groups=len(np.unique(groups)), left_out=len(profiles) - len(good), profiles=tuple(rows),
         sharpness=mean.by_percentiles(), sharp=float((sharpness > _SHARP).mean()),
         argmax_changes=float(np.mean([one.argmax_changes for one in good])),
-        missed_at_most=missed / crossings, js_error=max(one.js_error for one in good),
+        missed_estimate=missed / crossings, js_error=max(one.js_error for one in good),
     )  # fmt: skip
     return measured, leads[0]
 
@@ -244,22 +278,27 @@ def _row(name: str, own: Resampled, null: Resampled, beyond_speed: Estimate | No
     return AlignedProfile(name, raw_rank, null_rank, ahead, beyond_speed)
 
 
-def _verdicts(layers: Sequence[LayerAlignment], smallest_effect: float) -> tuple[Verdict, ...]:
-    if min(layer.pairs for layer in layers) < names.LEAST_PAIRS:
-        return ()
+def _verdicts(plateaus: Sequence[LayerAlignment | None], smallest_effect: float) -> tuple[Verdict | None, ...]:
     decided = []
-    for layer in layers:
-        primary = layer.primary
-        cells = [Cell(names.OTHER_PAIRS, names.SCORE, primary.beyond_pairs)]
-        if primary.beyond_speed is not None:
-            cells.append(Cell(SPEED, names.SCORE, primary.beyond_speed))
+    for layer in plateaus:
+        if layer is None:
+            continue
+        cells = []
+        for row in layer.profiles:
+            if row.name not in {PRIMARY, PER_LENGTH}:
+                continue
+            how = "" if row.name == PRIMARY else ", per length in u"
+            cells.append(Cell(names.OTHER_PAIRS, names.SCORE + how, row.beyond_pairs))
+            if row.beyond_speed is not None:
+                cells.append(Cell(SPEED, names.SCORE + how, row.beyond_speed))
         decided.append(
             decide(
                 cells, place=f"Layer {layer.layer}", documents=layer.pairs, smallest_effect=smallest_effect,
                 premises=str(layer.site.premises), premises_met=layer.site.premises.met, unit="pairs",
             )
         )  # fmt: skip
-    return over_layers(decided)
+    corrected = iter(over_layers(decided) if decided else ())
+    return tuple(None if layer is None else next(corrected) for layer in plateaus)
 
 
 def _shifted(

@@ -95,7 +95,7 @@ def judge(site: Site, real: Measured, others: Mapping[str, Measured], settings: 
         planes=tuple(float(each.regressed(counts).value) for each, counts in planes),
         controls=tuple(_control(name, other, adjuster, settings, seed) for name, other in others.items()),
         shuffled=_shuffled(table, adjuster, settings),
-        missed_at_most=int(real.column(p.MISSED).sum()), cells=tuple(cells), verdict=verdict,
+        missed_estimate=int(real.column(p.MISSED).sum()), cells=tuple(cells), verdict=verdict,
     )  # fmt: skip
 
 

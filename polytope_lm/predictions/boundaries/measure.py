@@ -111,7 +111,7 @@ def measure_pair(
         FLIP_BACKS_IN: inside - hamming, FLIP_BACKS_DOWN: down - down_hamming,
         FLIP_BACKS: inside + down - hamming - down_hamming,
         HAMMING_IN: hamming, HAMMING_DOWN: down_hamming, LENGTH: float(path.length),
-        MISSED: float(sum(one.method.missed_at_most or 0 for one in later)), **apart,
+        MISSED: float(sum(one.method.missed_estimate or 0 for one in later)), **apart,
         CURVATURE: curvature(trace.along(followed, stream, np.linspace(0, 1, POINTS))),
     }  # fmt: skip
     if model.has_logits:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
@@ -130,7 +130,7 @@ class LayerBoundaries:
         planes: regressed AUC of each draw of rate-matched hyperplanes.
         controls: the same in models with other weights.
         shuffled: the same with permuted labels; None if none were asked for.
-        missed_at_most: crossings that may be missing in all paths together.
+        missed_estimate: an estimate of the crossings that are missing in all paths together.
         cells: what the verdict reads.
         verdict: what follows.
 
@@ -152,9 +152,16 @@ class LayerBoundaries:
     planes: tuple[float, ...]
     controls: tuple[WeightsControl, ...]
     shuffled: Shuffled | None
-    missed_at_most: int
+    missed_estimate: int
     cells: tuple[Cell, ...]
     verdict: Verdict
+
+    formerly: ClassVar[Mapping[str, str]] = {"missed_at_most": "missed_estimate"}
+
+    @property
+    def missed_at_most(self) -> int:
+        """The former name of `missed_estimate`."""
+        return self.missed_estimate
 
     @property
     def layer(self) -> int:

@@ -158,7 +158,7 @@ def test_easy_functions_take_one_round_and_hard_ones_all():
         return at
 
     easy = follow(run(1), signs=1)
-    assert (easy.agreed, asked, easy.missed_at_most(0)) == (True, [24], 0)
+    assert (easy.agreed, asked, easy.missed_estimate(0)) == (True, [24], 0)
     np.testing.assert_allclose(easy.layers[0].t, [0.3, 0.41, 0.77], atol=1e-8)
     asked.clear()
     hard = follow(run(300), signs=1)
@@ -185,7 +185,7 @@ def test_bumps_that_may_reach_over_zero_are_counted_as_missed():
     truth = (signs[1:] != signs[:-1]).sum(axis=0)
     missing = np.maximum(truth - np.bincount(found.layers[0].neuron, minlength=400), 0).sum()
     assert truth.sum() > 300
-    assert missing <= found.missed_at_most(0)
+    assert missing <= found.missed_estimate(0)
 
 
 def test_against_a_dense_grid_of_the_models_forward(tiny):
@@ -194,7 +194,7 @@ def test_against_a_dense_grid_of_the_models_forward(tiny):
         path = plm.path(tiny, *prompts, layer=number % 3)
         ours = path.crossings(downstream=True)
         compare(path, ours, path.crossings(downstream=True, steps=steps), steps, total)
-        assert ours.missed_at_most is not None
+        assert ours.missed_estimate is not None
     assert total.crossings > 1000
     assert total.found >= 0.9999
     assert total.placed >= 0.999

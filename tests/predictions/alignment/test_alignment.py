@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def world(*, follows: str, pairs: int = 220, seed: int = 0) -> PairProfiles:
                 layer=2, length=5.0, layers=np.array([2, 3]), counts=counts, crossings=totals, on=totals // 2,
                 hamming=totals, returning=0 * totals, missed=np.array([0, 2]),
                 lengths={"path": np.full(STEPS, 5 / STEPS), "u": 1 + rng.random(STEPS)}, js=js,
-                top=np.repeat([1, 2], 17), residual=speed, distance=np.concatenate([[0], speed.cumsum()]),
+                top=np.repeat([1, 2], 17), residual=speed, distance=np.concatenate([[0], js.cumsum()]),
             )
         )  # fmt: skip
     return PairProfiles(SITE, {"model": "made", "at": "resid_mid", "shape": "line"}, tuple(made), ())
@@ -110,14 +111,27 @@ def test_the_numbers_are_those_of_loops():
     assert found.primary.beyond_speed.value == pytest.approx(ahead)
     assert found.sharpness.value == pytest.approx(np.mean([one.sharpness for one in made]))
     assert found.argmax_changes == 1
-    assert found.missed_at_most == pytest.approx(24 / sum(one.counts.sum() for one in made))
+    assert found.missed_estimate == pytest.approx(24 / sum(one.counts.sum() for one in made))
     assert found.groups == 6
 
 
 def test_few_pairs_have_numbers_and_no_verdict():
-    result = align([world(follows="js", pairs=40)], range(40))
-    assert result.verdicts == ()
-    assert result.verdict == "No verdict: 40 pairs, and at least 200 are needed for one."
+    result = align([world(follows="js", pairs=29)], range(29))
+    assert (result.verdicts, result.outcomes, result.plateaus) == ((None,), ("not testable",), (None,))
+    assert "29 of 29 pairs" in result.verdict
+    assert AlignmentResult.from_dict(result.to_dict()).verdict == result.verdict
+
+
+def test_the_verdict_is_that_of_the_sharp_pairs():
+    """Pairs that move evenly change what is said of all pairs, not the verdict."""
+    sharp, even = world(follows="js", pairs=60), world(follows="nothing", pairs=60, seed=1)
+    flat = tuple(replace(one, distance=np.linspace(0, 1, STEPS + 1)) for one in even.profiles)
+    mixed = replace(sharp, profiles=(*sharp.profiles, *flat))
+    result, alone = align([mixed], range(120)), align([sharp], range(60))
+    assert result.sharp == (60,)
+    assert replace(result.plateaus[0], left_out=0) == alone.plateaus[0]
+    assert result.verdicts == alone.verdicts
+    assert result.layers[0].pairs == 120
 
 
 def test_several_layers_are_corrected_for_their_number():

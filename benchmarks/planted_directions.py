@@ -9,7 +9,7 @@ from typing import Any
 
 import polytope_lm as plm
 from benchmarks._machine import Figure, arguments, describe, report
-from polytope_lm.predictions.directions.judging import first_question
+from polytope_lm.predictions.directions.predicting import first_question
 from polytope_lm.statistics.verdict import decide
 
 

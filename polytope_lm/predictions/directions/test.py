@@ -39,7 +39,7 @@ from polytope_lm.files import expand
 from polytope_lm.models.loading import select_sites
 from polytope_lm.models.logits import check_logits
 from polytope_lm.paths.resume import resumable
-from polytope_lm.predictions.directions import judging, regions
+from polytope_lm.predictions.directions import regions
 from polytope_lm.predictions.directions.measuring import Prompts, effects, measure, read_prompts
 from polytope_lm.predictions.directions.result import DirectionSettings, DirectionsResult, Finding, LayerDirections
 from polytope_lm.result import reproducible, versions
@@ -245,9 +245,9 @@ def _judge(model: Model, site: Site, entries: Sequence[dict[str, Any]], settings
     covariates = {name: known[name].to_numpy(float) for name in ("norm", "slope", "scale", "curvature")}
     planes = [known[f"planes {n}"].to_numpy(float) for n in range(settings.draws)]
     radius, flips = known["measured"].to_numpy(float), known["flips"].to_numpy(float)
-    cells, shown = judging.first_question(radius, flips, planes, covariates, prompt, **how)
+    cells, shown = predicting.first_question(radius, flips, planes, covariates, prompt, **how)
     for name, column in (("predicted radius", "predicted"), ("smooth twin of flip mass", "smooth")):
-        other, _ = judging.first_question(radius, known[column].to_numpy(float), [], {}, prompt, **how)
+        other, _ = predicting.first_question(radius, known[column].to_numpy(float), [], {}, prompt, **how)
         shown.append(Finding("predict", f"rank correlation of the {name}", other[0].difference))
     share = frame["first"].abs().clip(lower=1e-30)
     error = (frame["true"] - frame["first"]).abs() / frame["true"].abs().clip(lower=1e-30)
@@ -257,10 +257,10 @@ def _judge(model: Model, site: Site, entries: Sequence[dict[str, Any]], settings
     wrong = (frame["true"] * frame["first"] < 0).to_numpy()
     fold = fold_numbers(every, seed=derived(settings.seed, Purpose.PROMPTS, 0))
     draws = resampled(every, settings.resamples, seed=derived(settings.seed, Purpose.PROMPTS, 1))
-    with_error = judging.beyond(error.to_numpy(float), mass, beside, fold, draws)
+    with_error = predicting.beyond(error.to_numpy(float), mass, beside, fold, draws)
     name = "partial rank correlation of flip mass with the error at a tenth of the norm"
     shown.append(Finding("predict", name, with_error.partial.by_percentiles()))
-    signs = judging.wrong_sign(mass, wrong, beside, every, **how)
+    signs = predicting.wrong_sign(mass, wrong, beside, every, **how)
     shown += [signs] if signs is not None else []
     shown += _shares(frame, how)
     scaling, more = _scaled(site, here, settings)
@@ -281,7 +281,7 @@ def _shares(frame: pd.DataFrame, how: dict[str, Any]) -> list[Finding]:
     for column, what in (("share", "flipped neurons"), ("share of planes", "neurons that random hyperplanes flip")):
         there = frame[frame[column].notna()]
         if there["prompt"].nunique() >= LEAST // 2:
-            mean = judging.mean_over_prompts(
+            mean = predicting.mean_over_prompts(
                 there[column].to_numpy(float).clip(-1, 2), there["prompt"].to_numpy(), **how
             )
             found.append(Finding("share", f"share of the MLP's first-order error in {what}", mean.by_percentiles()))
@@ -302,7 +302,7 @@ def _scaled(
         for where, chosen in (("", part), (" at zero flips", quiet)):
             if len(chosen) < _FEW or chosen["prompt"].nunique() < LEAST // 2:
                 continue
-            mean = judging.mean_over_prompts(log[chosen.index].to_numpy(float), chosen["prompt"].to_numpy(), **how)
+            mean = predicting.mean_over_prompts(log[chosen.index].to_numpy(float), chosen["prompt"].to_numpy(), **how)
             name = f"log10 KL of an equal push over that of {what} scaled{where}"
             shown.append(Finding("scaling", name, mean.by_percentiles()))
             if where:

@@ -16,7 +16,7 @@ from polytope_lm.controls.perturbations import equal_norm, equal_output, flips_o
 from polytope_lm.controls.planes import rate_matched_planes
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.derivatives import Onward
-from polytope_lm.predictions.directions.judging import correlations, first_question, ranks, wrong_sign
+from polytope_lm.predictions.directions.predicting import correlations, first_question, ranks, wrong_sign
 from polytope_lm.statistics.verdict import decide
 
 if TYPE_CHECKING:

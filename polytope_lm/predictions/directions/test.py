@@ -39,7 +39,7 @@ from polytope_lm.files import expand
 from polytope_lm.models.loading import select_sites
 from polytope_lm.models.logits import check_logits
 from polytope_lm.paths.resume import resumable
-from polytope_lm.predictions.directions import regions
+from polytope_lm.predictions.directions import predicting, regions
 from polytope_lm.predictions.directions.measuring import Prompts, effects, measure, read_prompts
 from polytope_lm.predictions.directions.result import DirectionSettings, DirectionsResult, Finding, LayerDirections
 from polytope_lm.result import reproducible, versions

@@ -58,7 +58,8 @@ class Commands(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            _close()
+            # What is left for a reader that went away goes away too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(CLOSED) from None
         except KeyboardInterrupt:
             complain("interrupted; run again to go on")
@@ -85,11 +86,6 @@ def _misused(error: Any) -> Exception:
     said = str(error.format_message()).rstrip(".")
     complain(f"error: {said}; `{error.ctx.command_path} --help` shows what can be given")
     return typer.Exit(MISUSED)
-
-
-def _close() -> None:
-    """Let what is left for a reader that went away, go away too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _line(error: Exception) -> str:

@@ -91,7 +91,8 @@ def _show(line: "Path", found: "Crossings") -> None:
     where = "between embeddings" if line.at == "embed" else f"in {found.space} of layer {own.layer}"
     say(f"{found.shape} {where}, length {found.length:.4g}; {own.premises}")
     say(f"from the token [{found.tokens[0]}] to the token [{found.tokens[1]}]")
-    width = _strip_width()
+    room = columns()
+    width = _STRIP[1] if room is None else min(_STRIP[1], max(_STRIP[0], room - 81))
     rows = []
     for part in found.layers:
         here = found.layer == part.layer
@@ -101,12 +102,6 @@ def _show(line: "Path", found: "Crossings") -> None:
     numbers = ("layer", "crossings", "on", "off", "differ", "flip back")
     show_table((*numbers, "found by", "missed", "t from 0 to 1"), rows, right=numbers)
     say("differ: bits in which the ends differ; flip back: crossings that do not show in the ends' codes")
-
-
-def _strip_width() -> int:
-    """Return as many columns as the terminal leaves beside the table."""
-    width = columns()
-    return _STRIP[1] if width is None else min(_STRIP[1], max(_STRIP[0], width - 81))
 
 
 def _show_output(change: "OutputChange | None", profile: "Profile") -> None:

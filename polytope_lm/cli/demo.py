@@ -9,7 +9,6 @@ import typer
 
 from polytope_lm.cli.options import Json
 from polytope_lm.cli.terminal import Stages, complain, emit, say, say_verdict
-from polytope_lm.cli.testing import save_overview
 from polytope_lm.files import expand
 from polytope_lm.progress import progress
 
@@ -122,7 +121,7 @@ def run(name: str, out: Path, stages: Stages) -> Demo:
         from polytope_lm.predictions import overview  # noqa: PLC0415
 
         seen = overview(store)
-        save_overview(out, seen)
+        seen.save(out)
         page = write(out / "report.html", clusters=results[0], crossings=crossings, overview=seen)
         done(str(page))
     return Demo(*results, tuple(crossings), page, dict(stages.seconds))

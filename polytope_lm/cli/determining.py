@@ -1,18 +1,13 @@
 """`polytope-lm test determination`: what of an MLP's work its code carries."""
 
-import shlex
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from polytope_lm.cli import options as o
 from polytope_lm.cli.options import ModelHere, Needed, model_of
 from polytope_lm.cli.terminal import costing, counted, emit, say, say_verdict, show_table
-
-if TYPE_CHECKING:
-    from polytope_lm.predictions.determination.result import DeterminationResult
 
 Documents = Annotated[int, typer.Option(min=1, help="Test at most this many documents, half of all at most.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Longest stretch of a document, special tokens included.")]
@@ -59,7 +54,13 @@ def determination(  # noqa: PLR0913
             neurons=neurons, draws=draws, together=together, seed=seed, resamples=resamples,
             smallest_effect=smallest_effect, to=out / "layers", progress=told,
         )  # fmt: skip
-    result = replace(result, command=_command(store, out, layers, result, documents, fit_tokens, model))
+    s = result.settings
+    command = o.spelled(
+        "determination", store, layers=layers, documents=documents, max_tokens=s.max_tokens, fit_tokens=fit_tokens,
+        neurons=s.neurons, draws=s.draws, seed=s.seed, resamples=s.resamples, smallest_effect=s.smallest_effect,
+        out=out, model=model, no_together=result.together is None,
+    )  # fmt: skip
+    result = replace(result, command=command)
     result.save(out)
     page = write(out / "report.html", others=[result])
     if json:
@@ -74,19 +75,3 @@ def determination(  # noqa: PLR0913
         say(note)
     say_verdict(result)
     say(f"written: {page.resolve().as_uri()}")
-
-
-def _command(
-    store: Path, out: Path, layers: str, result: "DeterminationResult", documents: int, fit_tokens: int,
-    model: str | None,
-) -> str:  # fmt: skip
-    """Return the command that reproduces a test, every choice spelled out."""
-    s = result.settings
-    options: dict[str, object] = {
-        "layers": layers, "documents": documents, "max-tokens": s.max_tokens, "fit-tokens": fit_tokens,
-        "neurons": s.neurons, "draws": s.draws, "seed": s.seed, "resamples": s.resamples,
-        "smallest-effect": s.smallest_effect, "out": out, **({} if model is None else {"model": model}),
-    }  # fmt: skip
-    words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    words += ["--no-together"] if result.together is None else []
-    return shlex.join(["polytope-lm", "test", "determination", str(store), *words])

@@ -6,6 +6,7 @@ A store's own model, loaded again for what the store does not hold.
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -53,6 +54,15 @@ def parse_shard(text: str) -> tuple[int, int]:
 def parse_names(text: str) -> tuple[str, ...]:
     """Read names separated by commas; an empty text means none."""
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
+def spelled(*words: object, **options: object) -> str:
+    """Write a command with its options: a line for a shell that reproduces a result; None and False are left out."""
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in options.items() if value is not None]
+    more = [
+        part for name, value in given if value is not False for part in ((name,) if value is True else (name, value))
+    ]
+    return shlex.join(map(str, ["polytope-lm", "test", *words, *more]))
 
 
 ModelHere = Annotated[str | None, typer.Option("--model", help="Where the store's model is now, if it has moved.")]

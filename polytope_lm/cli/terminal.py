@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from polytope_lm.errors import visible
+from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.progress import progress
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _WIDE = 100_000
 """Columns of what is not a terminal: nothing is wrapped or cut in a pipe."""
 _MEASURED = 3.0
 """Seconds after which the minutes of a long job are estimated."""
+_WORTH_SAYING = 60.0
+"""Seconds that a job must take for its minutes to be told before it begins."""
 _GAP, _LEAST = "  ", 12
 """Between a table's columns; columns that an elastic one keeps on the narrowest terminal."""
 
@@ -91,10 +93,27 @@ def show_table(
 
 
 @contextmanager
-def costing(what: str, counts: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show how far a long job is, and what it costs: what there is at once, minutes after the first steps."""
-    begin = time.monotonic()
-    said: list[str] = []
+def costing(
+    what: str, counts: str, probe: Callable[[], float] | None = None
+) -> Iterator[Callable[[int, int, str], None]]:
+    """Show how far a long job is, and what it costs: before it begins by `probe`, else after its first steps.
+
+    Args:
+        what: the job's name.
+        counts: what there is to do, in words; said at once.
+        probe: does a small part of the job and returns about how many seconds all of it takes. What it refuses
+            is left for the job itself to say.
+
+    """
+    begin, expected = time.monotonic(), 0.0
+    if probe is not None:
+        with suppress(PolytopeError):
+            expected = probe()
+    about = max(1, round(expected / 60))
+    told_first = expected >= _WORTH_SAYING
+    if told_first:
+        complain(f"{what}: {counts}; about {counted(about, 'minute')}, as a small part of it shows")
+    said: list[str] = [counts] * told_first
 
     def cost(done: int, total: int) -> None:
         if not said:

@@ -3,8 +3,9 @@
 `polytope-lm test boundaries`: do polytope boundaries follow meaning.
 """
 
-import shlex
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
 
     from polytope_lm.codes.overview import CodeOverview
     from polytope_lm.codes.store.reader import CodeStore
-    from polytope_lm.predictions.boundaries.result import BoundariesResult, BoundarySettings
-    from polytope_lm.predictions.clusters.result import ClustersResult, Estimate, Settings
+    from polytope_lm.predictions.boundaries.result import BoundariesResult
+    from polytope_lm.predictions.clusters.result import ClustersResult
 
 app = typer.Typer(
     help="Put a prediction of the polytope lens to the test.", no_args_is_help=True, rich_markup_mode=None
 )
+
+LONG = 4000
+"""Tokens from which a comparison is worth a probe of its minutes: below, it is over soon."""
 
 Label = Annotated[str, typer.Option(help="The label that clusters are scored against, such as upos.")]
 Clusters = Annotated[
@@ -80,19 +84,31 @@ def clusters(  # noqa: PLR0913
     opened = _with_weights(opened, asked, model, trust=trust_remote_code, helps=groups or extra == "all")
     there = len(opened.sites) if isinstance(chosen, str) else len(chosen)
     compared = counted(min(tokens, len(opened)), "token")
-    with costing("test clusters", f"up to {compared} in {counted(there, 'layer')}") as told:
-        wanted = None if isinstance(chosen, str) else chosen
-        result = compare(
-            opened, wanted, label, k=k, tokens=tokens, seed=seed, resamples=resamples,
-            smallest_effect=smallest_effect, extra=parse_extra(extra), weights=asked, progress=told,
-        )  # fmt: skip
-    besides = {
-        "extra": extra or None, "weights": weights, "multiverse": multiverse, "groups": groups,
-        "maps": maps, "model": model,
-    }  # fmt: skip
+    wanted = None if isinstance(chosen, str) else chosen
+    alike = partial(compare, opened, k=k, seed=seed, smallest_effect=smallest_effect, extra=parse_extra(extra))
+
+    def probe() -> float:
+        """Take a quarter of the tokens, an eighth of the half-samples and one layer: distances go by squares."""
+        few = max(2, resamples // 8)
+        began = time.perf_counter()
+        alike(opened.sites[0].layer, label, tokens=tokens // 4, resamples=few)
+        return (time.perf_counter() - began) * 16 * there * resamples / few
+
+    counts = f"up to {compared} in {counted(there, 'layer')}"
+    with costing("test clusters", counts, probe if min(tokens, len(opened)) >= LONG else None) as told:
+        result = alike(wanted, label, tokens=tokens, resamples=resamples, weights=asked, progress=told)
     if maps:
-        result = _with_maps(opened, result)
-    result = replace(result, command=_command(store, out, layers, result.settings, besides))
+        from polytope_lm.predictions import with_maps  # noqa: PLC0415
+
+        with progress("drawing maps") as told:
+            result = with_maps(opened, result, progress=told)
+    s = result.settings
+    command = o.spelled(
+        "clusters", store, label=s.label, layers=layers, k=s.k, tokens=s.max_tokens, seed=s.seed,
+        resamples=s.resamples, smallest_effect=s.smallest_effect, out=out, extra=extra or None, weights=weights,
+        multiverse=multiverse, groups=groups, maps=maps, model=model,
+    )  # fmt: skip
+    result = replace(result, command=command)
     page = write_results(
         out, result, overview(opened), _more(opened, result, out, multiverse=multiverse, groups=groups)
     )
@@ -133,13 +149,6 @@ def _with_weights(
         if asked or name is not None:
             raise
         return store
-
-
-def _with_maps(store: "CodeStore", result: "ClustersResult") -> "ClustersResult":
-    from polytope_lm.predictions import with_maps  # noqa: PLC0415
-
-    with progress("drawing maps") as told:
-        return with_maps(store, result, progress=told)
 
 
 def parse_extra(text: str) -> tuple[str, ...] | str:
@@ -189,20 +198,6 @@ def _more(
     return found
 
 
-def _command(store: Path, out: Path, layers: str, settings: "Settings", besides: "Mapping[str, object]") -> str:
-    """Return the command that reproduces a comparison, every choice spelled out."""
-    options: dict[str, object] = {
-        "label": settings.label, "layers": layers, "k": settings.k, "tokens": settings.max_tokens,
-        "seed": settings.seed, "resamples": settings.resamples,
-        "smallest-effect": settings.smallest_effect, "out": out,
-    }  # fmt: skip
-    words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    for name, value in besides.items():
-        if value is not None and value is not False:
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return shlex.join(["polytope-lm", "test", "clusters", str(store), *words])
-
-
 def write_results(
     out: Path, result: "ClustersResult", seen: "CodeOverview", more: "Mapping[str, Any] | None" = None
 ) -> Path:
@@ -210,13 +205,8 @@ def write_results(
     from polytope_lm.report import write  # noqa: PLC0415
 
     result.save(out)
-    save_overview(out, seen)
-    return write(out / "report.html", clusters=result, overview=seen, **(more or {}))
-
-
-def save_overview(out: Path, seen: "CodeOverview") -> None:
-    """Write what codes look like, where `polytope-lm report` finds it."""
     seen.save(out)
+    return write(out / "report.html", clusters=result, overview=seen, **(more or {}))
 
 
 def show_scores(result: "ClustersResult") -> None:
@@ -228,16 +218,13 @@ def show_scores(result: "ClustersResult") -> None:
         say(f"layer {site.layer} ({site.key}, {site.width} bits), k = {layer.k}; {site.premises}")
         rows = [(each.name, *(each.score(name).estimate for name in SCORES)) for each in layer.representations]
         for reference in REFERENCES:
-            ahead = (layer.difference("code", reference, score).estimate for score in SCORES)
-            rows.append((f"code - {reference}", *(_signed(estimate) for estimate in ahead)))
+            ahead = [layer.difference("code", reference, score).estimate for score in SCORES]
+            signed = (f"{each.value:+.3f} [{each.low:+.3f}, {each.high:+.3f}]" for each in ahead)
+            rows.append((f"code - {reference}", *signed))
         code = layer.representation("code")
         rows.append(("n, tokens", *(f"{code.score(name).n:,}" for name in SCORES)))
         show_table(("", *SCORES), rows)
         say()
-
-
-def _signed(estimate: "Estimate") -> str:
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 PairsFile = Annotated[str, typer.Argument(metavar="PAIRS", help="A JSON-lines file of prompt pairs, or builtin.")]
@@ -275,16 +262,24 @@ def boundaries(  # noqa: PLR0913
     names = () if controls.strip() == "none" else o.parse_names(controls)
     from polytope_lm.models.loading import load  # noqa: PLC0415
     from polytope_lm.predictions.boundaries.test import boundaries as test  # noqa: PLC0415
+    from polytope_lm.predictions.boundaries.test import seconds  # noqa: PLC0415
     from polytope_lm.report import write  # noqa: PLC0415
 
     loaded = load(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
-    with costing("test boundaries", f"pairs of {pairs}, in {_weights(names)}; finished pairs are kept") as told:
+    twins = " and ".join(["the model", *(f"its {name} twin" for name in names)])
+    probe = partial(seconds, loaded, pairs, chosen, kind=kind, controls=names)
+    with costing("test boundaries", f"pairs of {pairs}, in {twins}; finished pairs are kept", probe) as told:
         result = test(
             loaded, pairs, chosen, kind=kind, seed=seed, resamples=resamples, smallest_effect=smallest_effect,
             draws=draws, controls=names, shuffles=shuffles, keep=out / "pairs", progress=told,
         )  # fmt: skip
-    tested = ",".join(str(layer.layer) for layer in result.layers)
-    result = replace(result, command=_command_boundaries(model, pairs, out, tested, result.settings))
+    tested, s = ",".join(str(layer.layer) for layer in result.layers), result.settings
+    command = o.spelled(
+        "boundaries", model, pairs, layers=tested, kind=None if s.kind == "pre" else s.kind,
+        controls=",".join(s.controls) or "none", draws=s.draws, shuffles=s.shuffles, seed=s.seed,
+        resamples=s.resamples, smallest_effect=s.smallest_effect, out=out,
+    )  # fmt: skip
+    result = replace(result, command=command)
     result.save(out)
     page = write(out / "report.html", boundaries=result)
     if json:
@@ -299,10 +294,6 @@ def boundaries(  # noqa: PLR0913
     say(f"written: {page.resolve().as_uri()}")
 
 
-def _weights(controls: tuple[str, ...]) -> str:
-    return " and ".join(["the model", *(f"its {name} twin" for name in controls)])
-
-
 def show_effects(result: "BoundariesResult") -> None:
     """Print each layer's effects before and after adjusting, variance inflation, and the controls."""
     from polytope_lm.predictions.boundaries.result import HEADS, notes, overview_rows  # noqa: PLC0415
@@ -314,16 +305,3 @@ def show_effects(result: "BoundariesResult") -> None:
         for text in notes(layer):
             say(text)
         say()
-
-
-def _command_boundaries(model: str, pairs: str, out: Path, layers: str, settings: "BoundarySettings") -> str:
-    """Return the command that reproduces a test, every choice spelled out."""
-    options: dict[str, object] = {
-        "layers": layers, "kind": settings.kind, "controls": ",".join(settings.controls) or "none",
-        "draws": settings.draws, "shuffles": settings.shuffles, "seed": settings.seed,
-        "resamples": settings.resamples, "smallest-effect": settings.smallest_effect, "out": out,
-    }  # fmt: skip
-    if settings.kind == "pre":
-        del options["kind"]
-    words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    return shlex.join(["polytope-lm", "test", "boundaries", model, pairs, *words])

@@ -181,12 +181,8 @@ def _shortened(text: str, room: int = 60) -> str:
     return text if len(text) <= room else "… " + text[-room:].lstrip()
 
 
-def pair_views(crossings: Sequence[Crossings]) -> list[PairView]:
-    """Return what the page shows of each pair of prompts."""
-    return [_pair_view(one) for one in crossings]
-
-
-def _pair_view(one: Crossings) -> PairView:
+def pair_view(one: Crossings) -> PairView:
+    """Return what the page shows of a pair of prompts."""
     change = one.output_change
     return PairView(
         a=one.prompts[0],

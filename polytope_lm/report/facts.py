@@ -80,10 +80,6 @@ class PageFacts:
     sites: tuple[Site, ...]
     tables: tuple[tuple[str, Rows], ...]
 
-    def for_template(self) -> dict[str, Any]:
-        """Return the fields that templates read by name."""
-        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-
 
 def gather(results: Results, pairs: Sequence[PairView]) -> PageFacts:
     """Collect what the page says in words from whatever results there are."""
@@ -91,6 +87,8 @@ def gather(results: Results, pairs: Sequence[PairView]) -> PageFacts:
     sites = _sites(results, pairs)
     every = (clusters, results.boundaries, results.alignment, results.multiverse, *results.groups)
     question, answer = _asked(results, pairs)
+    verdicts = _tested(results)[1]
+    by = {outcome: [n for n, v in verdicts.items() if v.outcome == outcome] for outcome in OUTCOMES}
     return PageFacts(
         model=str(results.provenance.get("model", "model not recorded")),
         question=question,
@@ -99,7 +97,7 @@ def gather(results: Results, pairs: Sequence[PairView]) -> PageFacts:
         version=version("polytope-lm"),
         command=next((one.command for one in every if one is not None), ""),
         facts=_footer(results, sites),
-        outcomes=_outcomes(_tested(results)[1]),
+        outcomes=tuple((outcome, _layers(layers)) for outcome, layers in by.items() if layers),
         legend=() if clusters is None else _legend(clusters),
         shared=None if clusters is None else _shared(clusters),
         hues=() if clusters is None else _hues(clusters),
@@ -212,11 +210,6 @@ _WHOM = {BEST_COSINE: "directions", SIMHASH: "random hyperplanes"}
 
 def _layers(layers: Sequence[int]) -> str:
     return f"layer{'s' * (len(layers) > 1)} {ranges(layers)}"
-
-
-def _outcomes(verdicts: Mapping[int, Verdict]) -> Rows:
-    by = {outcome: [n for n, v in verdicts.items() if v.outcome == outcome] for outcome in OUTCOMES}
-    return tuple((outcome, _layers(layers)) for outcome, layers in by.items() if layers)
 
 
 def _legend(clusters: ClustersResult) -> tuple[LegendEntry, ...]:

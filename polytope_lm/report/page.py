@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import re
-from dataclasses import fields
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +102,10 @@ def from_directories(directories: Iterable[str | Path], path: str | Path, *, tit
 
 
 def _render(results: Results, title: str | None) -> str:
-    scripts = [_inline(_plotly()), *(_inline(_static(f"{name}.js")) for name in _SCRIPTS)]
-    pairs = drawings.pair_views(results.crossings)
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - slow to import, wanted only here
+
+    scripts = [_inline(get_plotlyjs()), *(_inline(_static(f"{name}.js")) for name in _SCRIPTS)]
+    pairs = [drawings.pair_view(one) for one in results.crossings]
     data = _data(results, pairs)
     page = facts.gather(results, pairs)
     browsable = bool(data["layers"])
@@ -126,8 +127,8 @@ def _render(results: Results, title: str | None) -> str:
             glossary=[(name, meaning) for name, meaning in facts.TERMS.items() if name != "spline codes"],
             headline_cells=_HEADLINE_CELLS,
             heights={name: figure["layout"]["height"] for name, figure in data["figures"].items()},
-            **{each.name: getattr(results, each.name) for each in fields(results)},
-            **page.for_template(),
+            **vars(results),
+            **vars(page),
         )
     )
 
@@ -239,12 +240,6 @@ def _sparkbars(sizes: Sequence[int]) -> Markup:
         for i, s in enumerate(shown)
     )
     return Markup('<svg class="spark" width="{}" height="20" aria-hidden="true">{}</svg>').format(2 * len(shown), bars)
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - slow to import, wanted only here
-
-    return str(get_plotlyjs())
 
 
 def _static(name: str) -> str:

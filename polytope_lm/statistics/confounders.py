@@ -305,8 +305,10 @@ class Adjuster:
         self.propensity = propensities(self.design, table.different, self.fold)
         self.overlap = overlap_weights(self.propensity, table.different)
         self.unit = "groups" if table.groups >= MIN_GROUPS else "pairs"
-        # Both the regression and the weights were fitted.
-        self.widen = _degrees(self.overlap, 2 * self.design.splines.shape[1] + 3)
+        # Intervals are wider for what the regression and the weights fitted, by sqrt(n / (n - fitted)): n is the
+        # weights' effective number of pairs; where too few are left, they count as twice the fitted.
+        n, fitted = float(self.overlap.sum() ** 2 / (self.overlap**2).sum()), 2 * self.design.splines.shape[1] + 3
+        self.widen = float(np.sqrt(n / max(n - fitted, n / 2)))
         self.block_seed = streams[1]
         self.picks = np.random.default_rng(streams[4]).random(resamples)
         pairs = np.arange(len(table))
@@ -390,12 +392,3 @@ def added(adjuster: Adjuster, outcome: Float[np.ndarray, " P"]) -> Estimate:
         Resampled(auc(p, table.different), auc_draws(p, table.different, draws)) for p in (both, adjuster.propensity)
     )
     return (with_outcome - without).by_percentiles()
-
-
-def _degrees(weight: Float[np.ndarray, " P"], fitted: int) -> float:
-    """Return what to widen an interval by for what was fitted beforehand: `sqrt(n / (n - fitted))`.
-
-    `n` is the weights' effective number of pairs; where too few are left, they count as twice the fitted.
-    """
-    n = float(weight.sum() ** 2 / (weight**2).sum())
-    return float(np.sqrt(n / max(n - fitted, n / 2)))

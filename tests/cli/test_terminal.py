@@ -18,6 +18,7 @@ from rich.cells import cell_len
 import polytope_lm as plm
 from polytope_lm.cli import terminal
 from polytope_lm.codes.store.reader import open_store
+from polytope_lm.errors import PolytopeError
 
 ESCAPE = re.compile(r"\x1b|\x9b|\x07")
 
@@ -65,6 +66,23 @@ def test_a_long_job_tells_its_cost_first_and_minutes_once_measured(
         "test x: 5 tokens in 2 layers",
         "test x: about 5 minutes in all; the first 2 of 100 steps took 6 s",
     ]
+
+
+def test_a_probe_tells_the_minutes_before_the_job_begins(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.costing("test x", "5 tokens", lambda: 720.0) as told:
+        assert capsys.readouterr().err == "test x: 5 tokens; about 12 minutes, as a small part of it shows\n"
+        told(0, 100, "first")
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_probe_refuses_is_for_the_job_to_say(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> float:
+        raise PolytopeError("no label")
+
+    for probe in (refuse, lambda: 5.0):
+        with terminal.costing("test x", "5 tokens", probe) as told:
+            told(0, 100, "first")
+        assert capsys.readouterr().err == "test x: 5 tokens\n"
 
 
 def test_a_job_that_fails_before_its_first_step_tells_no_cost(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ percentile bootstrap over groups of pairs. Holm over layers.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,16 +126,16 @@ def alignment(  # noqa: PLR0913 - each is a choice that moves a number
     unread = getattr(pairs, "problems", ())
     pairs = list(pairs)
     asked = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
-    options = {"at": at, "kind": kind, "shape": shape, "evaluations": evaluations, "steps": steps}
+    follow = partial(
+        crossings_of_pairs, at=at, kind=kind, shape=shape, evaluations=evaluations, steps=steps, workers=workers
+    )
     runs = _models(model, seed, untrained=untrained)
     found = []
     for number, (one, suffix) in enumerate(run for run in runs for _ in asked):
         layer = asked[number % len(asked)]
         file = None if to is None else expand(to, "to") / f"L{layer:02d}{suffix}.jsonl"
         told = _shifted(progress, number * len(pairs), len(runs) * len(asked) * len(pairs))
-        found.append(
-            crossings_of_pairs(one, pairs, layer, **options, to=file, workers=workers, progress=told)  # type: ignore[arg-type]
-        )
+        found.append(follow(one, pairs, layer, to=file, progress=told))
     groups = [getattr(pair, "group", number) for number, pair in enumerate(pairs)]
     result = align(
         found[: len(asked)], groups, twins=found[len(asked) :], smallest_effect=smallest_effect,

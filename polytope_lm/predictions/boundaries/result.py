@@ -273,9 +273,10 @@ class BoundariesResult(Result):
 
     def plot(self) -> go.Figure:
         """Draw the AUC of crossings, raw, matched and regressed, and of what could explain it, by layer."""
+        known = [{f"{e.name}, {e.adjustment}": e.by_group for e in layer.effects} for layer in self.layers]
         marks = [
-            Marks(f"{name}, {how}", [_find(layer.effects, name, how) for layer in self.layers], style)
-            for name, how, style in _SHOWN
+            Marks(what, [one.get(what) for one in known], style)
+            for what, style in ((f"{name}, {how}", style) for name, how, style in _SHOWN)
         ]
         for style, name in ((2, "permuted"), (3, "untrained")):
             if name in self.settings.controls:
@@ -367,7 +368,3 @@ _SHOWN = (
     ("flip-backs", "regressed", 0),
 )
 """What is drawn, in which style; the last is the verdict's: flip-backs beyond all covariates."""
-
-
-def _find(effects: tuple[Effect, ...], name: str, how: str) -> Estimate | None:
-    return next((e.by_group for e in effects if (e.name, e.adjustment) == (name, how)), None)

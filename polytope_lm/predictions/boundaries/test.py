@@ -46,7 +46,7 @@ from polytope_lm.files import expand
 from polytope_lm.models.loading import select_sites
 from polytope_lm.pairs import Pair, Pairs, Problem
 from polytope_lm.predictions.boundaries.judging import MIN_PAIRS, Measured, judge
-from polytope_lm.predictions.boundaries.measure import measure_pairs, planes_of
+from polytope_lm.predictions.boundaries.measure import measure_pair, measure_pairs, planes_of
 from polytope_lm.predictions.boundaries.result import BoundariesResult, BoundarySettings
 from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
@@ -109,8 +109,9 @@ def boundaries(  # noqa: PLR0913 -- each is a choice that moves a number
     found = _pairs(pairs)
     sites = _check(model, layers, kind, controls, found)
     settings = BoundarySettings(
-        "; ".join(part for part in (found.name, found.note) if part), sites[0].kind, "resid_mid", "line",
-        seed, resamples, smallest_effect, draws, tuple(controls), shuffles,
+        pairs="; ".join(part for part in (found.name, found.note) if part), kind=sites[0].kind, at="resid_mid",
+        shape="line", seed=seed, resamples=resamples, smallest_effect=smallest_effect, draws=draws,
+        controls=tuple(controls), shuffles=shuffles,
     )  # fmt: skip
     job = _Job(tuple(found), sites, settings, expand(keep, "keep") if keep is not None else None, progress)
     measured = {name: job.measure(name, _variant(model, name, seed)) for name in (REAL, *controls)}
@@ -124,6 +125,27 @@ def boundaries(  # noqa: PLR0913 -- each is a choice that moves a number
         versions=versions("numpy", "scipy", "scikit-learn", "torch", "transformers"),
         numbers=_numbers(measured, used),
     )  # fmt: skip
+
+
+def seconds(
+    model: Model,
+    pairs: Pairs | Iterable[Pair] | str | Path,
+    layers: int | Sequence[int] | str | None = None,
+    *,
+    kind: str | None = None,
+    controls: Sequence[str] = (),
+) -> float:
+    """Return about how long `boundaries` takes: a pair of middling length is measured twice, the second time counts."""
+    found = _pairs(pairs)
+    sites = _check(model, layers, kind, controls, found)
+    middling = sorted(found, key=lambda pair: sum(map(len, pair.prompts)))[len(found) // 2]
+    spent = 0.0
+    for site in sites:
+        measure_pair(model, middling, site.layer, kind=site.kind)  # compiles
+        began = time.perf_counter()
+        measure_pair(model, middling, site.layer, kind=site.kind)
+        spent += time.perf_counter() - began
+    return spent * len(found) * (1 + len(controls))
 
 
 @dataclass

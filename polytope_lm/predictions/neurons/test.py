@@ -45,75 +45,68 @@ if TYPE_CHECKING:
 SPACES = ("u", "h", "post", "x")
 
 
-@dataclass(frozen=True)
-class Clusters:
-    """Which clusters take lists apart: those of `result`, or k-medoids by `by` of at most `tokens` tokens."""
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the user chose, apart from codes, layer and what is read: see `rank_neurons`."""
 
-    result: ClustersResult | None
+    label: str | None
+    top: int
+    clusters: ClustersResult | None
     by: str
+    within: str | None = None
     k: int | None
     tokens: int
+    draws: int
     seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse lists that can't be taken apart and a chance that nobody draws."""
+        if self.top < 2:
+            raise PolytopeError(f"top = {self.top} tokens can't be taken apart; give 2 or more, 100 is the default")
+        if self.draws < 1:
+            raise PolytopeError(f"draws = {self.draws} random groupings say nothing; give 1 or more, as 1000")
+        if self.within not in {None, "token", "document"}:
+            raise PolytopeError(f"within = {self.within!r}; choose None, 'token' or 'document'")
+
+    def compared(self, codes: TokenCodes, layer: int) -> Compared:
+        """Take the clusters of a result, or make them; keep the tokens that have the label."""
+        label = self.label or (self.clusters.settings.label if self.clusters is not None else "upos")
+        check_label(codes, label)
+        if self.clusters is None:
+            rows = choose(codes, label, tokens=self.tokens, seed=self.seed).rows
+            arrays = LayerArrays(codes, layer, rows)
+            made = get(self.by).rows(arrays, seed=derived(self.seed, Purpose.REPRESENTATION))
+            k = clusters_for(len(arrays)) if self.k is None else self.k
+            ids = k_medoids(pairwise(made, self.by), k, seed=derived(self.seed, Purpose.MEDOIDS))
+        else:
+            rows, ids = _taken(codes, self.clusters, layer, self.by)
+        values = codes.tokens[label].iloc[rows]
+        kept = values.notna().to_numpy()
+        labels, names = pd.factorize(values[kept].astype(str), sort=True)
+        if len(names) < 2:
+            raise PolytopeError(
+                f"label {label!r} has {len(names)} values among {int(kept.sum())} clustered tokens; purity needs "
+                "two, choose another label"
+            )
+        arrays = LayerArrays(codes, layer, rows[kept])
+        settings = NeuronSettings(
+            layer=arrays.site.layer, site=arrays.site.key, label=label, top=self.top, by=self.by,
+            clusters=len(np.unique(ids[kept])), draws=self.draws, seed=self.seed, compared=int(kept.sum()),
+            premises=str(arrays.site.premises),
+        )  # fmt: skip
+        return Compared(settings, arrays, rows[kept], ids[kept], labels.astype(np.int64), tuple(names))
 
 
 @dataclass(frozen=True)
 class Compared:
     """Tokens that have a cluster and the label."""
 
+    settings: NeuronSettings
     arrays: LayerArrays
     rows: Int[np.ndarray, " n"]
     clusters: Int[np.ndarray, " n"]
-    label: str
     labels: Int[np.ndarray, " n"]
     names: tuple[str, ...]
-
-    def settings(self, top: int, by: str, draws: int, seed: int) -> NeuronSettings:
-        """Return every choice that moves a number."""
-        site = self.arrays.site
-        return NeuronSettings(
-            layer=site.layer,
-            site=site.key,
-            label=self.label,
-            top=top,
-            by=by,
-            clusters=len(np.unique(self.clusters)),
-            draws=draws,
-            seed=seed,
-            compared=len(self.rows),
-            premises=str(site.premises),
-        )
-
-
-def check_numbers(top: int, draws: int) -> None:
-    """Refuse lists that can't be taken apart and a chance that nobody draws."""
-    if top < 2:
-        raise PolytopeError(f"top = {top} tokens can't be taken apart; give 2 or more, 100 is the default")
-    if draws < 1:
-        raise PolytopeError(f"draws = {draws} random groupings say nothing; give 1 or more, as 1000")
-
-
-def compared(codes: TokenCodes, layer: int, label: str | None, clusters: Clusters) -> Compared:
-    """Take the clusters of a result, or make them; keep the tokens that have the label."""
-    label = label or (clusters.result.settings.label if clusters.result is not None else "upos")
-    check_label(codes, label)
-    if clusters.result is None:
-        rows = choose(codes, label, tokens=clusters.tokens, seed=clusters.seed).rows
-        arrays = LayerArrays(codes, layer, rows)
-        made = get(clusters.by).rows(arrays, seed=derived(clusters.seed, Purpose.REPRESENTATION))
-        k = clusters_for(len(arrays)) if clusters.k is None else clusters.k
-        ids = k_medoids(pairwise(made, clusters.by), k, seed=derived(clusters.seed, Purpose.MEDOIDS))
-    else:
-        rows, ids = _taken(codes, clusters.result, layer, clusters.by)
-    values = codes.tokens[label].iloc[rows]
-    kept = values.notna().to_numpy()
-    labels, names = pd.factorize(values[kept].astype(str), sort=True)
-    if len(names) < 2:
-        raise PolytopeError(
-            f"label {label!r} has {len(names)} values among {int(kept.sum())} clustered tokens; purity needs "
-            "two, choose another label"
-        )
-    arrays = LayerArrays(codes, layer, rows[kept])
-    return Compared(arrays, rows[kept], ids[kept], label, labels.astype(np.int64), tuple(names))
 
 
 def _taken(
@@ -236,8 +229,8 @@ def neuron(  # noqa: PLR0913 -- each is a choice that moves a number
             not kept, an absent label, a result of other codes, fewer than 2 tokens above 0.
 
     """
-    check_numbers(top, draws)
-    found = compared(codes, layer, label, Clusters(clusters, by, k, tokens, seed))
+    asked = Choices(label=label, top=top, clusters=clusters, by=by, k=k, tokens=tokens, draws=draws, seed=seed)
+    found = asked.compared(codes, layer)
     of, values, active = read(codes, found.arrays, neuron, direction, space)
     chosen = top_of(values, active, top)
     if len(chosen) < 2:
@@ -245,24 +238,19 @@ def neuron(  # noqa: PLR0913 -- each is a choice that moves a number
             f"{of} of layer {layer} is above 0 on {len(chosen)} of {len(values)} tokens; at least 2 are "
             "needed, choose another neuron or add documents"
         )
-    settings = found.settings(top, by, draws, seed)
-    apart = _taken_apart(codes, found, chosen, values, settings)
-    return NeuronRegions(settings=settings, of=of, active=len(active), command="", **apart)
+    apart = _taken_apart(codes, found, chosen, values)
+    return NeuronRegions(settings=found.settings, of=of, active=len(active), command="", **apart)
 
 
 def _taken_apart(
-    codes: TokenCodes,
-    found: Compared,
-    chosen: Int[np.ndarray, " t"],
-    values: Float[np.ndarray, " n"],
-    settings: NeuronSettings,
+    codes: TokenCodes, found: Compared, chosen: Int[np.ndarray, " t"], values: Float[np.ndarray, " n"]
 ) -> dict[str, Any]:
     """Return the scores of a list of tokens, and the list, region by region."""
     group, labels = found.clusters[chosen], found.labels[chosen]
     words = ids_of(codes, found.rows[chosen], "token_id")
-    seed = derived(settings.seed, Purpose.TOP_TOKENS)
-    scores = label_purity(group, labels, draws=settings.draws, seed=seed)
-    same = label_purity(group, labels, within=words, draws=settings.draws, seed=seed)
+    draws, seed = found.settings.draws, derived(found.settings.seed, Purpose.TOP_TOKENS)
+    scores = label_purity(group, labels, draws=draws, seed=seed)
+    same = label_purity(group, labels, within=words, draws=draws, seed=seed)
     regions = tuple(
         Region(
             cluster=each.group,
@@ -325,16 +313,14 @@ def rank_neurons(  # noqa: PLR0913 -- each is a choice that moves a number
         PolytopeError: as for `neuron`; no neuron above 0 on at least 10 tokens.
 
     """
-    check_numbers(top, draws)
-    if within not in {None, "token", "document"}:
-        raise PolytopeError(f"within = {within!r}; choose None, 'token' or 'document'")
-    found = compared(codes, layer, label, Clusters(clusters, by, k, tokens, seed))
-    name = neurons_read_at(codes)
-    settings = found.settings(top, by, draws, seed)
-    table = _leads(codes, found, found.arrays.get(name), settings, within, progress)
+    asked = Choices(
+        label=label, top=top, clusters=clusters, by=by, within=within, k=k, tokens=tokens, draws=draws, seed=seed
+    )
+    found = asked.compared(codes, layer)
+    table = _leads(codes, found, within, progress)
     return NeuronRanking(
-        settings=settings,
-        read="h" if name == "pre" else name,
+        settings=found.settings,
+        read="h" if (name := neurons_read_at(codes)) == "pre" else name,
         within=within,
         neurons=table,
         left_out=found.arrays.site.width - len(table),
@@ -344,14 +330,10 @@ def rank_neurons(  # noqa: PLR0913 -- each is a choice that moves a number
 
 
 def _leads(
-    codes: TokenCodes,
-    found: Compared,
-    values: Float[np.ndarray, "n N"],
-    settings: NeuronSettings,
-    within: str | None,
-    progress: Callable[[int, int], None] | None,
+    codes: TokenCodes, found: Compared, within: str | None, progress: Callable[[int, int], None] | None
 ) -> pd.DataFrame:
     """Return one row a neuron, greatest lead first."""
+    settings, values = found.settings, found.arrays.get(neurons_read_at(codes))
     column = "token_id" if within == "token" else "document"
     strata = np.zeros(len(values), np.int64) if within is None else ids_of(codes, found.rows, column)
     keys = np.random.default_rng(derived(settings.seed, Purpose.TOP_TOKENS)).random((settings.draws, settings.top))

@@ -43,7 +43,7 @@ def test_it_writes_a_result_and_prints_the_verdict(few: Path, tmp_path: Path) ->
     assert result.verdict in ran.out
     assert "beyond covariates" in ran.out
     assert "variance inflation: crossings " in ran.out
-    cost, left_out = ran.err.splitlines()
+    cost, *_, left_out = ran.err.splitlines()  # between them a slow machine tells its minutes
     assert cost.startswith("test boundaries: ")
     assert left_out == "left out: line 25: 'same' is missing; give true or false"
     assert [problem.line for problem in result.problems] == [25]

@@ -140,13 +140,22 @@ def test_a_data_set_reads_nothing_outside_its_directory(tmp_path, where):
 
 @pytest.mark.parametrize("note", ["README.md", ".huggingface.yaml"])
 @pytest.mark.parametrize(
-    "named", ["/**", [{"split": "train", "path": ["a.csv", "/**"]}], {"train": "../**"}, "zip://*::/a.zip"]
+    "config",
+    [
+        {"data_files": "/**"},
+        {"data_files": [{"split": "train", "path": ["a.csv", "/**"]}]},
+        {"data_files": {"train": "../**"}},
+        {"data_files": "zip://*::/a.zip"},
+        {"data_files": "https://example.org/a.csv"},
+        {"data_files": "*::a.zip"},
+        {"data_dir": "../other"},
+    ],
 )
 def test_a_pattern_that_leads_out_of_a_data_set_is_refused_before_files_are_looked_for(
-    monkeypatch, tmp_path, note, named
+    monkeypatch, tmp_path, note, config
 ):
     monkeypatch.setattr("datasets.load_dataset_builder", lambda *_: pytest.fail("files were looked for"))
-    said = json.dumps({"configs": [{"config_name": "default", "data_files": named}]})
+    said = json.dumps({"configs": [{"config_name": "default", **config}]})
     (tmp_path / note).write_text(f"---\n{said}\n---\n" if note == "README.md" else said)
     refused(f"hub:{tmp_path}", f"{note} lies outside")
 

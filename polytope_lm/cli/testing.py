@@ -17,9 +17,6 @@ from polytope_lm.cli.terminal import complain, costing, counted, emit, say, say_
 from polytope_lm.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from polytope_lm.codes.overview import CodeOverview
     from polytope_lm.codes.store.reader import CodeStore
     from polytope_lm.predictions.boundaries.result import BoundariesResult
     from polytope_lm.predictions.clusters.result import ClustersResult
@@ -79,6 +76,7 @@ def clusters(  # noqa: PLR0913
     from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415
     from polytope_lm.predictions import clusters as compare  # noqa: PLC0415
     from polytope_lm.predictions import overview  # noqa: PLC0415
+    from polytope_lm.report import write  # noqa: PLC0415
 
     opened = _with_directions(open_store(store), model, trust=trust_remote_code)
     opened = _with_weights(opened, asked, model, trust=trust_remote_code, helps=groups or extra == "all")
@@ -109,9 +107,10 @@ def clusters(  # noqa: PLR0913
         multiverse=multiverse, groups=groups, maps=maps, model=model,
     )  # fmt: skip
     result = replace(result, command=command)
-    page = write_results(
-        out, result, overview(opened), _more(opened, result, out, multiverse=multiverse, groups=groups)
-    )
+    more = _more(opened, result, out, multiverse=multiverse, groups=groups)
+    seen = overview(opened)
+    seen.save(out)
+    page = write(out / "report.html", clusters=result, overview=seen, **more)
     if json:
         emit({**result.to_dict(), "report": str(page)})
         return
@@ -196,17 +195,6 @@ def _more(
             found["groups"].append(replace(scores, command=result.command))
             found["groups"][-1].save(out if len(layers) == 1 else out / f"layer-{layer:02d}")
     return found
-
-
-def write_results(
-    out: Path, result: "ClustersResult", seen: "CodeOverview", more: "Mapping[str, Any] | None" = None
-) -> Path:
-    """Write a comparison, what its codes look like, and their page; return the page."""
-    from polytope_lm.report import write  # noqa: PLC0415
-
-    result.save(out)
-    seen.save(out)
-    return write(out / "report.html", clusters=result, overview=seen, **(more or {}))
 
 
 def show_scores(result: "ClustersResult") -> None:

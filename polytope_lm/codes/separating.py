@@ -232,7 +232,12 @@ def _by_document(
         columns = slice(first, first + _BLOCK)
         rates_a = _document_rates(codes_a[:, columns], bits.stop - bits.start, documents_a, tested_a)
         rates_b = _document_rates(codes_b[:, columns], bits.stop - bits.start, documents_b, tested_b)
-        p[bits] = _sign_test(rates_a, rates_b) if paired else _median_test(rates_a, rates_b)
+        if paired:  # the exact sign test, two-sided; equal pairs say nothing
+            higher, lower = (rates_a > rates_b).sum(axis=0), (rates_a < rates_b).sum(axis=0)
+            p[bits] = np.minimum(1.0, 2 * binom.cdf(np.minimum(higher, lower), higher + lower, 0.5))
+        else:  # Mood's median test: Fisher's exact test on which rates are above the median of all
+            median = np.median(np.concatenate([rates_a, rates_b]), axis=0)
+            p[bits] = fisher((rates_a > median).sum(axis=0), (rates_b > median).sum(axis=0), len(rates_a), len(rates_b))
     if paired:
         return p, "sign test over documents that have both groups", len(shared)
     return p, "Mood's median test over documents that have one group", len(tested_a) + len(tested_b)
@@ -247,18 +252,6 @@ def _document_rates(
     _, starts, sizes = np.unique(documents[mine][order], return_index=True, return_counts=True)
     bits = hamming.unpack(codes[mine][order], width)
     return np.add.reduceat(bits, starts, axis=0, dtype=np.int64) / sizes[:, None]
-
-
-def _sign_test(a: Float[np.ndarray, "D N"], b: Float[np.ndarray, "D N"]) -> Float[np.ndarray, " N"]:
-    """Two-sided exact sign test of paired rates; equal pairs say nothing and are left out."""
-    higher, lower = (a > b).sum(axis=0), (a < b).sum(axis=0)
-    return np.asarray(np.minimum(1.0, 2 * binom.cdf(np.minimum(higher, lower), higher + lower, 0.5)))
-
-
-def _median_test(a: Float[np.ndarray, "D N"], b: Float[np.ndarray, "E N"]) -> Float[np.ndarray, " N"]:
-    """Mood's median test: Fisher's exact test on which rates are above the median of all."""
-    median = np.median(np.concatenate([a, b]), axis=0)
-    return fisher((a > median).sum(axis=0), (b > median).sum(axis=0), len(a), len(b))
 
 
 def _examples(

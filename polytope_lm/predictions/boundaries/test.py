@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,7 +115,8 @@ def boundaries(  # noqa: PLR0913 -- each is a choice that moves a number
         controls=tuple(controls), shuffles=shuffles,
     )  # fmt: skip
     job = _Job(tuple(found), sites, settings, expand(keep, "keep") if keep is not None else None, progress)
-    measured = {name: job.measure(name, _variant(model, name, seed)) for name in (REAL, *controls)}
+    twins = ((name, CONTROLS[name](model, seed=derived(seed, Purpose.PAIR_WEIGHTS))) for name in controls)
+    measured = {name: job.measure(name, one) for name, one in chain([(REAL, model)], twins)}
     used, bad = _used(found, measured)
     judged = [job.judge(site, measured, used) for site in sites]
     verdicts = over_layers([layer.verdict for layer in judged])
@@ -236,10 +238,6 @@ def _check(
     if sites[0].kind == "custom":
         raise PolytopeError(f"{sites[0].hook} is a declared site, and paths lie at MLPs: leave kind out")
     return sites
-
-
-def _variant(model: Model, name: str, seed: int) -> Model:
-    return model if name == REAL else CONTROLS[name](model, seed=derived(seed, Purpose.PAIR_WEIGHTS))
 
 
 def _table(rows: dict[int, Row], used: Sequence[Pair]) -> Measured:

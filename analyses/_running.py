@@ -123,29 +123,24 @@ def folder_name(model: str) -> str:
     return re.sub(r"[^\w.-]+", "--", model.rstrip("/").rpartition("/")[2] if model[:1] in "./" else model)
 
 
-def words_drawn(documents: Iterable[Document], words: int, seed: int) -> list[Document]:
-    """Return the documents with `words` of their word spans, drawn over all of them; none: left out.
+def words_drawn(documents: Iterable[Document], per_document: int, seed: int) -> list[Document]:
+    """Return the documents with `per_document` of their word spans each, drawn at random; none: left out.
 
     So a capture with `tokens="word-final"` stores the drawn words alone, and reads every text once.
 
     Args:
         documents: with labelled words.
-        words: how many in all; fewer where there are fewer.
+        per_document: how many of each; all of a document that has fewer.
         seed: of the draw.
 
     """
-    given = list(documents)
-    owner = np.repeat(np.arange(len(given)), [len(each.words) for each in given])
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.choice(len(owner), size=min(words, len(owner)), replace=False))
-    first = np.searchsorted(owner, np.arange(len(given)))
-    by_document: dict[int, list[int]] = {}
-    for at in chosen:
-        by_document.setdefault(int(owner[at]), []).append(int(at - first[owner[at]]))
-    return [
-        replace(given[number], spans=tuple(given[number].words[i] for i in which))
-        for number, which in by_document.items()
-    ]
+    out = []
+    for each in documents:
+        if each.words:
+            chosen = np.sort(rng.permutation(len(each.words))[:per_document])
+            out.append(replace(each, spans=tuple(each.words[i] for i in chosen)))
+    return out
 
 
 def write_json(path: Path, data: Any) -> None:

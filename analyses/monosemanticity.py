@@ -1,16 +1,16 @@
 """Are polytope regions monosemantic where directions are not? Prediction 1 in every layer of several models.
 
 Protocol. The same words of a treebank are scored against `upos`, `xpos`, `deprel` (labels of a word) and
-`genre` (of its document), tokens of news items against `topic`. Of the treebank, words drawn at random over
-all documents, the last token of each; of the news, tokens drawn at random from each of 600 items. A
-document's label is every token's: neighbours in its own document never count, and the document is the unit
-of every interval. k-medoids, k = 100 at 6,000 tokens, AMI and strict neighbour agreement, code against the
-better cosine of `h` and rate-matched SimHash, Holm over a model's layers, label by label.
+`genre` (of its document), tokens of news items against `topic`: 20 of each document at most, drawn at random, the
+last token of a word. A document's label is every token's: neighbours in its own document never count, and the
+document is the unit of every interval. k-medoids, k = 100 at 6,000 tokens (n/60 below), AMI and strict neighbour
+agreement, each less its null, code against raw cosine of `h`, centred cosine of `h` and rate-matched SimHash;
+beside them the paper's own comparators with verdicts of their own; Holm over a model's layers, label by label.
 
-    python -m analyses.monosemanticity --data DIR --out DIR [--model NAME ...]
+    python -m analyses.monosemanticity --data DIR --out DIR [--model NAME ...] [--layers 0,4] [--label upos ...]
 
 DIR/MODEL/LABEL/result.json and report.html, DIR/result.json with all verdicts. Layers that are written are
-not computed again. Scores are kept, texts are not.
+not computed again; a run that was stopped goes on. Scores are kept, texts are not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from analyses._corpora import news, treebank
 from analyses._running import asked, folder_name, in_processes, read_json, run, words_drawn, write_json
 from polytope_lm.codes.store.reader import open_store
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE, SIMHASH, ClustersResult
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, SIMHASH, ClustersResult
+from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT
+from polytope_lm.predictions.clusters.scoring import HALVES
 from polytope_lm.predictions.clusters.test import clusters_by_label, joined
 from polytope_lm.report import write
 
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 CORPORA = {"treebank": ("upos", "xpos", "deprel", "genre"), "news": ("topic",)}
 NEWS_ITEMS = 600
+CLAIMS = ("code", "rate-standardised code", "code, through to the output", "gate+up code")
+KEEP = ("u", "h", "post")
+"""What a layer's comparison needs; gated models have `up` besides."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Options:
         data: where the corpora are.
         out: where results go.
         tokens: tokens compared.
+        labels: which, of those that the corpora have.
         resamples: halves of the documents.
         seed: of every random choice.
         layers: which, or all (None).
@@ -63,6 +69,7 @@ class Options:
     data: Path
     out: Path
     tokens: int
+    labels: tuple[str, ...]
     resamples: int
     seed: int
     layers: tuple[int, ...] | None
@@ -127,8 +134,11 @@ def run_model(name: str, options: Options) -> list[ClustersResult]:
     out = options.out / folder_name(name)
     wanted = [site.layer for site in model.sites]
     layers = wanted if options.layers is None else [i for i in options.layers if i in wanted]
-    results = []
-    for corpus, labels in CORPORA.items():
+    results: list[ClustersResult] = []
+    for corpus, every in CORPORA.items():
+        labels = tuple(label for label in every if label in options.labels)
+        if not labels:
+            continue
         store = out / "stores" / corpus
         jobs = [
             LayerJob(store, out, layer, labels, options.tokens, options.resamples, options.seed, options.extra)
@@ -136,7 +146,7 @@ def run_model(name: str, options: Options) -> list[ClustersResult]:
         ]
         missing = [job for job in jobs if not job.done()]
         if missing:
-            _capture(model, corpus, store, [job.layer for job in missing], options)
+            _capture(model, corpus, store, options)
             for said in in_processes(run_layer, missing, options.processes):
                 print(said, file=sys.stderr, flush=True)
             shutil.rmtree(store.parent)
@@ -144,20 +154,20 @@ def run_model(name: str, options: Options) -> list[ClustersResult]:
     return results
 
 
-def _capture(model: Model, corpus: str, store: Path, layers: Sequence[int], options: Options) -> None:
-    """Store `u` and `h` of the drawn tokens; a run that was interrupted goes on."""
+def _capture(model: Model, corpus: str, store: Path, options: Options) -> None:
+    """Store all layers of the drawn tokens, so that codes can be joined to the last; an interrupted run goes on."""
     documents, rule = _read(corpus, options)
     print(f"{model.name}: reading {corpus}, {len(documents)} documents", file=sys.stderr, flush=True)
+    gated = any(site.premises.linearity == "gated" for site in model.sites)
+    keep = (*KEEP, "up") if gated else KEEP
     try:
-        plm.capture(model, documents, to=store, layers=layers, keep=("u", "h"), tokens=rule, progress=False,
-                    seed=options.seed)  # fmt: skip
+        plm.capture(model, documents, to=store, keep=keep, tokens=rule, progress=False, seed=options.seed)
     except PolytopeError:
-        # Layers or settings have changed since: what was half written is of no use to this run.
+        # Settings have changed since: what was half written is of no use to this run.
         if not store.is_dir():
             raise
         shutil.rmtree(store)
-        plm.capture(model, documents, to=store, layers=layers, keep=("u", "h"), tokens=rule, progress=False,
-                    seed=options.seed)  # fmt: skip
+        plm.capture(model, documents, to=store, keep=keep, tokens=rule, progress=False, seed=options.seed)
 
 
 def _read(corpus: str, options: Options) -> tuple[list[Document], str]:
@@ -166,10 +176,9 @@ def _read(corpus: str, options: Options) -> tuple[list[Document], str]:
     First positions without BOS are left out of the comparison: at most one of a document.
     """
     if corpus == "treebank":
-        documents = treebank(options.data)
-        return words_drawn(documents, options.tokens + len(documents), options.seed), "word-final"
+        return words_drawn(treebank(options.data), PER_DOCUMENT + 1, options.seed), "word-final"
     documents = news(options.data, NEWS_ITEMS, options.seed)
-    return documents, f"random:{math.ceil(options.tokens / len(documents)) + 1}"
+    return documents, f"random:{min(PER_DOCUMENT, math.ceil(options.tokens / len(documents))) + 1}"
 
 
 def _whole(jobs: Sequence[LayerJob], label: str, options: Options) -> ClustersResult:
@@ -182,22 +191,33 @@ def _whole(jobs: Sequence[LayerJob], label: str, options: Options) -> ClustersRe
 
 
 def rows_of(result: ClustersResult) -> Iterable[dict[str, Any]]:
-    """Yield one row a layer: the verdict, the scores, the four differences, each with its interval."""
+    """Yield one row a layer: the verdict, the scores, the code's differences, each with its interval."""
     for layer in result.layers:
         verdict = layer.verdict
         row: dict[str, Any] = {
             "model": result.provenance["model"], "label": result.settings.label, "layer": layer.layer,
             "outcome": verdict.outcome, "premises_met": verdict.premises_met, "premises": verdict.premises,
             "deciding": [verdict.deciding_score, verdict.deciding_reference], "p_holm": verdict.p_holm,
+            "power": verdict.power, "documents_needed": verdict.documents_needed,
             "k": layer.k, "tokens": result.sample.tokens, "documents": result.sample.documents,
+            "effective": result.sample.effective, "left_out": dict(layer.left_out),
         }  # fmt: skip
         for score in (AMI, AGREEMENT):
             for each in layer.representations:
                 estimate = each.score(score).estimate
                 row[f"{score}: {each.name}"] = [estimate.value, estimate.low, estimate.high]
-            for reference in (BEST_COSINE, SIMHASH):
-                ahead = layer.difference("code", reference, score).estimate
-                row[f"{score}: code - {reference}"] = [ahead.value, ahead.low, ahead.high]
+                row[f"{score} level: {each.name}"] = each.score(score).level
+            for ahead in layer.differences:
+                if ahead.score == score and ahead.representation in CLAIMS:
+                    found = ahead.estimate
+                    row[f"{score}: {ahead.representation} - {ahead.reference}"] = [found.value, found.low, found.high]
+        row["comparators"] = [
+            {
+                "claim": each.claim, "against": list(each.references), "outcome": each.verdict.outcome,
+                "deciding": str(each.verdict.deciding_cell), "power": each.verdict.power,
+            }
+            for each in layer.comparators
+        ]  # fmt: skip
         yield row
 
 
@@ -207,7 +227,7 @@ def summary(results: Sequence[ClustersResult], options: Options) -> dict[str, An
         "analysis": "monosemanticity",
         "command": options.command,
         "sample": {
-            "treebank": "words drawn at random over all documents, the last token of each",
+            "treebank": f"words drawn at random, {PER_DOCUMENT} of each document at most, the last token of each",
             "news": f"random tokens of each of {NEWS_ITEMS:,} items; title and description as one text",
             "left out": "first positions read without BOS; repeated documents",
         },
@@ -224,13 +244,13 @@ def show(results: Sequence[ClustersResult]) -> None:
     """Print each model's and label's verdict, and its layers in a table."""
     for result in results:
         print(f"\n{result.provenance['model']}, {result.settings.label}: {result.verdict}")
-        print(f"  {'layer':>5} {'outcome':<13} {'code':>6} {'cosine':>6} {'SimHash':>7}  AMI | agreement")
+        names = ("code", "cosine of h, raw", "cosine of h, centred", SIMHASH)
+        print(f"  {'layer':>5} {'outcome':<13} AMI: code, raw, centred, SimHash | agreement: the same")
         for layer in result.layers:
             cells = []
             for score in (AMI, AGREEMENT):
-                best = layer.best_cosine[score]
-                values = [layer.representation(name).score(score).estimate.value for name in ("code", best, SIMHASH)]
-                cells.append("{:6.3f} {:6.3f} {:7.3f}".format(*values))
+                values = [layer.representation(name).score(score).estimate.value for name in names]
+                cells.append(" ".join(f"{value:6.3f}" for value in values))
             print(f"  {layer.layer:>5} {layer.verdict.outcome:<13} {' | '.join(cells)}")
 
 
@@ -238,7 +258,9 @@ def own_options(parser: argparse.ArgumentParser) -> None:
     """Add what only this analysis asks."""
     parser.add_argument("--data", type=Path, required=True, help="directory with treebank/ and news/")
     parser.add_argument("--tokens", type=int, default=6000, help="tokens compared (%(default)s)")
-    parser.add_argument("--resamples", type=int, default=200, help="half-samples of documents (%(default)s)")
+    every = [label for labels in CORPORA.values() for label in labels]
+    parser.add_argument("--label", action="append", choices=every, help="a label, may be repeated (default: all)")
+    parser.add_argument("--resamples", type=int, default=HALVES, help="half-samples of documents (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="layers at once (%(default)s)")
     parser.add_argument("--extra", action="append", default=[], help="a representation to show besides")
 
@@ -248,7 +270,8 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
     found = asked("monosemanticity", __doc__, argv, own_options)
     given = found.given
     return found.models, Options(
-        given.data, given.out, given.tokens, given.resamples, given.seed, found.layers,
+        given.data, given.out, given.tokens, tuple(given.label or [one for group in CORPORA.values() for one in group]),
+        given.resamples, given.seed, found.layers,
         given.processes, tuple(given.extra), found.command,
     )  # fmt: skip
 

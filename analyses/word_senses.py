@@ -1,13 +1,15 @@
 """Do codes tell the senses of one word apart better than directions? Every layer of several models.
 
 The word is the same, so nothing is explained by which word it is: the nearest other use of the same word, in
-another sentence, has the same sense or not. Leave-one-out accuracy, macro over words, against the better
-cosine of `h`, rate-matched SimHash and the word's most frequent sense. A causal model sees only what is left
+another sentence, has the same sense or not. Leave-one-out accuracy, macro over words and less its null, against raw
+and centred cosine of `h` and rate-matched SimHash, each on its own; the neuron lens, the direction lens and the
+cosine of `post` beside them, and the word's most frequent sense. A causal model sees only what is left
 of the word, so the sentence is also given twice and its second copy read. Holm over a model's layers.
 
     python -m analyses.word_senses --data DIR --out DIR [--model NAME ...]
 
-DIR/MODEL/READING/senses.json, DIR/result.json with all verdicts. What is written is not computed again.
+DIR/MODEL/READING/senses.json, DIR/result.json with all verdicts. Layers that are written are not computed again; a
+run that was stopped goes on.
 Scores are kept, texts are not.
 """
 
@@ -24,7 +26,8 @@ import polytope_lm as plm
 from analyses._corpora import ambiguous_words
 from analyses._running import asked, folder_name, run, write_json
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.senses.result import CHANCE, SensesResult
+from polytope_lm.predictions.layered import with_holm
+from polytope_lm.predictions.senses.result import SensesResult
 from polytope_lm.predictions.senses.test import senses
 
 if TYPE_CHECKING:
@@ -70,35 +73,46 @@ def run_model(name: str, options: Options) -> list[SensesResult]:
 
 
 def _reading(model: Model, name: str, reading: str, options: Options) -> SensesResult:
+    """Compare one model's layers by one reading, each layer written as it comes."""
     folder = options.out / folder_name(name) / reading
-    if (folder / "senses.json").is_file():
-        return _again(folder, options)
-    start = time.perf_counter()
-    documents = ambiguous_words(options.data, options.sentences, options.seed, given_twice=READINGS[reading])
-    store = folder / "store"
-    if store.is_dir():  # left by a run that was interrupted, perhaps of other settings
-        shutil.rmtree(store)
     wanted = [site.layer for site in model.sites]
     layers = wanted if options.layers is None else [i for i in options.layers if i in wanted]
-    codes = plm.capture(
-        model, documents, to=store, layers=layers, keep=("u", "h"), tokens="word-final", progress=False,
-        seed=options.seed,
-    )  # fmt: skip
-    found = senses(codes, word="word", seed=options.seed, resamples=options.resamples, extra=options.extra)
-    result = replace(found, command=options.command)
+    found = {layer: _again(folder / "layers" / f"{layer:02d}", options) for layer in layers}
+    store = folder / "store"
+    if None in found.values():
+        start = time.perf_counter()
+        documents = ambiguous_words(options.data, options.sentences, options.seed, given_twice=READINGS[reading])
+        if store.is_dir():  # left by a run that was interrupted, perhaps of other settings
+            shutil.rmtree(store)
+        codes = plm.capture(
+            model, documents, to=store, layers=layers, keep=("u", "h", "post"), tokens="word-final", progress=False,
+            seed=options.seed,
+        )  # fmt: skip
+        for layer in (layer for layer, result in found.items() if result is None):
+            made = senses(
+                codes, layer, word="word", seed=options.seed, resamples=options.resamples, extra=options.extra
+            )
+            made.save(folder / "layers" / f"{layer:02d}")
+            found[layer] = made
+            said = f"{name}, read {reading}, layer {layer}: {made.verdicts[0].outcome}"
+            print(f"{said} ({time.perf_counter() - start:.0f} s)", file=sys.stderr, flush=True)
+        shutil.rmtree(store)
+    parts = [each for each in found.values() if each is not None]
+    compared = with_holm([each for part in parts for each in part.layers])
+    result = replace(parts[0], layers=compared, command=options.command)
     result.save(folder)
-    shutil.rmtree(store)
-    print(f"{name}, read {reading}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     return result
 
 
-def _again(folder: Path, options: Options) -> SensesResult:
-    """Return what an earlier run wrote.
+def _again(folder: Path, options: Options) -> SensesResult | None:
+    """Return what an earlier run wrote of a layer; None: nothing.
 
     Raises:
         PolytopeError: it was written with other settings.
 
     """
+    if not (folder / "senses.json").is_file():
+        return None
     result = SensesResult.load(folder)
     was = (max(word.sentences for word in result.words.values()), result.settings.resamples, result.settings.seed)
     if was[0] > options.sentences or was[1:] != (options.resamples, options.seed):
@@ -116,13 +130,20 @@ def rows_of(result: SensesResult) -> Iterable[dict[str, Any]]:
         row: dict[str, Any] = {
             "model": result.provenance["model"], "reading": result.settings.reading, "layer": layer.layer,
             "outcome": layer.verdict.outcome, "premises_met": layer.verdict.premises_met,
-            "p_holm": layer.verdict.p_holm, "words": len(result.words), "sentences": result.sentences,
+            "p_holm": layer.verdict.p_holm, "power": layer.verdict.power,
+            "deciding": str(layer.verdict.deciding_cell), "words": len(result.words), "sentences": result.sentences,
         }  # fmt: skip
         for score in layer.scores:
             row[score.name] = [score.estimate.value, score.estimate.low, score.estimate.high]
-        for reference in CHANCE:
-            ahead = layer.difference("code", reference).estimate
-            row[f"code - {reference}"] = [ahead.value, ahead.low, ahead.high]
+            row[f"level: {score.name}"] = score.level
+        for each in layer.differences:
+            if each.representation in {"code", "rate-standardised code"}:
+                ahead = each.estimate
+                row[f"{each.representation} - {each.reference}"] = [ahead.value, ahead.low, ahead.high]
+        row["comparators"] = [
+            {"claim": each.claim, "against": list(each.references), "outcome": each.verdict.outcome}
+            for each in layer.comparators
+        ]
         yield row
 
 

@@ -22,9 +22,10 @@ class Purpose(IntEnum):
     MEDOIDS = 3  # first medoids
     REPRESENTATION = 4  # random controls that are representations
     PERMUTED_LABELS = 5  # labels permuted or exchanged
-    TIES = 6  # neighbours drawn at random
+    TIES = 6  # neighbours drawn at random; the order that breaks ties
     WEIGHTS = 7  # clusters: weights permuted or drawn anew
     MAP = 8  # places on a map
+    EXCHANGES = 9  # labels exchanged between documents, a score's own null
     EFFECTS = 40  # boundaries: folds, blocks, resamples
     PLANES = 41  # boundaries: rate-matched hyperplanes
     SHUFFLES = 42  # boundaries: labels permuted within groups

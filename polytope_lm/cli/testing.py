@@ -198,14 +198,14 @@ def _more(
 
 
 def show_scores(result: "ClustersResult") -> None:
-    """Print each layer's scores, and how far the code is ahead of both references."""
-    from polytope_lm.predictions.clusters.result import REFERENCES, SCORES  # noqa: PLC0415
+    """Print each layer's scores, and how far the code is ahead of each reference."""
+    from polytope_lm.predictions.clusters.result import SCORES  # noqa: PLC0415
 
     for layer in result.layers:
         site = layer.site
         say(f"layer {site.layer} ({site.key}, {site.width} bits), k = {layer.k}; {site.premises}")
-        rows = [(each.name, *(each.score(name).estimate for name in SCORES)) for each in layer.representations]
-        for reference in REFERENCES:
+        rows = [(each.name, *(each.score(name) for name in SCORES)) for each in layer.representations]
+        for reference in layer.references:
             ahead = [layer.difference("code", reference, score).estimate for score in SCORES]
             signed = (f"{each.value:+.3f} [{each.low:+.3f}, {each.high:+.3f}]" for each in ahead)
             rows.append((f"code - {reference}", *signed))

@@ -4,12 +4,14 @@ The null that a user's own data face: words keep their labels' frequencies, docu
 does not fall was never about the token in its context. Labels without any choice (a word's only occurrence in
 its document, or one whose occurrences agree) stay where they are: `movable` counts the others.
 
-Isolates the codes from their labels, documents kept alike: each document takes another document's labels.
+Isolates the codes from their labels, documents kept alike: documents exchange their labels.
 
 A null that is true by construction. Tokens of one document keep labels that are as alike as those of a real
 document, in the order of a real one, and the documents stay independent of each other; but what label a token
 has no longer depends on its word, its place or its code. Permuted token by token instead, labels would lose
-their document correlation, and a test that mistakes tokens for independent units would pass.
+their document correlation, and a test that mistakes tokens for independent units would pass. AMI is adjusted
+for exchanging tokens, not documents: clusters that know documents score above 0 by themselves, some
+representation's more than another's. So every score counts from its mean over such exchanges.
 
 `permuted_labels` within word and document is the other null: it keeps what words and documents tell of labels
 and only takes away the rest, so a difference between two representations may well remain.
@@ -79,25 +81,68 @@ def _plain(values: Sequence[object] | np.ndarray | pd.Series) -> np.ndarray:
     return values.to_numpy() if isinstance(values, pd.Series) else np.asarray(values)
 
 
-def labels_of_other_documents(
-    labels: Int[np.ndarray, " n"], documents: Int[np.ndarray, " n"], *, seed: int
-) -> Int[np.ndarray, " n"]:
-    """Return labels in which every document has those of another one.
+EXCHANGES = 20
+"""Exchanges whose mean a score counts from."""
+_BLOCK = 8
 
-    Documents stand in a ring in random order, and each takes the labels of the next: from a random place on,
-    in order, begun again where they are too few. So no document keeps its own.
+
+def exchanged_between_documents(
+    labels: Int[np.ndarray, " n"], documents: Int[np.ndarray, " n"], draws: int, *, seed: int
+) -> Int[np.ndarray, "draws n"]:
+    """Return labels in which documents of similar size have exchanged theirs, `draws` times.
+
+    Documents stand by size (equal sizes in random order) in blocks of 8, the last of up to 15, and are permuted
+    inside each block: in a ring in random order each takes the labels of the next, so that none keeps its own (a
+    null of which an eighth is no exchange would take off a part of the effect). A shorter document takes the
+    other's first labels, a longer one repeats them cyclically.
+
+    Args:
+        labels: one a token.
+        documents: each token's document.
+        draws: how often.
+        seed: of the draws, the same for all labels of the same tokens.
+
+    Raises:
+        PolytopeError: other documents than labels, or fewer than two documents.
+
     """
     if len(labels) != len(documents):
         raise PolytopeError(f"{len(documents)} documents for {len(labels)} labels; give one a token")
-    names, index = np.unique(documents, return_inverse=True)
-    if len(names) < 2:
-        raise PolytopeError(f"labels of {len(names)} document can not be exchanged; at least 2 are needed")
+    _, index, sizes = np.unique(documents, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        raise PolytopeError(f"labels of {len(sizes)} document can not be exchanged; at least 2 are needed")
     rng = np.random.default_rng(seed)
-    tokens = [np.flatnonzero(index == i) for i in range(len(names))]
-    ring = rng.permutation(len(names))
-    out = np.empty_like(labels)
-    for taker, giver in zip(ring, np.roll(ring, -1), strict=True):
-        given = labels[tokens[giver]]
-        start = int(rng.integers(len(given)))
-        out[tokens[taker]] = np.take(given, start + np.arange(len(tokens[taker])), mode="wrap")
+    # The tokens sorted by document: where each document begins, and each token's place in its own.
+    order = np.argsort(index, kind="stable")
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    place = np.arange(len(labels)) - np.repeat(first, sizes)
+    out = np.empty((draws, len(labels)), dtype=labels.dtype)
+    for draw in range(draws):
+        by_size = np.lexsort((rng.random(len(sizes)), sizes))
+        giver = np.empty(len(sizes), dtype=np.int64)
+        for block in np.split(by_size, range(_BLOCK, len(sizes) - _BLOCK + 1, _BLOCK)):
+            ring = rng.permutation(block)
+            giver[ring] = np.roll(ring, -1)
+        given = np.repeat(giver, sizes)
+        out[draw, order] = labels[order[first[given] + place % sizes[given]]]
+    return out
+
+
+def drawn_per_document(
+    labels: Int[np.ndarray, " n"], documents: Int[np.ndarray, " n"], draws: int, *, correlation: float, seed: int
+) -> Int[np.ndarray, "draws n"]:
+    """Return labels drawn anew, `draws` times: each as frequent as in `labels`, alike within documents.
+
+    A token takes its document's label with probability `sqrt(correlation)`, else one of its own: the indicator of
+    every label then has that intra-class correlation.
+    """
+    if not 0 <= correlation <= 1:
+        raise PolytopeError(f"correlation = {correlation} within documents; it goes from 0 to 1")
+    rng = np.random.default_rng(seed)
+    index = np.unique(documents, return_inverse=True)[1]
+    out = np.empty((draws, len(labels)), dtype=labels.dtype)
+    for draw in range(draws):
+        home = rng.choice(labels, int(index.max()) + 1)[index]
+        own = rng.choice(labels, len(labels))
+        out[draw] = np.where(rng.random(len(labels)) < np.sqrt(correlation), home, own)
     return out

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from polytope_lm.predictions.clusters.result import BEST_COSINE, SIMHASH, headline_names, ranges
+from polytope_lm.predictions.clusters.result import BEST_COSINE, SIMHASH, headline_names
 from polytope_lm.report import browser
+from polytope_lm.representations.directions import COSINES
+from polytope_lm.statistics.verdict import OUTCOMES, ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 Rows = tuple[tuple[str, str], ...]
 
-OUTCOMES = ("supported", "refuted", "inconclusive")
 _HUES = 8
 """Labels that get a colour of their own in the mix bars; the rest is grey."""
 
@@ -36,7 +37,6 @@ TERMS = {
     "strict neighbour agreement": "share of a token's nearest tokens with its label, counting only "
     "neighbours with another word form, lemma and document",
     "AUC": "how often a pair of different meaning scores above one of the same: 0.5 is chance",
-    "better cosine": "the better of the cosine of h and the centred cosine of h",
     "centred cosine": "cosine after the mean activation is taken off",
     "rate-matched SimHash": "codes of random hyperplanes that are on as often as the real neurons",
     "rate-standardised": "each bit is divided by how much it varies, so that rare bits count as others do",
@@ -45,7 +45,11 @@ TERMS = {
     "Hamming distance": "number of bits in which two codes differ",
     "cosine similarity": "cosine of the angle between two activations: 1 is the same direction",
     "supported": "the whole interval lies above the smallest effect of interest, against every reference",
-    "refuted": "not ahead by an amount that matters, against some reference",
+    "behind": "the whole interval lies below zero, against some reference",
+    "no lead": "a lead that matters is ruled out, against some reference",
+    "mixed": "ahead of some reference or in some score, behind in another",
+    "not testable": "no representation and no control sees the label",
+    "refuted": "not ahead by an amount that matters, against some reference (files of earlier versions)",
     "inconclusive": "these data do not decide",
     "flip-backs": "crossings that the codes of the ends do not tell: a neuron turns on and off again",
     "crossings": "places on a path where one neuron turns on or off",
@@ -184,28 +188,38 @@ def _asked(results: Results, pairs: Sequence[PairView]) -> tuple[str, str]:
     return "What do the codes look like?", "No claim was tested."
 
 
+_WORDS = {
+    "supported": "yes",
+    "behind": "no, they are behind",
+    "no lead": "no, not by an amount that matters",
+    "refuted": "no, not by an amount that matters",
+    "mixed": "ahead in one respect and behind in another",
+    "inconclusive": "it stays open, these data do not decide",
+    "not testable": "it can't be tested, for nothing here sees the label",
+}
+"""The short answer of each outcome."""
+
+
 def _answer(verdicts: Mapping[int, Verdict], so: str) -> str:
-    """Answer in one sentence: yes, no, open, or which of them in which layers."""
+    """Answer in one sentence, or say which layers give which answer."""
     by = {outcome: [n for n, v in verdicts.items() if v.outcome == outcome] for outcome in OUTCOMES}
+    by = {outcome: layers for outcome, layers in by.items() if layers}
     every = "in layer " + str(next(iter(verdicts))) if len(verdicts) == 1 else f"in all {len(verdicts)} layers"
     every = "in both layers" if len(verdicts) == 2 else every
-    if len(by["supported"]) == len(verdicts):
+    if len(by) > 1:
+        parts = [f"{_WORDS[name]} in {_layers(layers)}" for name, layers in by.items()]
+        return f"Here: it depends on the layer: {'; '.join(parts)}."
+    (outcome,) = by
+    if outcome == "supported":
         return f"Here: yes, {so} {every}."
-    if len(by["inconclusive"]) == len(verdicts):
-        return f"Here: it stays open {every}; these data do not decide."
-    if len(by["refuted"]) == len(verdicts):
-        behind = all(verdict.deciding.high < 0 for verdict in verdicts.values())
+    if outcome == "behind":
         whom = {_WHOM.get(verdict.deciding_reference, "") for verdict in verdicts.values()}
-        if behind and "" not in whom:
+        if "" not in whom:
             return f"Here: no, they are behind {' or '.join(sorted(whom))} {every}."
-        none = f"in none of the {len(verdicts)} layers" if len(verdicts) > 2 else f"not {every}"
-        return f"Here: no, {none} by an amount that matters."
-    words = {"supported": "yes", "refuted": "no", "inconclusive": "open"}
-    parts = [f"{words[name]} in {_layers(layers)}" for name, layers in by.items() if layers]
-    return f"Here: it depends on the layer: {', '.join(parts)}."
+    return f"Here: {_WORDS[outcome]}, {every}."
 
 
-_WHOM = {BEST_COSINE: "directions", SIMHASH: "random hyperplanes"}
+_WHOM = {**dict.fromkeys((BEST_COSINE, *COSINES), "directions"), SIMHASH: "random hyperplanes"}
 
 
 def _layers(layers: Sequence[int]) -> str:

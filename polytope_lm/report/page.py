@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.files import expand
-from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE, SCORES, SIMHASH
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, SCORES, SHORT
 from polytope_lm.report import browser, drawings, facts
 from polytope_lm.report.contents import Results, read_all
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from polytope_lm.result import Result
 
 _SCRIPTS = ("core", "figures", "tables", "tabs", "search", "clusters", "map", "crossings", "print", "start")
-_HEADLINE_CELLS = ((AMI, BEST_COSINE), (AMI, SIMHASH), (AGREEMENT, BEST_COSINE), (AGREEMENT, SIMHASH))
 _BARS_SHOWN = 120
 
 
@@ -125,7 +124,9 @@ def _render(results: Results, title: str | None) -> str:
             mapped=browser.mapped(results.clusters),
             scores=SCORES,
             glossary=[(name, meaning) for name, meaning in facts.TERMS.items() if name != "spline codes"],
-            headline_cells=_HEADLINE_CELLS,
+            headline_cells=()
+            if results.clusters is None
+            else [(s, one, SHORT[one]) for s in (AMI, AGREEMENT) for one in results.clusters.layers[0].references],
             heights={name: figure["layout"]["height"] for name, figure in data["figures"].items()},
             **vars(results),
             **vars(page),

@@ -46,12 +46,23 @@ class LayerArrays:
             return self.site
         if name == "packed":
             return self._codes.rows(self.site, self._rows)
+        if name == "through":
+            return self._through()
         if name == "bits":
             unpacked = np.unpackbits(self.get("packed"), axis=1, count=self.site.width, bitorder="little")
             return unpacked.astype(bool)
         if name == "rates":
             return self.get("bits").mean(axis=0)
         return self._activations(_KEPT_AS[name])
+
+    def _through(self) -> np.ndarray:
+        later = [index for index in getattr(self._codes, "layers", ()) if index >= self._layer]
+        if len(later) < 2:
+            raise PolytopeError(
+                f"layer {self._layer} is the last one of these codes, so there is nothing to join; capture later layers"
+            )
+        joined = self._codes.joined(later)
+        return np.asarray(joined.rows(joined.site(), self._rows))
 
     def _activations(self, kept_as: str) -> np.ndarray:
         if kept_as == "up" and self.site.premises.linearity != "gated":

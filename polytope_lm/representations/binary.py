@@ -42,6 +42,17 @@ def code(packed: UInt8[np.ndarray, "T B"]) -> Rows:
     return Rows(packed, "Hamming")
 
 
+THROUGH = "code, through to the output"
+
+
+@representation(
+    THROUGH, isolates="what later layers add: the codes of this one and of all later ones that were captured"
+)
+def code_through(through: UInt8[np.ndarray, "T B"]) -> Rows:
+    """Return the packed codes of several layers side by side, compared by Hamming distance."""
+    return Rows(through, "Hamming")
+
+
 UP = "up code"
 BOTH = "gate+up code"
 

@@ -3,7 +3,7 @@
 - *cosine of h*, the reference: the same vector that the code is the sign of, so the paper's question, what
   binarising buys. Raw, and centred per coordinate over the compared tokens: pre-activations share a large
   mean, which raw cosine reads as similarity. An uncentred reference alone makes false positives, so the
-  verdict takes the better of the two.
+  verdict asks for a lead over each of the two.
 - *cosine of u*, *x*, *post*, *(g, up)*: what the MLP reads after its norm, the residual stream before it, the
   input of the down projection and, in gated MLPs, both pre-activations side by side. Codes may beat the
   cosine of `post` and lose to that of `h`, so all are shown, raw and centred.
@@ -136,9 +136,12 @@ def nmf_directions(pre: Float[np.ndarray, "T N"], seed: int) -> Rows:
 def k_means_directions(pre: Float[np.ndarray, "T N"], seed: int) -> Rows:
     """Return each token's cosine with every centre's direction, compared by cosine."""
     from sklearn.cluster import KMeans  # noqa: PLC0415 -- slow to import
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
     unit = _unit(centred(pre))
-    found = KMeans(min(DIRECTIONS, len(unit)), n_init=1, random_state=seed).fit(unit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of tokens that are the same
+        found = KMeans(min(DIRECTIONS, len(unit)), n_init=1, random_state=seed).fit(unit)
     return Rows(unit @ _unit(found.cluster_centers_).T)
 
 

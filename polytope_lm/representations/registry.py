@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Metric = Literal["cosine", "Hamming", "expected Hamming"]
 Role = Literal["claim", "reference", "control", "other"]
 
-ARRAYS = ("bits", "packed", "pre", "u", "x", "post", "up", "rates", "site")
+ARRAYS = ("bits", "packed", "through", "pre", "u", "x", "post", "up", "rates", "site")
 PARAMETERS = (*ARRAYS, "seed")
 
 
@@ -95,7 +95,8 @@ def representation(
     """Register the decorated function as a representation; the function itself is returned unchanged.
 
     Its parameter names say which arrays of one layer it needs, T tokens each: `bits` (bool `[T, N]`),
-    `packed` (uint8 `[T, ceil(N/8)]`), `pre` (h, `[T, N]`), `u` and `x` (`[T, D]`), `post`, `up` (`[T, N]`),
+    `packed` (uint8 `[T, ceil(N/8)]`), `through` (the same of this and later layers),
+    `pre` (h, `[T, N]`), `u` and `x` (`[T, D]`), `post`, `up` (`[T, N]`),
     `rates` (`[N]`, over these tokens), `site`, and `seed`. It returns float rows compared by cosine, or
     `Rows`.
 

@@ -59,7 +59,7 @@ def adjusted_mutual_information(a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n
 def expected_information(a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"]) -> float:
     """Return E[MI] in nats of two partitions with these class sizes, over all ways to lay one on the other."""
     n = int(a.sum())
-    return float(_expected(a, b, n, gammaln(np.arange(n + 1) + 1.0)))
+    return float(_expected(a, b, n, gammaln(np.arange(n + 1) + 1.0), np.full(n + 1, np.nan)))
 
 
 def resampled_ami(
@@ -84,6 +84,33 @@ def resampled_ami(
     )
 
 
+def amis(clusters: Int[np.ndarray, " n"], labelings: Int[np.ndarray, "m n"]) -> Float[np.ndarray, " m"]:
+    """Return the AMI of one partition with each of several labelings; tokens of cluster -1 are left out."""
+    inside = clusters >= 0
+    ids = np.unique(clusters[inside], return_inverse=True)[1].astype(np.int32)
+    kept = np.ascontiguousarray(labelings[:, inside], dtype=np.int32)
+    log_factorial = gammaln(np.arange(len(ids) + 1) + 1.0)
+    return np.asarray(_amis(ids, kept, log_factorial))
+
+
+@compiled
+def _amis(
+    ids: Int[np.ndarray, " n"], labelings: Int[np.ndarray, "m n"], log_factorial: Float[np.ndarray, " f"]
+) -> Float[np.ndarray, " m"]:
+    n = len(ids)
+    sizes = np.bincount(ids)
+    # What one class of a labeling adds to E[MI] depends on its size alone, and labelings share their sizes.
+    known = np.full(n + 1, np.nan)
+    out = np.empty(len(labelings))
+    for which in range(len(labelings)):
+        labels = labelings[which]
+        table = np.zeros((len(sizes), labels.max() + 1), dtype=np.int64)
+        for i in range(n):
+            table[ids[i], labels[i]] += 1
+        out[which] = _ami(table, log_factorial, known)
+    return out
+
+
 @compiled
 def _resampled(
     row: Int[np.ndarray, " n"],
@@ -99,12 +126,15 @@ def _resampled(
         for i in range(len(row)):
             if inside[draw, i]:
                 table[row[i], column[i]] += 1
-        out[draw] = _ami(table, log_factorial)
+        out[draw] = _ami(table, log_factorial, np.full(len(row) + 1, np.nan))
     return out
 
 
 @compiled
-def _ami(table: Int[np.ndarray, "r c"], log_factorial: Float[np.ndarray, " m"]) -> float:
+def _ami(
+    table: Int[np.ndarray, "r c"], log_factorial: Float[np.ndarray, " m"], known: Float[np.ndarray, " m"]
+) -> float:
+    """Return the AMI; `known` keeps the parts of E[MI] by the size of a column, for the same rows."""
     a = table.sum(axis=1)
     b = table.sum(axis=0)
     n = a.sum()
@@ -117,7 +147,7 @@ def _ami(table: Int[np.ndarray, "r c"], log_factorial: Float[np.ndarray, " m"]) 
             m = table[i, j]
             if m > 0:
                 mi += m / n * (math.log(m) + math.log(n) - math.log(a[i]) - math.log(b[j]))
-    expected = _expected(a, b, n, log_factorial)
+    expected = _expected(a, b, n, log_factorial, known)
     room = (_entropy(a, n) + _entropy(b, n)) / 2 - expected
     eps = 2.220446049250313e-16
     room = min(room, -eps) if room < 0 else max(room, eps)
@@ -134,23 +164,55 @@ def _entropy(sizes: Int[np.ndarray, " k"], n: int) -> float:
 
 
 @compiled
-def _expected(a: Int[np.ndarray, " r"], b: Int[np.ndarray, " c"], n: int, lf: Float[np.ndarray, " m"]) -> float:
+def _expected(
+    a: Int[np.ndarray, " r"],
+    b: Int[np.ndarray, " c"],
+    n: int,
+    lf: Float[np.ndarray, " m"],
+    known: Float[np.ndarray, " m"],
+) -> float:
     """Sum over distinct pairs of sizes, each weighted by how often it occurs."""
     often_a = np.bincount(a, minlength=n + 1)
-    often_b = np.bincount(b, minlength=n + 1)
     sizes_a = np.nonzero(often_a[1:])[0] + 1
-    sizes_b = np.nonzero(often_b[1:])[0] + 1
     total = 0.0
-    for s in sizes_a:
-        for t in sizes_b:
-            fixed = lf[s] + lf[t] + lf[n - s] + lf[n - t] - lf[n]
-            base = math.log(n) - math.log(s) - math.log(t)
+    for t in b:
+        if t == 0:
+            continue
+        if np.isnan(known[t]):
             part = 0.0
-            for m in range(max(1, int(s) + int(t) - n), min(int(s), int(t)) + 1):
-                p = math.exp(fixed - lf[m] - lf[s - m] - lf[t - m] - lf[n - s - t + m])
-                part += m / n * (base + math.log(m)) * p
-            total += part * often_a[s] * often_b[t]
+            for s in sizes_a:
+                part += often_a[s] * _overlap(int(s), int(t), n, lf)
+            known[t] = part
+        total += known[t]
     return total
+
+
+@compiled
+def _overlap(s: int, t: int, n: int, lf: Float[np.ndarray, " m"]) -> float:
+    """Sum `(m / n) log(n m / (s t)) P(m)` over the overlaps m of classes of s and t tokens.
+
+    From the likeliest overlap on both ways, by the ratio of neighbouring probabilities, until they are nothing.
+    """
+    low, high = max(1, s + t - n), min(s, t)
+    base = math.log(n) - math.log(s) - math.log(t)
+    mode = min(max(((s + 1) * (t + 1)) // (n + 2), low), high)
+    start = math.exp(
+        lf[s] + lf[t] + lf[n - s] + lf[n - t] - lf[n] - lf[mode] - lf[s - mode] - lf[t - mode] - lf[n - s - t + mode]
+    )
+    total = mode * (base + math.log(mode)) * start
+    p = start
+    for m in range(mode + 1, high + 1):
+        p *= (s - m + 1) * (t - m + 1) / (m * (n - s - t + m))
+        total += m * (base + math.log(m)) * p
+        if p < 1e-20:
+            break
+    p = start
+    for m in range(mode - 1, low - 1, -1):
+        p *= (m + 1) * (n - s - t + m + 1) / ((s - m) * (t - m))
+        total += m * (base + math.log(m)) * p
+        if p < 1e-20:
+            break
+    return total / n
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,23 @@
 *Half-samples.* Tokens of one document depend on each other, so the document is the unit. The ordinary
 bootstrap repeats documents, and repeated rows raise AMI, neighbour agreement and purity by themselves (it
 gave 40 false positives in 40 nulls where cluster sizes differed). So each draw keeps half of the documents,
-each once. Draws come in pairs of complements, S and the documents that S leaves out, S'. With `m =
-(theta_S + theta_S')/2` and `h = (theta_S - theta_S')/2`, taken over many pairs:
+each once, and whatever is found without a label (clusters above all) is found anew inside the half: an
+interval then speaks of the procedure and not of one clustering. A mean over documents varies over halves just
+as it does over samples: the delete-half jackknife (Shao & Wu, "A general theory for jackknife variance
+estimation", Annals of Statistics 1989). So the *plain spread* over halves is the standard error. Where a
+label has nothing to do with clusters, mutual information counts pairs of documents that agree by chance, on a
+half four times as much, and the plain spread is too wide: that errs on the safe side.
 
-- a mean over documents (*first order*) with variance L has `var(h) = L` and a constant m, so `var(h)` is its
-  variance: the delete-half jackknife (Shao & Wu, "A general theory for jackknife variance estimation", Annals
-  of Statistics 1989). For neighbours that a half takes from twice as far, `var(h)` is right, too;
-- mutual information also counts pairs of documents that agree (*second order*, with variance Q): where labels
-  have nothing to do with clusters, it is nothing else (L = 0: a degenerate U-statistic). On a half the pairs
-  count four times as much, so that `var(h) = L + 2 Q` and `var(m) = Q`, and the plain spread over halves,
-  `L + 3 Q`, is sqrt(3) too wide: it excluded 0 in 0 of 260 null worlds. The variance of the whole, `L + Q`,
-  is `var(h) - var(m)`. Of 100 pairs that estimate is noisy, so never less than `3/4 var(m)` is taken: a floor
-  at L = 0, `var(m)`, would make the stated spreads 13 % too wide in null worlds, this one makes it 6 %.
+*Few documents.* Documents of unequal size count for fewer: Kish's effective number is `(sum n)^2 / sum n^2`
+(Kish, "Survey sampling", 1965), and the interval is `point on all documents +/- t sd` with Student's t of one
+degree of freedom less than that. A percentile interval of the halves would be centred on the statistic of
+*half* the documents, which for AMI and for neighbours is another number.
 
-The interval is `point on all documents +/- 1.96 sd`: a percentile interval of the halves would be centred on
-the statistic of *half* the documents, which for AMI and for neighbours is another number.
+*Fixed groups* (a user's own, in `plm.predictions.groups`) are not found anew. Draws come in pairs of
+complements, S and S'. With `m = (theta_S + theta_S')/2` and `h = (theta_S - theta_S')/2` over many pairs, a
+mean over documents has `var(h)` as its variance and a constant m; mutual information has `var(h) = L + 2 Q`
+and `var(m) = Q`, L its part of first and Q of second order, and `var(h) - var(m)`, at least `3/4 var(m)`, is
+the variance of the whole.
 
 *Bootstrap.* A mean over units (pairs, words, or couples of pairs as in the AUC) is not raised by repeated
 rows, so units are drawn with replacement and the interval is the resamples' 2.5th to 97.5th percentile.
@@ -32,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from einops import rearrange
+from scipy.stats import norm, t
 
 from polytope_lm.errors import PolytopeError
 
@@ -41,19 +44,59 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 Z = 1.96
+ALPHA = float(norm.sf(Z))
+"""One-sided level of a bound of the 95 % interval, 0.025."""
 _ENOUGH = 0.9  # of the resamples must have the statistic
-MIN_DOCUMENTS = 10
-"""Ten documents have 252 halves, the first number that 200 draws do not exhaust."""
+MIN_DOCUMENTS = 8
+"""Eight documents have 70 halves; documents of unequal size must count for as many (Kish's number)."""
+
+
+def quantile(freedom: float | None, level: float = ALPHA) -> float:
+    """Return how many sd a bound lies off: of Student's t, or of the normal distribution where `freedom` is None."""
+    return float(norm.isf(level) if freedom is None else t.isf(level, freedom))
+
+
+def effective_number(unit: Int[np.ndarray, " n"]) -> float:
+    """Return Kish's number of units: `(sum n)^2 / sum n^2` of the rows that each has."""
+    sizes = np.unique(unit, return_counts=True)[1].astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval, `value +/- 1.96 sd` over delete-half resamples of documents."""
+    """A number and its 95 % interval.
+
+    Attributes:
+        value: the number.
+        sd: its standard error.
+        low: lower end of the interval.
+        high: upper end.
+        freedom: degrees of freedom of Student's t behind the interval; None: the normal distribution.
+
+    """
 
     value: float
     sd: float
     low: float
     high: float
+    freedom: float | None = None
+
+    @classmethod
+    def around(cls, value: float, sd: float, freedom: float | None = None) -> Estimate:
+        """Return the estimate whose interval is `value +/- t sd`."""
+        reach = quantile(freedom) * sd
+        return cls(float(value), float(sd), float(value - reach), float(value + reach), freedom)
+
+    def p_above(self, bound: float) -> float:
+        """Return the one-sided p of "the true number is at most `bound`"."""
+        excess = self.value - bound
+        if self.sd == 0:
+            return 0.0 if excess > 0 else 1.0
+        return float(norm.sf(excess / self.sd) if self.freedom is None else t.sf(excess / self.sd, self.freedom))
+
+    def p_below(self, bound: float) -> float:
+        """Return the one-sided p of "the true number is at least `bound`"."""
+        return Estimate(-self.value, self.sd, -self.high, -self.low, self.freedom).p_above(-bound)
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -96,15 +139,6 @@ class Resampled:
         return Resampled(self.value - other.value, self.draws - other.draws)
 
     @staticmethod
-    def better(each: Sequence[Resampled]) -> Resampled:
-        """Return the largest, chosen inside each resample and score by score.
-
-        Chosen once, on all units, the maximum would be too low a bar on every resample where another is
-        ahead, and whoever is compared with it would gain.
-        """
-        return Resampled(np.max([one.value for one in each], axis=0), np.max([one.draws for one in each], axis=0))
-
-    @staticmethod
     def mean_of_draws(each: Sequence[Resampled], picks: Float[np.ndarray, " resamples"]) -> Resampled:
         """Return a random control's mean over its d draws, with the spread of that mean in its resamples.
 
@@ -136,25 +170,30 @@ class Resampled:
         """Return the i-th of several scores."""
         return Resampled(float(np.asarray(self.value)[i]), self.draws[:, i])
 
-    def by_halves(self, documents: int, *, second_order: bool = False) -> Estimate:
-        """Return the statistic with its interval, where the resamples are `half_samples` in their order.
+    def by_spread(self, freedom: float | None, widen: float = 1.0) -> Estimate:
+        """Return the statistic with `value +/- t sd`, sd the plain spread over halves, times `widen`."""
+        return Estimate.around(float(self._there().value), widen * float(np.std(self.draws, ddof=1)), freedom)
+
+    def _there(self) -> Resampled:
+        if not (np.isfinite(self.draws).all() and np.isfinite(self.value).all()):
+            raise PolytopeError(
+                "a score does not exist on some halves of the documents, where it has no token left to count; "
+                "add documents or choose another label"
+            )
+        return self
+
+    def by_halves(self, *, second_order: bool = False) -> Estimate:
+        """Return the statistic of *fixed* groups with its interval; the resamples are `half_samples` in order.
 
         `second_order`: the statistic is a mutual information (adjusted or not) or a difference of such.
         """
-        value = float(self.value)
-        if not (np.isfinite(self.draws).all() and np.isfinite(value)):
-            raise PolytopeError(
-                f"a score does not exist on some halves of {documents} documents, where it has no token left "
-                "to count; add documents or choose another label"
-            )
         # A last half without its complement is left out.
-        pairs = np.asarray(self.draws, dtype=np.float64)[: len(self.draws) // 2 * 2].reshape(-1, 2)
+        pairs = np.asarray(self._there().draws, dtype=np.float64)[: len(self.draws) // 2 * 2].reshape(-1, 2)
         across = float(np.var((pairs[:, 0] - pairs[:, 1]) / 2, ddof=1))
         if second_order:
             shared = float(np.var(pairs.mean(axis=1), ddof=1))
             across = max(across - shared, 0.75 * shared)
-        sd = float(np.sqrt(across))
-        return Estimate(value=value, sd=sd, low=float(value - Z * sd), high=float(value + Z * sd))
+        return Estimate.around(float(self.value), float(np.sqrt(across)))
 
     def by_percentiles(self, *, widen: float = 1.0) -> Estimate:
         """Return the statistic with the 2.5th and 97.5th percentile of its bootstrap resamples.

@@ -1,37 +1,49 @@
-"""From differences to a verdict that can be supported, refuted or inconclusive.
+"""From differences to one of six outcomes, and from layers to a sentence.
 
-The claim holds in a layer only if the code beats *both* references in *both* scores by more than the smallest
-effect of interest. All four cells must pass, so no correction is due among them (an intersection-union test):
-the layer's one-sided p is the largest of the four, and "every lower bound above the effect" is the same as `p
-< 0.025`. One cell whose upper bound lies below the effect refutes the claim.
+A cell is one difference: the claim's score minus a reference's, in one score, against one reference. With `e`
+the smallest effect of interest, the first of these that applies is a layer's outcome:
 
-Several layers are several chances: `over_layers` corrects their p by Holm (1979) and takes "supported" back
-to "inconclusive" where the corrected p is not below 0.025. A refutation is left as it is: it makes no claim.
+1. *not testable*: no representation and no control sees the label. The upper bound of every one's
+   null-subtracted score lies below e, so that no lead could show;
+2. *mixed*: one cell's lower bound lies above 0, another one's upper bound below 0;
+3. *behind*: some cell's upper bound lies below 0;
+4. *supported*: every cell's lower bound lies above e;
+5. *no lead*: some cell's upper bound lies below e: a lead worth having is ruled out, nothing more is said;
+6. *inconclusive*: the data do not decide.
 
-The spread of a mean over documents goes as 1/sqrt(documents): an inconclusive layer says how many documents
-would settle it if its differences stayed as they are.
+*Supported* asks for all cells, so no correction is due among them (an intersection-union test): the layer's p
+is the largest of its cells', and several layers are several chances: Holm (1979) over layers. *Behind* and
+*no lead* ask for one cell of many, in one layer of many: Holm over cells and layers.
+
+*Power* stands beside every layer that did not support: the least true lead, the same in all cells, that these
+standard errors would have called *supported* in 80 % of samples, the cells' errors taken as independent. The
+spread of a mean over documents goes as 1/sqrt(documents): an inconclusive layer says how many documents would
+settle it if its differences stayed as they are.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
-from scipy.stats import norm
+from scipy.optimize import brentq
+from scipy.stats import norm, t
 
-from polytope_lm.statistics.estimate import Estimate, Z
+from polytope_lm.errors import PolytopeError
+from polytope_lm.statistics.estimate import ALPHA, Estimate, quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jaxtyping import Float
 
-Outcome = Literal["supported", "refuted", "inconclusive"]
+Outcome = Literal["supported", "behind", "no lead", "mixed", "inconclusive", "not testable", "refuted"]
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+"""In the order in which sentences name them; files of earlier versions say *refuted* for behind or no lead."""
 
-ALPHA = float(norm.sf(Z))
-"""One-sided level of a bound of the 95 % interval, 0.025."""
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -42,19 +54,23 @@ class Cell:
     score: str
     difference: Estimate
 
+    def __str__(self) -> str:
+        found = self.difference
+        return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] in {self.score} against {self.reference}"
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """The claim's fate in one layer: both scores against both references.
+    """The claim's fate in one layer.
 
     Attributes:
         place: what it is about, such as `Layer 8`.
-        outcome: `supported`, `refuted` or `inconclusive`, after Holm's correction over the run's layers.
-        deciding_reference: the reference of the cell that decided: the least lower bound, or, where refuted,
-            the least upper bound.
+        outcome: one of the six, after Holm's correction over the run's layers.
+        deciding_reference: the reference of the cell that decided: the least upper bound where the layer is
+            mixed, behind or without a lead; else the least lower bound.
         deciding_score: the score of that cell.
         deciding: that cell's difference.
-        p: the largest one-sided p of the four cells.
+        p: the largest one-sided p, over the cells, of "the difference is at most the smallest effect".
         p_holm: `p` after Holm's correction over the layers of this run.
         layers: how many layers the correction is over.
         smallest_effect: the smallest difference of interest.
@@ -64,6 +80,13 @@ class Verdict:
         premises_met: whether the site is what the paper speaks of (piecewise affine, with biases).
         premises: the site's premises in words.
         unit: what there are `documents` of, where that is something else, such as `pairs`.
+        cells: all differences that were read; empty in files of earlier versions.
+        seen: the largest upper bound of any representation's or control's null-subtracted score; None where
+            that was not asked.
+        power: the least true lead that would have been called *supported* in 80 % of samples; None where it
+            was called that.
+        effective: Kish's number of documents, which the intervals count; None where units count alike.
+        weights: what was done to the weights (`dequantised from 4 bits`), empty for weights as they came.
 
     """
 
@@ -81,41 +104,53 @@ class Verdict:
     premises_met: bool
     premises: str
     unit: str = "documents"
+    cells: tuple[Cell, ...] = ()
+    seen: float | None = None
+    power: float | None = None
+    effective: float | None = None
+    weights: str = ""
     derived: ClassVar[tuple[str, ...]] = ("sentence",)  # what files say beside the fields
 
     @property
+    def deciding_cell(self) -> Cell:
+        """The cell that decided."""
+        return Cell(self.deciding_reference, self.deciding_score, self.deciding)
+
+    @property
     def sentence(self) -> str:
-        """The verdict in words, with the deciding reference and the premises."""
+        """The verdict in words, with the deciding cell and the premises."""
         outside = "" if self.premises_met else ", outside the paper's premises"
+        effective = "" if self.effective is None else f", effectively {self.effective:.0f}"
         text = (
-            f"{self.place}: {self.outcome}{outside}. {_FINDING[self.outcome]} "
-            f"{self.deciding.value:+.3f} [{self.deciding.low:+.3f}, {self.deciding.high:+.3f}] in "
-            f"{self.deciding_score} against {self.deciding_reference} "
-            f"(smallest effect of interest {self.smallest_effect:g}, {self.documents} {self.unit})"
+            f"{self.place}: {self.outcome}{outside}. {self._finding()} (smallest effect of interest "
+            f"{self.smallest_effect:g}, {self.documents} {self.unit}{effective})"
         )
         if self.outcome == "inconclusive" and self.p < ALPHA <= self.p_holm:
             text += f"; supported alone, but not as one of {self.layers} layers (Holm p = {self.p_holm:.3f})"
+        if self.outcome in {"no lead", "inconclusive"} and self.power is not None:
+            text += f"; a true lead of {self.power:.3f} would have been called supported in {POWER:.0%}"
         if self.documents_needed is not None:
             text += f"; about {self.documents_needed:,} {self.unit} would settle it"
-        return f"{text}. Premises: {self.premises.partition(';')[0]}."
+        weights = f" Weights {self.weights}." if self.weights else ""
+        return f"{text}. Premises: {self.premises.partition(';')[0]}.{weights}"
+
+    def _finding(self) -> str:
+        cell = self.deciding_cell
+        if self.outcome == "not testable":
+            return f"No representation and no control sees the label: no score's upper bound exceeds {self.seen:.3f}"
+        if self.outcome == "mixed":
+            best = max(self.cells, key=lambda each: each.difference.low)
+            return f"Ahead by {best}, but behind by {cell}"
+        return {
+            "supported": f"Ahead of every reference; the closest cell is {cell}",
+            "behind": f"The code is behind: {cell}",
+            "no lead": f"A lead worth having is ruled out: {cell}",
+            "refuted": f"Not ahead by enough: the deciding cell is {cell}",
+            "inconclusive": f"The data do not decide: the weakest cell is {cell}",
+        }[self.outcome]
 
     def __str__(self) -> str:
         return self.sentence
-
-
-_FINDING = {
-    "supported": "Ahead of every reference; the closest cell is",
-    "refuted": "Not ahead by enough: the deciding cell is",
-    "inconclusive": "The data do not decide: the weakest cell is",
-}
-
-
-def one_sided_p(difference: Estimate, smallest_effect: float) -> float:
-    """Return the normal one-sided p of "the difference is at most the smallest effect"."""
-    excess = difference.value - smallest_effect
-    if difference.sd == 0:
-        return 0.0 if excess > 0 else 1.0
-    return float(norm.sf(excess / difference.sd))
 
 
 def holm(p: Sequence[float]) -> Float[np.ndarray, " m"]:
@@ -132,7 +167,7 @@ def holm(p: Sequence[float]) -> Float[np.ndarray, " m"]:
     return corrected
 
 
-def decide(
+def decide(  # noqa: PLR0913 -- each is a word of the verdict
     cells: Sequence[Cell],
     *,
     place: str,
@@ -141,60 +176,187 @@ def decide(
     premises: str,
     premises_met: bool,
     unit: str = "documents",
+    seen: float | None = None,
+    effective: float | None = None,
+    weights: str = "",
 ) -> Verdict:
-    """Return one layer's verdict from its four cells (before any correction over layers)."""
-    least_low = min(cells, key=lambda cell: cell.difference.low)
-    least_high = min(cells, key=lambda cell: cell.difference.high)
+    """Return one layer's verdict from its cells (before any correction over layers).
+
+    Args:
+        cells: the differences that must all be ahead.
+        place: what it is about, such as `Layer 8`.
+        documents: units at hand.
+        smallest_effect: the smallest difference of interest.
+        premises: the site's premises in words.
+        premises_met: whether they are the paper's.
+        unit: what the units are.
+        seen: the largest upper bound of any representation's null-subtracted score; None: do not ask whether
+            the label can be seen at all.
+        effective: Kish's number of documents.
+        weights: what was done to the weights.
+
+    """
+    weakest = min(cells, key=lambda cell: cell.difference.low)
+    p = max(cell.difference.p_above(smallest_effect) for cell in cells)
+    alone = Verdict(
+        place=place, outcome="inconclusive", deciding_reference=weakest.reference, deciding_score=weakest.score,
+        deciding=weakest.difference, p=p, p_holm=p, layers=1, smallest_effect=smallest_effect,
+        documents=documents, documents_needed=None, premises_met=premises_met, premises=premises, unit=unit,
+        cells=tuple(cells), seen=seen, effective=effective, weights=weights,
+    )  # fmt: skip
+    return over_layers([alone])[0]
+
+
+def over_layers(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """Return the layers' verdicts anew, corrected for the number of layers (and cells) by Holm.
+
+    Raises:
+        PolytopeError: a verdict of an earlier version, which does not have its cells.
+
+    """
+    for verdict in verdicts:
+        if not verdict.cells:
+            raise PolytopeError(
+                f"{verdict.place}: this verdict is an earlier version's, without its cells; run the test again"
+            )
+    over = holm([verdict.p for verdict in verdicts])
+    every = [(number, cell) for number, verdict in enumerate(verdicts) for cell in verdict.cells]
+    below = {
+        bound: holm(
+            [cell.difference.p_below(0.0 if bound == "0" else verdicts[n].smallest_effect) for n, cell in every]
+        )
+        for bound in ("0", "effect")
+    }
+    out = []
+    for number, verdict in enumerate(verdicts):
+        mine = [i for i, (n, _) in enumerate(every) if n == number]
+        behind, no_lead = (
+            [cell for i, cell in zip(mine, verdict.cells, strict=True) if below[bound][i] < ALPHA]
+            for bound in ("0", "effect")
+        )
+        out.append(_decided(replace(verdict, p_holm=float(over[number]), layers=len(verdicts)), behind, no_lead))
+    return tuple(out)
+
+
+def _decided(verdict: Verdict, behind: Sequence[Cell], no_lead: Sequence[Cell]) -> Verdict:
+    """Return the verdict with its outcome; `behind` and `no_lead` are the cells that pass corrected."""
+    cells, effect = verdict.cells, verdict.smallest_effect
+    least = min(cells, key=lambda cell: cell.difference.high)
+    ahead = any(cell.difference.low > 0 for cell in cells)
+    weakest = min(cells, key=lambda cell: cell.difference.low)
     outcome: Outcome = "inconclusive"
-    deciding = least_low
-    if least_low.difference.low > smallest_effect:
+    if verdict.seen is not None and verdict.seen < effect:
+        outcome = "not testable"
+    elif ahead and least.difference.high < 0:
+        outcome = "mixed"
+    elif any(cell.difference.high < 0 for cell in behind):
+        outcome = "behind"
+    elif weakest.difference.low > effect and (verdict.layers == 1 or verdict.p_holm < ALPHA):
         outcome = "supported"
-    elif least_high.difference.high < smallest_effect:
-        outcome, deciding = "refuted", least_high
-    p = max(one_sided_p(cell.difference, smallest_effect) for cell in cells)
-    needed = _documents_needed(cells, documents, smallest_effect) if outcome == "inconclusive" else None
-    return Verdict(
-        place=place,
+    elif any(cell.difference.high < effect for cell in no_lead):
+        outcome = "no lead"
+    deciding = least if outcome in {"mixed", "behind", "no lead"} else weakest
+    open_still = outcome == "inconclusive"
+    return replace(
+        verdict,
         outcome=outcome,
         deciding_reference=deciding.reference,
         deciding_score=deciding.score,
         deciding=deciding.difference,
-        p=p,
-        p_holm=p,
-        layers=1,
-        smallest_effect=smallest_effect,
-        documents=documents,
-        documents_needed=needed,
-        premises_met=premises_met,
-        premises=premises,
-        unit=unit,
+        documents_needed=_documents_needed(verdict) if open_still else None,
+        power=None if outcome == "supported" else least_lead(cells, effect, verdict.layers),
     )
 
 
-def over_layers(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    """Return the layers' verdicts corrected for their number by Holm."""
-    corrected = holm([verdict.p for verdict in verdicts])
-    out = []
-    for verdict, p_holm in zip(verdicts, corrected, strict=True):
-        new = replace(verdict, p_holm=float(p_holm), layers=len(verdicts))
-        if verdict.outcome == "supported" and p_holm >= ALPHA:
-            # Its own bound passed; Holm's strictest step asks for this much more.
-            ratio = norm.isf(ALPHA / len(verdicts)) / norm.isf(verdict.p)
-            needed = math.ceil(verdict.documents * ratio**2)
-            new = replace(new, outcome="inconclusive", documents_needed=needed)
-        out.append(new)
-    return tuple(out)
+def least_lead(cells: Sequence[Cell], smallest_effect: float, layers: int = 1) -> float:
+    """Return the least true lead, in all cells alike, that would be called supported in 80 % of samples.
+
+    A cell passes if its lower bound, at Holm's strictest level `ALPHA / layers`, exceeds the smallest effect; the
+    cells' errors are taken as independent.
+    """
+    errors = [cell.difference for cell in cells if cell.difference.sd > 0]
+    if not errors:
+        return smallest_effect
+
+    def passed(lead: float) -> float:
+        log = 0.0
+        for each in errors:
+            beyond = (lead - smallest_effect) / each.sd - quantile(each.freedom, ALPHA / layers)
+            log += float(norm.logcdf(beyond) if each.freedom is None else t.logcdf(beyond, each.freedom))
+        return log - math.log(POWER)
+
+    far = smallest_effect + max(each.sd for each in errors)
+    while passed(far) < 0:
+        far += far - smallest_effect
+    return float(brentq(passed, smallest_effect, far))
 
 
-def _documents_needed(cells: Sequence[Cell], documents: int, smallest_effect: float) -> int | None:
-    """Return the n that would settle it: all cells to support, or the first one to refute."""
-    behind = [cell for cell in cells if cell.difference.value <= smallest_effect]
+def _documents_needed(verdict: Verdict) -> int | None:
+    """Return the n that would settle it: all cells to support, or the first one to rule a lead out."""
+    cells, effect = verdict.cells, verdict.smallest_effect
+    low = [cell.difference for cell in cells if cell.difference.value <= effect]
+    level = ALPHA / (verdict.layers * (len(cells) if low else 1))
     needed = []
-    for cell in behind or cells:
-        excess = abs(cell.difference.value - smallest_effect)
+    for each in low or [cell.difference for cell in cells]:
+        excess = abs(each.value - effect)
         if excess > 0:
-            needed.append(documents * (Z * cell.difference.sd / excess) ** 2)
+            needed.append(verdict.documents * (quantile(each.freedom, level) * each.sd / excess) ** 2)
     if not needed:
         return None
     # Strictly beyond the bound, and always more than there are: it was not settled here.
-    return max(documents, math.floor(min(needed) if behind else max(needed))) + 1
+    return max(verdict.documents, math.floor(min(needed) if low else max(needed))) + 1
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Write layers shortly: `0-3, 8`."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    parts = (f"{a}-{b}" if b - a > 1 else ", ".join(map(str, range(a, b + 1))) for a, b in runs)
+    return ", ".join(parts) or "none"
+
+
+def in_layers(verdicts: Mapping[int, Verdict]) -> str:
+    """Say which layers have which outcome in a plain sentence, and by which cells.
+
+    `Behind in 20 of 30 layers (3-22), by AMI against cosine of h, raw (lowest in 5, -0.110 [-0.150, -0.070]).`
+    """
+    if len(verdicts) == 1:
+        return next(iter(verdicts.values())).sentence
+    parts = []
+    for outcome in OUTCOMES:
+        there = {layer: verdict for layer, verdict in verdicts.items() if verdict.outcome == outcome}
+        if there:
+            every = f"in {'both' if len(there) == 2 else f'all {len(there)}'} layers"
+            some = f"in {len(there)} of {len(verdicts)} layers ({ranges(there)})"
+            where = every if len(there) == len(verdicts) else some
+            why = "" if outcome == "not testable" else f", by {_cells(there)}"
+            parts.append(f"{outcome} {where}{why}")
+    text = "; ".join(parts)
+    outside = ranges(layer for layer, verdict in verdicts.items() if not verdict.premises_met)
+    beyond = "" if outside == "none" else " Outside the paper's premises"
+    if beyond and any(verdict.premises_met for verdict in verdicts.values()):
+        beyond += f" in layer{'s' * (not outside.isdigit())} {outside}"
+    weights = next((f" Weights {verdict.weights}." for verdict in verdicts.values() if verdict.weights), "")
+    premises = "; ".join(dict.fromkeys(verdict.premises.partition(";")[0] for verdict in verdicts.values()))
+    return f"{text[0].upper()}{text[1:]}.{beyond}{'.' if beyond else ''} Premises: {premises}.{weights}"
+
+
+def _cells(there: Mapping[int, Verdict]) -> str:
+    """Say which cells decided, each with the number of the layer where the claim does worst."""
+    cells: dict[tuple[str, str], list[int]] = {}
+    for layer, verdict in there.items():
+        cells.setdefault((verdict.deciding_score, verdict.deciding_reference), []).append(layer)
+    said = []
+    for (score, reference), layers in cells.items():
+        lower = there[layers[0]].outcome in {"supported", "inconclusive"}
+        worst = min(layers, key=lambda n: there[n].deciding.low if lower else there[n].deciding.high)
+        found = there[worst].deciding
+        number = f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        which = "" if len(cells) == 1 else f"{ranges(layers)}: "
+        lowest = "" if len(layers) == 1 else f"lowest in {worst}, "
+        said.append(f"{score} against {reference} ({which}{lowest}{number})")
+    return " and by ".join(said)

@@ -16,7 +16,6 @@ from polytope_lm.paths.crossings import Crossings, LayerMethod, OutputChange
 from polytope_lm.predictions.clusters.result import (
     AGREEMENT,
     AMI,
-    BEST_COSINE,
     REFERENCES,
     SCORES,
     SIMHASH,
@@ -95,10 +94,10 @@ def _representations(base: float, ahead: dict[str, float], k: int, tokens: int, 
 
 
 def _differences(ahead: dict[str, float], sd: float) -> tuple[Difference, ...]:
-    best = max(ahead.get(name, 0.0) for name in NAMES[2:4])
     out = []
     for name in NAMES:
-        for reference, level in ((BEST_COSINE, best), (SIMHASH, ahead.get(SIMHASH, 0.0))):
+        for reference in REFERENCES:
+            level = ahead.get(reference, 0.0)
             if name == reference:
                 continue
             out.extend(

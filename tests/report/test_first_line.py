@@ -34,8 +34,9 @@ def deciding(result: ClustersResult, outcomes: list[str], low: float, high: floa
             verdict=replace(
                 layer.verdict,
                 outcome=outcome,
+                seen=0.004,
                 deciding=replace(layer.verdict.deciding, value=(low + high) / 2, low=low, high=high),
-                deciding_reference="better cosine of h",
+                deciding_reference="cosine of h, raw",
             ),
         )
         for layer, outcome in zip(result.layers, outcomes, strict=True)
@@ -47,11 +48,13 @@ def deciding(result: ClustersResult, outcomes: list[str], low: float, high: floa
     ("outcomes", "interval", "said"),
     [
         (["supported"] * 3, (0.1, 0.2), "Here: yes, .* in all 3 layers."),
-        (["refuted"] * 3, (-0.2, -0.1), "Here: no, they are behind directions in all 3 layers."),
-        (["refuted"] * 3, (-0.2, 0.001), "Here: no, in none of the 3 layers by an amount that matters."),
-        (["refuted"] * 2, (-0.2, 0.001), "Here: no, not in both layers by an amount that matters."),
-        (["inconclusive"], (-0.2, 0.2), "Here: it stays open in layer 0;"),
-        (["supported", "refuted", "refuted"], (0.1, 0.2), r"yes in layer 0, no in layers 2, 4\."),
+        (["behind"] * 3, (-0.2, -0.1), "Here: no, they are behind directions in all 3 layers."),
+        (["no lead"] * 3, (-0.2, 0.001), "Here: no, not by an amount that matters, in all 3 layers."),
+        (["refuted"] * 2, (-0.2, 0.001), "Here: no, not by an amount that matters, in both layers."),
+        (["mixed"], (-0.2, -0.1), "Here: ahead in one respect and behind in another, in layer 0."),
+        (["not testable"], (-0.2, 0.001), "Here: it can't be tested, for nothing here sees the label, in layer 0."),
+        (["inconclusive"], (-0.2, 0.2), "Here: it stays open, these data do not decide, in layer 0."),
+        (["supported", "behind", "behind"], (0.1, 0.2), r"yes in layer 0; no, they are behind in layers 2, 4\."),
     ],
 )
 def test_the_first_line_asks_and_answers(

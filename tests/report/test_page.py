@@ -92,9 +92,9 @@ def test_negative_verdicts_and_premises_are_printed(
     tmp_path: Path, clusters_result: Callable[..., ClustersResult]
 ) -> None:
     result = clusters_result()
-    assert {"refuted", "inconclusive"} <= {verdict.outcome for verdict in result.verdicts}
+    assert {"mixed", "inconclusive"} <= {verdict.outcome for verdict in result.verdicts}
     html = report.write(tmp_path / "r.html", clusters=result).read_text(encoding="utf-8")
-    assert 'class="outcome refuted"' in html
+    assert 'class="outcome mixed"' in html
     assert "gated (silu), without biases, RMSNorm before it; outside the paper" in html
     assert result.command in html
 

@@ -219,13 +219,13 @@ def test_alignment_alone_has_a_first_line(tmp_path, alignment):
 @pytest.mark.browser
 def test_results_of_other_kinds_show_themselves(tmp_path, visit):
     rates = tuple(CellRate(score, "better cosine of h", 0.0, Rate.of(7, 100)) for score in ("AMI", NASTY))
-    layer = LayerCalibration(2, "L02.pre", Rate.of(1, 100), Rate.of(50, 100), rates)
+    layer = LayerCalibration(2, "L02.pre", Rate.of(1, 100), rates, Rate.of(50, 100), Rate.of(60, 100))
     result = CalibrationResult(
         "upos", "documents", 100, 30, 10, 5, 0, 200, 0.01, 600, 60, (layer,), {"model": "tiny-gpt2"}, ""
     )
     result.save(tmp_path / "c")
     page = visit(report.from_directories([tmp_path / "c"], tmp_path / "r.html"), "#others").page
-    assert page.locator("#panel-others tbody tr").count() == 4
+    assert page.locator("#panel-others tbody tr").count() == 5
     assert NASTY in page.locator("#panel-others table").inner_text()
     page.wait_for_selector('[data-figure^="other-0"] svg .point')
 

@@ -4,50 +4,107 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm, t
 
-from polytope_lm.statistics.estimate import Estimate, Resampled
-from polytope_lm.statistics.verdict import ALPHA, Cell, Verdict, decide, holm, one_sided_p, over_layers
+from polytope_lm.errors import PolytopeError
+from polytope_lm.statistics.estimate import ALPHA, Estimate
+from polytope_lm.statistics.verdict import (
+    OUTCOMES,
+    Cell,
+    Verdict,
+    decide,
+    holm,
+    in_layers,
+    least_lead,
+    over_layers,
+    ranges,
+)
+
+NAMES = [(r, s) for r in ("raw cosine", "centred cosine", "SimHash") for s in ("AMI", "agreement")]
+AHEAD = (0.10, 0.02)
 
 
-def _around(value: float, sd: float) -> Estimate:
-    return Estimate(value, sd, value - 1.96 * sd, value + 1.96 * sd)
-
-
-def _decide(*cells: tuple[float, float], met: bool = True, effect: float = 0.01) -> Verdict:
-    names = [(r, s) for r in ("cosine", "SimHash") for s in ("AMI", "agreement")]
-    made = [Cell(r, s, _around(*cell)) for (r, s), cell in zip(names, cells, strict=True)]
+def _decide(*cells: tuple[float, float], met: bool = True, effect: float = 0.01, **more) -> Verdict:
+    made = [Cell(r, s, Estimate.around(*cell)) for (r, s), cell in zip(NAMES, cells, strict=False)]
     premises = "smooth (gelu_new), with biases, LayerNorm before it; outside the paper's premises"
-    return decide(made, place="Layer 3", documents=100, smallest_effect=effect, premises=premises, premises_met=met)
+    options = {"place": "Layer 3", "documents": 100, "premises": premises, "premises_met": met}
+    return decide(made, smallest_effect=effect, **options, **more)
 
 
-def test_supported_needs_all_four_lower_bounds_above_the_effect() -> None:
-    ahead = (0.10, 0.02)
-    found = _decide(ahead, ahead, (0.06, 0.02), ahead)
-    assert (found.outcome, found.deciding_reference, found.deciding_score) == ("supported", "SimHash", "AMI")
+def test_supported_needs_all_lower_bounds_above_the_effect() -> None:
+    found = _decide(AHEAD, AHEAD, (0.06, 0.02), AHEAD, AHEAD, AHEAD)
+    assert (found.outcome, found.deciding_reference, found.deciding_score) == ("supported", "centred cosine", "AMI")
     assert found.documents_needed is None
-    assert _decide(ahead, ahead, (0.04, 0.02), ahead).outcome == "inconclusive"
+    assert found.power is None
+    assert _decide(AHEAD, AHEAD, (0.04, 0.02), AHEAD).outcome == "inconclusive"
 
 
-def test_one_upper_bound_below_the_effect_refutes() -> None:
-    ahead = (0.10, 0.02)
-    found = _decide(ahead, (-0.05, 0.02), ahead, ahead)
-    assert (found.outcome, found.deciding_reference, found.deciding_score) == ("refuted", "cosine", "agreement")
-    assert "refuted" in found.sentence
-    assert "-0.050 [-0.089, -0.011] in agreement against cosine" in found.sentence
+def test_an_upper_bound_below_zero_is_behind_and_below_the_effect_no_lead() -> None:
+    found = _decide((0.02, 0.05), (-0.10, 0.02), (0.02, 0.05))
+    assert (found.outcome, found.deciding_reference, found.deciding_score) == ("behind", "raw cosine", "agreement")
+    assert "-0.100 [-0.139, -0.061] in agreement against raw cosine" in found.sentence
+    found = _decide((0.02, 0.05), (0.0, 0.003), (0.02, 0.05))
+    assert (found.outcome, found.deciding_score) == ("no lead", "agreement")
+    assert "A lead worth having is ruled out" in found.sentence
+    # Ahead of it beyond doubt, by less than matters: no lead, too, and not behind.
+    assert _decide(*(((0.005, 0.0001),) * 4)).outcome == "no lead"
+    assert _decide(*(((0.005, 0.0001),) * 4), effect=0.001).outcome == "supported"
 
 
-def test_ahead_by_less_than_the_effect_is_not_supported() -> None:
-    tiny = (0.005, 0.0001)
-    assert _decide(tiny, tiny, tiny, tiny).outcome == "refuted"
-    assert _decide(tiny, tiny, tiny, tiny, effect=0.001).outcome == "supported"
+def test_ahead_in_one_cell_and_behind_in_another_is_mixed() -> None:
+    found = _decide(AHEAD, (-0.10, 0.02), AHEAD, AHEAD)
+    assert (found.outcome, found.deciding_score, found.deciding_reference) == ("mixed", "agreement", "raw cosine")
+    assert "Ahead by +0.100 [+0.061, +0.139] in AMI" in found.sentence
+    assert "behind by -0.100 [-0.139, -0.061] in agreement against raw cosine" in found.sentence
 
 
-def test_premises_that_do_not_hold_are_in_the_sentence() -> None:
+def test_a_label_that_nothing_sees_can_not_be_tested() -> None:
+    flat = ((0.0, 0.002),) * 6
+    found = _decide(*flat, seen=0.006)
+    assert found.outcome == "not testable"
+    assert "no score's upper bound exceeds 0.006" in found.sentence
+    assert _decide(*flat, seen=0.02).outcome == "no lead"
+    assert _decide(*flat).outcome == "no lead"
+    # It comes before everything else.
+    assert _decide(AHEAD, (-0.1, 0.02), seen=0.009).outcome == "not testable"
+
+
+@given(
+    st.lists(st.tuples(st.floats(-0.1, 0.1), st.floats(0.001, 0.05)), min_size=2, max_size=6),
+    st.one_of(st.none(), st.floats(0, 0.03)),
+)
+def test_the_first_outcome_that_applies_in_their_order(cells: list, seen: float | None) -> None:
+    """Written again from the words, with Holm's correction over the cells where it is due."""
+    found = _decide(*cells, seen=seen)
+    lows, highs = ([each + s * 1.96 * sd for each, sd in cells] for s in (-1, 1))
+
+    def one(bound: float) -> bool:
+        p = sorted(norm.cdf((each - bound) / sd) for each, sd in cells)
+        return p[0] * len(cells) < norm.sf(1.96)
+
+    if seen is not None and seen < 0.01:
+        expected = "not testable"
+    elif max(lows) > 0 and min(highs) < 0:
+        expected = "mixed"
+    elif one(0):
+        expected = "behind"
+    elif min(lows) > 0.01:
+        expected = "supported"
+    else:
+        expected = "no lead" if one(0.01) else "inconclusive"
+    assert found.outcome == expected
+
+
+def test_premises_weights_and_effective_documents_are_in_the_sentence() -> None:
     cells = ((0.1, 0.01),) * 4
     assert "supported, outside the paper's premises" in _decide(*cells, met=False).sentence
     assert "outside" not in _decide(*cells).sentence
     assert "Premises: smooth (gelu_new), with biases, LayerNorm before it." in _decide(*cells).sentence
+    said = _decide(*cells, weights="dequantised from 4 bits", effective=41.7).sentence
+    assert "Weights dequantised from 4 bits." in said
+    assert "100 documents, effectively 42" in said
 
 
 @pytest.mark.parametrize("cells", [((0.05, 0.03), (0.2, 0.03), (0.04, 0.03), (0.2, 0.01)), ((0.0, 0.03),) * 4])
@@ -68,14 +125,20 @@ def test_no_number_settles_a_difference_that_is_the_effect_itself() -> None:
     assert _decide(*(((0.01, 0.02),) * 4)).documents_needed is None
 
 
-def test_p_says_the_same_as_the_bound() -> None:
-    assert pytest.approx(0.025, abs=1e-5) == ALPHA
-    draws = np.random.default_rng(0).normal(0.05, 0.02, 500)
-    found = Resampled(0.05, draws).by_halves(40)
-    assert one_sided_p(found, found.low) == pytest.approx(ALPHA)
-    assert one_sided_p(_around(0.05, 0.02), 0.01) == pytest.approx(norm.sf(2.0))
-    assert one_sided_p(_around(0.05, 0.0), 0.01) == 0
-    assert one_sided_p(_around(0.0, 0.0), 0.01) == 1
+@pytest.mark.parametrize("freedom", [None, 12.0])
+def test_the_least_lead_is_supported_in_80_percent_of_samples(freedom: float | None) -> None:
+    sds = np.array([0.01, 0.02, 0.02])
+    lead = least_lead([Cell(*NAMES[i], Estimate.around(0, sd, freedom)) for i, sd in enumerate(sds)], 0.01)
+    rng = np.random.default_rng(0)
+    error = rng.normal(size=(40000, 3)) if freedom is None else t.rvs(freedom, size=(40000, 3), random_state=rng)
+    reach = norm.isf(ALPHA) if freedom is None else t.isf(ALPHA, freedom)
+    passed = (lead + error * sds - reach * sds > 0.01).all(axis=1).mean()
+    assert passed == pytest.approx(0.8, abs=0.01)
+    found = _decide((0.0, 0.01), (0.0, 0.02))
+    assert found.power is not None
+    assert f"a true lead of {found.power:.3f} would have been called supported in 80%" in found.sentence
+    # As one of several layers it takes more.
+    assert over_layers([found, found])[0].power > found.power
 
 
 def test_holm_on_a_worked_example() -> None:
@@ -89,11 +152,44 @@ def test_a_layer_that_passes_alone_may_not_pass_as_one_of_many() -> None:
     assert weak.outcome == "supported"
     bad = _decide(*(((-0.2, 0.02),) * 4))
     corrected = over_layers([weak, bad, bad])
-    assert [v.outcome for v in corrected] == ["inconclusive", "refuted", "refuted"]
+    assert [v.outcome for v in corrected] == ["inconclusive", "behind", "behind"]
     assert corrected[0].p_holm == pytest.approx(3 * weak.p)
     assert corrected[0].documents_needed is not None
     assert corrected[0].documents_needed > 100
     assert "not as one of 3 layers" in corrected[0].sentence
-    strong = replace(weak, p=1e-9)
-    assert over_layers([strong, bad])[0].outcome == "supported"
     assert over_layers([weak])[0] == weak
+
+
+def test_behind_is_corrected_over_cells_and_layers() -> None:
+    """One cell of six at p = .01 one-sided: not behind as one of six, though its interval excludes 0."""
+    quiet = ((0.02, 0.05),) * 5
+    one = (-norm.isf(0.01) * 0.2, 0.2)
+    assert _decide(one).outcome == "behind"
+    six = _decide(one, *quiet)
+    assert six.cells[0].difference.high < 0
+    assert six.outcome == "inconclusive"
+    clear = _decide((-norm.isf(0.003) * 0.2, 0.2), *quiet)
+    assert clear.outcome == "behind"
+    assert over_layers([clear, _decide(*quiet), _decide(*quiet)])[0].outcome == "inconclusive"
+
+
+def test_a_verdict_without_its_cells_can_not_be_corrected_again() -> None:
+    old = replace(_decide(AHEAD), cells=())
+    with pytest.raises(PolytopeError, match="Layer 3: this verdict is an earlier version's"):
+        over_layers([old])
+
+
+def test_layers_are_told_in_a_plain_sentence() -> None:
+    one = _decide(AHEAD, AHEAD)
+    assert in_layers({4: one}) == one.sentence
+    low = _decide((-0.1, 0.01), (0.02, 0.05))
+    assert in_layers(dict.fromkeys(range(3), low)).startswith("Behind in all 3 layers, by AMI against raw cosine (low")
+    assert in_layers({0: low, 7: low}).startswith("Behind in both layers")
+    outside = replace(low, premises_met=False)
+    said = in_layers({0: one, 1: low, 2: low, 5: outside})
+    assert said.startswith("Supported in 1 of 4 layers (0), by AMI against raw cosine (+0.100 [+0.061, +0.139]); behi")
+    assert "behind in 3 of 4 layers (1, 2, 5)" in said
+    assert "Outside the paper's premises in layer 5." in said
+    assert said.endswith("Premises: smooth (gelu_new), with biases, LayerNorm before it.")
+    assert ranges([0, 1, 2, 7, 8, 11]) == "0-2, 7, 8, 11"
+    assert set(OUTCOMES) >= {one.outcome, low.outcome}

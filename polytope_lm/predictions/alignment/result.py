@@ -139,7 +139,7 @@ class AlignmentResult(Result):
 
     @property
     def verdict(self) -> str:
-        """The verdict in words, a sentence a layer."""
+        """The verdict in words: the layer's own, or which layers say what, decided by what."""
         if not self.verdicts:
             return "No verdict: saved before pairs were chosen by their sharpness, and from too few pairs."
         return " ".join(

@@ -17,7 +17,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.pairs import Problem
 from polytope_lm.plotting import Marks, dots
-from polytope_lm.predictions.clusters.result import OUTCOMES, ranges
+from polytope_lm.predictions.layered import Layered
 from polytope_lm.result import Result
 from polytope_lm.statistics.confounders import Effect
 from polytope_lm.statistics.estimate import Estimate
@@ -184,7 +184,7 @@ class LayerBoundaries:
 
 
 @dataclass(frozen=True, repr=False)
-class BoundariesResult(Result):
+class BoundariesResult(Layered, Result):
     """Prediction 2 put to the test: do polytope boundaries follow meaning, beyond distance.
 
     Attributes:
@@ -215,43 +215,15 @@ class BoundariesResult(Result):
     derived = ("verdict",)
 
     @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """The verdict of each layer, in the order of `layers`."""
-        return tuple(layer.verdict for layer in self.layers)
-
-    @property
     def verdict(self) -> str:
-        """The verdict in one sentence: the layer's own, or which layers say what, decided by what."""
-        if len(self.layers) == 1:
-            return self.verdicts[0].sentence
-        parts = []
-        for outcome in OUTCOMES:
-            layers = [layer for layer in self.layers if layer.verdict.outcome == outcome]
-            if layers:
-                parts.append(f"{outcome} in {len(layers)} ({ranges(x.layer for x in layers)}), {_lowest(layers)}")
-        outside = sum(not verdict.premises_met for verdict in self.verdicts)
-        beyond = f", outside the paper's premises in {outside}" if outside else ""
+        """The verdict in words: the layer's own, or which layers say what, decided by what."""
         pairs = max(layer.pairs for layer in self.layers)
-        premises = dict.fromkeys(verdict.premises.partition(";")[0] for verdict in self.verdicts)
         return (
-            f"Boundaries follow meaning beyond distance: of {len(self.layers)} layers {'; '.join(parts)}. "
-            f"Flip-backs beyond all covariates and beyond rate-matched hyperplanes, {pairs:,} pairs, smallest "
-            f"effect of interest {self.settings.smallest_effect:g} AUC, Holm over layers{beyond}. "
-            f"Premises: {'; '.join(premises)}."
+            f"{self.said} Flip-backs beyond all covariates and "
+            f"beyond rate-matched hyperplanes, {pairs:,} pairs, smallest effect of interest "
+            f"{self.settings.smallest_effect:g} AUC, Holm over {len(self.layers)} "
+            f"layer{'s' * (len(self.layers) > 1)}."
         )
-
-    def layer(self, layer: int) -> LayerBoundaries:
-        """Return one layer's record.
-
-        Raises:
-            PolytopeError: this layer wasn't tested.
-
-        """
-        for found in self.layers:
-            if found.layer == layer:
-                return found
-        there = ", ".join(str(found.layer) for found in self.layers)
-        raise PolytopeError(f"layer {layer} is not in this result; layers tested: {there}")
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a layer and effect, with both intervals."""
@@ -306,13 +278,6 @@ class BoundariesResult(Result):
 
 
 HEADS = ("layer", "pairs", "groups", "crossings", "flip-backs", "matched", "beyond covariates", "verdict")
-
-
-def _lowest(layers: list[LayerBoundaries]) -> str:
-    worst = min(layers, key=lambda layer: layer.verdict.deciding.value)
-    found = worst.verdict.deciding
-    where = f"layer {worst.layer}: " if len(layers) > 1 else ""
-    return f"{where}{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] against {worst.verdict.deciding_reference}"
 
 
 def overview_rows(result: BoundariesResult) -> list[tuple[str, ...]]:

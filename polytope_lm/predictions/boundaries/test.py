@@ -22,7 +22,7 @@ the same `u` along the same path, beyond their own endpoint Hamming: only a lead
 training put the boundaries.
 
 Verdict. *Supported* where the lower bounds of both differences exceed the smallest effect of interest (0.02
-AUC); *refuted* where an upper bound lies below it; *inconclusive* otherwise, with the number of pairs that
+AUC); *behind*, *no lead* or *mixed* (see `statistics.verdict`); *inconclusive* otherwise, with the number of pairs that
 would settle it; Holm over layers. Intervals: percentile bootstrap over groups (items, words), over pairs
 where there are fewer than 10 groups. Controls beside it: untrained and weight-permuted models on the same
 pairs, and labels permuted within groups.

@@ -25,7 +25,7 @@ TWO_SIDED = (0.03, 0.07)
 
 @dataclass(frozen=True)
 class CellRate:
-    """One of the four differences that the verdict reads.
+    """One of the differences that the verdict reads.
 
     Attributes:
         score: AMI or strict neighbour agreement.
@@ -49,16 +49,20 @@ class LayerCalibration:
         layer: the block's index.
         site: the site's key.
         supported: how often the verdict was *supported*, the layer alone.
-        refuted: how often it was *refuted*.
-        cells: the four differences.
+        cells: the differences that the verdict reads.
+        behind: how often it was *behind*; None in files of earlier versions.
+        no_lead: how often it was *no lead*.
+        refuted: how often it was *refuted*, in files of earlier versions.
 
     """
 
     layer: int
     site: str
     supported: Rate
-    refuted: Rate
     cells: tuple[CellRate, ...]
+    behind: Rate | None = None
+    no_lead: Rate | None = None
+    refuted: Rate | None = None
 
     def rates(self) -> list[tuple[str, Rate, float | None]]:
         """Return each rate with its name, and the mean difference where it is one's."""
@@ -66,7 +70,8 @@ class LayerCalibration:
             (f"{cell.score} against {cell.reference}: interval excludes 0", cell.excludes_zero, cell.mean)
             for cell in self.cells
         ]
-        return [("supported", self.supported, None), ("refuted", self.refuted, None), *cells]
+        named = {"supported": self.supported, "behind": self.behind, "no lead": self.no_lead, "refuted": self.refuted}
+        return [*((name, rate, None) for name, rate in named.items() if rate is not None), *cells]
 
 
 @dataclass(frozen=True, repr=False)

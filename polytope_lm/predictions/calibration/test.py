@@ -4,16 +4,19 @@ Each run gives the tokens other labels, so that no difference between representa
 puts prediction 1 to the test. *Supported* is then a false positive: at most 2.5 % of runs may say so. A
 two-sided 95 % interval should exclude 0 in 5 %.
 
-Two ways to exchange labels:
+Three ways to make other labels:
 
-- *between documents* (the default): each document takes the labels of another one. Labels stay as alike
+- *between documents* (the default): documents of similar size exchange their labels. Labels stay as alike
   within a document as they were and know nothing of the codes, so every difference is 0: a true null.
+- *drawn per document*: labels as frequent as the real ones, drawn with an intra-class correlation of .1 within
+  documents. A true null, too.
 - *within word and document*: the labels of one word in one document are permuted. What words and documents
   tell of a label stays, so a difference may remain, rightly, wherever a representation tells words or
   documents better apart. How often it is *supported* is not a false-positive rate, but a bound on what the
   token in its context adds.
 
-Distances, clusters and neighbours know no label: they are found once a layer, and only scored again.
+Distances, clusters and neighbours know no label: they are found once a layer, on all tokens and in each half. All
+labels are scored once, as one pool of 20 more than there are runs; a run's null is the mean over 20 others of it.
 """
 
 from __future__ import annotations
@@ -23,13 +26,23 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from polytope_lm.controls.labels import labels_of_other_documents, permuted_labels
+from polytope_lm.controls.labels import EXCHANGES, drawn_per_document, exchanged_between_documents, permuted_labels
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.calibration.result import CalibrationResult, CellRate, LayerCalibration
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, REFERENCES
-from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, layers_of
-from polytope_lm.predictions.clusters.scoring import NEIGHBOURS, Task, compare, laid_out, make_task, scored
+from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT, check_neighbours, choose, layers_of
+from polytope_lm.predictions.clusters.scoring import (
+    HALVES,
+    NEIGHBOURS,
+    About,
+    Pool,
+    Task,
+    compare,
+    laid_out,
+    make_task,
+    summed_up,
+)
 from polytope_lm.progress import stepwise
 from polytope_lm.representations import binary as code
 from polytope_lm.representations import controls as simhash
@@ -47,12 +60,12 @@ if TYPE_CHECKING:
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.predictions.clusters.result import LayerComparison
-    from polytope_lm.predictions.clusters.sampling import Sample
     from polytope_lm.predictions.clusters.scoring import Layout
     from polytope_lm.representations.registry import Representation
     from polytope_lm.statistics.estimate import Estimate
 
-Exchange = Literal["between documents", "within word and document"]
+Exchange = Literal["between documents", "drawn per document", "within word and document"]
+CORRELATION = 0.1
 
 CELLS = tuple((score, reference) for score in (AMI, AGREEMENT) for reference in REFERENCES)
 """What the verdict reads."""
@@ -86,9 +99,10 @@ def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
     runs: int = 200,
     k: int | None = None,
     tokens: int = 6000,
+    per_document: int | None = PER_DOCUMENT,
     draws: int = simhash.SIMHASH_DRAWS,
     seed: int = 0,
-    resamples: int = 200,
+    resamples: int = HALVES,
     smallest_effect: float = 0.01,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> CalibrationResult:
@@ -98,10 +112,11 @@ def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
         codes: codes in memory or a store, captured with `keep=("u", "h")`.
         layer: one layer, several, or all (None).
         label: the label that is exchanged.
-        exchange: `between documents`, a true null, or `within word and document` (see above).
+        exchange: `between documents` or `drawn per document`, true nulls, or `within word and document` (see above).
         runs: how often the labels are exchanged.
         k: clusters; by default 100, or n/60 below 6,000 tokens.
         tokens: compare at most this many, sampled by seed.
+        per_document: at most this many of one document; None: all.
         draws: of rate-matched SimHash.
         seed: of every random choice.
         resamples: halves of the documents behind each interval.
@@ -113,7 +128,7 @@ def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
 
     """
     _check(runs, exchange)
-    sample = choose(codes, label, tokens=tokens, seed=seed)
+    sample = choose(codes, label, tokens=tokens, seed=seed, per_document=per_document)
     check_neighbours(codes, sample, label, NEIGHBOURS)
     layers, task = layers_of(codes, layer), make_task(sample, k, seed, resamples)
     found, tell = [], stepwise(progress, len(layers) * runs)
@@ -141,7 +156,7 @@ def _check(runs: int, exchange: str) -> None:
     if runs < 1:
         raise PolytopeError(f"runs = {runs} gives no rate; at least 1 is needed, 200 is the default")
     if exchange not in get_args(Exchange):
-        there = " or ".join(repr(each) for each in get_args(Exchange))
+        there = ", ".join(repr(each) for each in get_args(Exchange))
         raise PolytopeError(f"no exchange of labels {exchange!r}; choose {there}")
 
 
@@ -162,25 +177,33 @@ def _rated(
     bench: Bench, exchange: Exchange, runs: int, smallest_effect: float, tell: Callable[[str], None]
 ) -> LayerCalibration:
     """Put prediction 1 to the test with the labels exchanged in `runs` ways."""
-    site, sample, seed, found = bench.arrays.site, bench.task.sample, bench.task.seed, []
+    site, found = bench.arrays.site, []
+    pools = pooled(bench, exchanged(bench.task, exchange, runs + EXCHANGES))
     for run in range(runs):
         tell(f"layer {site.layer}: labels exchanged")
-        labels = exchanged(sample, exchange, derived(seed, Purpose.PERMUTED_LABELS, run))
-        found.append(trial(bench, labels, smallest_effect, derived(seed, Purpose.HALVES, run + 1)))
-    rates = {name: rate_of(found, name) for name in ("supported", "refuted")}
-    return LayerCalibration(site.layer, site.key, **rates, cells=cell_rates(found))
+        found.append(trial(bench, pools, run, smallest_effect))
+    rates = {name.replace(" ", "_"): rate_of(found, name) for name in ("supported", "behind", "no lead")}
+    return LayerCalibration(site.layer, site.key, cells=cell_rates(found), **rates)
 
 
-def trial(bench: Bench, labels: Int[np.ndarray, " n"], smallest_effect: float, seed: int) -> Trial:
-    """Put prediction 1 to the test with these labels and with halves of their own, drawn by `seed`."""
-    sample = replace(bench.task.sample, labels=labels)
-    new = make_task(sample, bench.task.k, seed, len(bench.task.picks))
-    # What is scored against token identity has the bench's halves; no verdict reads it.
-    measured = {
-        name: scored(replace(get(name), draws=len(layouts)), layouts, new, _no_clock)
-        for name, layouts in bench.layouts.items()
-    }
-    return trial_of(compare(bench.arrays.site, new.k, measured, sample.summary.documents, smallest_effect))
+def pooled(bench: Bench, labelings: Int[np.ndarray, "m n"]) -> dict[str, list[Pool]]:
+    """Score every labeling once, by representation and draw."""
+    return {name: [Pool.of(each, labelings) for each in layouts] for name, layouts in bench.layouts.items()}
+
+
+def trial(bench: Bench, pools: Mapping[str, Sequence[Pool]], which: int, smallest_effect: float) -> Trial:
+    """Put prediction 1 to the test with one labeling of a pool; its null is the mean over 20 others."""
+    task, size = bench.task, len(next(iter(pools.values()))[0].labelings)
+    others = (which + 1 + np.random.default_rng([which, size]).permutation(size - 1)[:EXCHANGES]) % size
+    documents = task.sample.documents
+    measured = {}
+    for name, several in pools.items():
+        about = (name, get(name).role, "")
+        measured[name] = summed_up(
+            about, several[0].layout, [each.drawn(documents, which, others) for each in several], task
+        )
+    about_all = About(task.sample.summary.documents, task.effective, smallest_effect)
+    return trial_of(compare(bench.arrays.site, task, measured, about_all))
 
 
 def trial_of(comparison: LayerComparison) -> Trial:
@@ -189,12 +212,18 @@ def trial_of(comparison: LayerComparison) -> Trial:
     return Trial(comparison.verdict.outcome, tuple(found))
 
 
-def exchanged(sample: Sample, exchange: Exchange, seed: int) -> Int[np.ndarray, " n"]:
-    """Return the sample's labels, exchanged."""
+def exchanged(task: Task, exchange: Exchange, count: int) -> Int[np.ndarray, "count n"]:
+    """Return the sample's labels, exchanged in so many ways."""
+    sample, seed = task.sample, derived(task.seed, Purpose.PERMUTED_LABELS)
     if exchange == "between documents":
-        return labels_of_other_documents(sample.labels, sample.documents, seed=seed)
-    found = permuted_labels(sample.labels, sample.groups[:, 1], sample.documents, seed=seed)
-    return found.values.astype(np.int32)
+        return exchanged_between_documents(sample.labels, sample.documents, count, seed=seed)
+    if exchange == "drawn per document":
+        return drawn_per_document(sample.labels, sample.documents, count, correlation=CORRELATION, seed=seed)
+    drawn = [
+        permuted_labels(sample.labels, sample.groups[:, 1], sample.documents, seed=derived(seed, Purpose.TIES, number))
+        for number in range(count)
+    ]
+    return np.stack([each.values for each in drawn]).astype(np.int32)
 
 
 def rate_of(trials: Sequence[Trial], outcome: str) -> Rate:

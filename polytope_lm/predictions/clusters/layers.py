@@ -26,15 +26,15 @@ from polytope_lm.codes.codes import Codes
 from polytope_lm.controls import weights
 from polytope_lm.controls.labels import permuted_labels
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters.scoring import DEPTH, Layout, laid_out, scored, scores_of, summed_up
+from polytope_lm.predictions.clusters.result import REFERENCES
+from polytope_lm.predictions.clusters.scoring import BUILT_IN, Layout, laid_out, scored, scores_of, summed_up
 from polytope_lm.representations import binary as code
-from polytope_lm.representations import binary as standardised
 from polytope_lm.representations import controls as simhash
 from polytope_lm.representations import directions as cosine
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import get
 from polytope_lm.seeds import Purpose, derived
-from polytope_lm.statistics.agreement import resampled_ami
+from polytope_lm.statistics.agreement import amis
 from polytope_lm.statistics.neighbours import strict_neighbours
 
 if TYPE_CHECKING:
@@ -69,7 +69,10 @@ def labels_permuted(code: Layout, task: Task) -> Measured:
         raise PolytopeError(
             "no label can move: tokens of one word in one document all have the same; choose another label"
         )
-    draws = np.stack([scores_of(code, task, each.values) for each in drawn])
+    draws = [
+        scores_of(code, task, np.concatenate([each.values[None], task.labelings[1:]]).astype(np.int32))
+        for each in drawn
+    ]
     isolates = (
         f"the null of these very data: {drawn[0].movable:,} of {len(sample.labels):,} labels could move, the "
         "others are alike within word and document"
@@ -81,15 +84,15 @@ def token_identity(task: Task) -> Measured:
     """Score what the token alone says: its commonest label elsewhere, and neighbours drawn at random."""
     sample = task.sample
     n = len(sample.labels)
-    at_random = np.random.default_rng(derived(task.seed, Purpose.TIES)).random((n, n), dtype=np.float32)
-    near = strict_neighbours(at_random, sample.groups, DEPTH * task.neighbours)
-    shown = near[:, : task.neighbours]
-    away = np.where(shown < 0, np.nan, 1).astype(np.float32)
+    at_random = np.random.default_rng(derived(task.seed, Purpose.TIES, 1)).random((n, n), dtype=np.float32)
+    near = strict_neighbours(at_random, sample.groups, task.neighbours)
+    away = np.where(near < 0, np.nan, 1).astype(np.float32)
     guesses = majority_elsewhere(sample)
-    lexical = resampled_ami(sample.token, guesses, task.with_whole)
-    layout = Layout(guesses, near, away, lexical, "same token or not")
+    halves = np.where(task.inside, guesses, -1)
+    lexical = np.array([float(amis(each, sample.token[None])[0]) for each in (guesses, *halves)])
+    layout = Layout(guesses, halves, near, away, lexical, "same token or not")
     isolates = "the lexicon alone: each token's commonest label in other documents, neighbours at random"
-    draws = scores_of(layout, task, sample.labels)[None]
+    draws = [scores_of(layout, task, task.labelings)]
     return summed_up((TOKEN_IDENTITY, "control", isolates), layout, draws, task)
 
 
@@ -190,8 +193,33 @@ class Controls:
         return replace(weights.recaptured(wanted, made), model=None)  # its weights may go
 
 
-BUILT_IN = (code.CODE, standardised.STANDARDISED, *cosine.COSINES, simhash.SIMHASH)
-"""What the verdict reads, and the rate-standardised code: measured always."""
+COMPARATORS: dict[str, tuple[tuple[str, ...], ...]] = {
+    code.CODE: ((cosine.TOP_NEURON,), (cosine.NMF_NAME,), (cosine.K_MEANS_NAME,), cosine.POST),
+    code.THROUGH: ((code.CODE,), REFERENCES),
+    code.BOTH: (cosine.BOTH,),
+}
+"""Further claims and, for each, the groups of references that get a verdict: the neuron lens, the direction lens as
+the paper drew it, the cosine of `post`; joined codes beside one layer's; the two-bit code beside both vectors."""
+
+BESIDE = tuple(
+    dict.fromkeys(
+        name
+        for claim, groups in COMPARATORS.items()
+        for name in (claim, *(each for group in groups for each in group))
+        if name not in BUILT_IN
+    )
+)
+"""What those verdicts need besides the built-in representations."""
+
+
+def not_kept(codes: TokenCodes) -> dict[str, str]:
+    """Return the comparators that nothing was kept for: the model is not run again for them unasked."""
+    return {
+        name: f'{array} was not kept; capture with keep=("u", "h", "{array}")'
+        for name in BESIDE
+        for array in ("post", "up")
+        if array in get(name).needs and array not in codes.kept
+    }
 
 
 @dataclass(frozen=True)

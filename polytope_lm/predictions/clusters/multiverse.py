@@ -23,9 +23,9 @@ import numpy as np
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.clusterers import Clusterer, Space, clusterers, get_clusterer
-from polytope_lm.predictions.clusters.layers import BUILT_IN
 from polytope_lm.predictions.clusters.result import SIMHASH
 from polytope_lm.predictions.clusters.sampling import choose, clusters_for, label_names, layers_of
+from polytope_lm.predictions.clusters.scoring import BUILT_IN
 from polytope_lm.predictions.clusters.specifications import Cell, Draw, LeftOut, Multiverse, with_leads
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES

@@ -16,14 +16,16 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.plotting import Marks, dots
 from polytope_lm.predictions.clusters.sampling import SampleSummary
+from polytope_lm.predictions.layered import Comparator, Layered
 from polytope_lm.representations.controls import SIMHASH
+from polytope_lm.representations.directions import CENTRED, COSINES, RAW
 from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.neighbours import Hubs
-from polytope_lm.statistics.verdict import Outcome, Verdict
+from polytope_lm.statistics.verdict import OUTCOMES, Outcome, Verdict, ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import plotly.graph_objects as go
 
@@ -33,11 +35,12 @@ AGREEMENT = "strict neighbour agreement"
 AMI_TOKEN = "AMI with token identity"  # noqa: S105 -- a token of text, no secret
 SCORES = (AMI, AGREEMENT, AMI_TOKEN)
 """All scores; the verdict reads the first two."""
-SECOND_ORDER = (AMI, AMI_TOKEN)
-"""Scores that count pairs of documents, see `statistics.estimate`."""
 BEST_COSINE = "better cosine of h"
-REFERENCES = (BEST_COSINE, SIMHASH)
-"""Comparators of the verdict: the better of raw and centred cosine of `h`; the mean of the SimHash draws."""
+"""What files of earlier versions compare with: the better of the raw and the centred cosine."""
+REFERENCES = (*COSINES, SIMHASH)
+"""What the verdict compares with, each on its own: both cosines of `h`, and the mean of the SimHash draws."""
+NOTHING = 0.03
+"""A level of AMI below this is next to nothing."""
 
 
 class _Named(Protocol):
@@ -45,13 +48,7 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
-class _Numbered(Protocol):
-    @property
-    def layer(self) -> int: ...
-
-
 T = TypeVar("T", bound=_Named)
-L = TypeVar("L", bound=_Numbered)
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,11 @@ class Score:
 
     Attributes:
         name: one of `SCORES`.
-        estimate: the score (for a random control: the mean of its draws) and its interval.
+        estimate: the score less its null (for a random control: the mean of its draws) and its interval.
         n: tokens that it is a score of (neighbour agreement leaves out tokens without any allowed neighbour).
         draws: each draw's score for a random control; empty otherwise.
+        level: the score before its null was taken off; None where it has none.
+        null: its mean over exchanges of labels between documents of similar size.
 
     """
 
@@ -70,6 +69,12 @@ class Score:
     estimate: Estimate
     n: int
     draws: tuple[float, ...] = ()
+    level: float | None = None
+    null: float | None = None
+
+    def __str__(self) -> str:
+        little = self.name == AMI and self.level is not None and self.level < NOTHING
+        return f"{self.estimate}{', next to nothing' if little else ''}"
 
 
 @dataclass(frozen=True)
@@ -112,9 +117,8 @@ class Difference:
         representation: who is ahead (or behind, if negative).
         reference: one of `REFERENCES`, or a control that the code is held against, by its name.
         score: one of `SCORES`.
-        estimate: representation minus reference; the reference's maximum or random draw is taken inside each
-            resample.
-        p: one-sided p of "the difference is at most the smallest effect of interest" (normal).
+        estimate: representation minus reference, both less their nulls, on the same halves or pairs of documents.
+        p: one-sided p of "the difference is at most the smallest effect of interest".
 
     """
 
@@ -135,9 +139,12 @@ class LayerComparison:
         representations: scores, sizes and hubs of each.
         differences: each representation that is not itself that reference, against each reference, in each
             score.
-        best_cosine: for each score, which of the cosines was the better one.
+        best_cosine: for each score, which of the cosines was the better one, to be shown beside the code;
+            no verdict reads it.
         verdict: what follows for the representation `code`.
         left_out: extra representations that this layer could not give, with the reason.
+        comparators: verdicts against the neuron lens, the direction lens, the cosine of `post`; of joined and of
+            two-bit codes.
 
     """
 
@@ -148,17 +155,24 @@ class LayerComparison:
     best_cosine: Mapping[str, str]
     verdict: Verdict
     left_out: Mapping[str, str] = field(default_factory=dict)
+    comparators: tuple[Comparator, ...] = ()
 
     @property
     def layer(self) -> int:
         """The block's index, from 0."""
         return self.site.layer
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What differences are taken from: `REFERENCES`, or the better cosine in a file of an earlier version."""
+        there = {d.reference for d in self.differences}
+        return tuple(name for name in (BEST_COSINE, *REFERENCES) if name in there)
+
     def representation(self, name: str) -> RepresentationResult:
         """Return what was measured about the representation of that name."""
         return named(self.representations, name, "representation")
 
-    def difference(self, representation: str, reference: str = BEST_COSINE, score: str = AMI) -> Difference:
+    def difference(self, representation: str, reference: str = CENTRED, score: str = AMI) -> Difference:
         """Return one representation's difference from one reference in one score."""
         for d in self.differences:
             if (d.representation, d.reference, d.score) == (representation, reference, score):
@@ -182,6 +196,7 @@ class Settings:
         smallest_effect: the smallest difference of interest.
         form: where a token's form comes from (`label form`, or `surface`).
         lemma: the same for its lemma.
+        per_document: the limit on compared tokens of one document; None: no limit.
 
     """
 
@@ -194,6 +209,7 @@ class Settings:
     smallest_effect: float
     form: str
     lemma: str
+    per_document: int | None = None
 
 
 def named(items: tuple[T, ...], name: str, what: str) -> T:
@@ -205,64 +221,6 @@ def named(items: tuple[T, ...], name: str, what: str) -> T:
     raise PolytopeError(f"no {what} {name!r} in this result; there are {there}")
 
 
-def numbered(layers: tuple[L, ...], layer: int) -> L:
-    """Return the comparison of that layer."""
-    for each in layers:
-        if each.layer == layer:
-            return each
-    there = ", ".join(str(each.layer) for each in layers)
-    raise PolytopeError(f"layer {layer} is not in this result; layers compared: {there}")
-
-
-OUTCOMES = ("supported", "refuted", "inconclusive")
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Write layers shortly: `0-3, 8`."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    parts = (f"{a}-{b}" if b - a > 1 else ", ".join(map(str, range(a, b + 1))) for a, b in runs)
-    return ", ".join(parts) or "none"
-
-
-def _decided(layers: Sequence[LayerComparison]) -> str:
-    """Say how many layers, which, and by which cells: layers with the same deciding cell together."""
-    cells: dict[str, list[LayerComparison]] = {}
-    for layer in layers:
-        verdict = layer.verdict
-        cells.setdefault(f"{verdict.deciding_score} against {verdict.deciding_reference}", []).append(layer)
-    by = " and by ".join(
-        f"{cell} ({_worst(members, alone=len(layers) == 1, all_of_them=len(cells) == 1)})"
-        for cell, members in cells.items()
-    )
-    return f"{len(layers)} ({ranges(layer.layer for layer in layers)}), decided by {by}"
-
-
-def _worst(layers: Sequence[LayerComparison], *, alone: bool, all_of_them: bool) -> str:
-    # The upper bound refutes, the lower one supports or fails to.
-    refuted = layers[0].verdict.outcome == "refuted"
-    worst = min(layers, key=lambda each: each.verdict.deciding.high if refuted else each.verdict.deciding.low)
-    found = worst.verdict.deciding
-    number = f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-    if alone:
-        return number
-    which = "" if all_of_them else f"{ranges(layer.layer for layer in layers)}: "
-    return f"{which}{number}" if len(layers) == 1 else f"{which}lowest in {worst.layer}, {number}"
-
-
-def _premises(result: ClustersResult) -> str:
-    by_text: dict[str, list[int]] = {}
-    for layer in result.layers:
-        by_text.setdefault(layer.verdict.premises.partition(";")[0], []).append(layer.layer)
-    if len(by_text) == 1:
-        return next(iter(by_text))
-    return "; ".join(f"{text} ({ranges(layers)})" for text, layers in by_text.items())
-
-
 def headline_names(layers: Sequence[LayerComparison]) -> tuple[str, ...]:
     """Return what the headline plot shows: the claim, its rate-standardised kin, the decisive control."""
     present = layers[0].representations
@@ -272,20 +230,30 @@ def headline_names(layers: Sequence[LayerComparison]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*claims[:1], *standardised[:1], *controls[:1]]))
 
 
-def differences_figure(result: ClustersResult, scores: Sequence[str], names: Sequence[str] = ()) -> go.Figure:
-    """Draw differences from the better cosine: rows are layers, one panel a score, one mark a representation.
+def differences_figure(
+    result: ClustersResult, scores: Sequence[str], names: Sequence[str] = (), reference: str | None = None
+) -> go.Figure:
+    """Draw differences from one reference: rows are layers, one panel a score, one mark a representation.
 
-    A grey band shows the smallest effect of interest: a lead inside it is of no interest.
+    A grey band shows the smallest effect of interest: a lead inside it is of no interest. By default from the
+    centred cosine of `h`, in files of earlier versions from the better of two.
     """
     for score in scores:
         if score not in SCORES:
             raise PolytopeError(f"no score {score!r}; there are {', '.join(repr(name) for name in SCORES)}")
-    there = (d.representation for d in result.layers[0].differences if d.reference == BEST_COSINE)
-    names = names or list(dict.fromkeys(there))
+    reference = reference or (CENTRED if CENTRED in result.layers[0].references else BEST_COSINE)
+    found = {
+        (layer.layer, d.representation, d.score): d.estimate
+        for layer in result.layers
+        for d in layer.differences
+        if d.reference == reference
+    }
+    names = names or list(dict.fromkeys(name for _, name, _ in found))
     panels = {
-        score if len(scores) > 1 else f"{score}: difference from the better cosine of h": [
-            Marks(name, [layer.difference(name, BEST_COSINE, score).estimate for layer in result.layers], style)
+        score if len(scores) > 1 else f"{score}: difference from the {reference}": [
+            Marks(name, [found.get((layer.layer, name, score)) for layer in result.layers], style)
             for style, name in enumerate(names)
+            if name != reference
         ]
         for score in scores
     }
@@ -294,7 +262,8 @@ def differences_figure(result: ClustersResult, scores: Sequence[str], names: Seq
     return dots(layers, panels, line=0, band=(-effect, effect), signed=True)
 
 
-_SHORT = dict(zip(REFERENCES, ("cosine", "SimHash"), strict=True))
+SHORT = {BEST_COSINE: "cosine", RAW: "raw cosine", CENTRED: "centred cosine", SIMHASH: "SimHash"}
+"""What tables call the references."""
 
 _IN_CONTEXT, _WHERE = ("left", "token", "right"), ("document", "position", "row")
 _SHOWN = 20
@@ -350,10 +319,12 @@ __all__ = [
     "AMI",
     "AMI_TOKEN",
     "BEST_COSINE",
+    "OUTCOMES",
     "REFERENCES",
     "SCORES",
     "SIMHASH",
     "ClustersResult",
+    "Comparator",
     "Difference",
     "Estimate",
     "Hubs",
@@ -364,11 +335,12 @@ __all__ = [
     "Score",
     "Settings",
     "Verdict",
+    "ranges",
 ]
 
 
 @dataclass(frozen=True, repr=False)
-class ClustersResult(Result):
+class ClustersResult(Layered, Result):
     """Prediction 1 put to the test: are regions of the code more monosemantic than directions.
 
     `tokens` has one row a compared token: `row` (in the codes), `document` (id), `position`, `left`, `token`,
@@ -404,39 +376,23 @@ class ClustersResult(Result):
     derived = ("verdict",)
 
     @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """The verdict of each layer, in the order of `layers`."""
-        return tuple(layer.verdict for layer in self.layers)
-
-    @property
     def verdict(self) -> str:
         """The verdict in words: of the layer, or which layers say what and by which reference and score.
 
-        Layers that share the deciding reference and score stand together, with the number and interval of the
-        one where the code does worst.
+        Layers that share the deciding cell stand together, with the number and interval of the one where the
+        code does worst.
         """
-        if len(self.layers) == 1:
-            return self.verdicts[0].sentence
-        by_outcome = {
-            outcome: [layer for layer in self.layers if layer.verdict.outcome == outcome] for outcome in OUTCOMES
-        }
-        parts = [f"{outcome} in {_decided(layers)}" for outcome, layers in by_outcome.items() if layers]
         sample, settings = self.sample, self.settings
-        outside = sum(not verdict.premises_met for verdict in self.verdicts)
-        beyond = f", outside the paper's premises in {outside}" if outside else ""
+        effective = "" if sample.effective is None else f" (effectively {sample.effective:.0f})"
+        over = f"Holm over {len(self.layers)} layer{'s' * (len(self.layers) > 1)}"
         return (
-            f"Of {len(self.layers)} layers the claim is {'; '.join(parts)}. Code against the better cosine of "
-            f"h and rate-matched SimHash, label {settings.label!r}, {sample.tokens:,} tokens of "
-            f"{sample.documents:,} documents, k = {settings.k}, smallest effect of interest "
-            f"{settings.smallest_effect:g}, Holm over layers{beyond}. Premises: {_premises(self)}."
+            f"{self.said} Code against {', '.join(self.layers[0].references)}; label {settings.label!r}, "
+            f"{sample.tokens:,} tokens of {sample.documents:,} documents{effective}, k = {settings.k}, smallest "
+            f"effect of interest {settings.smallest_effect:g}, {over}."
         )
 
-    def layer(self, layer: int) -> LayerComparison:
-        """Return one layer's comparison."""
-        return numbered(self.layers, layer)
-
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a layer, representation and score: interval, n, differences from both."""
+        """Return one row a layer, representation and score: interval, n, null, difference from each reference."""
         rows = []
         for layer in self.layers:
             ahead = {(d.representation, d.score, d.reference): d for d in layer.differences}
@@ -452,8 +408,11 @@ class ClustersResult(Result):
                         "low": score.estimate.low,
                         "high": score.estimate.high,
                         "n": score.n,
+                        "level": score.level,
+                        "null": score.null,
                     }
-                    for reference, short in _SHORT.items():
+                    for reference in layer.references:
+                        short = SHORT[reference]
                         d = ahead.get((each.name, score.name, reference))
                         row[f"over {short}"] = d.estimate.value if d else None
                         row[f"over {short} low"] = d.estimate.low if d else None
@@ -471,7 +430,7 @@ class ClustersResult(Result):
         return pd.DataFrame(rows)
 
     def plot(self, score: str = AMI) -> go.Figure:
-        """Draw dots and intervals: rows are layers, x is the difference from the better cosine of `h`."""
+        """Draw dots and intervals: rows are layers, x is the difference from the centred cosine of `h`."""
         return differences_figure(self, (score,))
 
     def clusters(self, representation: str = "code", layer: int | None = None) -> Mapping[int, pd.DataFrame]:
@@ -503,18 +462,19 @@ class ClustersResult(Result):
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return one row a layer and representation: its scores, and how far it is ahead in AMI."""
-        rows: list[tuple[str, ...]] = [("layer", "representation", *SCORES, "over cosine (AMI)", "over SimHash (AMI)")]
+        references = self.layers[0].references
+        heads = ("layer", "representation", *SCORES, *(f"over {SHORT[one]} (AMI)" for one in references))
+        rows: list[tuple[str, ...]] = [heads]
         for layer in self.layers:
             ahead = {(d.representation, d.reference): d.estimate for d in layer.differences if d.score == AMI}
             for each in layer.representations:
-                cells = [str(layer.layer), each.name, *(str(each.score(score).estimate) for score in SCORES)]
-                rows.append((*cells, *(str(ahead.get((each.name, one), "")) for one in REFERENCES)))
+                cells = [str(layer.layer), each.name, *(str(each.score(score)) for score in SCORES)]
+                rows.append((*cells, *(str(ahead.get((each.name, one), "")) for one in references)))
         return rows
 
     def notes(self) -> list[str]:
-        """Return what was left out, and why."""
-        layers = [(layer.layer, *one) for layer in self.layers for one in layer.left_out.items()]
-        return [f"Layer {layer}: {name} left out: {why}." for layer, name, why in layers]
+        """Return the verdicts against each further comparator, and what was left out, and why."""
+        return [*self.beside(), *self.left_out_notes()]
 
     def __repr__(self) -> str:
         sample, layers = self.sample, len(self.layers)

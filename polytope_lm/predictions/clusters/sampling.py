@@ -18,6 +18,7 @@ import pandas as pd
 from polytope_lm.codes.overview import first_positions
 from polytope_lm.errors import PolytopeError
 from polytope_lm.seeds import Purpose, derived
+from polytope_lm.statistics.estimate import effective_number
 from polytope_lm.statistics.neighbours import has_neighbours
 from polytope_lm.statistics.nulls import NOISE
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 NOT_LABELS = frozenset({"document", "position", "start", "end", "token_id", "token"})
 FULL_K, TOKENS_PER_CLUSTER = 100, 60
+PER_DOCUMENT = 20
+"""Tokens of one document that are compared at most, so that few documents do not carry the sample."""
 
 EXCLUDED = ("lemma", "form", "token", "document")
 """Strict neighbours share none of these, in the order of the columns of `Sample.groups`."""
@@ -51,8 +54,9 @@ class SampleSummary:
         repeated_documents: documents left out because an earlier one has the same text.
         first_position: first-position tokens without BOS (attention sinks) left out of the scores.
         without_label: tokens left out because they have no label.
-        not_sampled: eligible tokens beyond the limit `tokens`.
+        not_sampled: eligible tokens beyond the limits `per_document` and `tokens`.
         label_counts: tokens of each label value.
+        effective: Kish's number of documents, `(sum n)^2 / sum n^2`; None in files of earlier versions.
 
     """
 
@@ -64,6 +68,7 @@ class SampleSummary:
     without_label: int
     not_sampled: int
     label_counts: Mapping[str, int]
+    effective: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,19 @@ def check_label(codes: TokenCodes, label: str, purpose: str = "") -> None:
         raise PolytopeError(f"no label {label!r}{purpose}; these codes have {there}")
 
 
-def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Sequence[str] = ()) -> Sample:
-    """Choose the tokens to compare: at most `tokens` of those that have the label and those of `also`, by seed."""
+def choose(
+    codes: TokenCodes,
+    label: str,
+    *,
+    tokens: int,
+    seed: int,
+    also: Sequence[str] = (),
+    per_document: int | None = PER_DOCUMENT,
+) -> Sample:
+    """Choose the tokens to compare: some of those that have the label and those of `also`, by seed.
+
+    At most `per_document` of each document (None: all), and of these at most `tokens`.
+    """
     table = codes.tokens
     for name in (label, *also):
         check_label(codes, name)
@@ -118,14 +134,18 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Seque
     labelled = table[list(dict.fromkeys((label, *also)))].notna().to_numpy().all(axis=1)
     rows = np.flatnonzero(inside & labelled)
     eligible = len(rows)
-    if eligible > tokens:
-        rows = np.sort(np.random.default_rng(derived(seed, Purpose.TOKENS)).choice(rows, size=tokens, replace=False))
+    rng = np.random.default_rng(derived(seed, Purpose.TOKENS))
+    if per_document is not None:
+        rows = rows[capped(table["document"].to_numpy()[rows], per_document, rng)]
+    if len(rows) > tokens:
+        rows = np.sort(rng.choice(rows, size=tokens, replace=False))
     values = table[label].iloc[rows].astype(str)
     if values.nunique() < 2:
         found = f"one value, {values.iloc[0]!r}," if len(values) else "no value"
         raise PolytopeError(
             f"label {label!r} has {found} among {len(rows)} tokens; a grouping needs two values, choose another label"
         )
+    documents = pd.factorize(table["document"].iloc[rows])[0].astype(np.int32)
     summary = SampleSummary(
         tokens=len(rows),
         documents=int(table["document"].iloc[rows].nunique()),
@@ -135,16 +155,26 @@ def choose(codes: TokenCodes, label: str, *, tokens: int, seed: int, also: Seque
         without_label=int((inside & ~labelled).sum()),
         not_sampled=eligible - len(rows),
         label_counts=dict(sorted(Counter(values).items())),
+        effective=effective_number(documents),
     )
     table = table.iloc[rows]
     surface = table["token"].astype(str).str.strip().str.casefold()
     form, form_from = _words(table, "form", surface)
     lemma, lemma_from = _words(table, "lemma", surface)
     token = table["token_id"].to_numpy().astype(np.int32)
-    documents = pd.factorize(table["document"])[0].astype(np.int32)
     groups = np.stack([lemma, form, token, documents], axis=1).astype(np.int32)
     labels = pd.factorize(values, sort=True)[0].astype(np.int32)
     return Sample(rows, labels, token, documents, groups, form_from, lemma_from, summary)
+
+
+def capped(documents: Int[np.ndarray, " n"], most: int, rng: np.random.Generator) -> Int[np.ndarray, " m"]:
+    """Return the places of at most so many rows of each document, drawn at random, ascending."""
+    if most < 1:
+        raise PolytopeError(f"per_document = {most} leaves no token; give 1 or more, or None for all")
+    order = np.lexsort((rng.random(len(documents)), documents))
+    _, first, sizes = np.unique(documents[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(first, sizes)
+    return np.sort(order[rank < most])
 
 
 def check_neighbours(codes: TokenCodes, sample: Sample, label: str, k: int) -> None:

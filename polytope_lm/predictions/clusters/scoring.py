@@ -1,25 +1,26 @@
 """One layer: what each representation scores, on all tokens and on half-samples; its differences and verdict.
 
-Clusters and neighbours know no label: `laid_out` finds them once, `scored` holds any number of labels against
-them. Both references of a difference, the better of raw and centred cosine and the mean of the rate-matched
-draws, are taken inside each half, score by score (`Resampled.better`, `Resampled.mean_of_draws`).
+Clusters and neighbours know no label: `laid_out` finds them once, on all tokens and anew in each half of the
+documents, `scored` holds any number of labels against them. Every score counts from its own null: its mean over
+20 exchanges of labels between documents of similar size, the same exchanges for every representation.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polytope_lm.controls.labels import EXCHANGES, exchanged_between_documents
+from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.result import (
     AGREEMENT,
     AMI,
-    BEST_COSINE,
+    AMI_TOKEN,
     REFERENCES,
     SCORES,
-    SECOND_ORDER,
     SIMHASH,
     Difference,
     LayerComparison,
@@ -27,15 +28,16 @@ from polytope_lm.predictions.clusters.result import (
     Score,
 )
 from polytope_lm.predictions.clusters.sampling import clusters_for
+from polytope_lm.predictions.layered import Comparator
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.seeds import Purpose, derived
-from polytope_lm.statistics.agreement import resampled_ami
+from polytope_lm.statistics.agreement import amis
 from polytope_lm.statistics.clustering import check_k, k_medoids
-from polytope_lm.statistics.estimate import Resampled, half_samples
-from polytope_lm.statistics.neighbours import hubs, resampled_agreement, strict_neighbours
-from polytope_lm.statistics.verdict import Cell, decide, one_sided_p, over_layers
+from polytope_lm.statistics.estimate import MIN_DOCUMENTS, Resampled, effective_number, half_samples
+from polytope_lm.statistics.neighbours import PairSums, agreement_sums, agreements, hubs, strict_neighbours
+from polytope_lm.statistics.verdict import Cell, decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,52 +51,90 @@ if TYPE_CHECKING:
     from polytope_lm.statistics.estimate import Estimate
     from polytope_lm.statistics.verdict import Verdict
 
+    Found = Resampled | PairSums
+    """A score before its interval: on halves, or as sums over pairs of documents."""
+
+BUILT_IN = (code.CODE, code.STANDARDISED, *COSINES, SIMHASH)
+"""What the verdict reads, and the rate-standardised code: measured always. Whether a label can be seen is asked of
+these, so that nothing else that is shown moves a verdict."""
 NEIGHBOURS = 10
 """Strict neighbours that the agreement counts."""
-DEPTH = 6
-"""Neighbours are stored to six times k, so that a half of the documents finds the k nearest of its own."""
+HALVES = 40
+"""Halves of the documents behind an interval: its sd is then known to 11 %."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all representations share: tokens, halves, k, seeds.
+    """What all representations of one run and label share: tokens, halves, labels exchanged, k, seeds.
 
-    `inside` says which tokens each half keeps; `picks`, in [0, 1), which draw of a random control moves it (the
-    first of a pair counts). Medoids and draws of random controls have seeds derived from `seed`, the user's.
+    Attributes:
+        sample: the tokens and their labels.
+        inside: which tokens each half keeps.
+        picks: in [0, 1), which draw of a random control moves a half (the first of a pair counts).
+        labelings: the label, and then its exchanges between documents.
+        k: clusters, the same in every half.
+        neighbours: counted.
+        seed: the user's; medoids and draws of random controls have seeds derived from it.
+        order: the random order of tokens that breaks ties.
+
     """
 
     sample: Sample
     inside: Bool[np.ndarray, "draws n"]
     picks: Float[np.ndarray, " draws"]
+    labelings: Int[np.ndarray, "m n"]
     k: int
     neighbours: int
     seed: int
+    order: Int[np.ndarray, " n"]
 
     @property
-    def with_whole(self) -> Bool[np.ndarray, "draws n"]:
-        """The whole sample and then each half, so that points and halves come from the same code."""
-        return np.concatenate([np.ones((1, self.inside.shape[1]), dtype=bool), self.inside])
+    def effective(self) -> float:
+        """Kish's number of documents."""
+        return effective_number(self.sample.documents)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the intervals: Kish's number less one."""
+        return self.effective - 1
 
 
 def make_task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
     """Return what all representations of one run share; k is 100, or n/60 below 6,000 tokens, by default."""
-    k = clusters_for(sample.summary.tokens) if k is None else k
-    check_k(k, sample.summary.tokens)
+    n = sample.summary.tokens
+    k = clusters_for(n) if k is None else k
+    check_k(k, n)
+    effective = effective_number(sample.documents)
+    if effective < MIN_DOCUMENTS:
+        raise PolytopeError(
+            f"{sample.summary.documents} documents count for {effective:.1f}, and at least {MIN_DOCUMENTS} are needed "
+            "for an interval; add documents, or take fewer tokens of each (per_document=)"
+        )
     halves = half_samples(sample.summary.documents, resamples, seed=derived(seed, Purpose.HALVES))
+    inside = halves[:, sample.documents]
+    least = int(inside.sum(axis=1).min())
+    if least <= k:
+        raise PolytopeError(
+            f"k = {k} clusters, and some half of the documents has {least} tokens; take fewer clusters or more tokens"
+        )
     picks = np.random.default_rng(derived(seed, Purpose.PICKS)).random(resamples)
-    return Task(sample, halves[:, sample.documents], picks, k, NEIGHBOURS, seed)
+    given = exchanged_between_documents(
+        sample.labels, sample.documents, EXCHANGES, seed=derived(seed, Purpose.EXCHANGES)
+    )
+    order = np.random.default_rng(derived(seed, Purpose.TIES)).permutation(n)
+    return Task(sample, inside, picks, np.concatenate([sample.labels[None], given]), k, NEIGHBOURS, seed, order)
 
 
 @dataclass(frozen=True)
 class Measured:
     """One representation's numbers, before they are compared with others.
 
-    `scores` are those of `SCORES` on all documents and on each half, for a random control the mean over its
-    draws. The rest is of the first draw: neighbours nearest first, -1 (distance NaN) for none.
+    `scores` are those of `SCORES`, null-subtracted, for a random control the mean over its draws. The rest is of
+    the first draw: neighbours nearest first, -1 (distance NaN) for none.
     """
 
     result: RepresentationResult
-    scores: Resampled
+    scores: Mapping[str, Found]
     clusters: Int[np.ndarray, " n"]
     neighbours: Int[np.ndarray, "n k"]
     distances: Float[np.ndarray, "n k"]
@@ -104,14 +144,16 @@ class Measured:
 class Layout:
     """What one draw of a representation does with the tokens, before any label is looked at.
 
-    `neighbours` go `DEPTH` times as deep as those counted, nearest first, -1 for none; `distances` are those to
-    the counted ones, NaN for none. `lexical` is the AMI with token identity, on all tokens, then on each half.
+    `halves` are the clusters found anew in each half, -1 outside of it. `neighbours` are nearest first, -1 for none;
+    `distances` those to them, NaN for none. `lexical` is the AMI with token identity, on all tokens, then on each
+    half.
     """
 
     clusters: Int[np.ndarray, " n"]
-    neighbours: Int[np.ndarray, "n depth"]
+    halves: Int[np.ndarray, "draws n"]
+    neighbours: Int[np.ndarray, "n k"]
     distances: Float[np.ndarray, "n k"]
-    lexical: Float[np.ndarray, " draws"]
+    lexical: Float[np.ndarray, " more"]
     metric: str
     dropped_bits: int = 0
 
@@ -126,16 +168,20 @@ def laid_out(
         rows = representation.rows(arrays, seed=derived(task.seed, Purpose.REPRESENTATION, number))
         distance = pairwise(rows, representation.name)
         start = _timed(clock, "distances", start)
-        near = strict_neighbours(distance, task.sample.groups, DEPTH * task.neighbours)
+        near = strict_neighbours(distance, task.sample.groups, task.neighbours, task.order)
         start = _timed(clock, "neighbours", start)
         clusters = k_medoids(distance, task.k, seed=derived(task.seed, Purpose.MEDOIDS))
+        halves = np.full(task.inside.shape, -1, dtype=np.int16)
+        for half, kept in enumerate(task.inside):
+            here = np.flatnonzero(kept)
+            first = derived(task.seed, Purpose.MEDOIDS, half + 1)
+            halves[half, here] = k_medoids(distance[np.ix_(here, here)], task.k, seed=first)
         start = _timed(clock, "k-medoids", start)
-        lexical = resampled_ami(task.sample.token, clusters, task.with_whole)
+        lexical = np.array([float(amis(each, task.sample.token[None])[0]) for each in (clusters, *halves)])
         _timed(clock, "scores", start)
-        shown = near[:, : task.neighbours]
-        away = np.take_along_axis(distance, np.maximum(shown, 0), axis=1)
-        away[shown < 0] = np.nan
-        out.append(Layout(clusters, near, away, lexical, rows.metric, rows.dropped_bits))
+        away = np.take_along_axis(distance, np.maximum(near, 0), axis=1)
+        away[near < 0] = np.nan
+        out.append(Layout(clusters, halves, near, away, lexical, rows.metric, rows.dropped_bits))
     return out
 
 
@@ -151,42 +197,90 @@ def scored(
 ) -> Measured:
     """Score what was laid out, of the same tokens, halves, k and seed, against the task's label."""
     start = time.perf_counter()
-    draws = np.stack([scores_of(layout, task, task.sample.labels) for layout in layouts])
+    draws = [scores_of(layout, task, task.labelings) for layout in layouts]
     _timed(clock, "scores", start)
     about = (representation.name, representation.role, representation.isolates)
     return summed_up(about, layouts[0], draws, task)
 
 
-def scores_of(layout: Layout, task: Task, labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "draws scores"]:
-    """Return the scores in the order of `SCORES`: of the whole sample first, then of each half."""
-    inside = task.with_whole
-    return np.stack(
-        [
-            resampled_ami(labels, layout.clusters, inside),
-            resampled_agreement(layout.neighbours, labels, inside, task.neighbours),
-            layout.lexical,
-        ],
-        axis=1,
-    )
+@dataclass(frozen=True)
+class Drawn:
+    """One draw's scores, null-subtracted, and the nulls that were taken off."""
+
+    ami: Resampled
+    agreement: PairSums
+    lexical: Resampled
+    nulls: Mapping[str, float]
 
 
-def summed_up(
-    about: tuple[str, str, str], first: Layout, draws: Float[np.ndarray, "d draws scores"], task: Task
-) -> Measured:
-    """Return the numbers of all draws as one: their mean, moved on each half as one of them is.
+@dataclass(frozen=True)
+class Pool:
+    """One layout's scores of many labelings: AMI on all tokens and in each half, agreement on all tokens."""
+
+    layout: Layout
+    labelings: Int[np.ndarray, "m n"]
+    whole: Float[np.ndarray, " m"]
+    halves: Float[np.ndarray, "draws m"]
+    agreed: Float[np.ndarray, " m"]
+
+    @classmethod
+    def of(cls, layout: Layout, labelings: Int[np.ndarray, "m n"]) -> Pool:
+        """Score a layout against labelings."""
+        halves = np.stack([amis(each, labelings) for each in layout.halves])
+        whole, agreed = amis(layout.clusters, labelings), agreements(layout.neighbours, labelings)
+        return cls(layout, labelings, whole, halves, agreed)
+
+    def drawn(self, documents: Int[np.ndarray, " n"], which: int, others: Int[np.ndarray, " others"] | slice) -> Drawn:
+        """Return the scores of one labeling, less their means over others."""
+        null, chance = float(self.whole[others].mean()), self.agreed[others]
+        return Drawn(
+            Resampled(float(self.whole[which]) - null, self.halves[:, which] - self.halves[:, others].mean(axis=1)),
+            agreement_sums(self.layout.neighbours, self.labelings[which], documents).less(chance),
+            Resampled(float(self.layout.lexical[0]), self.layout.lexical[1:]),
+            {AMI: null, AGREEMENT: float(chance.mean())},
+        )
+
+
+def scores_of(layout: Layout, task: Task, labelings: Int[np.ndarray, "m n"]) -> Drawn:
+    """Return the scores of the first labeling, less their means over the others."""
+    return Pool.of(layout, labelings).drawn(task.sample.documents, 0, slice(1, None))
+
+
+def summed_up(about: tuple[str, str, str], first: Layout, draws: Sequence[Drawn], task: Task) -> Measured:
+    """Return the numbers of all draws as one: their mean, and its spread over draws in the interval.
 
     `draws` are `scores_of` each; `about` is name, role and what it isolates; `first` is shown.
     """
-    whole = Resampled.mean_of_draws([Resampled(each[0], each[1:]) for each in draws], task.picks)
-    near = first.neighbours[:, : task.neighbours]
+    whole: dict[str, Found] = {
+        AMI: Resampled.mean_of_draws([each.ami for each in draws], task.picks),
+        AGREEMENT: PairSums.mean_of_draws([each.agreement for each in draws]),
+        AMI_TOKEN: Resampled.mean_of_draws([each.lexical for each in draws], task.picks),
+    }
+    points = {
+        AMI: [each.ami.value for each in draws],
+        AGREEMENT: [each.agreement.value for each in draws],
+        AMI_TOKEN: [each.lexical.value for each in draws],
+    }
+    near = first.neighbours
     found = (near >= 0).sum(axis=1)
+    scores = []
+    for name in SCORES:
+        null = float(np.mean([each.nulls[name] for each in draws])) if name in draws[0].nulls else None
+        estimate = interval(whole[name], task.freedom)
+        scores.append(
+            Score(
+                name, estimate, int((found > 0).sum()) if name == AGREEMENT else len(found),
+                tuple(map(float, points[name])) if len(draws) > 1 else (),
+                None if null is None else estimate.value + null, null,
+            )
+        )  # fmt: skip
     name, role, isolates = about
     result = RepresentationResult(
         name=name,
         role=role,
         isolates=isolates,
         metric=first.metric,
-        scores=_scores(whole, draws[:, 0], task, found),
+        scores=tuple(scores),
         cluster_sizes=tuple(int(size) for size in np.bincount(first.clusters, minlength=task.k)),
         hubs=hubs(near),
         dropped_bits=first.dropped_bits,
@@ -195,74 +289,96 @@ def summed_up(
     return Measured(result, whole, first.clusters, near, first.distances)
 
 
-def _scores(
-    whole: Resampled, points: Float[np.ndarray, "d scores"], task: Task, found: Int[np.ndarray, " n"]
-) -> tuple[Score, ...]:
-    out = []
-    for i, name in enumerate(SCORES):
-        each = tuple(map(float, points[:, i])) if len(points) > 1 else ()
-        tokens = int((found > 0).sum()) if name == AGREEMENT else len(found)
-        out.append(Score(name, _interval(whole, i, task.sample.summary.documents), tokens, each))
-    return tuple(out)
+def interval(found: Found, freedom: float) -> Estimate:
+    """Return a score with its interval: over halves, or over pairs of documents."""
+    return found.by_pairs(freedom) if isinstance(found, PairSums) else found.by_spread(freedom)
 
 
-def _interval(scores: Resampled, i: int, documents: int) -> Estimate:
-    return scores.column(i).by_halves(documents, second_order=SCORES[i] in SECOND_ORDER)
+@dataclass(frozen=True)
+class About:
+    """What every verdict of a run says besides its differences.
+
+    Attributes:
+        documents: of the sample.
+        effective: Kish's number of them.
+        smallest_effect: the smallest difference of interest.
+        weights: what was done to the model's weights.
+
+    """
+
+    documents: int
+    effective: float | None
+    smallest_effect: float
+    weights: str = ""
 
 
 def compare(
     site: Site,
-    k: int,
+    task: Task,
     measured: Mapping[str, Measured],
-    documents: int,
-    smallest_effect: float,
+    about: About,
     beside: Sequence[str] = (),
+    comparators: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> LayerComparison:
     """Take all differences of one layer and decide it, before any correction over layers.
 
-    `measured` has the built-in representations among others; the code's differences from `beside` are only shown.
+    Args:
+        site: where the codes live.
+        task: tokens, halves, k.
+        measured: the built-in representations among others.
+        about: what verdicts say besides.
+        beside: controls over which the code's lead is only shown.
+        comparators: for each claim, the groups of references that each get a verdict.
+
     """
-    cosines = [measured[name].scores for name in COSINES]
-    references = {BEST_COSINE: Resampled.better(cosines), SIMHASH: measured[SIMHASH].scores}
-    pairs = [
-        (name, reference)
-        for name in measured
-        for reference in REFERENCES
-        if name != reference and not (name in COSINES and reference == BEST_COSINE)
+    pairs = [(name, reference) for name in measured for reference in REFERENCES if name != reference]
+    wanted = [(code.CODE, name) for name in beside]
+    groups = [
+        (claim, tuple(name for name in group if name in measured))
+        for claim, several in (comparators or {}).items()
+        for group in several
+        if claim in measured
     ]
-    references |= {name: measured[name].scores for name in beside}
-    pairs += [(code.CODE, name) for name in beside]
+    wanted += [(claim, name) for claim, group in groups for name in group]
     differences: list[Difference] = []
-    for name, reference in pairs:
-        ahead = measured[name].scores - references[reference]
-        for i, score in enumerate(SCORES):
-            found = _interval(ahead, i, documents)
-            differences.append(Difference(name, reference, score, found, one_sided_p(found, smallest_effect)))
-    verdict = decided(site, differences, documents, smallest_effect)
-    best = np.argmax([each.value for each in cosines], axis=0)
-    better = {name: COSINES[int(which)] for name, which in zip(SCORES, best, strict=True)}
+    for name, reference in dict.fromkeys((*pairs, *wanted)):
+        for score in SCORES:
+            ahead = interval(measured[name].scores[score] - measured[reference].scores[score], task.freedom)  # type: ignore[operator]
+            differences.append(Difference(name, reference, score, ahead, ahead.p_above(about.smallest_effect)))
+    seen = max(
+        each.result.score(score).estimate.high
+        for name, each in measured.items()
+        if name in BUILT_IN
+        for score in (AMI, AGREEMENT)
+    )
+    best = {score: max(COSINES, key=lambda name: measured[name].result.score(score).estimate.value) for score in SCORES}
+    verdicts = tuple(
+        Comparator(claim, group, decided(site, differences, seen, about, claim, group))
+        for claim, group in groups
+        if group
+    )
+    verdict = decided(site, differences, seen, about)
     results = tuple(each.result for each in measured.values())
-    return LayerComparison(site, k, results, tuple(differences), better, verdict)
+    return LayerComparison(site, task.k, results, tuple(differences), best, verdict, {}, verdicts)
 
 
-def decided(site: Site, differences: Sequence[Difference], documents: int, smallest_effect: float) -> Verdict:
-    """Decide one layer from its differences, of which the verdict reads four."""
+def decided(
+    site: Site,
+    differences: Sequence[Difference],
+    seen: float,
+    about: About,
+    claim: str = code.CODE,
+    references: Sequence[str] = REFERENCES,
+) -> Verdict:
+    """Decide one claim in one layer from its differences in AMI and agreement."""
     cells = [
         Cell(d.reference, d.score, d.estimate)
         for d in differences
-        if d.representation == code.CODE and d.reference in REFERENCES and d.score in (AMI, AGREEMENT)
+        if d.representation == claim and d.reference in references and d.score in (AMI, AGREEMENT)
     ]
+    whom = "" if references == REFERENCES else f", {claim} against {' and '.join(references)}"
     return decide(
-        cells,
-        place=site.place,
-        documents=documents,
-        smallest_effect=smallest_effect,
-        premises=str(site.premises),
-        premises_met=site.premises.met,
-    )
-
-
-def with_holm(compared: Sequence[LayerComparison]) -> tuple[LayerComparison, ...]:
-    """Return the layers with their verdicts corrected for the number of layers."""
-    verdicts = over_layers([comparison.verdict for comparison in compared])
-    return tuple(replace(c, verdict=v) for c, v in zip(compared, verdicts, strict=True))
+        cells, place=f"{site.place}{whom}", documents=about.documents, smallest_effect=about.smallest_effect,
+        premises=str(site.premises), premises_met=site.premises.met, seen=seen, effective=about.effective,
+        weights=about.weights,
+    )  # fmt: skip

@@ -14,7 +14,7 @@ import pandas as pd
 
 from polytope_lm.errors import PolytopeError, escaped
 from polytope_lm.plotting import Lead, choices
-from polytope_lm.predictions.clusters.result import BEST_COSINE, REFERENCES, SIMHASH
+from polytope_lm.predictions.clusters.result import BEST_COSINE, SIMHASH
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.result import Result
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 CHOICES = ("layer", "label", "clusterer", "k", "seed")
 """What a specification chooses, beside the representation."""
+
+
+OVER = (BEST_COSINE, SIMHASH)
+"""What a specification's lead is over, for orientation: no verdict is read from any of them."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +111,14 @@ class Cell:
         return fmean(draw.largest_share for draw in self.draws)
 
     def over(self, reference: str) -> float | None:
-        """Return the lead over one of `REFERENCES`.
+        """Return the lead over one of `OVER`.
 
         Raises:
             PolytopeError: another reference.
 
         """
-        if reference not in REFERENCES:
-            there = ", ".join(map(repr, REFERENCES))
+        if reference not in OVER:
+            there = ", ".join(map(repr, OVER))
             raise PolytopeError(f"no reference {reference!r}; there are {there}")
         return self.over_cosine if reference == BEST_COSINE else self.over_simhash
 
@@ -165,7 +169,7 @@ class Multiverse(Result):
 
         Args:
             representation: a registered name.
-            reference: one of `REFERENCES`.
+            reference: one of `OVER`.
 
         Raises:
             PolytopeError: another reference, or no such cell.
@@ -206,7 +210,7 @@ class Multiverse(Result):
 
         Args:
             representation: whose leads.
-            reference: over whom, one of `REFERENCES`.
+            reference: over whom, one of `OVER`.
 
         Raises:
             PolytopeError: another reference, or no such cell.
@@ -234,7 +238,7 @@ class Multiverse(Result):
         """Return a specification curve for each reference that cells could be compared with."""
         own = [cell for cell in self.cells if cell.representation == code.CODE]
         named = {"cosine": BEST_COSINE, "SimHash": SIMHASH}
-        there = {name for name in REFERENCES for cell in own if cell.over(name) is not None}
+        there = {name for name in OVER for cell in own if cell.over(name) is not None}
         return {name: self.plot(reference=one) for name, one in named.items() if one in there}
 
     def notes(self) -> list[str]:
@@ -245,7 +249,7 @@ class Multiverse(Result):
     def headline(self) -> str:
         """Say in how many specifications the code is ahead, and that this decides nothing."""
         lines = [f"{len(self.cells):,} cells, {len(self.left_out)} left out; no verdict"]
-        for reference in REFERENCES:
+        for reference in OVER:
             leads = [c.over(reference) for c in self.cells if c.representation == code.CODE]
             there = sorted(lead for lead in leads if lead is not None)
             if there:

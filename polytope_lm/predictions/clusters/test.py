@@ -4,20 +4,28 @@ Claim. Tokens that lie in nearby polytopes of an MLP mean alike: cluster tokens 
 their codes `z = 1[h > 0]`, and the clusters agree with a gold label better than clusters of directions do
 (Black et al., "Interpreting Neural Networks through the Polytope Lens", 2022).
 
-Comparator. The cosine of the *same* pre-activations `h` that were binarised, raw and centred, whichever is
-better.
+Comparators. The cosine of the *same* pre-activations `h` that were binarised, raw and centred, each on its own.
 
 Control. Rate-matched SimHash: random hyperplanes on the same `u`, each firing as often as the real neuron.
 Only a lead over these is due to where training put the hyperplanes; without it a code is a noisy cosine.
 
 Scores. AMI of k-medoids clusters with the label, and the share of strict nearest neighbours (another lemma,
-form, token and document) with the same label. AMI with token identity is shown beside them: lexical clusters
-are not semantic ones.
+form, token and document) with the same label, each less its mean over 20 exchanges of labels between
+documents of similar size: a score counts from its own null. AMI with token identity is shown beside them:
+lexical clusters are not semantic ones.
 
-Verdict. *Supported* where the code is ahead by more than the smallest effect of interest in both scores
-against both references; *refuted* where an upper bound lies below it; *inconclusive* otherwise, with the n
-that would settle it. The intervals come from halves of the documents. One label, one k, one clusterer, chosen
-before the run; everything else that is shown beside is not a verdict.
+Sample. At most 20 tokens of a document, so that few documents do not carry the sample; Kish's effective number
+of documents gives the degrees of freedom of every interval.
+
+Verdict. One of six outcomes (see `statistics.verdict`): *supported* where the code is ahead by more than the
+smallest effect of interest in both scores against all three references; *behind*, *no lead*, *mixed*;
+*inconclusive*, with the n that would settle it; *not testable* where no representation sees the label. For AMI
+tokens are clustered anew in each half of the documents, neighbour agreement takes its variance from sums over
+pairs of documents. One label, one k, one clusterer, chosen before the run.
+
+Beside it, verdicts of their own: the code against the neuron lens (top neuron), the direction lens as the paper
+drew it (NMF and k-means directions) and the cosine of `post`; joined codes through to the output; in gated
+MLPs the two-bit code against the cosine of `(g, up)`. Everything else that is shown is not a verdict.
 """
 
 from __future__ import annotations
@@ -32,7 +40,8 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.browsing import add_layer, tokens_table
 from polytope_lm.predictions.clusters.layers import (
-    BUILT_IN,
+    BESIDE,
+    COMPARATORS,
     MAKERS,
     NULLS,
     SHOWN,
@@ -40,11 +49,13 @@ from polytope_lm.predictions.clusters.layers import (
     LayerScores,
     Menu,
     beside_code,
+    not_kept,
     row_name,
 )
 from polytope_lm.predictions.clusters.result import ClustersResult, LayerComparison, Settings
-from polytope_lm.predictions.clusters.sampling import check_neighbours, choose, layers_of
-from polytope_lm.predictions.clusters.scoring import NEIGHBOURS, compare, decided, make_task, with_holm
+from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT, check_neighbours, choose, layers_of
+from polytope_lm.predictions.clusters.scoring import BUILT_IN, HALVES, NEIGHBOURS, About, compare, make_task
+from polytope_lm.predictions.layered import with_holm
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import get, registered
 from polytope_lm.result import reproducible, versions
@@ -65,9 +76,11 @@ class Choices:
 
     k: int | None = None
     tokens: int = 6000
+    per_document: int | None = PER_DOCUMENT
     seed: int = 0
-    resamples: int = 200
+    resamples: int = HALVES
     smallest_effect: float = 0.01
+    comparators: bool = True
     extra: Sequence[str] | str = ()
     weights: Sequence[str] | str | None = None
     model: Model | None = None
@@ -76,18 +89,20 @@ class Choices:
         """Return what to measure; with `extra="all"`, what cannot be had is left out with its reason."""
         everything = self.extra == "all"
         extra = [*(each.name for each in registered()), *NULLS] if everything else _names(self.extra)
-        names = dict.fromkeys((*BUILT_IN, *extra))
+        unavailable = not_kept(codes) if self.comparators else {}
+        beside = BESIDE if self.comparators else ()
+        names = dict.fromkeys((*BUILT_IN, *(name for name in beside if name not in unavailable), *extra))
         representations = tuple(get(name) for name in names if name not in NULLS)
         nulls = tuple(name for name in NULLS if name in names)
         asked = (tuple(MAKERS) if everything else ()) if self.weights is None else _names(self.weights)
-        made, unavailable = Controls(codes, rows, layers, (), None, self.seed), {}
+        made = Controls(codes, rows, layers, (), None, self.seed)
         try:
             made = Controls(codes, rows, layers, asked, self.model, self.seed)
         except PolytopeError as error:
             if self.weights is not None:
                 raise
-            unavailable = {row_name(name, control): str(error) for control in asked for name in SHOWN}
-        return Menu(representations, nulls, made, unavailable)
+            unavailable |= {row_name(name, control): str(error) for control in asked for name in SHOWN}
+        return Menu(representations, nulls, made, {n: why for n, why in unavailable.items() if n not in names})
 
 
 def _names(value: Sequence[str] | str) -> tuple[str, ...]:
@@ -121,11 +136,9 @@ def joined(results: Sequence[ClustersResult]) -> ClustersResult:
     for a, b in pairwise(layers):
         if a.layer == b.layer:
             raise PolytopeError(f"layer {a.layer} is there twice; leave one result out")
-    documents, effect = first.sample.documents, first.settings.smallest_effect
-    alone = [replace(each, verdict=decided(each.site, each.differences, documents, effect)) for each in layers]
     return replace(
         first,
-        layers=with_holm(alone),
+        layers=with_holm(layers),
         tokens=None,
         timings={step: seconds for result in results for step, seconds in result.timings.items()},
     )
@@ -143,9 +156,11 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     *,
     k: int | None = None,
     tokens: int = 6000,
+    per_document: int | None = PER_DOCUMENT,
     seed: int = 0,
-    resamples: int = 200,
+    resamples: int = HALVES,
     smallest_effect: float = 0.01,
+    comparators: bool = True,
     extra: Sequence[str] | str = (),
     weights: Sequence[str] | str | None = None,
     model: Model | None = None,
@@ -160,9 +175,12 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
         label: the label that clusters are scored against.
         k: clusters; by default 100, or n/60 below 6,000 tokens.
         tokens: compare at most this many, sampled by seed. Memory grows with its square (0.3 GB at 6,000).
+        per_document: at most this many of one document, sampled by seed; None: all.
         seed: of every random choice.
-        resamples: halves of the documents behind each interval.
+        resamples: halves of the documents behind each interval; clusters are found anew in each.
         smallest_effect: the smallest difference of interest, the same for both scores.
+        comparators: whether the paper's own comparators are measured, and joined and two-bit codes, with verdicts of
+            their own; some need `post` or `up`, kept at capture. Without them a run takes about half as long.
         extra: registered representations to show beside the built-in ones, `token identity` and `code,
             labels permuted in word and document`, or `all`; never part of the verdict. One that this layer
             can not give is left out, and `LayerComparison.left_out` says why.
@@ -173,14 +191,14 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
         progress: told `(done, total, what)` before each row of each layer.
 
     Raises:
-        PolytopeError: the label is absent, has one value or says which word it is, too few documents to
-            resample or tokens with strict neighbours, k not below the number of tokens, `u` or `h` not
+        PolytopeError: the label is absent, has one value or says which word it is, fewer than eight effective
+            documents, too few tokens with strict neighbours, k not below the number of tokens, `u` or `h` not
             kept, NaN in the activations, an unknown representation, `weights` without a model.
 
     """
     choices = Choices(
-        k=k, tokens=tokens, seed=seed, resamples=resamples, smallest_effect=smallest_effect, extra=extra,
-        weights=weights, model=model,
+        k=k, tokens=tokens, per_document=per_document, seed=seed, resamples=resamples,
+        smallest_effect=smallest_effect, comparators=comparators, extra=extra, weights=weights, model=model,
     )  # fmt: skip
     return compared(codes, layer, (label,), choices, progress)[label]
 
@@ -247,21 +265,28 @@ class _LabelRun:
     """One label's comparison while its layers come in."""
 
     def __init__(self, codes: TokenCodes, label: str, labels: Sequence[str], choices: Choices) -> None:
-        sample = choose(codes, label, tokens=choices.tokens, seed=choices.seed, also=labels)
-        self.label, self.choices, self.effect = label, choices, choices.smallest_effect
+        sample = choose(
+            codes, label, tokens=choices.tokens, seed=choices.seed, also=labels, per_document=choices.per_document
+        )
+        self.label, self.choices = label, choices
         self.task = make_task(sample, choices.k, choices.seed, choices.resamples)
         check_neighbours(codes, sample, label, NEIGHBOURS)
         self.table = tokens_table(codes, sample)
         self.layers: list[LayerComparison] = []
         self.settings = Settings(
-            label, self.task.k, NEIGHBOURS, choices.tokens, choices.seed, choices.resamples, self.effect,
-            sample.form, sample.lemma,
+            label, self.task.k, NEIGHBOURS, choices.tokens, choices.seed, choices.resamples, choices.smallest_effect,
+            sample.form, sample.lemma, choices.per_document,
+        )  # fmt: skip
+        self.about = About(
+            sample.summary.documents, self.task.effective, choices.smallest_effect,
+            str(codes.provenance.get("weights") or ""),
         )  # fmt: skip
 
     def add(self, site: Site, scores: LayerScores) -> None:
         """Compare what one layer gave."""
-        measured, documents = scores.measured[self.label], self.task.sample.summary.documents
-        found = compare(site, self.task.k, measured, documents, self.effect, beside_code(measured))
+        measured = scores.measured[self.label]
+        further = COMPARATORS if self.choices.comparators else {}
+        found = compare(site, self.task, measured, self.about, beside_code(measured), further)
         self.layers.append(replace(found, left_out=scores.left_out[self.label]))
         self.table = add_layer(self.table, found, measured)
 

@@ -18,7 +18,7 @@ from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import get
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.clustering import k_medoids
-from polytope_lm.statistics.estimate import Resampled, half_samples
+from polytope_lm.statistics.estimate import Resampled, effective_number, half_samples
 from polytope_lm.statistics.verdict import Cell
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ def compare(
             found = np.array([_scores(distance, agreement, numbers, part, seed) for part in parts])
             each.append(Resampled(found[0], found[1:]))
         scores[name] = Resampled.mean_of_draws(each, picks)
-    documents = int(numbers.max()) + 1
+    freedom = effective_number(numbers) - 1
     cells, shown = [], []
     for column, score in enumerate((CLUSTERS, NEIGHBOURS)):
         mine = scores["code"].column(column)
         for name in NAMES:
             other = scores[name].column(column)
-            shown.append(Finding("regions", f"{score}, {name}", other.by_halves(documents)))
+            shown.append(Finding("regions", f"{score}, {name}", other.by_spread(freedom)))
             if name != "code":
-                cells.append(Cell(name, score, (mine - other).by_halves(documents)))
+                cells.append(Cell(name, score, (mine - other).by_spread(freedom)))
     return cells, shown
 
 

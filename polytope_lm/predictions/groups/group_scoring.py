@@ -65,15 +65,12 @@ class Scored:
     halves: Float[np.ndarray, " draws"] | None = None
 
 
-def interval(
-    shared: Shared, score: GroupScore, halves: Float[np.ndarray, " draws"] | None
-) -> tuple[Estimate | None, str]:
+def interval(score: GroupScore, halves: Float[np.ndarray, " draws"] | None) -> tuple[Estimate | None, str]:
     """Return the interval from halves; where a half has no score, none and why."""
     if halves is None:
         return None, ""
-    documents, mutual = len(np.unique(shared.documents)), score.name in INFORMATION
     try:
-        return Resampled(score.value, halves).by_halves(documents, second_order=mutual), ""
+        return Resampled(score.value, halves).by_halves(second_order=score.name in INFORMATION), ""
     except PolytopeError as error:
         return None, f"no interval: {error}"
 
@@ -95,14 +92,12 @@ def label_scores(shared: Shared, groups: Int[np.ndarray, " n"]) -> list[Scored]:
     measure += f"completeness {found.completeness:.3f}"
     n, noise = found.tokens, found.noise
     return [
-        _scored(shared, GroupScore(names.AMI, ami, "higher", "", n, noise), chance),
+        _scored(GroupScore(names.AMI, ami, "higher", "", n, noise), chance),
         _scored(
-            shared,
             GroupScore(names.ENTROPY, found.entropy.value, "lower", "bits", n, noise, None, found.entropy, None, base),
             None if pure is None else pure[:, 0],
         ),
         _scored(
-            shared,
             GroupScore(names.PURITY, found.purity.value, "higher", "share", n, noise, None, found.purity, None, most),
             None if pure is None else pure[:, 1],
         ),
@@ -124,7 +119,7 @@ def scores_within_token(shared: Shared, groups: Int[np.ndarray, " n"]) -> list[S
             None if shared.inside is None else resampled_conditional(groups, shared.labels, shared.token, shared.inside)
         )
         score = GroupScore(names.CONDITIONAL, found.adjusted, "higher", "", n, noise, note=open_label)
-        out.append(_scored(shared, score, halves))
+        out.append(_scored(score, halves))
     bits = found.information
     out.append(Scored(GroupScore(names.INFORMATION, bits.value, "higher", "bits", n, noise, matched=bits)))
     if found.agreement is not None:
@@ -149,7 +144,7 @@ def nearest_scores(shared: Shared, distance: Float[np.ndarray, "n n"]) -> list[S
             halves = np.where(kept > 0, right / np.maximum(kept, 1), np.nan)
         note = f"most frequent label of the others: {found.majority:.3f}; neighbours of other documents"
         score = GroupScore(name, found.accuracy, "higher", "share", found.tokens, found.without, note=note)
-        out.append(_scored(shared, score, halves))
+        out.append(_scored(score, halves))
     return out
 
 
@@ -184,7 +179,7 @@ def _pair_scores(
     score = GroupScore(
         name, found.value, *kind, found.tokens, len(groups) - found.tokens, None, found.random, found.matched, note
     )
-    return [_scored(shared, score, halves)]
+    return [_scored(score, halves)]
 
 
 def intruder_scores(shared: Shared, groups: Int[np.ndarray, " n"], name: str) -> list[Scored]:
@@ -235,8 +230,8 @@ def position_scores(
     return [Scored(score) for score in out]
 
 
-def _scored(shared: Shared, score: GroupScore, halves: Float[np.ndarray, " draws"] | None) -> Scored:
+def _scored(score: GroupScore, halves: Float[np.ndarray, " draws"] | None) -> Scored:
     """Give a score its interval, or say why it has none."""
-    found, why = interval(shared, score, halves)
+    found, why = interval(score, halves)
     note = "; ".join(part for part in (score.note, why) if part)
     return Scored(replace(score, interval=found, note=note), halves if found is not None else None)

@@ -114,14 +114,14 @@ class RepresentationScores:
 
 @dataclass(frozen=True)
 class Lead:
-    """How far one representation's groups are ahead of the better cosine's in one score.
+    """How far one representation's groups are ahead of a cosine's in one score.
 
     Attributes:
         representation: who is ahead (or behind, if negative).
         score: one of `ORDER`.
-        best: which cosine is the better one on all tokens.
+        best: which cosine it is ahead of; in files of earlier versions the better one on all tokens.
         estimate: how much better, in the score's unit: positive is more monosemantic, also where lower scores
-            are. The better cosine is taken inside each half of the documents.
+            are.
 
     """
 
@@ -171,7 +171,7 @@ class GroupScores(Result):
         tokens: tokens of the sample.
         documents: documents that they come from.
         representations: every score of each.
-        leads: how far each is ahead of the better cosine, where two were asked for that the sample's
+        leads: how far each is ahead of each cosine, where one was asked for that the sample's
             documents allow an interval of.
         left_out: scores that no representation could have, with the reason.
         provenance: model, revision, dtype, sample rule, ... as the codes state them.

@@ -131,7 +131,7 @@ def _result(
         tokens=len(shared.rows),
         documents=int(shared.documents.max()) + 1,
         representations=tuple(scores for scores, _ in found.values()),
-        leads=_leads(shared, {name: scored for name, (_, scored) in found.items()}),
+        leads=_leads({name: scored for name, (_, scored) in found.items()}),
         left_out=left_out,
         provenance=dict(shared.codes.provenance),
         versions=versions("numpy", "scipy", "scikit-learn", "numba", "kmedoids", "torch", "transformers"),
@@ -188,7 +188,7 @@ def _clusterings(
                 f"grouping {name!r} {has}; give one id for each of {len(codes)} tokens of the codes, -1 for noise"
             )
     label, seed = how
-    rows = choose(codes, label, tokens=SAMPLE, seed=seed).rows
+    rows = choose(codes, label, tokens=SAMPLE, seed=seed, per_document=None).rows
     for name in wanted:
         counted(np.asarray(result[name]))
     return rows, {name: np.asarray(result[name], dtype=np.int64)[rows] for name in wanted}
@@ -321,21 +321,18 @@ def _distance(arrays: LayerArrays, name: str, seed: int) -> Float[np.ndarray, "n
     return pairwise(get(name).rows(arrays, seed=derived(seed, Purpose.REPRESENTATION)), name)
 
 
-def _leads(shared: Shared, found: Mapping[str, Mapping[str, Scored]]) -> tuple[Lead, ...]:
-    """Return how far each grouping is ahead of the better cosine in every score that has halves."""
-    cosines = [name for name in COSINES if name in found]
+def _leads(found: Mapping[str, Mapping[str, Scored]]) -> tuple[Lead, ...]:
+    """Return how far each grouping is ahead of each cosine, on its own, in every score that has halves."""
     out = []
     for name, scores in found.items():
         for score, mine in scores.items():
-            both = [mine, *(found[each][score] for each in cosines if score in found[each])]
-            with_halves = not any(each.halves is None for each in both)
-            if name in COSINES or not cosines or len(both) <= len(cosines) or not with_halves:
-                continue
             sign = -1 if mine.score.better == "lower" else 1
-            own, *theirs = [Resampled(sign * e.score.value, sign * np.asarray(e.halves)) for e in both]
             # A difference of entropies given groups is one of mutual informations: H(label) cancels.
             mutual = score in (*group_scoring.INFORMATION, names.ENTROPY)
-            ahead, documents = own - Resampled.better(theirs), int(shared.documents.max()) + 1
-            best = cosines[int(np.argmax([each.value for each in theirs]))]
-            out.append(Lead(name, score, best, ahead.by_halves(documents, second_order=mutual)))
+            for other in COSINES:
+                theirs = found.get(other, {}).get(score)
+                if name in COSINES or theirs is None or mine.halves is None or theirs.halves is None:
+                    continue
+                own, reference = (Resampled(sign * e.score.value, sign * np.asarray(e.halves)) for e in (mine, theirs))
+                out.append(Lead(name, score, other, (own - reference).by_halves(second_order=mutual)))
     return tuple(out)

@@ -11,7 +11,9 @@ import pandas as pd
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
 from polytope_lm.plotting import Marks, dots
-from polytope_lm.predictions.clusters.result import BEST_COSINE, OUTCOMES, SIMHASH, Difference, named, numbered
+from polytope_lm.predictions.clusters.result import BEST_COSINE, REFERENCES, Difference, named
+from polytope_lm.predictions.layered import Comparator, Layered
+from polytope_lm.representations.directions import CENTRED
 from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.verdict import Verdict
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
 ACCURACY = "1-NN sense accuracy"
 MAJORITY = "majority sense"
-CHANCE = (BEST_COSINE, SIMHASH, MAJORITY)
-"""What every representation's difference is taken from; the verdict reads the first two."""
+CHANCE = (*REFERENCES, MAJORITY)
+"""What every representation's difference is taken from; the verdict reads all but the last."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,11 @@ class SenseScore:
         name: the registered name, or `majority sense`.
         role: `claim`, `reference`, `control` or `other`.
         isolates: what it answers, one line.
-        estimate: macro accuracy over words (mean of the draws for a random control) and its interval.
+        estimate: macro accuracy over words less its null (mean of the draws for a random control), and its interval.
         words: accuracy of each word.
-        draws: each draw's macro accuracy for a random control; empty otherwise.
+        draws: each draw's own for a random control; empty otherwise.
+        level: the macro accuracy before its null was taken off; None in files of earlier versions.
+        null: its mean over exchanges of senses between a word's sentences.
 
     """
 
@@ -45,6 +49,8 @@ class SenseScore:
     estimate: Estimate
     words: Mapping[str, float]
     draws: tuple[float, ...] = ()
+    level: float | None = None
+    null: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,11 @@ class LayerSenses:
     Attributes:
         site: where the codes live.
         scores: of each representation, and of the majority.
-        differences: from the better cosine, the mean of the SimHash draws, and the majority.
-        best_cosine: which cosine was the better one.
+        differences: from both cosines, the mean of the SimHash draws, and the majority.
+        best_cosine: which cosine was the better one, to be shown beside; no verdict reads it.
         verdict: what follows for the representation `code`.
         left_out: extra representations that this layer could not give, with the reason.
+        comparators: the code's verdicts against the neuron lens, the direction lens, the cosine of `post`.
 
     """
 
@@ -67,17 +74,24 @@ class LayerSenses:
     best_cosine: str
     verdict: Verdict
     left_out: Mapping[str, str] = field(default_factory=dict)
+    comparators: tuple[Comparator, ...] = ()
 
     @property
     def layer(self) -> int:
         """The block's index, from 0."""
         return self.site.layer
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What differences are taken from: `CHANCE`, or the better cosine in a file of an earlier version."""
+        there = {d.reference for d in self.differences}
+        return tuple(name for name in (BEST_COSINE, *CHANCE) if name in there)
+
     def score(self, name: str) -> SenseScore:
         """Return the accuracy of the representation of that name."""
         return named(self.scores, name, "representation")
 
-    def difference(self, representation: str, reference: str = BEST_COSINE) -> Difference:
+    def difference(self, representation: str, reference: str = CENTRED) -> Difference:
         """Return one representation's difference from one reference."""
         for d in self.differences:
             if (d.representation, d.reference) == (representation, reference):
@@ -118,7 +132,7 @@ class WordSummary:
 
 
 @dataclass(frozen=True, repr=False)
-class SensesResult(Result):
+class SensesResult(Layered, Result):
     """Word senses told apart by the nearest other use of the same word.
 
     Attributes:
@@ -151,30 +165,12 @@ class SensesResult(Result):
         return sum(word.sentences for word in self.words.values())
 
     @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """The verdict of each layer, in the order of `layers`."""
-        return tuple(layer.verdict for layer in self.layers)
-
-    @property
     def verdict(self) -> str:
-        """The verdict in words: of the layer, or how many layers say what, with the best layer's number."""
-        if len(self.layers) == 1:
-            return self.verdicts[0].sentence
-        parts = []
-        for outcome in OUTCOMES:
-            there = [layer.layer for layer in self.layers if layer.verdict.outcome == outcome]
-            parts += [f"{outcome} in {len(there)} ({', '.join(map(str, there))})"] if there else []
-        best = max(self.layers, key=lambda layer: layer.verdict.deciding.low)
-        outside = sum(not verdict.premises_met for verdict in self.verdicts)
+        """The verdict in words: of the layer, or which layers say what, by which reference."""
         return (
-            f"Of {len(self.layers)} layers the claim is {'; '.join(parts)}; its best chance is "
-            f"{best.verdict.sentence} {len(self.words)} words, sentence read {self.settings.reading}, Holm "
-            "over layers" + (f", outside the paper's premises in {outside}." if outside else ".")
+            f"{self.said} {len(self.words)} words, sentence "
+            f"read {self.settings.reading}, Holm over {len(self.layers)} layer{'s' * (len(self.layers) > 1)}."
         )
-
-    def layer(self, layer: int) -> LayerSenses:
-        """Return one layer's comparison."""
-        return numbered(self.layers, layer)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a layer and representation: accuracy, interval, differences, each word."""
@@ -185,9 +181,10 @@ class SensesResult(Result):
                 row: dict[str, object] = {
                     "layer": layer.layer, "site": layer.site.key, "representation": each.name,
                     "role": each.role, "value": each.estimate.value, "low": each.estimate.low,
-                    "high": each.estimate.high, "words": len(self.words), "sentences": self.sentences,
+                    "high": each.estimate.high, "level": each.level, "null": each.null,
+                    "words": len(self.words), "sentences": self.sentences,
                 }  # fmt: skip
-                for reference in CHANCE:
+                for reference in layer.references:
                     d = ahead.get((each.name, reference))
                     row[f"over {reference}"] = d.estimate.value if d else None
                     row[f"over {reference} low"] = d.estimate.low if d else None
@@ -212,10 +209,15 @@ class SensesResult(Result):
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return one row a layer and representation: accuracy with its interval, and how far it is ahead."""
-        rows = [("layer", "representation", ACCURACY, *(f"over {name}" for name in CHANCE))]
+        references = self.layers[0].references
+        rows = [("layer", "representation", ACCURACY, *(f"over {name}" for name in references))]
         for layer in self.layers:
             ahead = {(d.representation, d.reference): str(d.estimate) for d in layer.differences}
             for each in layer.scores:
-                leads = (ahead.get((each.name, reference), "") for reference in CHANCE)
+                leads = (ahead.get((each.name, reference), "") for reference in references)
                 rows.append((str(layer.layer), each.name, str(each.estimate), *leads))
         return rows
+
+    def notes(self) -> list[str]:
+        """Return the verdicts against each further comparator, and what was left out, and why."""
+        return [*self.beside(), *self.left_out_notes()]

@@ -7,12 +7,16 @@ Score. 1-NN sense accuracy, leave-one-out: each occurrence takes the sense of th
 same word in another document*; the mean over a word's occurrences, then over words (macro). Everything that a
 representation takes from the data (means, rates, thresholds) it takes from the word's own occurrences.
 
-Comparators. The better of raw and centred cosine of `h`, chosen inside each resample, and rate-matched
-SimHash; beside them the word's most frequent sense in other documents, which needs no model.
+It counts from its own null: its mean over 20 exchanges of senses between the sentences of a word.
 
-Intervals. Percentile bootstrap, allowed because this is a mean over occurrences whose neighbours stay fixed:
-words are drawn with replacement and sentences inside each word; with fewer than 10 words only sentences are
-drawn, and the result speaks of these words alone. A document is a sentence here.
+Comparators. Raw and centred cosine of `h`, each on its own, and rate-matched SimHash; beside them the word's most
+frequent sense in other documents, which needs no model (the accuracy itself is compared with it, not what it has
+beyond its null). The neuron lens, the direction lens and the cosine of `post` get verdicts of their own.
+
+Intervals. A mean over occurrences whose neighbours stay fixed: words are drawn with replacement and sentences
+inside each word; with fewer than 10 words only sentences are drawn, and the result speaks of these words alone.
+Bounds are `value +/- t sd`, sd over these resamples, Student's t of one degree of freedom less than there are
+words (sentences). A document is a sentence here.
 
 A causal model sees only what is left of the word. Where the sentence is given twice
 (`documents.senses.twice`) its second copy is read, and the model has seen the whole sentence.
@@ -20,17 +24,20 @@ A causal model sees only what is left of the word. Where the sentence is given t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from polytope_lm.controls.labels import EXCHANGES, exchanged_between_documents
 from polytope_lm.documents.senses import READING
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters.layers import BUILT_IN
-from polytope_lm.predictions.clusters.result import BEST_COSINE, SIMHASH, Difference
+from polytope_lm.predictions.clusters.layers import COMPARATORS, not_kept
+from polytope_lm.predictions.clusters.result import REFERENCES, Difference
 from polytope_lm.predictions.clusters.sampling import check_label, label_names, layers_of, repeated_documents
+from polytope_lm.predictions.clusters.scoring import BUILT_IN
+from polytope_lm.predictions.layered import Comparator, with_holm
 from polytope_lm.predictions.senses.result import (
     ACCURACY,
     CHANCE,
@@ -42,14 +49,15 @@ from polytope_lm.predictions.senses.result import (
     WordSummary,
 )
 from polytope_lm.representations.arrays import LayerArrays
+from polytope_lm.representations.binary import CODE
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import get, registered
 from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
-from polytope_lm.statistics.estimate import Resampled, resampled
-from polytope_lm.statistics.neighbours import nearest_label
-from polytope_lm.statistics.verdict import Cell, decide, one_sided_p, over_layers
+from polytope_lm.statistics.estimate import Resampled, effective_number, resampled
+from polytope_lm.statistics.neighbours import strict_neighbours
+from polytope_lm.statistics.verdict import Cell, decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,6 +66,7 @@ if TYPE_CHECKING:
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.representations.registry import Representation
+    from polytope_lm.statistics.verdict import Verdict
 
 MIN_WORDS = 10
 """Words are resampled themselves from here on."""
@@ -67,19 +76,32 @@ MIN_WORDS = 10
 class _Words:
     """The compared occurrences, word by word: rows in the codes, and each word's places among them.
 
-    `weights` are those in the macro mean, of the whole sample and then of each resample; `picks` are in [0, 1).
+    `labelings` are the senses and then their exchanges between a word's sentences; `weights` those in the macro mean,
+    of the whole sample and then of each resample; `picks` are in [0, 1). `freedom` is of Student's t, and `widen`
+    what the bootstrap of few units loses.
     """
 
     rows: Int[np.ndarray, " n"]
     parts: Mapping[str, Int[np.ndarray, " m"]]
-    senses: Int[np.ndarray, " n"]
+    labelings: Int[np.ndarray, "m n"]
     documents: Int[np.ndarray, " n"]
     weights: Float[np.ndarray, "draws n"]
     picks: Float[np.ndarray, " resamples"]
+    effective: float
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the intervals: effective units less one."""
+        return self.effective - 1
+
+    @property
+    def widen(self) -> float:
+        """What a bootstrap of so few units is too narrow by."""
+        return float(np.sqrt(self.effective / (self.effective - 1)))
 
 
 @reproducible("plm.predictions.senses")
-def senses(
+def senses(  # noqa: PLR0913 -- each is a choice that moves a number
     codes: TokenCodes,
     layer: int | Sequence[int] | None = None,
     label: str = "sense",
@@ -88,6 +110,7 @@ def senses(
     seed: int = 0,
     resamples: int = 1000,
     smallest_effect: float = 0.01,
+    comparators: bool = True,
     extra: Sequence[str] | str = (),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> SensesResult:
@@ -102,6 +125,7 @@ def senses(
         seed: of every random choice.
         resamples: bootstrap resamples.
         smallest_effect: the smallest difference of accuracy of interest.
+        comparators: whether the paper's own comparators are measured, with verdicts of their own.
         extra: registered representations to show besides, or `all`; never part of the verdict.
         progress: told `(done, total, what)` before each layer.
 
@@ -112,7 +136,10 @@ def senses(
     """
     layers = layers_of(codes, layer)
     wanted = [each.name for each in registered()] if extra == "all" else extra
-    names = dict.fromkeys((*BUILT_IN, *([wanted] if isinstance(wanted, str) else wanted)))
+    unavailable = not_kept(codes) if comparators else {}
+    beside = [name for group in COMPARATORS[CODE] for name in group] if comparators else []
+    beside = [name for name in beside if name not in unavailable]
+    names = dict.fromkeys((*BUILT_IN, *beside, *([wanted] if isinstance(wanted, str) else wanted)))
     chosen = [get(name) for name in names]
     word_label = _word_label(codes, word)
     words, summaries, left_out = _compared(codes, label, word_label, resamples, seed)
@@ -121,14 +148,13 @@ def senses(
         if progress is not None:
             progress(number, len(layers), f"layer {index}")
         compared.append(_layer(codes, index, words, chosen, seed, smallest_effect))
-    verdicts = over_layers([each.verdict for each in compared])
     drawn = "words and sentences" if len(summaries) >= MIN_WORDS else "sentences"
     settings = SenseSettings(label, word_label, seed, resamples, smallest_effect, drawn, _reading(codes, words))
     return SensesResult(
         settings=settings,
         words=summaries,
         words_left_out=left_out,
-        layers=tuple(replace(each, verdict=v) for each, v in zip(compared, verdicts, strict=True)),
+        layers=with_holm(compared),
         provenance=dict(codes.provenance),
         versions=versions("numpy", "scipy", "numba", "kmedoids"),
         command="",
@@ -164,9 +190,15 @@ def _compared(
     parts = {name: np.arange(end - len(each), end) for name, each, end in zip(summaries, places, ends, strict=True)}
     documents = chosen["document"].to_numpy()[order].astype(np.int32)
     ids = pd.factorize(values[order], sort=True)[0].astype(np.int32)
+    labelings = np.tile(ids, (EXCHANGES + 1, 1))
+    for number, part in enumerate(parts.values()):
+        labelings[1:, part] = exchanged_between_documents(
+            ids[part], documents[part], EXCHANGES, seed=derived(seed, Purpose.EXCHANGES, number)
+        )
+    effective = float(len(parts)) if len(parts) >= MIN_WORDS else effective_number(documents)
     weights = bootstrap_weights(list(parts.values()), documents, resamples, derived(seed, Purpose.SENTENCES))
     picks = np.random.default_rng(derived(seed, Purpose.SENSE_DRAWS)).random(resamples)
-    return _Words(rows[order], parts, ids, documents, weights, picks), summaries, left_out
+    return _Words(rows[order], parts, labelings, documents, weights, picks, effective), summaries, left_out
 
 
 def _by_word(
@@ -222,67 +254,100 @@ def _layer(
     codes: TokenCodes, layer: int, words: _Words, chosen: Sequence[Representation], seed: int, effect: float
 ) -> LayerSenses:
     arrays = LayerArrays(codes, layer, words.rows)
-    correct: dict[str, Bool[np.ndarray, "d n"]] = {}
+    hits: dict[str, Float[np.ndarray, "d both n"]] = {}
     left_out: dict[str, str] = {}
     for each in chosen:
         try:
-            correct[each.name] = _correct(each, arrays, words, seed)
+            hits[each.name] = _hits(each, arrays, words, seed)
         except PolytopeError as error:
             if each.name in BUILT_IN:
                 raise
             left_out[each.name] = str(error)
-    correct[MAJORITY] = _majority(words)[None]
-    means = {name: words.weights @ hits.T for name, hits in correct.items()}
+    # A majority is the same whatever senses are exchanged, so it has no null: others' accuracies meet it as they are.
+    hits[MAJORITY] = np.stack([_majority(words).astype(float), np.zeros(len(words.rows))])[None]
     about = {each.name: (each.role, each.isolates) for each in chosen}
     about[MAJORITY] = ("control", "the word's most frequent sense in other sentences: no model at all")
-    accuracy = {
-        name: Resampled.mean_of_draws([Resampled(each[0], each[1:]) for each in found.T], words.picks)
-        for name, found in means.items()
-    }
+    level, beyond = (
+        {name: _accuracy(each[:, 0] - less * each[:, 1], words) for name, each in hits.items()} for less in (0, 1)
+    )
     scores = tuple(
         SenseScore(
-            name, *about[name], accuracy[name].by_percentiles(),
-            {word: float(hits[:, part].mean()) for word, part in words.parts.items()},
-            tuple(map(float, means[name][0])) if len(hits) > 1 else (),
+            name, *about[name], beyond[name].by_spread(words.freedom, words.widen),
+            {word: float(each[:, 0][:, part].mean()) for word, part in words.parts.items()},
+            tuple(map(float, (each[:, 0] - each[:, 1]) @ words.weights[0])) if len(each) > 1 else (),
+            float(level[name].value), float(level[name].value - beyond[name].value),
         )
-        for name, hits in correct.items()
+        for name, each in hits.items()
     )  # fmt: skip
-    differences = _differences(accuracy, effect)
-    best = max(COSINES, key=lambda name: float(accuracy[name].value))
-    site = arrays.site
-    cells = [Cell(d.reference, d.score, d.estimate) for d in differences if d.representation == "code"]
-    verdict = decide(
-        [cell for cell in cells if cell.reference != MAJORITY], place=site.place,
-        documents=len(np.unique(words.documents)), smallest_effect=effect, premises=str(site.premises),
-        premises_met=site.premises.met, unit="sentences",
-    )  # fmt: skip
-    return LayerSenses(site, scores, differences, best, verdict, left_out)
+    further = [name for group in COMPARATORS[CODE] for name in group if name in hits]
+    differences = _differences(level, beyond, further, words, effect)
+    best = max(COSINES, key=lambda name: float(beyond[name].value))
+    seen = max(each.estimate.high for each in scores if each.name in BUILT_IN)
+
+    def verdict(references: Sequence[str], whom: str = "") -> Verdict:
+        cells = [
+            Cell(d.reference, d.score, d.estimate)
+            for d in differences
+            if d.representation == CODE and d.reference in references
+        ]
+        premises = arrays.site.premises
+        return decide(
+            cells, place=f"{arrays.site.place}{whom}", documents=len(np.unique(words.documents)),
+            smallest_effect=effect, premises=str(premises), premises_met=premises.met, unit="sentences", seen=seen,
+            weights=str(codes.provenance.get("weights") or ""),
+        )  # fmt: skip
+
+    groups = [tuple(name for name in group if name in hits) for group in COMPARATORS[CODE]]
+    beside = tuple(
+        Comparator(CODE, group, verdict(group, f", code against {' and '.join(group)}")) for group in groups if group
+    )
+    return LayerSenses(arrays.site, scores, differences, best, verdict(REFERENCES), left_out, beside)
 
 
-def _differences(accuracy: Mapping[str, Resampled], effect: float) -> tuple[Difference, ...]:
-    """Return all differences; the better cosine is chosen inside each resample."""
-    best = Resampled.better([accuracy[name] for name in COSINES])
-    references = {BEST_COSINE: best, SIMHASH: accuracy[SIMHASH], MAJORITY: accuracy[MAJORITY]}
+def _accuracy(draws: Float[np.ndarray, "d n"], words: _Words) -> Resampled:
+    """Return the macro mean, of the whole sample and on each resample, over a random control's draws."""
+    means = words.weights @ draws.T
+    return Resampled.mean_of_draws([Resampled(each[0], each[1:]) for each in means.T], words.picks)
+
+
+def _differences(
+    level: Mapping[str, Resampled],
+    beyond: Mapping[str, Resampled],
+    further: Sequence[str],
+    words: _Words,
+    effect: float,
+) -> tuple[Difference, ...]:
+    """Return all differences, beyond the nulls but from the majority."""
+    wanted = [(name, reference) for name in beyond for reference in CHANCE]
+    wanted += [(CODE, name) for name in further]
     out = []
-    for name, mine in accuracy.items():
-        for reference in CHANCE:
-            if name == reference or (reference == BEST_COSINE and name in COSINES):
-                continue
-            found = (mine - references[reference]).by_percentiles()
-            out.append(Difference(name, reference, ACCURACY, found, one_sided_p(found, effect)))
+    for name, reference in wanted:
+        if name == reference:
+            continue
+        each = level if MAJORITY in (name, reference) else beyond
+        found = (each[name] - each[reference]).by_spread(words.freedom, words.widen)
+        out.append(Difference(name, reference, ACCURACY, found, found.p_above(effect)))
     return tuple(out)
 
 
-def _correct(representation: Representation, arrays: LayerArrays, words: _Words, seed: int) -> Bool[np.ndarray, "d n"]:
-    """Return whether each occurrence's nearest other use has its sense, draw by draw."""
-    out = np.zeros((representation.draws, len(words.rows)), dtype=bool)
+def _hits(
+    representation: Representation, arrays: LayerArrays, words: _Words, seed: int
+) -> Float[np.ndarray, "d both n"]:
+    """Return, draw by draw, whether each occurrence's nearest other use has its sense, and how often exchanged ones.
+
+    Of uses at the same distance the first in a random order is nearest.
+    """
+    out = np.zeros((representation.draws, 2, len(words.rows)))
     for part in words.parts.values():
         mine = arrays.part(part)
+        order = np.random.default_rng(derived(seed, Purpose.TIES)).permutation(len(part))
+        own = words.labelings[:, part]
         for draw in range(representation.draws):
             rows = representation.rows(mine, seed=derived(seed, Purpose.REPRESENTATION, draw))
             distance = pairwise(rows, representation.name)
-            apart = words.documents[part][:, None]
-            out[draw, part] = nearest_label(distance, words.senses[part], excluded=apart).correct
+            near = strict_neighbours(distance, words.documents[part][:, None], 1, order)[:, 0]
+            same = (own[:, near] == own) & (near >= 0)
+            out[draw, 0, part], out[draw, 1, part] = same[0], same[1:].mean(axis=0)
     return out
 
 
@@ -290,7 +355,7 @@ def _majority(words: _Words) -> Bool[np.ndarray, " n"]:
     """Return whether the word's most frequent sense in other documents is each occurrence's own."""
     out = np.zeros(len(words.rows), dtype=bool)
     for part in words.parts.values():
-        sense = np.unique(words.senses[part], return_inverse=True)[1]
+        sense = np.unique(words.labelings[0, part], return_inverse=True)[1]
         document = np.unique(words.documents[part], return_inverse=True)[1]
         inside = np.zeros((document.max() + 1, sense.max() + 1), dtype=np.int64)
         np.add.at(inside, (document, sense), 1)

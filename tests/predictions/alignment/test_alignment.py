@@ -72,7 +72,7 @@ def test_crossings_that_only_follow_the_speed_do_not_beat_it():
     result = align([world(follows="speed")], range(220), seed=1)
     (verdict,) = result.verdicts
     assert result.layers[0].primary.beyond_pairs.low > 0.02  # beyond other pairs' peaks they are
-    assert verdict.outcome == "refuted"
+    assert verdict.outcome in {"behind", "no lead", "mixed"}
     assert verdict.deciding_reference == SPEED
 
 

@@ -19,6 +19,7 @@ from polytope_lm.predictions.boundaries import measure as p
 from polytope_lm.predictions.boundaries.judging import MIN_PAIRS, from_numbers, judge
 from polytope_lm.predictions.boundaries.result import BoundariesResult
 from polytope_lm.predictions.boundaries.test import boundaries
+from polytope_lm.statistics.verdict import OUTCOMES
 
 SHORT = [pair for pair in pairs.builtin() if max(len(pair.a), len(pair.b)) < 56][:32]
 QUICK = {"resamples": 60, "shuffles": 4, "draws": 2}
@@ -114,7 +115,7 @@ def test_a_result_has_every_part(result) -> None:
         assert set(layer.inflation) == {p.ALL, *layer.covariates}
         assert [control.name for control in layer.controls] == ["permuted", "untrained"]
         assert layer.shuffled.permutations == 4
-        assert layer.verdict.outcome in {"supported", "refuted", "inconclusive"}
+        assert layer.verdict.outcome in OUTCOMES
         assert not layer.verdict.premises_met
         assert "outside the paper's premises" in layer.verdict.sentence
         assert f"{layer.pairs} pairs" in layer.verdict.sentence
@@ -131,7 +132,7 @@ def test_a_last_layer_without_biases_flips_nothing_back(gated) -> None:
     found = boundaries(gated, SHORT, 1, controls=(), **QUICK).layers[0]
     beyond = found.effect(p.FLIP_BACKS, "regressed").by_group
     assert (beyond.value, beyond.low, beyond.high) == (0.5, 0.5, 0.5)
-    assert found.verdict.outcome == "refuted"
+    assert found.verdict.outcome == "no lead"
 
 
 def test_it_saves_and_loads_and_keeps_no_text(result, tmp_path) -> None:

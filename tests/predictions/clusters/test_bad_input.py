@@ -10,7 +10,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions import clusters
 from polytope_lm.representations import registry
 
-FAST = {"k": 5, "resamples": 10}
+FAST = {"k": 5, "resamples": 10, "comparators": False, "per_document": None}
 
 
 def _line(message: str, codes, *arguments: object, **options: object) -> None:
@@ -29,7 +29,7 @@ def test_labels(world) -> None:
 
 
 def test_documents_and_k(world) -> None:
-    _line("9 documents are too few to resample; at least 10 are needed, add documents", world(documents=9), 4)
+    _line(r"7 documents count for 7\.0, and at least 8 are needed", world(documents=7), 4)
     for k in (855, 5000, 1):
         _line(f"k = {k} clusters of 855 tokens; k must be at least 2 and below", world(), 4, k=k)
     _line("seed = -3 is no seed", world(), 4, seed=-3)

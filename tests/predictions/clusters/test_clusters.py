@@ -1,33 +1,31 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.metrics import adjusted_mutual_info_score
+from scipy.stats import norm, t
+from sklearn.metrics import adjusted_mutual_info_score, pairwise_distances
 
 import polytope_lm as plm
+from polytope_lm.controls.labels import exchanged_between_documents
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.sites import Premises, Site
+from polytope_lm.models.sites import Premises
 from polytope_lm.predictions import clusters
+from polytope_lm.predictions.calibration.test import exchanged, pooled, set_up
 from polytope_lm.predictions.clusters.layers import MAKERS, NULLS, SHOWN, row_name
-from polytope_lm.predictions.clusters.result import (
-    AGREEMENT,
-    AMI,
-    AMI_TOKEN,
-    BEST_COSINE,
-    SIMHASH,
-    Estimate,
-    Hubs,
-    RepresentationResult,
-    Score,
-)
-from polytope_lm.predictions.clusters.scoring import Measured, compare
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, AMI_TOKEN, SIMHASH
+from polytope_lm.predictions.clusters.sampling import choose
+from polytope_lm.predictions.clusters.scoring import make_task, summed_up
 from polytope_lm.predictions.clusters.test import BUILT_IN
 from polytope_lm.representations import registry
+from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.seeds import Purpose, derived
-from polytope_lm.statistics.estimate import Resampled
+from polytope_lm.statistics.clustering import k_medoids
 
-FAST = {"k": 12, "resamples": 60}
+FAST = {"k": 12, "resamples": 20, "comparators": False, "per_document": None}
 
 
 def test_a_world_where_only_signs_carry_the_class_is_supported(world) -> None:
@@ -62,42 +60,84 @@ def test_labels_that_know_documents_but_no_codes_are_not_supported(world, kind: 
     assert "supported" not in outcomes
 
 
-def test_the_reference_is_the_better_cosine_taken_inside_each_half(world) -> None:
-    codes = world("direction")
-    layer = clusters(codes, 4, **FAST).layers[0]
+def test_each_reference_counts_on_its_own_and_no_maximum_is_taken(world) -> None:
+    layer = clusters(world("direction"), 4, **FAST).layers[0]
     for score in (AMI, AGREEMENT, AMI_TOKEN):
-        both = {name: layer.representation(name).score(score).estimate.value for name in COSINES}
-        best = max(both, key=both.__getitem__)
-        assert layer.best_cosine[score] == best
         mine = layer.representation("code").score(score).estimate.value
-        assert layer.difference("code", BEST_COSINE, score).estimate.value == pytest.approx(mine - both[best])
+        for name in COSINES:
+            theirs = layer.representation(name).score(score).estimate.value
+            assert layer.difference("code", name, score).estimate.value == pytest.approx(mine - theirs)
         simhash = layer.representation(SIMHASH).score(score)
         assert len(set(simhash.draws)) == 5
         assert simhash.estimate.value == pytest.approx(np.mean(simhash.draws))
         difference = layer.difference("code", SIMHASH, score).estimate
         assert difference.value == pytest.approx(mine - np.mean(simhash.draws))
         assert difference.low < difference.value < difference.high
+    assert [(c.score, c.reference) for c in layer.verdict.cells] == [
+        (score, reference) for reference in (*COSINES, SIMHASH) for score in (AMI, AGREEMENT)
+    ]
 
 
-def _measured(name: str, halves: np.ndarray) -> Measured:
-    none = Estimate(0.3, 0.0, 0.3, 0.3)
-    scores = tuple(Score(score, none, 9) for score in (AMI, AGREEMENT, AMI_TOKEN))
-    result = RepresentationResult(name, "other", "a test", "cosine", scores, (9,), Hubs(1, 0.0, 0.0))
-    empty = np.zeros((9, 1), dtype=np.int32)
-    return Measured(result, Resampled(np.full(3, 0.3), halves), empty[:, 0], empty, empty.astype(np.float32))
+def test_a_score_counts_from_its_mean_over_exchanged_labels(world) -> None:
+    """By scikit-learn and by counting, with the exchanges that the run says it takes."""
+    codes = world("direction")
+    result = clusters(codes, 4, **FAST)
+    table = result.tokens
+    documents, labels = (pd.factorize(table[name], sort=True)[0] for name in ("document", "upos"))
+    first = pd.factorize(table["document"])[0]
+    given = exchanged_between_documents(labels, first, 20, seed=derived(0, Purpose.EXCHANGES))
+    for name in ("code", "cosine of h, raw"):
+        ids = table[f"L04.pre/cluster/{name}"]
+        found = result.layers[0].representation(name).score(AMI)
+        null = np.mean([adjusted_mutual_info_score(each, ids) for each in given])
+        assert found.null == pytest.approx(null, abs=1e-9)
+        assert found.level == pytest.approx(adjusted_mutual_info_score(labels, ids))
+        assert found.estimate.value == pytest.approx(found.level - null)
+    near = np.stack(table["L04.pre/neighbours/code"])
+    found = result.layers[0].representation("code").score(AGREEMENT)
+    assert found.level == pytest.approx((labels[near] == labels[:, None]).mean())
+    assert found.null == pytest.approx(np.mean([(each[near] == each[:, None]).mean() for each in given]))
+    assert len(np.unique(documents)) == result.sample.documents
 
 
-def test_the_better_cosine_is_taken_inside_each_half() -> None:
-    """Two cosines equal on the whole: on each half the better one counts, not the same one on all."""
-    rng = np.random.default_rng(0)
-    halves = {name: rng.normal(0.3, 0.05, (400, 3)) for name in BUILT_IN}
-    site = Site(0, "pre", "blocks.0.mlp.hook_pre", 8, 4, Premises("piecewise affine", "relu", True, "none"))
-    found = compare(site, 2, {name: _measured(name, each) for name, each in halves.items()}, 40, 0.01)
-    inside = halves["code"] - np.maximum(halves[COSINES[0]], halves[COSINES[1]])
-    sd = found.difference("code", BEST_COSINE, AMI).estimate.sd
-    assert sd == Resampled(0.0, inside[:, 0]).by_halves(40, second_order=True).sd
-    one = Resampled(0.0, (halves["code"] - halves[COSINES[0]])[:, 0]).by_halves(40, second_order=True).sd
-    assert sd < 0.97 * one
+def test_tokens_are_clustered_anew_in_each_half(world) -> None:
+    codes = world("direction")
+    result = clusters(codes, 4, **FAST)
+    sample = choose(codes, "upos", tokens=6000, seed=0, per_document=None)
+    task = make_task(sample, 12, 0, 20)
+    rows = registry.get("cosine of h, raw").rows(LayerArrays(codes, 4, sample.rows))
+    away = pairwise_distances(rows.values, metric="cosine").astype(np.float32)
+    by_half = []
+    for half, kept in enumerate(task.inside):
+        first = derived(0, Purpose.MEDOIDS, half + 1)
+        ids = k_medoids(np.maximum(away[np.ix_(kept, kept)], 0), 12, seed=first)
+        own, *others = (adjusted_mutual_info_score(each[kept], ids) for each in task.labelings)
+        by_half.append(own - np.mean(others))
+    found = result.layers[0].representation("cosine of h, raw").score(AMI).estimate
+    assert found.sd == pytest.approx(np.std(by_half, ddof=1), rel=0.1)
+    assert found.freedom == pytest.approx(result.sample.effective - 1)
+    assert found.high == pytest.approx(found.value + t.isf(norm.sf(1.96), found.freedom) * found.sd)
+
+
+def test_the_null_subtracted_score_is_0_on_exchanged_labels_for_every_representation(world) -> None:
+    """Those of the input and of the firing rates, too, in codes whose documents differ."""
+    codes = world("direction")
+    task = make_task(choose(codes, "upos", tokens=6000, seed=0), 12, 0, 12)
+    names = (*BUILT_IN, "cosine of u, raw", "NMF directions", "shuffled bits")
+    bench = set_up(codes, 4, task, [replace(registry.get(name), draws=1) for name in names])
+    pools = pooled(bench, exchanged(task, "between documents", 100))
+    for name, (pool,) in pools.items():
+        for score in (AMI, AGREEMENT):
+            found = []
+            for which in range(80):
+                others = (which + 1 + np.arange(20)) % 100
+                drawn = summed_up(
+                    (name, "other", ""), pool.layout, [pool.drawn(task.sample.documents, which, others)], task
+                )
+                found.append(drawn.result.score(score).estimate)
+            # Of 80 fair intervals 4 exclude 0, and more than 11 in one set of a thousand.
+            assert sum(not each.low <= 0 <= each.high for each in found) <= 11, (name, score)
+            assert abs(np.mean([each.value for each in found])) < 0.004
 
 
 def test_scores_are_those_of_scikit_learn_on_the_same_clusters(world) -> None:
@@ -106,7 +146,7 @@ def test_scores_are_those_of_scikit_learn_on_the_same_clusters(world) -> None:
     for name in ("code", "cosine of h, raw"):
         ids = table[f"L04.pre/cluster/{name}"]
         each = result.layers[0].representation(name)
-        assert each.score(AMI).estimate.value == pytest.approx(adjusted_mutual_info_score(table["upos"], ids))
+        assert each.score(AMI).level == pytest.approx(adjusted_mutual_info_score(table["upos"], ids))
         token = result.layers[0].representation(name).score(AMI_TOKEN).estimate.value
         words = table["word"]
         assert token == pytest.approx(adjusted_mutual_info_score(words, ids), abs=1e-9)
@@ -137,8 +177,8 @@ def test_layers_are_corrected_together_and_summarised(world) -> None:
     assert both.layers[1].representations == alone.layers[0].representations
     assert both.verdicts[1].p == alone.verdicts[0].p
     assert both.verdicts[1].p_holm >= alone.verdicts[0].p_holm
-    assert both.verdict.startswith("Of 2 layers the claim is supported in 2 (2, 5)")
-    assert "Holm over layers. Premises: piecewise affine (relu), with biases, LayerNorm" in both.verdict
+    assert both.verdict.startswith("Supported in both layers, by ")
+    assert "Premises: piecewise affine (relu), with biases, LayerNorm" in both.verdict
     for verdict in both.verdicts:
         assert f"{verdict.deciding_score} against {verdict.deciding_reference} (" in both.verdict
     worst = min(both.verdicts, key=lambda verdict: verdict.deciding.low).deciding
@@ -166,7 +206,7 @@ def test_a_users_own_representation_is_shown_and_does_not_move_the_verdict(world
 
 def test_what_can_run_runs_and_what_can_not_says_why(world) -> None:
     codes = world("code", n=600)
-    plain, more = (clusters(codes, 4, extra=extra, k=5, resamples=10) for extra in ((), "all"))
+    plain, more = (clusters(codes, 4, extra=extra, **{**FAST, "k": 5}) for extra in ((), "all"))
     layer = more.layers[0]
     assert more.verdicts == plain.verdicts
     assert layer.representations[: len(BUILT_IN)] == plain.layers[0].representations
@@ -272,7 +312,7 @@ def test_tokens_of_one_word_have_no_strict_neighbours(world) -> None:
 
 def test_progress_is_told_before_each_representation(world) -> None:
     seen: list[tuple[int, int, str]] = []
-    clusters(world(layers=(1, 2), n=600), progress=lambda *step: seen.append(step), k=5, resamples=10)
+    clusters(world(layers=(1, 2), n=600), progress=lambda *step: seen.append(step), **{**FAST, "k": 5})
     assert [step[:2] for step in seen] == [(i, 10) for i in range(10)]
     assert seen[5][2] == "layer 2: code"
 
@@ -288,8 +328,8 @@ def test_mistakes_are_one_line(world) -> None:
     with pytest.raises(PolytopeError, match="u and h not kept"):
         clusters(world(kept=()))
     with pytest.raises(PolytopeError, match="k = 855 clusters of 855 tokens"):
-        clusters(codes, 4, k=855)
-    with pytest.raises(PolytopeError, match="5 documents are too few to resample; at least 10"):
+        clusters(codes, 4, k=855, per_document=None)
+    with pytest.raises(PolytopeError, match=r"5 documents count for 5\.0, and at least 8"):
         clusters(world(documents=5), 4)
     with pytest.raises(PolytopeError, match="no representation 'mine'"):
         clusters(codes, 4, extra=["mine"])

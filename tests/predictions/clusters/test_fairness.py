@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from polytope_lm.predictions import clusters
-from polytope_lm.predictions.clusters import scoring as comparison
-from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, BEST_COSINE
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI
 from polytope_lm.representations import registered
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.controls import fire
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from polytope_lm.codes.codes import Codes
 
 D, N, T = 24, 256, 300
-FAST = {"k": 12, "resamples": 60}
+FAST = {"k": 12, "resamples": 20, "comparators": False, "per_document": None}
 
 
 def _haar(size: int, seed: int) -> np.ndarray:
@@ -58,7 +57,7 @@ def test_rotating_u_and_w_together_changes_nothing_that_is_not_drawn(world, netw
     assert (np.abs(before.get("pre"))[differs] < 1e-4).all()
     compared = 0
     for each in registered():
-        if "seed" in each.needs or {"up", "post", "x"} & set(each.needs):
+        if "seed" in each.needs or {"up", "post", "x", "through"} & set(each.needs):
             continue
         one, other = (pairwise(each.rows(arrays), each.name) for arrays in (before, after))
         np.testing.assert_allclose(one, other, atol=2e-3, err_msg=each.name)
@@ -119,20 +118,18 @@ def _with_a_common_mean(world: Callable[..., Codes]) -> Codes:
     return codes
 
 
-def test_a_lead_over_the_uncentred_cosine_is_a_false_positive_that_centring_ends(world, monkeypatch) -> None:
+def test_a_lead_over_the_uncentred_cosine_is_a_false_positive_that_centring_ends(world) -> None:
     codes = _with_a_common_mean(world)
     layer = clusters(codes, 4, **FAST).layers[0]
     raw, centred = layer.representation(RAW), layer.representation(CENTRED)
     assert centred.score(AMI).estimate.value > raw.score(AMI).estimate.value + 0.1
     assert layer.best_cosine[AMI] == layer.best_cosine[AGREEMENT] == CENTRED
     for score in (AMI, AGREEMENT):
-        assert layer.difference("code", BEST_COSINE, score).estimate.low < 0.01
+        assert layer.difference("code", CENTRED, score).estimate.low < 0.01
+        # As published comparisons did it: the cosine of h as it is.
+        assert layer.difference("code", RAW, score).estimate.low > 0
     assert layer.verdict.outcome != "supported"
-    # As published comparisons did it: the cosine of h as it is.
-    monkeypatch.setattr(comparison, "COSINES", (RAW,))
-    fooled = clusters(codes, 4, **FAST).layers[0]
-    for score in (AMI, AGREEMENT):
-        assert fooled.difference("code", BEST_COSINE, score).estimate.low > 0.01
+    assert layer.verdict.deciding_reference != RAW
 
 
 def test_shuffled_bits_are_at_chance_in_both_scores(world) -> None:
@@ -143,6 +140,5 @@ def test_shuffled_bits_are_at_chance_in_both_scores(world) -> None:
         shuffled = layer.representation("shuffled bits")
         ami, agreement = (shuffled.score(score).estimate for score in (AMI, AGREEMENT))
         assert ami.low < 0 < ami.high
-        chance = layer.representation("token identity").score(AGREEMENT).estimate
-        assert agreement.low < chance.value < agreement.high
+        assert agreement.low < 0 < agreement.high
         assert layer.representation("code").score(AGREEMENT).estimate.low > agreement.high

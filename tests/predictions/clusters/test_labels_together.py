@@ -11,7 +11,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions import clusters
 from polytope_lm.predictions.clusters.test import clusters_by_label, joined
 
-FAST = {"k": 8, "resamples": 20}
+FAST = {"k": 8, "resamples": 20, "comparators": False, "per_document": None}
 
 
 def test_each_labels_result_is_its_own_comparison(world) -> None:

@@ -10,8 +10,9 @@ import pytest
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions import clusters
 from polytope_lm.predictions.clusters.result import AGREEMENT, BEST_COSINE, SIMHASH, ClustersResult, Estimate
+from polytope_lm.representations.directions import CENTRED
 
-FAST = {"k": 8, "resamples": 20}
+FAST = {"k": 8, "resamples": 20, "comparators": False, "per_document": None}
 
 
 @pytest.fixture
@@ -104,15 +105,15 @@ def test_the_frame_has_a_row_for_each_layer_representation_and_score(result) -> 
     assert len(frame) == 2 * 5 * 3
     row = frame[(frame["layer"] == 4) & (frame["representation"] == "code") & (frame["score"] == "AMI")].iloc[0]
     found = result.layer(4).difference("code")
-    assert (row["over cosine"], row["over cosine low"]) == (found.estimate.value, found.estimate.low)
+    assert (row["over centred cosine"], row["over centred cosine low"]) == (found.estimate.value, found.estimate.low)
     assert row["verdict"] == result.layer(4).verdict.outcome
-    assert pd.isna(frame[frame["representation"] == "cosine of h, raw"]["over cosine"]).all()
+    assert pd.isna(frame[frame["representation"] == "cosine of h, raw"]["over raw cosine"]).all()
 
 
 def test_the_figure_has_a_dot_and_interval_for_each_layer_and_mark(result) -> None:
     figure = result.plot()
     names = [trace.name for trace in figure.data]
-    assert names == ["code", "rate-standardised code", "SimHash, rate-matched"]
+    assert names == ["code", "rate-standardised code", "cosine of h, raw", "SimHash, rate-matched"]
     found = [result.layer(i).difference("code").estimate for i in (1, 4)]
     np.testing.assert_allclose(figure.data[0].x, [each.value for each in found])
     np.testing.assert_allclose(figure.data[0].error_x.array, [each.high - each.value for each in found])
@@ -124,12 +125,12 @@ def test_the_figure_has_a_dot_and_interval_for_each_layer_and_mark(result) -> No
 
 
 def _thirty_layers(result: ClustersResult) -> ClustersResult:
-    """Thirty layers: 0-2 supported, 3-22 refuted by two cells, 23-29 open, all by planted numbers."""
+    """Thirty layers: 0-2 supported, 3-22 behind by two cells, 23-29 open, all by planted numbers."""
     layers = []
     for i in range(30):
-        outcome = "supported" if i < 3 else "refuted" if i < 23 else "inconclusive"
-        score, reference = ("AMI", BEST_COSINE) if i < 13 else (AGREEMENT, SIMHASH)
-        value = {"supported": 0.1, "refuted": -0.1, "inconclusive": 0.02}[outcome] + 0.001 * ((i * 7) % 30)
+        outcome = "supported" if i < 3 else "behind" if i < 23 else "inconclusive"
+        score, reference = ("AMI", CENTRED) if i < 13 else (AGREEMENT, SIMHASH)
+        value = {"supported": 0.1, "behind": -0.1, "inconclusive": 0.02}[outcome] + 0.001 * ((i * 7) % 30)
         deciding = Estimate(value, 0.02, value - 0.0392, value + 0.0392)
         old = result.layers[0]
         verdict = replace(
@@ -143,19 +144,18 @@ def test_the_sentence_over_thirty_layers_names_each_deciding_cell(result) -> Non
     many = _thirty_layers(result)
     said = many.verdict
     assert said.startswith(
-        f"Of 30 layers the claim is supported in 3 (0-2), decided by AMI against {BEST_COSINE} (lowest in 0, "
-        f"+0.100 [+0.061, +0.139]); refuted in 20 (3-22), decided by AMI against {BEST_COSINE} (3-12: lowest "
-        f"in 9, -0.097 [-0.136, -0.058]) and by {AGREEMENT} against {SIMHASH} (13-22: lowest in 13, -0.099 "
-        f"[-0.138, -0.060]); inconclusive in 7 (23-29), decided by {AGREEMENT} against {SIMHASH} (lowest "
-        "in 26, "
+        f"Supported in 3 of 30 layers (0-2), by AMI against {CENTRED} (lowest in 0, +0.100 [+0.061, +0.139]); "
+        f"behind in 20 of 30 layers (3-22), by AMI against {CENTRED} (3-12: lowest in 9, -0.097 [-0.136, -0.058]) and "
+        f"by {AGREEMENT} against {SIMHASH} (13-22: lowest in 13, -0.099 [-0.138, -0.060]); inconclusive in 7 of 30 "
+        f"layers (23-29), by {AGREEMENT} against {SIMHASH} (lowest in 26, "
     )
-    assert said.endswith("Premises: piecewise affine (relu), with biases, LayerNorm before it.")
+    assert "Premises: piecewise affine (relu), with biases, LayerNorm before it." in said
     assert len(said) < 900
     outside = replace(many.layers[4].verdict, premises_met=False, premises="gated (silu); outside")
     mixed = (*many.layers[:4], replace(many.layers[4], verdict=outside), *many.layers[5:])
     said = replace(many, layers=mixed).verdict
-    assert "outside the paper's premises in 1. Premises: piecewise affine (relu)" in said
-    assert said.endswith("before it (0-3, 5-29); gated (silu) (4).")
+    assert "Outside the paper's premises in layer 4. Premises: piecewise affine (relu)" in said
+    assert "before it; gated (silu)." in said
 
 
 def test_at_a_prompt_a_result_is_its_size_and_verdict(result) -> None:
@@ -179,4 +179,4 @@ def test_asking_for_what_is_not_there_lists_what_is(result) -> None:
     with pytest.raises(PolytopeError, match="no score 'purity' in this result; there are 'AMI'"):
         layer.representation("code").score("purity")
     with pytest.raises(PolytopeError, match="no difference of 'cosine of h, raw' from 'better cosine of h'"):
-        layer.difference("cosine of h, raw")
+        layer.difference("cosine of h, raw", BEST_COSINE)

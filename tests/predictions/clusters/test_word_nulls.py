@@ -13,7 +13,7 @@ from polytope_lm.predictions.clusters.layers import LABELS_PERMUTED, NULLS, TOKE
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI
 from polytope_lm.predictions.clusters.sampling import choose
 
-FAST = {"k": 8, "resamples": 40}
+FAST = {"k": 8, "resamples": 40, "comparators": False, "per_document": None}
 
 
 def test_the_commonest_label_elsewhere_is_counted_by_hand(world) -> None:
@@ -36,13 +36,13 @@ def test_a_label_that_is_the_words_is_reached_by_the_lexicon_and_one_that_is_not
     codes.tokens["token_id"] %= 40
     codes.tokens["lexical"] = (codes.tokens["token_id"] % 4).astype(str)
     lexical = clusters(codes, 4, "lexical", extra=NULLS, **FAST).layers[0].representation(TOKEN_IDENTITY)
-    assert lexical.score(AMI).estimate.value == pytest.approx(1)
+    assert lexical.score(AMI).level == pytest.approx(1)
     result = clusters(codes, 4, extra=NULLS, **FAST)
     row = result.layers[0].representation(TOKEN_IDENTITY)
     assert abs(row.score(AMI).estimate.value) < 0.05
     ids = result.tokens[f"L04.pre/cluster/{TOKEN_IDENTITY}"]
     expected = adjusted_mutual_info_score(result.tokens["upos"], ids)
-    assert row.score(AMI).estimate.value == pytest.approx(expected, abs=1e-9)
+    assert row.score(AMI).level == pytest.approx(expected, abs=1e-9)
     assert result.verdicts == clusters(codes, 4, **FAST).verdicts
 
 
@@ -54,11 +54,12 @@ def test_random_neighbours_agree_by_chance(world) -> None:
     same = labels[:, None] == labels
     chance = ((same & allowed).sum(axis=1) / allowed.sum(axis=1)).mean()
     layer = result.layers[0]
-    found = layer.representation(TOKEN_IDENTITY).score(AGREEMENT).estimate.value
-    assert found == pytest.approx(chance, abs=0.015)
+    found = layer.representation(TOKEN_IDENTITY).score(AGREEMENT)
+    assert found.level == pytest.approx(chance, abs=0.015)
+    assert found.estimate.low < 0 < found.estimate.high
     shuffled = clusters(world("direction"), 4, extra="shuffled bits", **FAST).layers[0]
     estimate = shuffled.representation("shuffled bits").score(AGREEMENT).estimate
-    assert estimate.low < chance < estimate.high
+    assert estimate.low < 0 < estimate.high
 
 
 def test_permuted_labels_take_away_what_is_not_the_words_and_documents(world) -> None:
@@ -68,7 +69,7 @@ def test_permuted_labels_take_away_what_is_not_the_words_and_documents(world) ->
     layer = clusters(codes, 4, extra=LABELS_PERMUTED, **FAST).layers[0]
     row, code = layer.representation(LABELS_PERMUTED), layer.representation("code")
     assert code.score(AMI).estimate.value > 0.1
-    assert row.score(AMI).estimate.value < 0.03
+    assert row.score(AMI).estimate.value < 0.06
     assert len(set(row.score(AMI).draws)) == 5
     assert "labels could move" in row.isolates
     assert row.cluster_sizes == code.cluster_sizes

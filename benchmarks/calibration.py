@@ -2,7 +2,7 @@
 
 Run with `python -m benchmarks.calibration [--runs 1000] [--worlds ...] [--jobs 2] [--out DIR] [--json]`. Each
 run draws a world anew, puts prediction 1 to the test as `plm.predictions.clusters` does (k = 50; code, cosine
-of `h` raw and centred, 3 draws of rate-matched SimHash; 40 halves, clustered anew in each) and appends one line to `DIR/runs.jsonl`.
+of `h` raw and centred, 3 draws of rate-matched SimHash; 40 halves) and appends one line to `DIR/runs.jsonl`.
 Interrupted, it goes on where it stopped; with all runs there, it only prints the rates.
 
 Worlds: `code 0.04` and `code 0.02` (power), `direction`, `null equal`, `null zipf` (false positives), and

@@ -22,7 +22,7 @@ Controls. The model as it began (untrained), beside it; densities per unit lengt
 in `u`, in the output, in the residual), per layer of the path and later ones: shown, no verdict.
 
 Verdict. *Supported* where the density is above both comparators by more than the smallest effect of interest
-(.02), per step and per length, *behind*, *no lead* or *mixed* (see `statistics.verdict`), *inconclusive* otherwise; *not
+(.02), per step and per length, *behind*, *no lead* or *mixed*, *inconclusive* otherwise; *not
 testable* with fewer than 30 sharp pairs. Intervals:
 percentile bootstrap over groups of pairs. Holm over layers.
 """

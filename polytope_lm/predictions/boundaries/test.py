@@ -14,8 +14,8 @@ endpoint Hamming (of neurons that flip and flip back), as AUC of different again
 cross-fitted regression on all covariates with overlap weights (see `inference.adjusting`). Given endpoint
 Hamming, crossings and flip-backs rank pairs alike, so flip-backs are all of crossings that can be beyond it;
 regressing crossings themselves, which correlate with Hamming above .99, would leave the regression's own
-error. Where nothing flips back (a last layer without biases), nothing can be beyond, and the claim is
-refuted. In-layer and downstream crossings, raw, matched and regressed, are shown beside it, no verdict.
+error. Where nothing flips back (a last layer without biases), nothing can be beyond, and a lead
+is ruled out. In-layer and downstream crossings, raw, matched and regressed, are shown beside it, no verdict.
 
 References. 0.5, which is what the covariates explain; and the same AUC of rate-matched random hyperplanes on
 the same `u` along the same path, beyond their own endpoint Hamming: only a lead over these is due to where

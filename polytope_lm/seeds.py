@@ -45,7 +45,6 @@ class Purpose(IntEnum):
     DONORS = 501  # determination: whose codes and magnitudes are taken
     DONOR_CLUSTERS = 502  # determination: clusters that donors come from, k-means of u
     BIT_PLANES = 503  # determination: rate-matched hyperplanes
-    RANDOM_NEURONS = 504  # determination: neurons in place of the causal ones
     DETERMINATION_RESAMPLES = 505  # determination: documents of a resample, picks among draws
 
 

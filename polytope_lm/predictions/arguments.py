@@ -60,7 +60,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sample_seeds": (_list, "several whole numbers"),
     "tokens": _COUNT,
     "draws": _WHOLE,
-    "documents": _COUNT,
+    # A count of them, or each token's own number.
+    "documents": (lambda value: isinstance(value, np.ndarray) or _whole(value, 1), "a whole number from 1"),
     "max_tokens": _COUNT,
     "fit_tokens": _COUNT,
     "neurons": _COUNT,

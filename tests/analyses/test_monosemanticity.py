@@ -63,16 +63,16 @@ def test_an_interrupted_run_computes_what_is_missing(data: Path, tmp_path: Path,
     assert after["rows"] == json.loads(before["result.json"])["rows"]
 
 
-def test_words_are_drawn_over_all_documents_by_seed(data: Path) -> None:
+def test_words_of_each_document_are_drawn_by_seed(data: Path) -> None:
     documents = treebank(data)
-    drawn = words_drawn(documents, 60, 0)
-    assert sum(len(each.words) for each in drawn) == 60
+    drawn = words_drawn(documents, 3, 0)
     own = {each.id: each for each in documents}
+    assert [len(each.words) for each in drawn] == [min(3, len(own[each.id].words)) for each in drawn]
     assert all(span in own[each.id].spans for each in drawn for span in each.spans)
-    assert len({(each.id, span.start) for each in drawn for span in each.spans}) == 60
+    assert all(len({span.start for span in each.spans}) == len(each.spans) for each in drawn)
     assert all(each.spans == tuple(sorted(each.spans, key=lambda span: span.start)) for each in drawn)
-    assert [each.spans for each in words_drawn(documents, 60, 0)] == [each.spans for each in drawn]
-    assert [each.spans for each in words_drawn(documents, 60, 1)] != [each.spans for each in drawn]
+    assert [each.spans for each in words_drawn(documents, 3, 0)] == [each.spans for each in drawn]
+    assert [each.spans for each in words_drawn(documents, 3, 1)] != [each.spans for each in drawn]
     assert len(words_drawn(documents, 10**6, 0)) == len(documents)
 
 

@@ -122,7 +122,7 @@ def test_a_result_has_every_part(result) -> None:
         beyond = layer.effect(p.FLIP_BACKS, "regressed").by_group.value
         assert layer.cells[0].difference.value == pytest.approx(beyond - 0.5)
         assert layer.cells[1].difference.value == pytest.approx(beyond - np.mean(layer.planes))
-    with pytest.raises(PolytopeError, match="layers tested: 0, 1"):
+    with pytest.raises(PolytopeError, match="layers compared: 0, 1"):
         result.layer(2)
     with pytest.raises(PolytopeError, match="no effect 'nonsense'"):
         result.layers[0].effect("nonsense")

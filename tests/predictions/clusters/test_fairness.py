@@ -57,7 +57,7 @@ def test_rotating_u_and_w_together_changes_nothing_that_is_not_drawn(world, netw
     assert (np.abs(before.get("pre"))[differs] < 1e-4).all()
     compared = 0
     for each in registered():
-        if "seed" in each.needs or {"up", "post", "x", "through"} & set(each.needs):
+        if "seed" in each.needs or {"up", "post", "x", "through"} & set(each.needs) or "router" in each.name:
             continue
         one, other = (pairwise(each.rows(arrays), each.name) for arrays in (before, after))
         np.testing.assert_allclose(one, other, atol=2e-3, err_msg=each.name)

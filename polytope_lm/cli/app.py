@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import polytope_lm
-from polytope_lm.cli import commands, cross, demo, determining, stores, testing, validity
+from polytope_lm.cli import calibrating, commands, cross, demo, determining, stores, testing, validity
 from polytope_lm.cli.terminal import complain
 from polytope_lm.errors import PolytopeError
 
@@ -140,6 +140,7 @@ testing.app.command(short_help="Prediction 2: boundaries and meaning.")(testing.
 testing.app.command(short_help="Prediction 3: where directions stop being valid.")(validity.directions)
 testing.app.command(short_help="What of an MLP's work its code carries.")(determining.determination)
 app.add_typer(testing.app, name="test", short_help="Put a prediction to the test.")
+app.command(short_help="How often a test is wrong on a store.")(calibrating.calibrate)
 app.command(short_help="One page from saved results.")(commands.report)
 
 

@@ -33,6 +33,8 @@ Clusters = Annotated[
     int | None, typer.Option("--k", min=2, help="Clusters; by default 100, or n/60 below 6,000 tokens.")
 ]
 Tokens = Annotated[int, typer.Option(min=2, help="Compare at most this many tokens.")]
+PerDocument = Annotated[int, typer.Option(min=1, help="Compare at most this many tokens of one document.")]
+Comparators = Annotated[bool, typer.Option(help="Also top neuron, NMF and k-means directions, joined codes.")]
 Resamples = Annotated[int, typer.Option(min=2, help="Half-samples of the documents behind each interval.")]
 Smallest = Annotated[float, typer.Option(min=0, help="The smallest difference of interest.")]
 Extra = Annotated[str, typer.Option(metavar="all/NAME,...", help="Other representations and controls to show, too.")]
@@ -56,8 +58,8 @@ def _group() -> None:
 @app.command(short_help="Prediction 1: codes against directions.")
 def clusters(  # noqa: PLR0913
     store: o.StorePath, *, label: Label, out: o.Out, layers: o.Layers = "all", k: Clusters = None,
-    tokens: Tokens = 6000, seed: o.Seed = 0, resamples: Resamples = 200,
-    smallest_effect: Smallest = 0.01, extra: Extra = "", weights: Weights = None,
+    tokens: Tokens = 6000, per_document: PerDocument = 20, seed: o.Seed = 0, resamples: Resamples = 40,
+    smallest_effect: Smallest = 0.01, comparators: Comparators = True, extra: Extra = "", weights: Weights = None,
     multiverse: Multiverse = False, groups: Groups = False, maps: Maps = False, model: ModelHere = None,
     trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
@@ -83,7 +85,10 @@ def clusters(  # noqa: PLR0913
     there = len(opened.sites) if isinstance(chosen, str) else len(chosen)
     compared = counted(min(tokens, len(opened)), "token")
     wanted = None if isinstance(chosen, str) else chosen
-    alike = partial(compare, opened, k=k, seed=seed, smallest_effect=smallest_effect, extra=parse_extra(extra))
+    alike = partial(
+        compare, opened, k=k, seed=seed, smallest_effect=smallest_effect, extra=parse_extra(extra),
+        per_document=per_document, comparators=comparators,
+    )  # fmt: skip
 
     def probe() -> float:
         """Take a quarter of the tokens, an eighth of the half-samples and one layer: distances go by squares."""
@@ -103,7 +108,8 @@ def clusters(  # noqa: PLR0913
     s = result.settings
     command = o.spelled(
         "clusters", store, label=s.label, layers=layers, k=s.k, tokens=s.max_tokens, seed=s.seed,
-        resamples=s.resamples, smallest_effect=s.smallest_effect, out=out, extra=extra or None, weights=weights,
+        per_document=s.per_document, no_comparators=not comparators, resamples=s.resamples,
+        smallest_effect=s.smallest_effect, out=out, extra=extra or None, weights=weights,
         multiverse=multiverse, groups=groups, maps=maps, model=model,
     )  # fmt: skip
     result = replace(result, command=command)

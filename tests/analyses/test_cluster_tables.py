@@ -1,0 +1,47 @@
+"""Tables of kept comparisons: one row a model and label, numbers as they were saved."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+import polytope_lm as plm
+from analyses import calibration, cluster_tables
+from polytope_lm.predictions import clusters
+from polytope_lm.predictions.clusters.result import AMI
+
+
+def test_kept_results_become_rows(tmp_path, capsys) -> None:
+    codes = plm.worlds.direction_world(tokens=400, documents=20)
+    found = clusters(codes, label="label", k=8, resamples=8)
+    found.save(tmp_path / "a" / "label")
+    found.save(tmp_path / "a" / "label" / "layers" / "0")
+    lines = [
+        {"key": "m | 1 | small | upos | x", "trials": 10, "supported": 0, "cells": {"AMI: raw": {"excluded": 1}}},
+        {"key": "m | 1 | small | halves | 0", "agree": {"upos, AMI: raw": True, "upos, AMI: SimHash": False}},
+    ]
+    (tmp_path / "cal").mkdir()
+    (tmp_path / "cal" / "result.json").write_text(json.dumps(calibration.summary(lines, "")))
+    cluster_tables.main([str(tmp_path)])
+    told = capsys.readouterr().out
+    layer = found.layers[0]
+    value = layer.difference("code", "cosine of h, raw", AMI).estimate.value
+    assert cluster_tables.span([value]) in told
+    assert cluster_tables.span([-0.25, 0.125]) == "\u2212.250 to +.125"
+    assert told.count(f"| {layer.verdict.outcome} (0) |") >= 1
+    assert "| code | NMF directions |" in told
+    assert told.count("| label |") == 2 + len(layer.comparators)
+    assert "| cal | 10.0% | 10.0% (m | 1 | small | upos | x | AMI: raw) | 0.0% | 50.0% | 1 |" in told
+
+
+def test_a_directory_without_results_is_refused(tmp_path) -> None:
+    with pytest.raises(SystemExit, match=re.escape(str(tmp_path))):
+        cluster_tables.main([str(tmp_path)])
+
+
+def test_a_calibration_goes_on_where_it_stopped(tmp_path) -> None:
+    path = tmp_path / "cells.jsonl"
+    path.write_text('{"key": "m | 1 | small | upos | between documents", "cells": {}}\n{"key": "m | 1')
+    assert [line["key"] for line in calibration.read_lines(path)] == ["m | 1 | small | upos | between documents"]

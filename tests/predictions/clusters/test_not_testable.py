@@ -1,0 +1,41 @@
+"""Labels that nothing sees are not testable, and neither refuted nor supported."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import polytope_lm as plm
+from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions import clusters
+
+FAST = {"resamples": 8, "comparators": False}
+
+
+@pytest.fixture(scope="module")
+def codes():
+    """5,000 tokens of as many short documents in 40 regions."""
+    return plm.worlds.null_world(tokens=5000, documents=5000, seed=3)
+
+
+def test_topics_drawn_at_random_are_not_testable(codes) -> None:
+    codes.tokens["topic"] = np.random.default_rng(0).choice(list("abcd"), 5000)
+    found = clusters(codes, label="topic", k=20, **FAST)
+    assert found.verdicts[0].outcome == "not testable"
+    assert found.verdict.startswith("Layer 0: not testable. No representation and no control sees the label")
+
+
+def test_a_label_that_alternates_is_not_testable() -> None:
+    codes = plm.worlds.null_world(tokens=4000, documents=200, seed=1)
+    codes.tokens["turn"] = pd.Series(np.arange(4000) % 2).map({0: "a", 1: "b"}).to_numpy()
+    assert clusters(codes, label="turn", k=20, **FAST).verdicts[0].outcome == "not testable"
+
+
+def test_few_effective_documents_are_refused_in_one_line() -> None:
+    codes = plm.worlds.null_world(tokens=300, documents=10, seed=1)
+    rows = np.flatnonzero((codes.tokens["document"] == 0) | (np.arange(300) % 10 == 0))
+    codes.tokens["some"] = None
+    codes.tokens.loc[rows, "some"] = np.where(rows % 2, "a", "b")
+    with pytest.raises(PolytopeError, match=r"10 documents count for \d\.\d, and at least 8 are needed"):
+        clusters(codes, label="some", k=4, per_document=None, **FAST)

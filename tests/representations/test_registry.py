@@ -90,7 +90,7 @@ def test_nan_in_an_activation_is_named_with_its_token() -> None:
 
 
 def test_an_unknown_parameter_fails_when_it_is_decorated() -> None:
-    with pytest.raises(PolytopeError, match=r"'odd' has a parameter 'preactivations'; .* bits, packed, pre"):
+    with pytest.raises(PolytopeError, match=r"'odd' has a parameter 'preactivations'; .* bits, packed, through, pre"):
 
         @plm.representation("odd", isolates="a typo")
         def odd(preactivations):

@@ -14,6 +14,7 @@ from polytope_lm.changes.readout import readout
 from polytope_lm.changes.trust_radius import radii
 from polytope_lm.controls.perturbations import equal_norm, flips_of_planes
 from polytope_lm.controls.planes import Planes, rate_matched_planes
+from polytope_lm.errors import PolytopeError
 from polytope_lm.models.derivatives import Onward
 from polytope_lm.models.families import weight_and_bias
 from polytope_lm.seeds import Purpose, derived
@@ -80,9 +81,13 @@ def measure(model: Model, prompts: Prompts, layer: int, number: int, tau: float,
     rng = np.random.default_rng([derived(seed, Purpose.DIRECTIONS), layer, number])
     x = prompts.x[layer]
     out = weight_and_bias(model.block(layer).down)[0]
+    # Texts that begin alike are one prompt once they are cut: the next that differs gives the direction.
+    other = next((row for row in np.roll(x, -number, axis=0) if not np.array_equal(row, x[number])), None)
+    if other is None:
+        raise PolytopeError(f"all {len(x)} prompts are equal once they are cut; give other texts, or more tokens")
     rows = np.stack(
         [
-            x[(number + 1) % len(x)] - x[number],
+            other - x[number],
             equal_norm(x, 1.0, seed=rng),
             out[:, int(rng.integers(out.shape[1]))].double().cpu().numpy(),
         ]

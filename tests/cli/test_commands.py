@@ -196,7 +196,8 @@ def test_test_clusters_then_report(store: Path, tmp_path: Path) -> None:
     saved = json.loads((out / "result.json").read_text())
     assert (data["verdict"], data["settings"]["k"], data["settings"]["seed"]) == (saved["verdict"], 4, 3)
     assert data["verdict"] in shown.out
-    assert saved["command"].startswith(f"polytope-lm test clusters {store} {choices}")
+    assert saved["command"].startswith(f"polytope-lm test clusters {store} --label ")
+    assert all(f"--{chosen.strip()}" in saved["command"] for chosen in choices.split("--")[1:])
     assert {f.name for f in out.iterdir()} == {"result.json", "tokens.parquet", "overview.json", "report.html"}
     page = tmp_path / "page.html"
     assert json.loads(run("report", out, "--out", page, "--json").out) == {"report": str(page)}

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,6 +151,29 @@ def write_json(path: Path, data: Any) -> None:
     text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def teller(name: str, what: str) -> Callable[[int, int, str], None]:
+    """Say now and then how far a model is, in documents or paths."""
+    before = [0.0]
+
+    def tell(done: int, total: int, words: str) -> None:
+        if time.monotonic() - before[0] > 30:
+            before[0] = time.monotonic()
+            print(f"  {name}: {done:,} of {total:,} {what}; {words}", flush=True)
+
+    return tell
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the finished lines of a run; one that was cut off is done again."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
 
 
 def read_json(path: Path) -> Any:

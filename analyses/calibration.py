@@ -30,7 +30,7 @@ from scipy.stats import t
 
 import polytope_lm as plm
 from analyses._corpora import treebank
-from analyses._running import asked, folder_name, run, words_drawn, write_json
+from analyses._running import asked, folder_name, read_lines, run, words_drawn, write_json
 from polytope_lm.codes.store.reader import open_store
 from polytope_lm.controls.labels import EXCHANGES
 from polytope_lm.predictions.calibration.test import (
@@ -153,17 +153,6 @@ def splits(codes: TokenCodes, place: Place, count: int, seed: int, done: set[str
 def key_of(place: Place, *more: str) -> str:
     """Name a line."""
     return " | ".join((place.model, str(place.layer), place.size, *more))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the finished lines; one that was cut off is done again."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
 
 
 def summary(lines: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:

@@ -18,7 +18,6 @@ prints the table of docs/findings.md.
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +25,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import polytope_lm as plm
-from analyses._running import MODELS, asked, folder_name, read_json, run, write_json
+from analyses._running import MODELS, asked, folder_name, read_json, run, teller, write_json
 from polytope_lm.documents import Document
 from polytope_lm.report import write
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from polytope_lm.predictions.determination.result import DeterminationResult
 
@@ -93,24 +92,12 @@ def run_model(name: str, options: Options) -> DeterminationResult:
     codes = plm.encode(model, beginnings, layers=layers, tokens="random:1")
     result = plm.predictions.determination(
         codes, layers, documents=options.tested, seed=options.seed, resamples=options.resamples, to=out / "layers",
-        progress=_teller(model.name),
+        progress=teller(model.name, "documents"),
     )  # fmt: skip
     result = replace(result, command=options.command)
     result.save(out)
     write(out / "report.html", others=[result])
     return result
-
-
-def _teller(name: str) -> Callable[[int, int, str], None]:
-    """Say now and then how far a model is."""
-    before = [0.0]
-
-    def tell(done: int, total: int, words: str) -> None:
-        if time.monotonic() - before[0] > 30:
-            before[0] = time.monotonic()
-            print(f"  {name}: {done:,} of {total:,} documents; {words}", flush=True)
-
-    return tell
 
 
 def summary(results: Sequence[DeterminationResult], options: Options) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polytope_lm as plm
-from analyses._running import CAUSAL, asked, folder_name, run, write_json
+from analyses._running import CAUSAL, asked, folder_name, run, teller, write_json
 from polytope_lm import pairs as pair_sets
 from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.many import crossings_of_pairs
@@ -33,7 +33,7 @@ from polytope_lm.report import write
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from polytope_lm.models.model import Model
     from polytope_lm.pairs import Pairs
@@ -103,24 +103,12 @@ def run_model(name: str, options: Options) -> AlignmentResult:
     print(f"{model.name}: {which}{beside}: about {minutes:.0f} min less what is done already", flush=True)
     result = alignment(
         model, options.pairs, layers, untrained=options.untrained, seed=options.seed,
-        resamples=options.resamples, to=out / "profiles", progress=_teller(model.name),
+        resamples=options.resamples, to=out / "profiles", progress=teller(model.name, "paths"),
     )  # fmt: skip
     result = replace(result, command=options.command)
     result.save(out / "result.json")
     write(out / "report.html", alignment=result)
     return result
-
-
-def _teller(name: str) -> Callable[[int, int, str], None]:
-    """Say now and then how far a model is."""
-    before = [0.0]
-
-    def tell(done: int, total: int, words: str) -> None:
-        if time.monotonic() - before[0] > 30:
-            before[0] = time.monotonic()
-            print(f"  {name}: {done:,} of {total:,} paths; {words}", flush=True)
-
-    return tell
 
 
 def summary(results: Sequence[AlignmentResult], options: Options) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from statistics import mean
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
+from analyses._running import read_lines
 from benchmarks._machine import Figure, arguments, describe, report
 from polytope_lm.controls.labels import EXCHANGES
 from polytope_lm.predictions.calibration.test import (
@@ -132,17 +133,6 @@ def one_run(job: tuple[str, int, str, str]) -> dict[str, Any]:
 def _line(world: str, seed: int, found: Trial, scores: dict[str, float]) -> dict[str, Any]:
     cells = [[each.value, each.low, each.high] for each in found.differences]
     return {"world": world, "seed": seed, "outcome": found.outcome, "cells": cells, "scores": scores}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the finished runs; a last line that was cut off is done again."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
 
 
 def missing_jobs(path: Path, wanted: list[tuple[str, int]]) -> list[tuple[str, int]]:

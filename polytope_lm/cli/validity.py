@@ -1,6 +1,5 @@
 """`polytope-lm test directions`: where directions stop being valid."""
 
-import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,12 +53,11 @@ def directions(  # noqa: PLR0913
             keep=out / "prompts.jsonl", progress=told,
         )  # fmt: skip
     tested = ",".join(str(layer.layer) for layer in result.layers)
-    words = {
-        "layers": tested, "prompts": prompts, "tokens": tokens, "tau": tau, "seed": seed, "resamples": resamples,
-        "smallest-effect": smallest_effect, "draws": draws, "out": out,
-    } | ({"controls": controls} if controls else {})  # fmt: skip
-    parts = [part for name, value in words.items() for part in (f"--{name}", str(value))]
-    result = replace(result, command=shlex.join(["polytope-lm", "test", "directions", model, source, *parts]))
+    command = o.spelled(
+        "directions", model, source, layers=tested, prompts=prompts, tokens=tokens, tau=tau, seed=seed,
+        resamples=resamples, smallest_effect=smallest_effect, draws=draws, out=out, controls=controls or None,
+    )  # fmt: skip
+    result = replace(result, command=command)
     result.save(out)
     page = write(out / "report.html", others=[result])
     if json:

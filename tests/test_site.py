@@ -67,8 +67,11 @@ def test_a_reader_searches_and_nothing_leaves_the_machine(site, browser):
         page = browser.new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(address)
-        page.get_by_role("textbox", name="Search").first.fill("uncentred cosine")
+        # The box listens once its script and the index are there.
+        page.goto(address, wait_until="networkidle")
+        box = page.get_by_role("textbox", name="Search").first
+        box.click()
+        box.press_sequentially("uncentred cosine")
         found = page.locator(".md-search-result__item a").first
         found.wait_for(timeout=20_000)
         assert "uncentred-cosine" in (found.get_attribute("href") or "")

@@ -125,6 +125,57 @@ def clusters(  # noqa: PLR0913
     say(f"written: {page.resolve().as_uri()}")
 
 
+@app.command(short_help="Prediction 1 for mixtures of experts: paths through the routers.")
+def routers(  # noqa: PLR0913
+    store: o.StorePath, *, label: Label, out: o.Out, layers: o.Layers = "all", k: Clusters = None,
+    tokens: Tokens = 6000, per_document: PerDocument = 20, seed: o.Seed = 0, resamples: Resamples = 40,
+    smallest_effect: Smallest = 0.01, weights: Weights = None, model: ModelHere = None,
+    trust_remote_code: o.Trust = False, json: o.Json = False,
+) -> None:  # fmt: skip
+    """Prediction 1 for mixtures of experts: whether paths through the routers mean more than directions do.
+
+    A path is the experts that the routers of all --layers chose. It is compared with the cosine of the
+    router logits, with random routers of equal load, with the router's input, and with each layer alone.
+    Writes result.json, tokens.parquet, overview.json and report.html.
+
+    \b
+    Example:
+      polytope-lm capture tiny-moe sample --kind router --keep u,h --tokens random:20 --out store
+      polytope-lm test routers store --label class --out results
+    """  # noqa: D301
+    chosen = o.parse_layers(layers)
+    asked = None if weights is None else o.parse_names(weights)
+    from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415
+    from polytope_lm.predictions import overview  # noqa: PLC0415
+    from polytope_lm.predictions import routers as compare  # noqa: PLC0415
+    from polytope_lm.report import write  # noqa: PLC0415
+
+    opened = _with_directions(open_store(store), model, trust=trust_remote_code)
+    opened = _with_weights(opened, asked, model, trust=trust_remote_code, helps=False)
+    with costing("test routers", f"up to {counted(min(tokens, len(opened)), 'token')}") as told:
+        result = compare(
+            opened, None if isinstance(chosen, str) else chosen, label, k=k, tokens=tokens, seed=seed,
+            per_document=per_document, resamples=resamples, smallest_effect=smallest_effect, weights=asked,
+            progress=told,
+        )  # fmt: skip
+    s = result.settings
+    command = o.spelled(
+        "routers", store, label=s.label, layers=layers, k=s.k, tokens=s.max_tokens, seed=s.seed,
+        per_document=s.per_document, resamples=s.resamples, smallest_effect=s.smallest_effect, out=out,
+        weights=weights, model=model,
+    )  # fmt: skip
+    result, seen = replace(result, command=command), overview(opened)
+    result.save(out)
+    seen.save(out)
+    page = write(out / "report.html", clusters=result, overview=seen)
+    if json:
+        emit({**result.to_dict(), "report": str(page)})
+        return
+    show_scores(result)
+    say_verdict(result)
+    say(f"written: {page.resolve().as_uri()}")
+
+
 def _with_directions(store: "CodeStore", name: str | None, *, trust: bool) -> "CodeStore":
     """Return a store that gives `u` and `h`: as it is, or with its model at hand."""
     if store.can_give("u") and store.can_give("h"):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.groups.stability import position_check, stability
     from polytope_lm.predictions.groups.test import groups
     from polytope_lm.predictions.neurons.test import neuron, rank_neurons
+    from polytope_lm.predictions.routers.test import routers
     from polytope_lm.predictions.senses.test import senses
 
 _PAGES = {
@@ -44,6 +45,7 @@ _PAGES = {
     "predictions.groups.stability": "position_check stability",
     "predictions.groups.test": "groups",
     "predictions.neurons.test": "neuron rank_neurons",
+    "predictions.routers.test": "routers",
     "predictions.senses.test": "senses",
 }
 _HOMES = {name: f"polytope_lm.{page}" for page, names in _PAGES.items() for name in names.split()}
@@ -69,6 +71,7 @@ __all__ = [
     "partition",
     "position_check",
     "rank_neurons",
+    "routers",
     "senses",
     "stability",
     "with_maps",

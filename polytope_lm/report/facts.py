@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from polytope_lm.predictions.clusters.result import BEST_COSINE, SIMHASH, headline_names
 from polytope_lm.report import browser
 from polytope_lm.representations.directions import COSINES
+from polytope_lm.representations.routers import RANDOM_ROUTERS
 from polytope_lm.statistics.verdict import OUTCOMES, ranges
 
 if TYPE_CHECKING:
@@ -219,7 +220,11 @@ def _answer(verdicts: Mapping[int, Verdict], so: str) -> str:
     return f"Here: {_WORDS[outcome]}, {every}."
 
 
-_WHOM = {**dict.fromkeys((BEST_COSINE, *COSINES), "directions"), SIMHASH: "random hyperplanes"}
+_WHOM = {
+    **dict.fromkeys((BEST_COSINE, *COSINES), "directions"),
+    SIMHASH: "random hyperplanes",
+    RANDOM_ROUTERS: "random routers",
+}
 
 
 def _layers(layers: Sequence[int]) -> str:

@@ -24,7 +24,7 @@ from scipy.linalg import lstsq
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import columns_of
-from polytope_lm.representations.controls import SIMHASH_DRAWS
+from polytope_lm.representations.controls import SIMHASH, SIMHASH_DRAWS
 from polytope_lm.representations.directions import centred
 from polytope_lm.representations.registry import Representation, Rows, representation
 
@@ -52,6 +52,11 @@ def random_routers(u: Float[np.ndarray, "T D"], bits: Bool[np.ndarray, "T E"], s
         rows = rng.standard_normal((len(loads), u[:, inputs].shape[1]), dtype=np.float32)
         out[:, experts] = with_loads((u[:, inputs] @ rows.T).astype(np.float64), loads, k)
     return Rows(np.packbits(out, axis=1, bitorder="little"), "Hamming")
+
+
+def random_control(site: Site) -> str:
+    """Return the control that isolates what a site has learned: random routers, elsewhere rate-matched SimHash."""
+    return RANDOM_ROUTERS if site.kind == "router" else SIMHASH
 
 
 def with_loads(r: Float[np.ndarray, "T E"], loads: Int[np.ndarray, " E"], k: int) -> Bool[np.ndarray, "T E"]:

@@ -26,13 +26,14 @@ from polytope_lm.codes.codes import Codes
 from polytope_lm.controls import weights
 from polytope_lm.controls.labels import permuted_labels
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters.result import REFERENCES
-from polytope_lm.predictions.clusters.scoring import BUILT_IN, Layout, laid_out, scored, scores_of, summed_up
+from polytope_lm.predictions.clusters.result import REFERENCES, references_of
+from polytope_lm.predictions.clusters.scoring import BUILT_IN, Layout, at, laid_out, scored, scores_of, summed_up
 from polytope_lm.representations import binary as code
 from polytope_lm.representations import controls as simhash
 from polytope_lm.representations import directions as cosine
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import get
+from polytope_lm.representations.routers import ON_ROWS
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import amis
 from polytope_lm.statistics.neighbours import strict_neighbours
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.models.model import Model
+    from polytope_lm.models.sites import Site
     from polytope_lm.predictions.clusters.sampling import Sample
     from polytope_lm.predictions.clusters.scoring import Measured, Task
     from polytope_lm.representations.registry import Representation
@@ -164,6 +166,10 @@ class Controls:
         self._codes, self._rows, self._layers, self._seed = codes, rows, tuple(layers), seed
         self._read: dict[str, Codes] = {}
 
+    def site(self, layer: int) -> Site:
+        """Return a layer's site."""
+        return self._codes.site(layer)
+
     def arrays(self, name: str, layer: int) -> LayerArrays:
         """Return one control's arrays of one layer at the compared tokens."""
         if name not in self._read or layer not in self._read[name].layers:
@@ -212,13 +218,20 @@ BESIDE = tuple(
 """What those verdicts need besides the built-in representations."""
 
 
-def not_kept(codes: TokenCodes) -> dict[str, str]:
+def comparators_of(site: Site) -> Mapping[str, tuple[tuple[str, ...], ...]]:
+    """Return a site's further claims and comparators: `COMPARATORS`, of a router the two directions of its input."""
+    if site.kind != "router":
+        return COMPARATORS
+    return {code.CODE: (cosine.U, ON_ROWS), code.THROUGH: ((code.CODE,), references_of(site))}
+
+
+def not_kept(codes: TokenCodes, among: Sequence[Representation] | None = None) -> dict[str, str]:
     """Return the comparators that nothing was kept for: the model is not run again for them unasked."""
     return {
-        name: f'{array} was not kept; capture with keep=("u", "h", "{array}")'
-        for name in BESIDE
+        each.name: f'{array} was not kept; capture with keep=("u", "h", "{array}")'
+        for each in (map(get, BESIDE) if among is None else among)
         for array in ("post", "up")
-        if array in get(name).needs and array not in codes.kept
+        if array in each.needs and array not in codes.kept
     }
 
 
@@ -255,7 +268,7 @@ class LayerScores:
         """Measure what can be measured; what can't says why, but the built-in representations raise."""
         first: list[Layout] = []
         for representation in menu.representations:
-            found = self._add(representation, arrays, must=representation.name in BUILT_IN)
+            found = self._add(representation, arrays, must=representation.name in at(arrays.site, BUILT_IN))
             first = first or found
         for name in menu.nulls:
             self._null(name, first[0])
@@ -288,7 +301,8 @@ class LayerScores:
                 self.left_out[label][name] = str(error)
 
     def _control(self, controls: Controls, control: str, layer: int) -> None:
-        names = {name: row_name(name, control) for name in SHOWN}
+        site = controls.site(layer)
+        names = {name: row_name(name, control) for name in at(site, SHOWN)}
         try:
             arrays = controls.arrays(control, layer)
         except PolytopeError as error:

@@ -19,6 +19,7 @@ from polytope_lm.predictions.clusters.sampling import SampleSummary
 from polytope_lm.predictions.layered import Comparator, Layered
 from polytope_lm.representations.controls import SIMHASH
 from polytope_lm.representations.directions import CENTRED, COSINES, RAW
+from polytope_lm.representations.routers import RANDOM_ROUTERS, random_control
 from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.neighbours import Hubs
@@ -39,6 +40,13 @@ BEST_COSINE = "better cosine of h"
 """What files of earlier versions compare with: the better of the raw and the centred cosine."""
 REFERENCES = (*COSINES, SIMHASH)
 """What the verdict compares with, each on its own: both cosines of `h`, and the mean of the SimHash draws."""
+
+
+def references_of(site: Site) -> tuple[str, ...]:
+    """Return what a verdict on a site compares with: `REFERENCES`, of a router with random routers for SimHash."""
+    return (*COSINES, random_control(site))
+
+
 NOTHING = 0.03
 """A level of AMI below this is next to nothing."""
 
@@ -166,7 +174,7 @@ class LayerComparison:
     def references(self) -> tuple[str, ...]:
         """What differences are taken from: `REFERENCES`, or the better cosine in a file of an earlier version."""
         there = {d.reference for d in self.differences}
-        return tuple(name for name in (BEST_COSINE, *REFERENCES) if name in there)
+        return tuple(name for name in (BEST_COSINE, *REFERENCES, RANDOM_ROUTERS) if name in there)
 
     def representation(self, name: str) -> RepresentationResult:
         """Return what was measured about the representation of that name."""
@@ -226,7 +234,7 @@ def headline_names(layers: Sequence[LayerComparison]) -> tuple[str, ...]:
     present = layers[0].representations
     claims = [one.name for one in present if one.role == "claim"]
     standardised = [one.name for one in present if "rate-standardised" in one.name]
-    controls = [one.name for one in present if one.name.startswith(SIMHASH)]
+    controls = [one.name for one in present if one.name.startswith((SIMHASH, RANDOM_ROUTERS))]
     return tuple(dict.fromkeys([*claims[:1], *standardised[:1], *controls[:1]]))
 
 
@@ -262,7 +270,9 @@ def differences_figure(
     return dots(layers, panels, line=0, band=(-effect, effect), signed=True)
 
 
-SHORT = {BEST_COSINE: "cosine", RAW: "raw cosine", CENTRED: "centred cosine", SIMHASH: "SimHash"}
+SHORT = {BEST_COSINE: "cosine", RAW: "raw cosine", CENTRED: "centred cosine", SIMHASH: "SimHash"} | {
+    RANDOM_ROUTERS: "random routers"
+}
 """What tables call the references."""
 
 _IN_CONTEXT, _WHERE = ("left", "token", "right"), ("document", "position", "row")

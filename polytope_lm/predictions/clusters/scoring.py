@@ -19,19 +19,20 @@ from polytope_lm.predictions.clusters.result import (
     AGREEMENT,
     AMI,
     AMI_TOKEN,
-    REFERENCES,
     SCORES,
     SIMHASH,
     Difference,
     LayerComparison,
     RepresentationResult,
     Score,
+    references_of,
 )
 from polytope_lm.predictions.clusters.sampling import clusters_for
 from polytope_lm.predictions.layered import Comparator
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
+from polytope_lm.representations.routers import random_control
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import amis
 from polytope_lm.statistics.clustering import check_k, k_medoids
@@ -57,6 +58,13 @@ if TYPE_CHECKING:
 BUILT_IN = (code.CODE, code.STANDARDISED, *COSINES, SIMHASH)
 """What the verdict reads, and the rate-standardised code: measured always. Whether a label can be seen is asked of
 these, so that nothing else that is shown moves a verdict."""
+
+
+def at(site: Site, names: Sequence[str]) -> tuple[str, ...]:
+    """Return representations as they are measured at a site: of a router with random routers for SimHash."""
+    return tuple(random_control(site) if name == SIMHASH else name for name in names)
+
+
 NEIGHBOURS = 10
 """Strict neighbours that the agreement counts."""
 HALVES = 40
@@ -331,7 +339,7 @@ def compare(
         comparators: for each claim, the groups of references that each get a verdict.
 
     """
-    pairs = [(name, reference) for name in measured for reference in REFERENCES if name != reference]
+    pairs = [(name, reference) for name in measured for reference in references_of(site) if name != reference]
     wanted = [(code.CODE, name) for name in beside]
     groups = [
         (claim, tuple(name for name in group if name in measured))
@@ -348,7 +356,7 @@ def compare(
     seen = max(
         each.result.score(score).estimate.high
         for name, each in measured.items()
-        if name in BUILT_IN
+        if name in at(site, BUILT_IN)
         for score in (AMI, AGREEMENT)
     )
     best = {score: max(COSINES, key=lambda name: measured[name].result.score(score).estimate.value) for score in SCORES}
@@ -368,15 +376,17 @@ def decided(
     seen: float,
     about: About,
     claim: str = code.CODE,
-    references: Sequence[str] = REFERENCES,
+    references: Sequence[str] | None = None,
 ) -> Verdict:
-    """Decide one claim in one layer from its differences in AMI and agreement."""
+    """Decide one claim in one layer from its differences in AMI and agreement, by default from the site's own."""
+    own = references_of(site)
+    references = own if references is None else references
     cells = [
         Cell(d.reference, d.score, d.estimate)
         for d in differences
         if d.representation == claim and d.reference in references and d.score in (AMI, AGREEMENT)
     ]
-    whom = "" if references == REFERENCES else f", {claim} against {' and '.join(references)}"
+    whom = "" if references == own else f", {claim} against {' and '.join(references)}"
     return decide(
         cells, place=f"{site.place}{whom}", documents=about.documents, smallest_effect=about.smallest_effect,
         premises=str(site.premises), premises_met=site.premises.met, seen=seen, effective=about.effective,

@@ -40,8 +40,6 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.browsing import add_layer, tokens_table
 from polytope_lm.predictions.clusters.layers import (
-    BESIDE,
-    COMPARATORS,
     MAKERS,
     NULLS,
     SHOWN,
@@ -49,25 +47,27 @@ from polytope_lm.predictions.clusters.layers import (
     LayerScores,
     Menu,
     beside_code,
+    comparators_of,
     not_kept,
     row_name,
 )
 from polytope_lm.predictions.clusters.result import ClustersResult, LayerComparison, Settings
 from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT, check_neighbours, choose, layers_of
-from polytope_lm.predictions.clusters.scoring import BUILT_IN, HALVES, NEIGHBOURS, About, compare, make_task
+from polytope_lm.predictions.clusters.scoring import BUILT_IN, HALVES, NEIGHBOURS, About, at, compare, make_task
 from polytope_lm.predictions.layered import with_holm
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import get, registered
 from polytope_lm.result import reproducible, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
+    from polytope_lm.representations.registry import Representation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +85,27 @@ class Choices:
     weights: Sequence[str] | str | None = None
     model: Model | None = None
 
+    def further(self, site: Site) -> Mapping[str, Sequence[Sequence[str]]]:
+        """Return the claims and groups of references that get verdicts of their own at a site."""
+        return comparators_of(site) if self.comparators else {}
+
+    def representation(self, name: str) -> Representation:
+        """Return the representation of that name."""
+        return get(name)
+
     def menu(self, codes: TokenCodes, rows: Int[np.ndarray, " n"], layers: Sequence[int]) -> Menu:
         """Return what to measure; with `extra="all"`, what cannot be had is left out with its reason."""
         everything = self.extra == "all"
         extra = [*(each.name for each in registered()), *NULLS] if everything else _names(self.extra)
-        unavailable = not_kept(codes) if self.comparators else {}
-        beside = BESIDE if self.comparators else ()
-        names = dict.fromkeys((*BUILT_IN, *(name for name in beside if name not in unavailable), *extra))
-        representations = tuple(get(name) for name in names if name not in NULLS)
+        sites = [codes.site(layer) for layer in layers]
+        further = [
+            (claim, group) for site in sites for claim, several in self.further(site).items() for group in several
+        ]
+        built = dict.fromkeys(name for site in sites for name in at(site, BUILT_IN))
+        beside = dict.fromkeys(name for claim, group in further for name in (claim, *group) if name not in built)
+        unavailable = not_kept(codes, [self.representation(name) for name in beside])
+        names = dict.fromkeys((*built, *(name for name in beside if name not in unavailable), *extra))
+        representations = tuple(self.representation(name) for name in names if name not in NULLS)
         nulls = tuple(name for name in NULLS if name in names)
         asked = (tuple(MAKERS) if everything else ()) if self.weights is None else _names(self.weights)
         made = Controls(codes, rows, layers, (), None, self.seed)
@@ -285,7 +298,7 @@ class _LabelRun:
     def add(self, site: Site, scores: LayerScores) -> None:
         """Compare what one layer gave."""
         measured = scores.measured[self.label]
-        further = COMPARATORS if self.choices.comparators else {}
+        further = self.choices.further(site)
         found = compare(site, self.task, measured, self.about, beside_code(measured), further)
         self.layers.append(replace(found, left_out=scores.left_out[self.label]))
         self.table = add_layer(self.table, found, measured)

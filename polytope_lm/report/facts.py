@@ -174,7 +174,11 @@ def _asked(results: Results, pairs: Sequence[PairView]) -> tuple[str, str]:
     name, verdicts = _tested(results)
     if name:
         question, so = _ASKED[name]
-        label = results.clusters.settings.label if results.clusters is not None else ""
+        clusters = results.clusters
+        label = clusters.settings.label if clusters is not None else ""
+        if name == "clusters" and clusters is not None and clusters.layers[0].site.kind == "router":
+            question = question.replace("spline codes", "the experts that routers choose")
+            so = so.replace("hyperplanes", "routers")
         few = "Here: too few pairs for an answer."
         return question.format(label=label), _answer(verdicts, so) if verdicts else few
     if pairs:
@@ -205,7 +209,9 @@ def _answer(verdicts: Mapping[int, Verdict], so: str) -> str:
     """Answer in one sentence, or say which layers give which answer."""
     by = {outcome: [n for n, v in verdicts.items() if v.outcome == outcome] for outcome in OUTCOMES}
     by = {outcome: layers for outcome, layers in by.items() if layers}
-    every = "in layer " + str(next(iter(verdicts))) if len(verdicts) == 1 else f"in all {len(verdicts)} layers"
+    layer, first = next(iter(verdicts.items()))
+    where = first.place.lower() if first.place.startswith("Layers") else f"layer {layer}"  # several joined are one
+    every = f"in {where}" if len(verdicts) == 1 else f"in all {len(verdicts)} layers"
     every = "in both layers" if len(verdicts) == 2 else every
     if len(by) > 1:
         parts = [f"{_WORDS[name]} in {_layers(layers)}" for name, layers in by.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import polytope_lm as plm
@@ -26,6 +27,7 @@ def test_a_store_of_the_tiny_mixture_is_tested_and_reported(tmp_path: Path) -> N
     assert result.command.startswith(f"polytope-lm test routers {store} --label class --layers all --k 10")
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "random routers" in page
+    assert re.search(r"Do the experts that routers choose group tokens .*Here: [^.]* in layers 0-3\.", page, re.DOTALL)
     again = json.loads(run("test", "routers", store, *options, "--layers", "1,2", "--json").out)
     assert again["layers"][0]["site"]["parts"][0]["layer"] == 1
 

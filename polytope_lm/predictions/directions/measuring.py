@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +13,16 @@ from polytope_lm.changes.flips import in_layer
 from polytope_lm.changes.radius import Look, look
 from polytope_lm.changes.readout import readout
 from polytope_lm.changes.trust_radius import radii
-from polytope_lm.controls.perturbations import equal_norm, flips_of_planes
+from polytope_lm.controls.perturbations import equal_norm, equal_output, flips_of_planes
 from polytope_lm.controls.planes import Planes, rate_matched_planes
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.derivatives import Onward
 from polytope_lm.models.families import weight_and_bias
+from polytope_lm.models.gates import mlp_of
 from polytope_lm.seeds import Purpose, derived
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jaxtyping import Float, Int
 
@@ -33,6 +35,8 @@ STEP = 0.1
 """Of `|x|`: the step at which the error, its sign and its share are looked at."""
 FACTORS = (0.5, 0.8, 1.25, 2.0)
 """By which `u` and `post` are scaled."""
+AS_LONG, AS_MUCH = "as long", "that changes the MLP's output as much"
+"""Pushes that scaling is compared with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,17 +169,22 @@ def _number(value: float) -> float | None:
 def _scaling(
     model: Model, prompts: Prompts, layer: int, number: int, rng: np.random.Generator
 ) -> list[dict[str, float | str]]:
-    """Scale `u` and `post`, and push as far in a random direction: KL and flips of each.
+    """Scale `u` and `post`, and push in a random direction: KL and flips of each.
 
-    Scaled `post` is told where the block adds the MLP's output to its stream as it is; its flips are the next
-    layers', those of `u` this layer's own.
+    A push is as long as the scaling, or changes the MLP's output by as much. Scaled `post` is told where the block
+    adds the MLP's output to its stream as it is: there the two are one. Its flips are the next layers', those of
+    `u` this layer's own.
     """
     ids = torch.as_tensor(prompts.ids[number])
     found = []
     u = prompts.u[layer]
     x = u[number]
-    pushes = [equal_norm(u, abs(f - 1) * float(np.linalg.norm(x)), seed=rng) for f in FACTORS]
     deltas = [(f - 1) * x for f in FACTORS]
+    long = [equal_norm(u, float(np.linalg.norm(delta)), seed=rng) for delta in deltas]
+    output = _output(model, layer)
+    sizes = [float(np.linalg.norm(output(x + delta) - output(x))) for delta in deltas]
+    much = [equal_output(output, x, push, size) for push, size in zip(long, sizes, strict=True)]
+    pushes = {AS_LONG: long, AS_MUCH: much}
     found += _pushed(Onward(model, ids, layer, at="mlp_in"), "u", layer, deltas, pushes)
     if layer + 1 < model.n_layers:
         taps: list[Tap] = [(layer, "x"), (layer, "post"), (layer, "resid_post")]
@@ -190,28 +199,42 @@ def _scaling(
         ):
             deltas = [(f - 1) * own.numpy() for f in FACTORS]
             sample = prompts.x[layer + 1]
-            pushes = [equal_norm(sample, float(np.linalg.norm(delta)), seed=rng) for delta in deltas]
-            found += _pushed(Onward(model, ids, layer + 1, at="embed"), "post", layer + 1, deltas, pushes)
+            long = [equal_norm(sample, float(np.linalg.norm(delta)), seed=rng) for delta in deltas]
+            found += _pushed(Onward(model, ids, layer + 1, at="embed"), "post", layer + 1, deltas, {AS_LONG: long})
     return found
 
 
+def _output(model: Model, layer: int) -> Callable[[Float[np.ndarray, " D"]], Float[np.ndarray, " D"]]:
+    """Return a layer's MLP as a function of one vector."""
+    block = model.block(layer)
+    like = weight_and_bias(block.down)[0]
+
+    @torch.no_grad()
+    def output(at: Float[np.ndarray, " D"]) -> Float[np.ndarray, " D"]:
+        post = mlp_of(block, torch.as_tensor(at[None]).to(like)).post
+        return np.asarray(block.down.forward(post)[0].double().cpu())
+
+    return output
+
+
 def _pushed(
-    onward: Onward, what: str, layer: int, deltas: Sequence[np.ndarray], pushes: Sequence[np.ndarray]
+    onward: Onward, what: str, layer: int, deltas: Sequence[np.ndarray], pushes: Mapping[str, Sequence[np.ndarray]]
 ) -> list[dict[str, float | str]]:
     """Return the KL and the flips of a layer for scaled and for pushed versions of a place."""
     tap: Tap = (layer, "h")
     clean = onward.clean([tap])
     x = onward.x.double().cpu()
-    rows = torch.stack([x + torch.as_tensor(delta) for delta in (*deltas, *pushes)])
+    rows = torch.stack([x + torch.as_tensor(one) for one in (*deltas, *chain.from_iterable(pushes.values()))])
     ran = onward.run(rows.to(onward.x.dtype), [tap])
     kl = readout(onward.model, "kl").change(ran.out.double(), clean.out.double()).tolist()
     flips = ((ran.taps[tap][:, 0] > 0) != (clean.taps[tap][:, 0] > 0)).sum(-1).tolist()
     count = len(deltas)
     return [
         {
-            "what": what, "factor": FACTORS[n], "scaled": kl[n], "scaled flips": flips[n], "pushed": kl[count + n],
-            "pushed flips": flips[count + n],
+            "what": what, "push": push, "factor": FACTORS[n], "scaled": kl[n], "scaled flips": flips[n],
+            "pushed": kl[count * which + n], "pushed flips": flips[count * which + n],
         }
+        for which, push in enumerate(pushes, 1)
         for n in range(count)
     ]  # fmt: skip
 

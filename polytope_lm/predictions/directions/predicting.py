@@ -107,6 +107,7 @@ def first_question(
     *,
     seed: int,
     resamples: int,
+    beside: Mapping[str, Float[np.ndarray, " P"]] | None = None,
 ) -> tuple[list[Cell], list[Finding]]:
     """Return the verdict's cells, and what is shown beside them.
 
@@ -118,6 +119,7 @@ def first_question(
         prompt: which prompt a triple is of.
         seed: of folds and resamples.
         resamples: bootstrap resamples.
+        beside: other predictors whose rank correlation is shown.
 
     """
     fold = fold_numbers(prompt, seed=derived(seed, Purpose.PROMPTS, 0))
@@ -134,11 +136,9 @@ def first_question(
             cells.append(Cell(PLANES, name, (own - theirs).by_percentiles()))
             shown.append(Finding("predict", f"{name}, flips of random hyperplanes", theirs.by_percentiles()))
     y = ranks(radius)
-    raw = {"flip radius": flips, **covariates}
-    for name, values in raw.items():
-        shown.append(
-            Finding("predict", f"rank correlation of {name}", _resampled(y, ranks(values), weights).by_percentiles())
-        )
+    for name, values in {**(beside or {}), "flip radius": flips, **covariates}.items():
+        found = _resampled(y, ranks(values), weights).by_percentiles()
+        shown.append(Finding("predict", f"rank correlation of {name}", found))
     return cells, shown
 
 

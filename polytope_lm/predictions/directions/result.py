@@ -10,7 +10,7 @@ import pandas as pd
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
-from polytope_lm.plotting import Marks, dots
+from polytope_lm.plotting import SYMBOLS, Marks, dots
 from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.verdict import Verdict
@@ -22,7 +22,7 @@ QUESTIONS = {
     "predict": "does flip mass along the tangent predict where a direction stops being valid, beyond curvature?",
     "share": "how much of the MLP's first-order error sits in neurons that flip?",
     "regions": "does one direction do the same to tokens of one region, beyond their cosine?",
-    "scaling": "does scaling, at zero flips, change less than an equal push that flips?",
+    "scaling": "does scaling, at zero flips, change less than pushes that flip, as long or as strong in the layer?",
 }
 
 
@@ -170,7 +170,7 @@ class DirectionsResult(Result):
     def plot(self) -> go.Figure:
         """Draw, layer by layer, how well each predictor ranks the measured radius."""
         start = "rank correlation of "
-        names = [one.what for one in self.layers[0].findings if one.what.startswith(start)]
+        names = [one.what for one in self.layers[0].findings if one.what.startswith(start)][: len(SYMBOLS)]
         marks = [
             Marks(name.removeprefix(start), [layer.finding(name) for layer in self.layers], style)
             for style, name in enumerate(names)

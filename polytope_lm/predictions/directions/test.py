@@ -6,14 +6,14 @@ Claim. A direction does what its first-order estimate says as long as no boundar
 
 1. *Predict*, the verdict. Is the measured trust radius predicted by flip mass along the tangent, beyond the
    vector's norm, the slope `|g.v|`, the change of the norm's scale, and curvature? Two scores, the partial rank
-   correlation and the gain in rank correlation (`judging`), each against nothing, which is what the covariates
+   correlation and the gain in rank correlation (`predicting`), each against nothing, which is what the covariates
    explain, and against flips of rate-matched random hyperplanes in place of the network's own. *Supported*
    where all four lower bounds exceed the smallest effect of interest (.02); Holm over layers.
 2. *Share*. How much of the MLP's first-order error sits in neurons that flip (all of it behind ReLUs)?
 3. *Regions*. Does one push do the same to the logits at tokens of one region, beyond their cosine and beyond
    rate-matched hyperplanes (`regions`)? A verdict of its own, by prediction 1's clusterer and references.
 4. *Scaling*, the paper's figure 3. `post` and `u` times .5 to 2; where nothing flips, is the KL smaller than that
-   of an equally long random push that flips?
+   of random pushes that flip: one as long, and one that changes the MLP's output as much?
 
 Prompts are beginnings of documents, one a document, read at their last token; directions go to another
 prompt's activation, to a random place of the prompts' covariance, and along what a neuron writes. The document
@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from polytope_lm.changes.radius import LARGEST
 from polytope_lm.codes.capture import encode
 from polytope_lm.controls import weights
 from polytope_lm.controls.perturbations import equal_norm
@@ -245,10 +246,17 @@ def _judge(model: Model, site: Site, entries: Sequence[dict[str, Any]], settings
     covariates = {name: known[name].to_numpy(float) for name in ("norm", "slope", "scale", "curvature")}
     planes = [known[f"planes {n}"].to_numpy(float) for n in range(settings.draws)]
     radius, flips = known["measured"].to_numpy(float), known["flips"].to_numpy(float)
-    cells, shown = predicting.first_question(radius, flips, planes, covariates, prompt, **how)
-    for name, column in (("predicted radius", "predicted"), ("smooth twin of flip mass", "smooth")):
-        other, _ = predicting.first_question(radius, known[column].to_numpy(float), [], {}, prompt, **how)
-        shown.append(Finding("predict", f"rank correlation of the {name}", other[0].difference))
+    none_met = LARGEST * known["norm"]  # no boundary up to the largest step
+    others = {
+        "the predicted radius": known["predicted"],
+        "the smooth twin of flip mass": known["smooth"],
+        "the first boundary in the layer": known["boundary"].astype(float).fillna(none_met),
+        "the cosine with the activation": known["cosine"],
+    }
+    cells, shown = predicting.first_question(
+        radius, flips, planes, covariates, prompt, **how,
+        beside={name: values.to_numpy(float) for name, values in others.items()},
+    )  # fmt: skip
     share = frame["first"].abs().clip(lower=1e-30)
     error = (frame["true"] - frame["first"]).abs() / frame["true"].abs().clip(lower=1e-30)
     beside = {name: frame[name].to_numpy(float) for name in ("norm", "slope", "scale", "curvature")}
@@ -291,22 +299,21 @@ def _shares(frame: pd.DataFrame, how: dict[str, Any]) -> list[Finding]:
 def _scaled(
     site: Site, entries: Sequence[dict[str, Any]], settings: DirectionSettings
 ) -> tuple[Verdict | None, list[Finding]]:
-    """Compare scaling that flips nothing with equally long pushes that flip."""
+    """Compare scaling that flips nothing with pushes that are as long, or do as much in the layer, and flip."""
     rows = pd.DataFrame([{"prompt": entry["prompt"], **one} for entry in entries for one in entry["scaling"]])
     how: dict[str, Any] = {"seed": settings.seed, "resamples": settings.resamples}
     shown, cells = [], []
-    for what in dict.fromkeys(rows["what"]):
-        part = rows[rows["what"] == what]
+    for (what, push), part in rows.groupby(["what", "push"], sort=False):
         quiet = part[(part["scaled flips"] == 0) & (part["pushed flips"] > 0)]
         log = np.log10(part["pushed"].clip(lower=1e-12)) - np.log10(part["scaled"].clip(lower=1e-12))
         for where, chosen in (("", part), (" at zero flips", quiet)):
             if len(chosen) < _FEW or chosen["prompt"].nunique() < LEAST // 2:
                 continue
             mean = predicting.mean_over_prompts(log[chosen.index].to_numpy(float), chosen["prompt"].to_numpy(), **how)
-            name = f"log10 KL of an equal push over that of {what} scaled{where}"
+            name = f"log10 KL of a push {push} over that of {what} scaled{where}"
             shown.append(Finding("scaling", name, mean.by_percentiles()))
             if where:
-                cells.append(Cell(f"{what} scaled", "log10 KL of an equal push that flips", shown[-1].estimate))
+                cells.append(Cell(f"{what} scaled", f"log10 KL of a push {push}, and flips", shown[-1].estimate))
     count = rows["prompt"].nunique()
     return (_verdict(site, cells, count, settings) if cells else None), shown
 

@@ -16,6 +16,7 @@ from polytope_lm.controls.perturbations import equal_norm, equal_output, flips_o
 from polytope_lm.controls.planes import rate_matched_planes
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.derivatives import Onward
+from polytope_lm.predictions.directions import measuring
 from polytope_lm.predictions.directions.predicting import correlations, first_question, ranks, wrong_sign
 from polytope_lm.statistics.verdict import decide
 
@@ -95,6 +96,59 @@ def test_flips_of_planes_are_counted_one_by_one() -> None:
             assert int(found[row, column]) == count
 
 
+def test_scaling_and_both_pushes_are_what_plain_hooks_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = plm.load("tiny-gpt2")
+    direction = np.random.default_rng(5).standard_normal(128)
+    direction /= np.linalg.norm(direction)
+    monkeypatch.setattr(measuring, "equal_norm", lambda _sample, length, **_: length * direction)
+    ids = [np.array(model.tokenizer(text)["input_ids"]) for text in TEXTS[:3]]
+    layer, number = 2, 1
+    read = measuring.read_prompts(model, ids, [layer], draws=0, seed=0)
+    rows = measuring.measure(model, read, layer, number, 0.1, 0)["scaling"]
+    block = model.hf.transformer.h[layer]
+    inputs: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def logits(change: Any) -> torch.Tensor:
+        def hook(_module: Any, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+            u = args[0].clone()
+            u[0, -1] = change(u[0, -1])
+            inputs.append(u[0, -1])
+            return (u,)
+
+        handle = block.mlp.register_forward_pre_hook(hook)
+        try:
+            out: torch.Tensor = model.hf(torch.tensor(ids[number])[None]).logits[0, -1].double().log_softmax(-1)
+        finally:
+            handle.remove()
+        return out
+
+    clean = logits(lambda u: u)
+    u, push = inputs[0], torch.as_tensor(direction, dtype=torch.float32)
+
+    @torch.no_grad()
+    def moved(delta: torch.Tensor) -> torch.Tensor:
+        return (block.mlp(u + delta) - block.mlp(u)).norm(dim=-1)
+
+    def kl(delta: torch.Tensor) -> float:
+        changed = logits(lambda at: at + delta)
+        return float((clean.exp() * (clean - changed)).sum())
+
+    assert {row["what"] for row in rows} == {"u", "post"}
+    mine = [row for row in rows if row["what"] == "u"]
+    assert {row["push"] for row in mine} == {measuring.AS_LONG, measuring.AS_MUCH}
+    grid = torch.linspace(0, 4 * float(u.norm()), 20001)
+    for row in mine:
+        scaled = (row["factor"] - 1) * u
+        length = float(scaled.norm())
+        if row["push"] == measuring.AS_MUCH:
+            length = float(grid[(moved(grid[:, None] * push) >= moved(scaled)).nonzero()[0, 0]])
+        assert row["scaled"] == pytest.approx(kl(scaled), rel=1e-3, abs=1e-6)
+        assert row["pushed"] == pytest.approx(kl(length * push), rel=1e-2, abs=1e-5)
+        flips = int(((block.mlp.c_fc(u + length * push) > 0) != (block.mlp.c_fc(u) > 0)).sum())
+        assert abs(row["pushed flips"] - flips) <= 1
+
+
 @pytest.fixture(scope="module")
 def relu() -> Any:
     return plm.predictions.directions(plm.load("tiny-relu"), TEXTS, [2], prompts=24, tokens=9, draws=1, resamples=40)
@@ -112,6 +166,9 @@ def test_every_question_has_its_numbers(relu: Any, tmp_path: Path) -> None:
     table = relu.to_frame()
     assert set(table["question"]) == {"predict", "share", "regions", "scaling"}
     assert relu.layers[0].regions is not None
+    for push in (measuring.AS_LONG, measuring.AS_MUCH):
+        assert table["what"].str.startswith(f"log10 KL of a push {push} over that of u scaled").any()
+    assert relu.layers[0].finding("rank correlation of the first boundary").high <= 1
     assert relu.layers[0].triples + sum(relu.layers[0].censored.values()) == len(relu.numbers) == 72
     relu.save(tmp_path)
     again = plm.load_result(tmp_path)

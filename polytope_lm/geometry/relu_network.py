@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, brief
 from polytope_lm.paths.solve.roots import linear_roots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from jaxtyping import Bool, Float, Int
 
 
@@ -55,17 +56,34 @@ class Marched:
 
 
 @dataclass(frozen=True, eq=False)
+class AffineMaps:
+    """The maps `y = A x + c` of n regions.
+
+    Attributes:
+        matrix: `A`, `[n, K, D]`.
+        offset: `c`, `[n, K]`.
+
+    """
+
+    matrix: Float[np.ndarray, "n K D"]
+    offset: Float[np.ndarray, "n K"]
+
+
+@dataclass(frozen=True, eq=False)
 class ReluNetwork:
     """A network `x_0 = x, h_l = W_l x_l + b_l, x_{l+1} = max(h_l, 0)`; each layer's `h` has a code.
 
     Attributes:
-        weights: `W_l`, `[N_l, N_{l-1}]`, those that a ReLU follows (leave the output layer out).
+        weights: `W_l`, `[N_l, N_{l-1}]`, those that a ReLU follows.
         biases: `b_l`, `[N_l]`.
+        out: the last layer's weight `[K, N_L]` and bias `[K]`, which no ReLU follows. Without one the output is the
+            last hidden layer's `x`.
 
     """
 
     weights: Sequence[Float[np.ndarray, "N M"]]
     biases: Sequence[Float[np.ndarray, " N"]]
+    out: tuple[Float[np.ndarray, "K N"], Float[np.ndarray, " K"]] | None = None
 
     def __post_init__(self) -> None:
         """Refuse layers that don't fit together."""
@@ -79,6 +97,71 @@ class ReluNetwork:
             if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
                 raise PolytopeError(f"layer {layer} has NaN or infinite weights")
             width = len(bias)
+        if self.out is not None and np.shape(self.out[0]) != (len(self.out[1]), width):
+            shapes = f"weight {np.shape(self.out[0])}, bias {np.shape(self.out[1])}"
+            raise PolytopeError(f"the output layer: {shapes}, expected weight [K, {width}] and bias [K]")
+
+    @classmethod
+    def read(cls, module: torch.nn.Module) -> ReluNetwork:
+        """Read a `torch.nn.Sequential` of linear layers with a ReLU after each, the last one with or without.
+
+        Raises:
+            PolytopeError: anything else in it; the message names the place and the module.
+
+        """
+        from torch import nn  # noqa: PLC0415 - a network of arrays needs none
+
+        if not isinstance(module, nn.Sequential):
+            raise PolytopeError(f"{type(module).__name__} is no Sequential of Linear and ReLU: give weights and biases")
+        parts = [part for part in module if not isinstance(part, nn.Flatten | nn.Identity)]
+        for place, part in enumerate(parts):
+            if not isinstance(part, (nn.Linear, nn.ReLU)[place % 2]) or getattr(part, "bias", 0) is None:
+                expected = ("Linear with a bias", "ReLU")[place % 2]
+                raise PolytopeError(
+                    f"layer {place // 2}: {brief(part)} where {expected} is expected: its regions are exact only "
+                    "where the network is linear layers with a ReLU after each"
+                )
+        linear = [(_array(p.weight), _array(p.bias)) for p in parts if isinstance(p, nn.Linear)]
+        hidden, out = (linear[:-1], linear[-1]) if len(parts) % 2 else (linear, None)
+        return cls([w for w, _ in hidden], [b for _, b in hidden], out)
+
+    @property
+    def n_inputs(self) -> int:
+        """D, how many numbers it reads."""
+        return int(np.shape(self.weights[0])[1])
+
+    def output(self, x: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n K"]:
+        """Return the output at points, float64."""
+        last: np.ndarray = np.maximum(self.pre(x)[-1], 0)
+        if self.out is None:
+            return last
+        return np.asarray(last @ np.asarray(self.out[0], np.float64).T + self.out[1])
+
+    def codes(self, x: Float[np.ndarray, "n D"]) -> Bool[np.ndarray, "n N"]:
+        """Return `z = 1[h > 0]` at points, all layers' bits side by side."""
+        return np.concatenate([h > 0 for h in self.pre(x)], axis=1)
+
+    def affine(self, codes: Bool[np.ndarray, "n N"]) -> AffineMaps:
+        """Return the output's map in the region of each code: `A = W_out diag(z_L) W_L ... diag(z_1) W_1`.
+
+        Raises:
+            PolytopeError: codes of another width.
+
+        """
+        widths = [len(bias) for bias in self.biases]
+        bits = np.asarray(codes)
+        if bits.ndim != 2 or bits.shape[1] != sum(widths):
+            raise PolytopeError(f"codes have shape {bits.shape}, expected [n, {sum(widths)}]")
+        matrix = np.broadcast_to(np.eye(self.n_inputs), (len(bits), self.n_inputs, self.n_inputs))
+        offset = np.zeros((len(bits), self.n_inputs))
+        layers = list(zip(self.weights, self.biases, strict=True))
+        for (weight, bias), on in zip(layers, np.split(bits, np.cumsum(widths)[:-1], axis=1), strict=True):
+            matrix = on[:, :, None] * (np.asarray(weight, np.float64) @ matrix)
+            offset = on * (offset @ np.asarray(weight, np.float64).T + bias)
+        if self.out is None:
+            return AffineMaps(matrix, offset)
+        last = np.asarray(self.out[0], np.float64)
+        return AffineMaps(last @ matrix, offset @ last.T + self.out[1])
 
     def pre(self, x: Float[np.ndarray, "n D"]) -> list[Float[np.ndarray, "n _"]]:
         """Return each layer's `h` at points, float64."""
@@ -119,6 +202,10 @@ class ReluNetwork:
             what = "NaN or infinite values" if value.shape == (width,) else f"shape {value.shape}"
             raise PolytopeError(f"{name} has {what}: give [{width}] numbers")
         return value
+
+
+def _array(weight: torch.Tensor) -> np.ndarray:
+    return np.asarray(weight.detach().double().cpu())
 
 
 def _cut(

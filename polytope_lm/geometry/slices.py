@@ -7,7 +7,7 @@ activations cuts them in straight lines
 
 `o` the first prompt's `u`, `e1` the direction to the second, `e2` orthogonal to it in the direction of the
 third. Of N lines only those count that meet the window: the sign of `h_i` differs among its corners. Their
-arrangement inside the window is computed exactly (up to float32) by regioncam (van Laarhoven & Sepliarskaia).
+arrangement inside the window is computed exactly (`geometry.regions`).
 In `resid_mid` the norm bends them, and later layers' boundaries are curved anywhere: no slices of these.
 
 Colours: the likeliest next token where `u` replaces that of the first prompt's last token, in its context, on a
@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from polytope_lm.errors import PolytopeError, public
+from polytope_lm.geometry.regions import cut_faces
 from polytope_lm.models.sites import Site
 from polytope_lm.paths.crossings import shortened
 from polytope_lm.plotting import areas
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.sites import Geometry
     from polytope_lm.paths.ends import End
 
-MOST = 800  # lines: about 130,000 regions, half a minute
+MOST = 800  # lines: about 130,000 regions, a quarter of a minute
 _MARGIN = 1.25
 _GRID = 41
 _AT_ONCE = 256  # points whose logits are held together
@@ -242,21 +243,13 @@ def _arrangement(
     flat: _Lines, neurons: np.ndarray, corners: tuple[float, float, float, float]
 ) -> tuple[np.ndarray, np.ndarray, tuple[tuple[int, ...], ...]]:
     """Return the lines' ends, and all vertices and regions, in the window's coordinates."""
-    from regioncam import Regioncam  # noqa: PLC0415 - only slices need it
-
+    slopes, constant = flat.slopes[neurons], flat.constant[neurons]
+    cut = cut_faces(corners, [(slopes, constant)])
     middle = np.array([corners[0] + corners[1], corners[2] + corners[3]]) / 2
     half = (corners[1] - corners[0]) / 2
-    slopes = flat.slopes[neurons] * half
-    constant = flat.constant[neurons] + flat.slopes[neurons] @ middle
-    scale = np.abs(slopes).sum(axis=1) + np.abs(constant)  # float32 has the same digits for every line
-    camera = Regioncam(size=1.0)  # the square from -1 to 1
-    if len(neurons):
-        camera.linear((slopes / scale[:, None]).T.astype(np.float32), (constant / scale).astype(np.float32))
-        camera.relu()
-    vertices = np.array(camera.vertex_inputs, dtype=np.float64) * half + middle
-    regions = tuple(tuple(int(i) for i in face.vertex_ids) for face in camera.faces)
-    ends = [_clipped(slope, shift) for slope, shift in zip(slopes, constant, strict=True)]
-    return np.array(ends).reshape(-1, 2, 2) * half + middle, vertices, regions
+    shifts = constant + slopes @ middle
+    ends = [_clipped(slope * half, shift) for slope, shift in zip(slopes, shifts, strict=True)]
+    return np.array(ends).reshape(-1, 2, 2) * half + middle, cut.vertices, cut.faces
 
 
 def _clipped(slope: np.ndarray, constant: float) -> np.ndarray:

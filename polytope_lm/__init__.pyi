@@ -13,6 +13,8 @@ from .codes.capture import with_model as with_model
 from .codes.store.reader import open_store as open_store
 from .documents import documents as documents
 from .errors import PolytopeError as PolytopeError
+from .geometry.measure import measure as measure
+from .geometry.spline_features import SplineFeatures as SplineFeatures
 from .models.loading import load as load
 from .models.loading import wrap as wrap
 from .paths.path import path as path

@@ -46,6 +46,7 @@ class Purpose(IntEnum):
     DONOR_CLUSTERS = 502  # determination: clusters that donors come from, k-means of u
     BIT_PLANES = 503  # determination: rate-matched hyperplanes
     DETERMINATION_RESAMPLES = 505  # determination: documents of a resample, picks among draws
+    FRAMES = 600  # measures: directions of frames
 
 
 def derived(seed: int, purpose: Purpose, number: int = 0) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polytope_lm.compiled import compiled
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
@@ -59,15 +60,75 @@ def nearest_boundary(h: np.ndarray, weight: np.ndarray) -> Nearest:
     values, normals = np.asarray(h, np.float64), np.asarray(weight, np.float64)
     if values.ndim != 2 or normals.ndim != 2 or values.shape[1] != len(normals):
         raise PolytopeError(f"h has shape {values.shape}, W {normals.shape}: give [n, N] and [N, D]")
-    if not np.isfinite(values).all():
-        row, neuron = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise PolytopeError(f"h of neuron {neuron} is {values[row, neuron]} at point {row}; try dtype='float32'")
-    norms = np.linalg.norm(normals, axis=1)
+    found = Margins.of(values, np.linalg.norm(normals, axis=1))
+    return Nearest(found.distance, found.neuron)
+
+
+def nearness(norms: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """Return `1 / ||w_i||`, what makes `|h_i|` a distance; infinite where a row of zeros has no boundary.
+
+    Raises:
+        PolytopeError: rows of zeros alone.
+
+    """
     if not norms.any():
-        raise PolytopeError(f"W, {normals.shape}, has rows of zeros alone: the layer has no boundary")
-    distances = np.where(norms > 0, np.abs(values) / np.where(norms > 0, norms, 1), np.inf)
-    neuron = distances.argmin(axis=1)
-    return Nearest(distances[np.arange(len(values)), neuron], neuron)
+        raise PolytopeError(f"all {len(norms)} rows of W are zeros: the layer has no boundary")
+    with np.errstate(divide="ignore"):
+        return np.asarray(1 / norms)
+
+
+@compiled
+def margins(
+    h: Float[np.ndarray, "n N"], scale: Float[np.ndarray, " N"]
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Return, in one pass over each point, how many neurons are on, and whose `|h_i| scale_i` is least.
+
+    Neurons with an infinite scale are passed over; -1 where a point has a value that is not finite.
+    """
+    points, width = h.shape
+    on, owner = np.zeros(points, np.int64), np.zeros(points, np.int64)
+    for point in range(points):
+        least, count, finite, mine = np.inf, 0, True, 0
+        for i in range(width):
+            value = h[point, i]
+            count += value > 0
+            away = abs(value) * scale[i]
+            if away < least:
+                least, mine = away, i
+            finite &= abs(value) < np.inf
+        on[point], owner[point] = count, mine if finite else -1
+    return on, owner
+
+
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """What the signs of one layer's pre-activations say of some points.
+
+    Attributes:
+        on: neurons that are on, `[n]`.
+        distance: to the nearest boundary, `[n]`.
+        neuron: whose boundary it is, `[n]`.
+
+    """
+
+    on: Int[np.ndarray, " n"]
+    distance: Float[np.ndarray, " n"]
+    neuron: Int[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, h: Float[np.ndarray, "n N"], norms: Float[np.ndarray, " N"]) -> Margins:
+        """Return them, from `||w_i||`, in one pass and without a copy of `h`.
+
+        Raises:
+            PolytopeError: NaN or infinite values; rows of zeros alone.
+
+        """
+        on, neuron = margins(h, nearness(norms))
+        if (neuron < 0).any():
+            row = int(neuron.argmin())
+            bad = int(np.flatnonzero(~np.isfinite(h[row]))[0])
+            raise PolytopeError(f"h of neuron {bad} is {h[row, bad]} at point {row}; try dtype='float32'")
+        return cls(on, np.abs(h[np.arange(len(h)), neuron]).astype(np.float64) / norms[neuron], neuron)
 
 
 @dataclass(frozen=True, eq=False)

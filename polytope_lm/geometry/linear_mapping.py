@@ -10,21 +10,26 @@ of `L` normalised to a distribution `p`,
 For a block-diagonal `L` of `c` equal blocks of ones LMN is `c`. For a function of `c` linear pieces it is
 *not* `c`: a segment across a kink has an `L_ij` between 0 and 1.
 
+Any part of a network will do: `run_of` makes the function that is asked for of a torch module, of a block's MLP, of a
+model from one place on (`models.derivatives.Onward`).
+
 Source: Liu, Zhong, Tegmark, "Grokking as simplification: a nonlinear complexity perspective" (2023).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import entr
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, brief
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from torch import Tensor
 
 POINTS = 21
 _STILL = 1e-12  # of the largest output: what rounding moves is constant
@@ -59,6 +64,68 @@ def linearity(outputs: Float[np.ndarray, "points K"]) -> float:
 def curvature(outputs: Float[np.ndarray, "points K"]) -> float:
     """Return `1 - L_ij`: 0 where the map is linear along the segment."""
     return 1 - linearity(outputs)
+
+
+def run_of(part: Any) -> Run:
+    """Return a part of a network as the function of points that `linearity_matrix` asks for.
+
+    Args:
+        part: a torch module (a `Sequential`, say); a block, `model.block(3)`, whose MLP is meant, from `u` on;
+            an `Onward`, a model from one place on; or a function of `[n, D]` arrays.
+
+    Raises:
+        PolytopeError: none of these; a mixture of experts.
+
+    Examples:
+        >>> import polytope_lm as plm
+        >>> from polytope_lm.geometry.linear_mapping import linear_mapping_number, linearity_matrix, run_of
+        >>> model = plm.load("tiny-gpt2")
+        >>> u = plm.encode(model, "The river bank is wet", layers=[1], keep=("u",)).activations("u")
+        >>> mlp = run_of(model.block(1))
+        >>> 1 <= linear_mapping_number(linearity_matrix(mlp, u)) <= len(u)
+        True
+
+    """
+    import torch  # noqa: PLC0415 - arrays need none
+
+    from polytope_lm.models.derivatives import Onward  # noqa: PLC0415
+    from polytope_lm.models.families import Block, weight_and_bias  # noqa: PLC0415
+    from polytope_lm.models.gates import activation  # noqa: PLC0415
+
+    if isinstance(part, Onward):
+        onward = part
+        return lambda points: onward.run(torch.as_tensor(points)).out.double().cpu().numpy()
+    if isinstance(part, Block):
+        if part.routing is not None:
+            raise PolytopeError("the block is a mixture of experts, which has no MLP of its own: give a dense block")
+        act, maps = activation(part.activation), {kind: _double(part.numbers(kind)) for kind in part.pre}
+        down, device = _double(weight_and_bias(part.down)), weight_and_bias(part.down)[0].device
+
+        def network(u: torch.Tensor) -> torch.Tensor:
+            h = {kind: linear(u) for kind, linear in maps.items()}
+            return down(act(h["gate"]) * h["up"] if "gate" in h else act(h["pre"]))
+
+    elif isinstance(part, torch.nn.Module):  # a copy: rounding would make constant outputs move
+        network = copy.deepcopy(part).double().eval()
+        device = next((one.device for one in network.parameters()), torch.device("cpu"))
+    elif callable(part):
+        return part  # type: ignore[no-any-return]
+    else:
+        raise PolytopeError(
+            f"part={brief(part)} is no network: give a module, a block, an Onward or a function of [n, D]"
+        )
+
+    def run(points: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n K"]:
+        with torch.no_grad():
+            return np.asarray(network(torch.as_tensor(points, dtype=torch.float64, device=device)).cpu().numpy())
+
+    return run
+
+
+def _double(numbers: tuple[Tensor, Tensor | None]) -> Callable[[Tensor], Tensor]:
+    """Return a linear map in float64."""
+    weight, bias = (None if one is None else one.double() for one in numbers)
+    return lambda x: x @ weight.T if bias is None else x @ weight.T + bias  # type: ignore[union-attr]
 
 
 def linearity_matrix(run: Run, samples: Float[np.ndarray, "n D"], *, points: int = POINTS) -> Float[np.ndarray, "n n"]:

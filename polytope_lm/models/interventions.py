@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.hooks import Tap, forward, tapped
+from polytope_lm.models.hooks import Done, Tap, forward, tapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,11 +101,14 @@ def run_replaced(
     at: Space = "resid_mid",
     taps: Sequence[Tap] = (),
     logits: bool = True,
+    prefix: Prefix | None = None,
 ) -> Patched:
     """Run one sequence with the activations of one layer replaced at all positions by each of `n` versions.
 
     Nothing of `input_ids` is left in the stream but with `at="mlp_in"`, where it keeps its own values. Models that read
-    both ways are run too: no context is kept. `positions` are read; logits are those after the last of them.
+    both ways are run too: no context is kept. `positions` are read; logits are those after the last of them. With
+    `prefix` (`share_context`, whose `tokens` are then the ids) each position is replaced by itself and reads the clean
+    context.
     """
     check_streams(model, layer, at)
     expected = (len(input_ids), model.d_model)
@@ -116,7 +119,8 @@ def run_replaced(
         raise PolytopeError(f"positions {where} are not all inside the sequence of {len(input_ids)} tokens")
     ids = torch.as_tensor(np.asarray(input_ids), device=model.device)
     back = [position - len(ids) for position in where]
-    return _run(model, ids, sequences, Replaced(layer, at, slice(None)), back, taps=taps, logits=logits)
+    place = Replaced(layer, at, slice(None))
+    return _run(model, ids, sequences, place, back, taps=taps, logits=logits, prefix=prefix)
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def _run(
     """Run versions batch by batch and read the positions `back`, counted from the end."""
     read: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
     scores: list[Tensor] = []
-    size = max(1, (_TOKENS if prefix is None else _SHARED_TOKENS) // len(ids))
+    size, wanted = max(1, (_TOKENS if prefix is None else _SHARED_TOKENS) // len(ids)), logits and model.has_logits
     for first in range(0, len(versions), size):
         rows = torch.as_tensor(versions[first : first + size]).to(model.device, model.dtype)
         with ExitStack() as stack:
@@ -145,16 +149,22 @@ def _run(
             if prefix is not None:
                 batch, more = stack.enter_context(prefix.entered(len(rows)))
 
-            def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape) -> None:
+            left = set(taps)
+
+            def keep(tap: Tap, value: Tensor, shape: torch.Size = batch.shape, left: set[Tap] = left) -> None:
                 read[tap].append(rearrange(value.reshape(*shape, -1)[:, back], "row at n -> row (at n)").float().cpu())
+                left.discard(tap)
+                if not (left or wanted):
+                    raise Done
 
             stack.enter_context(patched(model.block(replaced.layer), replaced, rows, batch.shape))
             stack.enter_context(tapped(model, taps, keep))
-            if logits and model.has_logits:
+            if wanted:
                 out = forward(model, batch, logits=True, logits_to_keep=-back[-1], **more).logits
                 scores.append(out[:, back[-1]].float().cpu())
-            else:
-                forward(model, batch, **more)
+            elif taps:
+                with suppress(Done):
+                    forward(model, batch, **more)
     found = {tap: torch.cat(parts).numpy() for tap, parts in read.items()}
     return Patched(found, torch.cat(scores).numpy() if scores else None)
 

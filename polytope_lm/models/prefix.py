@@ -4,6 +4,9 @@ In a causal model, replacing an activation at one position changes nothing befor
 values are computed in one forward pass and lent to every version, and the blocks below the replaced layer are passed
 by: their clean output is put in their place. Everything else (masks, position ids, final norm, LM head) is the model's
 own forward, so that no family is written down here. Derivatives may be taken: nothing is an inference tensor.
+
+`share_context` does the same for many positions at once, each moved by itself: they run as if they came after the whole
+sequence, and a mask lets each see what comes before its own place in the clean sequence, and itself.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-2  # of the largest value: a wrong mask or position is off by its whole size, half precision is not
 _supported: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
 """By model, for one token and for several after the prefix."""
+_in_context: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""By model, for positions that are each moved by itself."""
 
 
 class _Lent(DynamicCache):  # type: ignore[misc]
@@ -68,6 +73,11 @@ class Prefix:
     cache: Any
     entry: Float[Tensor, "1 k D"]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the forward is told beside the ids."""
+        return {"cache": self.cache, "use_cache": True}
+
     @contextmanager
     def entered(self, rows: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         """Pass the blocks below by while the context lasts; gives the ids and the forward's options."""
@@ -75,7 +85,26 @@ class Prefix:
         with ExitStack() as stack:
             for block in self.model.blocks[: self.layer]:
                 stack.enter_context(passed_by(block, clean))
-            yield self.tokens.expand(rows, -1), {"cache": self.cache, "use_cache": True}
+            yield self.tokens.expand(rows, -1), self.options
+
+
+@dataclass(frozen=True, eq=False)
+class Context(Prefix):
+    """A sequence, computed once, in which some positions can be moved, each by itself.
+
+    Attributes:
+        places: the positions.
+        mask: what each sees: what comes before it in the sequence, and itself.
+
+    """
+
+    places: Int[Tensor, " k"]
+    mask: Float[Tensor, "1 1 k keys"]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the forward is told beside the ids."""
+        return {**super().options, "attention_mask": self.mask, "position_ids": self.places[None]}
 
 
 @contextmanager
@@ -123,6 +152,38 @@ def share_prefix(
         if several not in known:
             known[several] = _agrees(prefix, end)
     return prefix if known[several] else None
+
+
+@torch.no_grad()
+def share_context(
+    model: Model, input_ids: Int[Tensor, " S"], *, layer: int, positions: Int[Tensor, " k"]
+) -> Context | None:
+    """Compute a sequence once, for versions of several of its positions from block `layer` on, each by itself.
+
+    None where that can't be done (see `share_prefix`; a window of attention shorter than the sequence; attention
+    kernels that take no mask): then run position by position. Each model is checked the first time, like a prefix.
+    """
+    odd = model.lens is not None or not all(block.streams for block in model.blocks)
+    known = _in_context.get(model.hf)
+    if odd or known is False or model.attention not in {"sdpa", "eager"}:
+        return None
+    ids = input_ids.to(model.device)
+    places = positions.to(model.device)
+    with model.alone():
+        entry, end, state = _clean(model, ids[None], len(ids), layer, use_cache=True)
+        layers = getattr(state, "layers", [])
+        kinds = {type(part) for part in layers}
+        whole = all(part.keys.shape[-2] == len(ids) for part in layers if hasattr(part, "keys"))
+        if len(layers) != model.n_layers or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer} or not whole:
+            return None
+        sees = torch.arange(len(ids), device=ids.device) < places[:, None]
+        sees = torch.cat([sees, torch.eye(len(places), dtype=torch.bool, device=ids.device)], dim=1)
+        mask = torch.zeros(sees.shape, dtype=model.dtype, device=ids.device)
+        mask = mask.masked_fill(~sees, torch.finfo(model.dtype).min)[None, None]
+        context = Context(model, int(layer), ids[places], _Lent(layers), entry[:, places], places, mask)
+        if known is None:
+            _in_context[model.hf] = _agrees(context, end[:, places])
+    return context if _in_context[model.hf] else None
 
 
 def _before(model: Model, ids: Tensor, count: int, layers: list[Any]) -> list[Any]:

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
-from polytope_lm.geometry.linear_mapping import curvature, linear_mapping_number, linearity, linearity_matrix
+from polytope_lm.geometry.linear_mapping import curvature, linear_mapping_number, linearity, linearity_matrix, run_of
+from polytope_lm.models.derivatives import Onward
 
 RNG = np.random.default_rng(0)
 
@@ -66,3 +69,35 @@ def test_what_is_no_segment_is_an_error() -> None:
         linearity_matrix(np.abs, np.ones((1, 2)))
     with pytest.raises(PolytopeError, match="square, symmetric and finite"):
         linear_mapping_number(np.array([[1.0, 0.2], [0.5, 1]]))
+
+
+def test_any_part_of_a_network_will_do(model) -> None:
+    linear = torch.nn.Linear(6, 3)
+    points = RNG.standard_normal((6, 6))
+    assert linear_mapping_number(linearity_matrix(run_of(linear), points)) == pytest.approx(1)
+    network = torch.nn.Sequential(linear, torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    number = linear_mapping_number(linearity_matrix(run_of(network), points))
+    assert 1 < number < 6
+    by_hand = linearity_matrix(lambda x: network.double()(torch.as_tensor(x)).detach().numpy(), points)
+    assert number == pytest.approx(linear_mapping_number(by_hand))
+    u = RNG.standard_normal((4, 24))
+    mlp = run_of(model.block(1))(u)
+    theirs = model.hf.transformer.h[1].mlp(torch.as_tensor(u[None], dtype=torch.float32))[0].detach()
+    np.testing.assert_allclose(mlp, theirs, atol=1e-4)
+    onward = Onward(model, torch.tensor(model.tokenizer("He sat on the bank")["input_ids"]), layer=1, position=-1)
+    out = run_of(onward)(u)
+    np.testing.assert_allclose(out, onward.run(torch.as_tensor(u)).out.double())
+    assert run_of(np.abs) is np.abs
+
+
+def test_a_gated_mlp_is_a_part_too(gated) -> None:
+    u = RNG.standard_normal((3, 24))
+    theirs = gated.hf.model.layers[0].mlp(torch.as_tensor(u[None], dtype=torch.float32))[0].detach()
+    np.testing.assert_allclose(run_of(gated.block(0))(u), theirs, atol=1e-4)
+
+
+def test_what_is_no_network_is_refused() -> None:
+    with pytest.raises(PolytopeError, match=r"part=3"):
+        run_of(3)
+    with pytest.raises(PolytopeError, match="mixture"):
+        run_of(plm.load("tiny-moe").block(0))

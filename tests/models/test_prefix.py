@@ -11,8 +11,8 @@ import transformers as tf
 from small import randomised
 
 import polytope_lm as plm
-from polytope_lm.models.interventions import run_patched
-from polytope_lm.models.prefix import share_prefix
+from polytope_lm.models.interventions import run_patched, run_replaced
+from polytope_lm.models.prefix import share_context, share_prefix
 
 A, B = "He sat on the bank of the river", "She owes a lot of money"
 SMALL = {
@@ -140,3 +140,24 @@ def test_a_model_whose_shared_run_differs_is_run_whole(gpt2, tokenizer):
     assert share_prefix(odd, ids, layer=0, position=len(ids) - 1) is None
     fresh = plm.wrap(gpt2(), tokenizer, name="fresh")
     assert share_prefix(fresh, ids, layer=0, position=len(ids) - 1) is not None
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_positions_that_are_moved_together_are_each_moved_by_itself(causal, layer):
+    ids = np.array(causal.tokenizer(A)["input_ids"])
+    places, rng = np.array([0, 3, len(ids) - 1]), np.random.default_rng(0)
+    point = "gate" if "gate" in causal.block(0).pre else "h"
+    taps = [(n, point) for n in range(layer, 4)]
+    moved = rng.standard_normal((5, len(places), 24)).astype(np.float32)
+    context = share_context(causal, torch.as_tensor(ids), layer=layer, positions=torch.as_tensor(places))
+    if causal.name.endswith("sliding"):
+        assert context is None  # the window is shorter than the sequence
+        return
+    assert context is not None
+    together = run_replaced(
+        causal, context.tokens.numpy(), moved, layer=layer, positions=[0, 1, 2], taps=taps, logits=False, prefix=context
+    ).activations
+    for number, place in enumerate(places):
+        alone = run_patched(causal, ids, moved[:, number], layer=layer, position=int(place), taps=taps).activations
+        for tap in taps:
+            np.testing.assert_allclose(together[tap].reshape(5, 3, -1)[:, number], alone[tap], atol=2e-4, rtol=1e-4)

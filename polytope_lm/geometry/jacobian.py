@@ -1,0 +1,90 @@
+"""How steep an MLP is at a point, and how much its slope changes along a path: the smooth twins of counts.
+
+An MLP's Jacobian is `J = W_out diag(d) W_in` with `d = act'(h)`, `[N]`; of a gated one `d = (act'(g) up, act(g))`,
+`[2N]`, with `W_out` twice side by side and `W_in = [W_gate; W_up]`. Its Frobenius norm follows from `d` alone,
+
+    ||J||_F^2 = d' M d,    M = (W_out' W_out) * (W_in W_in')    (elementwise),
+
+and so does that of the difference of two Jacobians, so no `D x D` matrix is made. Along a path through the points
+`u_0, ..., u_n` the *variation* of the Jacobian is
+
+    sum_k ||J(u_k) - J(u_{k-1})||_F,
+
+0 where the MLP is affine. Behind ReLUs it counts crossings, each weighted by `|w_out,i| |w_i|`: what Gamba et al.
+(2202.11749) ask of a measure of nonlinearity and the plain number of regions does not give.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from polytope_lm.errors import PolytopeError
+from polytope_lm.models.families import weight_and_bias
+from polytope_lm.models.gates import activation, branches
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from polytope_lm.models.model import Model
+
+
+class MlpJacobian:
+    """One layer's MLP as its Jacobian sees it.
+
+    Raises (when made):
+        PolytopeError: a mixture of experts; an activation without a formula; weights that modules don't show.
+
+    Examples:
+        >>> import polytope_lm as plm, torch
+        >>> from polytope_lm.geometry.jacobian import MlpJacobian
+        >>> model = plm.load("tiny-relu")
+        >>> jacobian = MlpJacobian(model, 1)
+        >>> u = torch.as_tensor(plm.encode(model, "The river bank", layers=[1], keep=("u",)).activations("u"))
+        >>> jacobian.norm(jacobian.diagonal(u)).shape
+        torch.Size([3])
+
+    """
+
+    def __init__(self, model: Model, layer: int) -> None:
+        self.block = block = model.block(layer)
+        if block.routing is not None:
+            raise PolytopeError(
+                f"{model.name}, layer {layer}: a mixture of experts has no MLP of its own; choose a dense layer"
+            )
+        if block.inexact:
+            raise PolytopeError(block.inexact)
+        self.act = activation(block.activation)
+
+    @cached_property
+    def metric(self) -> Float[Tensor, "M M"]:
+        """M, of N or, gated, 2N neurons."""
+        block = self.block
+        out = weight_and_bias(block.down)[0].detach()
+        maps = [block.numbers(kind)[0].detach() for kind in block.pre]
+        w_in, w_out = torch.cat(maps), torch.cat([out] * len(maps), dim=1)
+        return (w_out.T @ w_out) * (w_in @ w_in.T)
+
+    def diagonal(self, u: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows M"]:
+        """Return `d` at inputs of the MLP."""
+        with torch.inference_mode(mode=False):  # readers are called inside a pass, where no derivative is taken
+            with torch.no_grad():
+                maps = branches(self.block, u.clone().to(self.metric))
+            gated = "gate" in maps
+            h = maps["gate" if gated else "pre"].detach().clone().requires_grad_()
+            with torch.enable_grad():
+                value = self.act(h)
+                (slope,) = torch.autograd.grad(value.sum(), h)
+        return torch.cat([slope * maps["up"], value.detach()], dim=-1) if gated else slope
+
+    def norm(self, diagonal: Float[Tensor, "*rows M"]) -> Float[Tensor, "*rows"]:
+        """Return `||W_out diag(d) W_in||_F` of diagonals, or of their differences, float64."""
+        squares = ((diagonal @ self.metric).double() * diagonal.double()).sum(-1)
+        return squares.clamp(min=0).sqrt()
+
+    def variation(self, diagonals: Float[Tensor, "*rows nodes M"]) -> Float[Tensor, "*rows"]:
+        """Return the variation of the Jacobian along paths, from the diagonals at their points."""
+        return self.norm(diagonals.diff(dim=-2)).sum(-1)

@@ -1,50 +1,64 @@
 """Turn what `monosemanticity`, `word_senses` and `calibration` kept into the tables of docs/findings.md.
 
-    python -m analyses.cluster_tables RUNS
+    python -m analyses.cluster_tables RUNS [--label upos ...]
 
 RUNS is a directory: every comparison of clusters, of senses, and every calibration of intervals in it, at any depth,
-gives rows. Printed is Markdown. Parts of a result (one layer each, in `layers/`) are left to the whole. Nothing is run.
+gives rows; what was not run is not there. A model of which only some layers are written (in `layers/`) is shown by
+these, as *unfinished*, Holm over them alone. Printed is Markdown. Nothing is run.
+
+First every label and reading, over layers; then, for `--label` and for senses, every layer's differences with their
+intervals; then the further claims and comparators, each with its verdict and the cell that decided.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polytope_lm as plm
-from analyses._running import run
+from analyses._running import read_json, run
 from analyses.boundary_tables import markdown
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, ClustersResult
-from polytope_lm.predictions.senses.result import ACCURACY, SensesResult
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, SHORT, ClustersResult
+from polytope_lm.predictions.clusters.test import joined
+from polytope_lm.predictions.layered import with_holm
+from polytope_lm.predictions.senses.result import ACCURACY, MAJORITY, SensesResult
+from polytope_lm.representations.binary import BOTH, CODE, THROUGH
 from polytope_lm.representations.controls import SIMHASH
-from polytope_lm.representations.directions import CENTRED, RAW
+from polytope_lm.representations.directions import BOTH as BOTH_DIRECTIONS
+from polytope_lm.representations.directions import CENTRED, K_MEANS_NAME, NMF_NAME, POST, RAW, TOP_NEURON
+from polytope_lm.representations.routers import RANDOM_ROUTERS
 from polytope_lm.statistics.verdict import OUTCOMES, ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from polytope_lm.predictions.clusters.result import LayerComparison
+    from polytope_lm.predictions.senses.result import LayerSenses
     from polytope_lm.statistics.estimate import Estimate
     from polytope_lm.statistics.verdict import Verdict
 
+    Compared = ClustersResult | SensesResult
+
+CONTROLS = (SIMHASH, RANDOM_ROUTERS)
 CLUSTERS = (
     "model", "label", "layers", "verdict", "over raw: AMI", "agreement", "over centred: AMI", "agreement",
     "over SimHash: AMI", "agreement", "power",
 )  # fmt: skip
 SENSES = (
-    "model, read",
-    "layers",
-    "verdict",
-    "code",
-    "over raw",
-    "over centred",
-    "over SimHash",
-    "over majority",
-    "power",
-)
-BESIDE = ("model", "label or reading", "claim", "against", "verdict", "AMI or accuracy", "agreement")
+    "model, read", "layers", "verdict", "code", "over raw", "over centred", "over SimHash", "over majority", "power",
+)  # fmt: skip
+LAYERS = (
+    (CODE, RAW), (CODE, CENTRED), (CODE, SIMHASH), (CODE, RANDOM_ROUTERS), (CODE, TOP_NEURON), (CODE, NMF_NAME),
+    (CODE, K_MEANS_NAME), (CODE, POST[0]), (CODE, POST[1]), (CODE, MAJORITY), (THROUGH, CODE),
+    (BOTH, BOTH_DIRECTIONS[0]), (BOTH, BOTH_DIRECTIONS[1]),
+)  # fmt: skip
+"""The differences that each layer's row shows, where they are there."""
+BESIDE = (
+    "model", "label or reading", "claim", "against", "verdict", "AMI or accuracy", "agreement", "cell that decides",
+)  # fmt: skip
 RATES = ("calibration", "pooled", "worst cell", "supported", "halves agree", "splits")
 
 
@@ -59,21 +73,48 @@ def found(folder: Path) -> tuple[list[ClustersResult], list[SensesResult], list[
     for file in sorted([*folder.rglob("result.json"), *folder.rglob("senses.json")]):
         if "layers" in file.relative_to(folder).parts:
             continue
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file)
         if "halves" in data and "nulls" in data:
             rates.append((str(file.parent.relative_to(folder)), data))
         elif {"clusters", "senses"} & {data.get("kind"), data.get("prediction")}:
             loaded = plm.load_result(file)
             (clusters if isinstance(loaded, ClustersResult) else senses).append(loaded)
+    for layers in sorted(folder.rglob("layers")):
+        if (layers.parent / "result.json").is_file() or (layers.parent / "senses.json").is_file():
+            continue
+        parts = [
+            ClustersResult.from_dict(json.loads(path.read_text("utf-8"))) for path in sorted(layers.glob("*.json"))
+        ]
+        if parts:
+            clusters.append(unfinished(joined(parts)))
+        read = [SensesResult.load(path.parent) for path in sorted(layers.glob("*/senses.json"))]
+        if read:
+            every = with_holm([layer for part in read for layer in part.layers])
+            senses.append(unfinished(replace(read[0], layers=every)))
     if not (clusters or senses or rates):
         raise PolytopeError(f"{folder}: no comparison of clusters or senses and no calibration in it")
     return clusters, senses, rates
 
 
-def span(values: Sequence[float], digits: int = 3) -> str:
+def unfinished(result: Any) -> Any:
+    """Return a result of which more layers are to come, with a model's name that says so."""
+    return replace(result, provenance={**result.provenance, "model": f"{result.provenance['model']} (unfinished)"})
+
+
+def signed(value: float) -> str:
+    """Write a number as the tables do: `+.048`, with a true minus."""
+    return f"{value:+.3f}".replace("-", "\u2212").replace("0.", ".", 1)
+
+
+def span(values: Sequence[float]) -> str:
     """Write the least and the greatest of some numbers, with their signs."""
-    ends = [f"{value:+.{digits}f}".replace("-", "\u2212").replace("0.", ".", 1) for value in (min(values), max(values))]
+    ends = [signed(min(values)), signed(max(values))]
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def interval(one: Estimate) -> str:
+    """Write a difference with its interval: `+.048 [+.033, +.063]`."""
+    return f"{signed(one.value)} [{signed(one.low)}, {signed(one.high)}]"
 
 
 def said(verdicts: dict[int, Verdict]) -> str:
@@ -88,14 +129,21 @@ def powers(verdicts: Iterable[Verdict]) -> str:
     return span(there).replace("+", "") if there else ""
 
 
+def cells_of(layer: LayerComparison | LayerSenses, score: str) -> dict[tuple[str, str], Estimate]:
+    """Return a layer's differences in one score, by claim and reference."""
+    return {(d.representation, d.reference): d.estimate for d in layer.differences if d.score == score}
+
+
 def clusters_row(result: ClustersResult) -> list[object]:
     """Return one model's and label's row: over its layers."""
     verdicts = {layer.layer: layer.verdict for layer in result.layers}
-    leads = [
-        span([layer.difference("code", reference, score).estimate.value for layer in result.layers])
-        for reference in (RAW, CENTRED, SIMHASH)
-        for score in (AMI, AGREEMENT)
-    ]
+    leads = []
+    for references in ((RAW,), (CENTRED,), CONTROLS):
+        for score in (AMI, AGREEMENT):
+            every = [cells_of(layer, score) for layer in result.layers]
+            leads.append(
+                span([cells[CODE, name].value for cells in every for name in references if (CODE, name) in cells])
+            )
     model = result.provenance["model"]
     return [model, result.settings.label, ranges(verdicts), said(verdicts), *leads, powers(verdicts.values())]
 
@@ -103,32 +151,68 @@ def clusters_row(result: ClustersResult) -> list[object]:
 def senses_row(result: SensesResult) -> list[object]:
     """Return one model's and reading's row: over its layers."""
     verdicts = {layer.layer: layer.verdict for layer in result.layers}
-    level = [layer.score("code").level or 0.0 for layer in result.layers]
+    level = [layer.score(CODE).level or 0.0 for layer in result.layers]
     leads = [
-        span([layer.difference("code", reference).estimate.value for layer in result.layers])
+        span([layer.difference(CODE, reference).estimate.value for layer in result.layers])
         for reference in result.layers[0].references
     ]
     head = f"{result.provenance['model']}, {result.settings.reading}"
     return [head, ranges(verdicts), said(verdicts), span(level).replace("+", ""), *leads, powers(verdicts.values())]
 
 
-def beside(result: ClustersResult | SensesResult) -> Iterable[list[object]]:
-    """Yield a row for each further claim and comparator of a result."""
-    name = result.settings.label if isinstance(result, ClustersResult) else result.settings.reading
+def label_of(result: Compared) -> str:
+    """Return a comparison's label, or its reading."""
+    return result.settings.label if isinstance(result, ClustersResult) else result.settings.reading
+
+
+def by_layer(results: Sequence[Compared], score: str) -> tuple[list[str], list[list[object]]]:
+    """Return heads and a row a layer: the differences of `LAYERS` that some result has, with their intervals."""
+    every = [(one, layer, cells_of(layer, score)) for one in results for layer in one.layers]
+    shown = [pair for pair in LAYERS if any(pair in cells for _, _, cells in every)]
+    heads = ["model", "label or reading", "layer", "verdict"]
+    for claim, reference in shown:
+        over = "this layer's code" if reference == CODE else SHORT.get(reference, reference)
+        heads.append(over if claim == CODE else f"{claim} over {over}")
+    rows: list[list[object]] = [
+        [
+            one.provenance["model"], label_of(one), layer.verdict.place.partition(" ")[2], layer.verdict.outcome,
+            *(interval(cells[pair]) if pair in cells else "" for pair in shown),
+        ]
+        for one, layer, cells in every
+    ]  # fmt: skip
+    return heads, rows
+
+
+def beside(result: Compared) -> Iterable[list[object]]:
+    """Yield a row for each further claim and comparator of a result, over its layers."""
     every = dict.fromkeys((each.claim, each.references) for layer in result.layers for each in layer.comparators)
-    for claim, references in every:
+    # Where a layer can't give one of a comparator's references, its verdict is against the others.
+    whole = [key for key in every if not any(key[0] == claim and set(key[1]) < set(others) for claim, others in every)]
+    for claim, references in whole:
         there = {
             layer.layer: each.verdict
             for layer in result.layers
             for each in layer.comparators
-            if (each.claim, each.references) == (claim, references)
+            if each.claim == claim and set(each.references) <= set(references)
         }
         cells: dict[str, list[Estimate]] = {}
         for verdict in there.values():
             for cell in verdict.cells:
                 cells.setdefault(cell.score, []).append(cell.difference)
-        leads = [span([each.value for each in cells[score]]) for score in (AMI, ACCURACY, AGREEMENT) if score in cells]
-        yield [result.provenance["model"], name, claim, " and ".join(references), said(there), *leads]
+        main = AMI if isinstance(result, ClustersResult) else ACCURACY
+        leads = [span([each.value for each in cells[score]]) if score in cells else "" for score in (main, AGREEMENT)]
+        yield [
+            result.provenance["model"], label_of(result), claim,
+            ", ".join(SHORT.get(name, name) for name in references), said(there), *leads, decides(there),
+        ]  # fmt: skip
+
+
+def decides(verdicts: dict[int, Verdict]) -> str:
+    """Write the cell that decided where the claim does worst, with its interval and layer."""
+    layer = min(verdicts, key=lambda n: verdicts[n].deciding.high)
+    cell = verdicts[layer].deciding_cell
+    score = "agreement" if cell.score == AGREEMENT else cell.score
+    return f"{interval(cell.difference)} {score}, {SHORT.get(cell.reference, cell.reference)}, layer {layer}"
 
 
 def rate_row(place: str, data: dict[str, Any]) -> list[object]:
@@ -148,17 +232,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m analyses.cluster_tables", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("runs", type=Path, help="directory with kept results")
+    parser.add_argument("--label", action="append", help="labels whose layers are shown one by one (upos)")
     given = parser.parse_args(argv)
 
     def work() -> None:
         clusters, senses, rates = found(given.runs)
-        tables = [
-            (CLUSTERS, [clusters_row(one) for one in clusters]),
-            (SENSES, [senses_row(one) for one in senses]),
-            (BESIDE, [row for one in (*clusters, *senses) for row in beside(one)]),
-            (RATES, [rate_row(place, data) for place, data in rates]),
+        chosen = [one for one in clusters if one.settings.label in (given.label or ["upos"])]
+        tables: list[tuple[str, Sequence[str], list[list[object]]]] = [
+            ("Code ahead of its references, over layers", CLUSTERS, [clusters_row(one) for one in clusters]),
+            ("Word senses, over layers", SENSES, [senses_row(one) for one in senses]),
+            ("Layer by layer: how far the code is ahead, AMI", *by_layer(chosen, AMI)),
+            ("Layer by layer: how far the code is ahead, agreement", *by_layer(chosen, AGREEMENT)),
+            ("Word senses, layer by layer: accuracy", *by_layer(senses, ACCURACY)),
+            ("Further claims and comparators", BESIDE, [row for one in (*clusters, *senses) for row in beside(one)]),
+            ("Do the intervals hold", RATES, [rate_row(place, data) for place, data in rates]),
         ]
-        print("\n\n".join(markdown(heads, rows) for heads, rows in tables if rows))
+        print("\n\n".join(f"{title}:\n\n{markdown(heads, rows)}" for title, heads, rows in tables if rows))
 
     run(work)
 

@@ -1,6 +1,7 @@
 """The test of boundaries, tested: how often it finds what was planted, and what was not.
 
-Run with `python -m benchmarks.boundary_calibration [--runs 1000] [--table DIR ...] [--json]`.
+Run with `python -m benchmarks.boundary_calibration [--runs 1000] [--out DIR] [--table DIR ...] [--json]`. Each run
+is a line of `DIR/runs.jsonl`; interrupted, it goes on where it stopped, and with all runs there it only prints.
 
 - boundary world: a constructed ReLU network with 7 times as many boundaries where the classes meet: the
   density measured along exact paths, and the share of paths that are densest there;
@@ -15,69 +16,67 @@ Each rate has its 95 % Clopper-Pearson interval. The same code judges these tabl
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import mean
+from time import process_time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks._machine import Figure, arguments, describe, report
+from benchmarks._runs import run_all
 from polytope_lm.errors import PolytopeError
 from polytope_lm.paths.solve.line import in_layer_crossings
 from polytope_lm.statistics.confounders import Adjuster, beyond_half
 from polytope_lm.statistics.estimate import auc
 from polytope_lm.statistics.nulls import Rate
+from polytope_lm.statistics.verdict import OUTCOMES, Cell, decide
 from polytope_lm.worlds.pair_worlds import FLIP_BACKS, boundary_world, distance_world, flipback_world, peak
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from benchmarks._runs import Job
     from polytope_lm.statistics.confounders import PairTable
 
+BEYOND_COVARIATES, SCORE = "what covariates explain (0.5)", "AUC of flip-backs"
 SMALLEST_EFFECT = 0.02
 RESAMPLES = 400
 
 
-@dataclass(frozen=True)
-class Rates:
-    """What became of many tables.
-
-    Attributes:
-        runs: how many.
-        supported: those whose interval lies beyond the smallest effect.
-        excluded: those whose interval excludes no effect.
-        value: mean regressed AUC.
-        raw: mean raw AUC.
-
-    """
-
-    runs: int
-    supported: int
-    excluded: int
-    value: float
-    raw: float
+WORLDS: dict[str, Callable[[int], PairTable]] = {
+    "distance": lambda seed: distance_world(seed=seed),
+    "distance, labels permuted": lambda seed: shuffled(distance_world(seed=seed), seed),
+    "flip-backs": lambda seed: flipback_world(seed=seed),
+}
+MUST = {"distance": 0.025, "distance, labels permuted": 0.025, "flip-backs": 0.9}
 
 
-def rates(table: Callable[[int], PairTable], runs: int, outcome: str = FLIP_BACKS) -> Rates:
-    """Judge `runs` tables, each made from its own seed, by the primary cell.
+def judged(made: PairTable, seed: int) -> dict[str, Any]:
+    """Return the verdict on one table by the primary cell, which stands alone here: there are no hyperplanes."""
+    counts = made.outcomes[FLIP_BACKS]
+    found = beyond_half(Adjuster(made, seed=seed, resamples=RESAMPLES), counts)
+    verdict = decide(
+        [Cell(BEYOND_COVARIATES, SCORE, found)], place="world", documents=len(made), unit="pairs",
+        smallest_effect=SMALLEST_EFFECT, premises="planted", premises_met=True,
+    )  # fmt: skip
+    scores = {"raw AUC": auc(counts, made.different), "AUC beyond covariates": found.value + 0.5}
+    return {"outcome": verdict.outcome, "cells": [[found.value, found.low, found.high]], "scores": scores}
 
-    Args:
-        table: makes one from a seed.
-        runs: how many.
-        outcome: the primary outcome's column.
 
-    """
-    supported = excluded = 0
-    values, raws = [], []
-    for seed in range(runs):
-        made = table(seed)
-        counts = made.outcomes[outcome]
-        found = beyond_half(Adjuster(made, seed=seed, resamples=RESAMPLES), counts)
-        supported += found.low > SMALLEST_EFFECT
-        excluded += found.low > 0 or found.high < 0
-        values.append(found.value + 0.5)
-        raws.append(auc(counts, made.different))
-    return Rates(runs, supported, excluded, float(np.mean(values)), float(np.mean(raws)))
+def one_job(tables: Mapping[str, PairTable], job: Job) -> list[dict[str, Any]]:
+    """Do some runs of one world, or of one saved table with labels permuted, in a worker."""
+    world, runs = job
+    warnings.simplefilter("ignore")
+    lines = []
+    for seed in runs:
+        start = process_time()
+        made = WORLDS[world](seed) if world in WORLDS else shuffled(tables[world], seed)
+        lines.append({"world": world, "seed": seed} | judged(made, seed) | {"seconds": process_time() - start})
+    return lines
 
 
 def shuffled(table: PairTable, seed: int) -> PairTable:
@@ -106,17 +105,20 @@ def boundary_figures(runs: int) -> Iterator[Figure]:
     yield Figure("boundary world: paths densest at the class boundary", peaked, "", must=0.95)
 
 
-def rate_figures(name: str, found: Rates, *, must: float, at_most: bool) -> Iterator[Figure]:
-    """Print how often a world was called supported, and how often its interval excludes no effect."""
-    parts = (("supported", found.supported, must), ("interval excludes 0.5", found.excluded, None))
-    for what, count, bound in parts:
-        rate = Rate.of(count, found.runs)
-        note = f"{count} of {found.runs}, 95 % interval {rate.low:.4f} to {rate.high:.4f}; "
-        note += f"mean AUC raw {found.raw:.3f}, beyond covariates {found.value:.3f}"
-        yield Figure(
-            f"{name}: {what}", rate.value, "", must=bound, bound="at most" if at_most else "at least",
-            note=note,
-        )  # fmt: skip
+def rate_figures(world: str, lines: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
+    """Print how often a world had each outcome, and how often its interval excludes no effect."""
+    must = MUST.get(world, 0.025)
+    outcomes = Counter(line["outcome"] for line in lines)
+    said = ", ".join(f"{name} {outcomes[name] / len(lines):.1%}" for name in OUTCOMES if outcomes[name])
+    seconds = mean(line["seconds"] for line in lines)
+    yield Figure(
+        f"{world}: supported", outcomes["supported"] / len(lines), "of runs", must=must,
+        bound="at least" if must > 0.5 else "at most",
+        note=f"{Rate.of(outcomes['supported'], len(lines))}; {said}; {seconds:.2f} s of CPU a run",
+    )  # fmt: skip
+    away = Rate.of(sum(not low <= 0 <= high for line in lines for _, low, high in line["cells"]), len(lines))
+    means = ", ".join(f"mean {name} {mean(line['scores'][name] for line in lines):.3f}" for name in lines[0]["scores"])
+    yield Figure(f"{world}: interval excludes .5", away.value, "of runs", note=f"{away}; {means}")
 
 
 def saved_tables(folder: Path) -> Iterator[tuple[str, PairTable]]:
@@ -133,24 +135,22 @@ def saved_tables(folder: Path) -> Iterator[tuple[str, PairTable]]:
 
 
 def main() -> None:
-    """Run all worlds and print the figures."""
-    warnings.simplefilter("ignore")
+    """Do what is missing and print the figures."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--runs", type=int, default=1000, help="worlds of each kind (1000)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each (1)")
+    parser.add_argument("--out", type=Path, default=Path("boundary-calibration"), help="directory of the runs")
     parser.add_argument("--table", type=Path, nargs="*", default=[], help="directories of saved tests")
     options = parser.parse_args()
-    machine, runs = describe(), options.runs
-    figures = list(boundary_figures(min(runs, 200)))
-    found = rates(lambda seed: distance_world(seed=seed), runs)
-    figures += rate_figures("distance world", found, must=0.025, at_most=True)
-    found = rates(lambda seed: shuffled(distance_world(seed=seed), seed), runs)
-    figures += rate_figures("distance world, labels permuted", found, must=0.025, at_most=True)
-    found = rates(lambda seed: flipback_world(seed=seed), runs)
-    figures += rate_figures("flip-back world", found, must=0.9, at_most=False)
-    for folder in options.table:
-        for name, table in saved_tables(folder):
-            found = rates(lambda seed, table=table: shuffled(table, seed), runs)  # type: ignore[misc]
-            figures += rate_figures(f"{name}, labels permuted", found, must=0.025, at_most=True)
+    machine = describe()
+    tables = {name: table for folder in options.table for name, table in saved_tables(folder)}
+    worlds = (*WORLDS, *tables)
+    wanted = [(world, seed) for seed in range(options.runs) for world in worlds]
+    together = dict.fromkeys(worlds, 10)
+    lines = run_all(options.out / "runs.jsonl", wanted, together, partial(one_job, tables), options.jobs)
+    figures = list(boundary_figures(min(options.runs, 200)))
+    for world in worlds:
+        figures += rate_figures(world, [line for line in lines if line["world"] == world])
     report(figures, options.json, machine)
 
 

@@ -12,7 +12,7 @@ its signs are the prototype's, each flipped with probability `flip`; its magnitu
 `u = h` and the boundaries are the coordinate planes.
 
 A few regions are monosemantic: all of their tokens have one label, a or b in turn. The tokens of all others
-take a or b at random. Labels have a document correlation (see `planted`), regions none.
+take a or b at random. Labels have a document correlation (see `correlated`), regions none.
 
 Truth. With the default 256 neurons and 2,000 tokens in 100 documents, k-medoids at k = 50 finds clusters
 whose AMI with the label is ahead of the better cosine's, which is about .001, by `effect`. The number
@@ -32,11 +32,13 @@ World 3: the labels know nothing of the codes. *Supported* is a false positive, 
 
 Planted. Tokens fall into 50 regions, each a random centre in `u`-space, under random hyperplanes, so that
 code, cosine and SimHash all find real clusters. Regions are as likely as each other, or as the i-th `1/i`
-(Zipf): a difference of scores whose spread is misjudged when clusters differ in size shows here. The labels
-are drawn from nothing but the document, with an intraclass correlation.
+(Zipf): a difference of scores whose spread is misjudged when clusters differ in size shows here. Regions and
+labels have the same intraclass correlation within documents, each from draws of its own, as clusters and labels
+of real texts have: clusters then know documents, and a score that is adjusted for exchanging tokens alone is
+above 0.
 
-Truth. Every representation's clusters have the same expected AMI with the labels, and its neighbours the same
-expected agreement: every difference is 0, and a 95 % interval excludes 0 in 5 % of worlds.
+Truth. Counted from its own null, every representation's clusters have an expected AMI of 0 with the labels, and
+its neighbours an expected agreement of 0: every difference is 0, and a 95 % interval excludes 0 in 5 % of worlds.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Premises, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from jaxtyping import Float, Int
 
@@ -96,6 +98,13 @@ def correlated(
     own = rng.random(len(document)) < np.sqrt(correlation) / shown
     drawn: Int[np.ndarray, " n"] = rng.choice(len(share), len(document), p=share)
     return np.where(own, home[document], drawn)
+
+
+def _labelings(rng: np.random.Generator, labelings: int, seed: int) -> Iterator[tuple[str, np.random.Generator]]:
+    """Return each labeling's column and the generator that draws it: the world's own first, then its own."""
+    yield "label", rng
+    for number in range(2, labelings + 1):
+        yield f"label {number}", np.random.default_rng([seed, number])
 
 
 def random_hyperplanes(rng: np.random.Generator, u: Float[np.ndarray, "n D"], width: int) -> Float[np.ndarray, "n N"]:
@@ -170,6 +179,7 @@ def code_world(
     documents: int = 100,
     width: int = 256,
     correlation: float = 0.1,
+    labelings: int = 1,
     seed: int = 0,
 ) -> Codes:
     """Draw codes whose clusters are ahead of the cosine's in AMI with `label` by a known effect.
@@ -180,10 +190,12 @@ def code_world(
         documents: how many, of (nearly) equal lengths.
         width: N, the number of neurons.
         correlation: intraclass correlation of the labels within documents.
+        labelings: how often labels are drawn for the same codes.
         seed: of everything.
 
     Returns:
-        Codes of one site with labels `label` (a, b) and `region` (the truth), `u` and `h` kept.
+        Codes of one site with labels `label` (0, 1), further ones `label 2` and so on, and `region` (the truth), `u`
+        and `h` kept.
 
     Raises:
         PolytopeError: an effect that was not calibrated, or sizes that make no world.
@@ -196,12 +208,17 @@ def code_world(
     document = documents_of(tokens, documents)
     region = rng.integers(0, REGIONS, tokens)
     mixed = 1 - MONOSEMANTIC[effect] / REGIONS
-    label = correlated(rng, document, shares(2, "equal"), correlation, mixed)
-    label = np.where(region < MONOSEMANTIC[effect], region % 2, label)
+    columns = {
+        name: np.where(
+            region < MONOSEMANTIC[effect], region % 2,
+            correlated(each, document, shares(2, "equal"), correlation, mixed),
+        )
+        for name, each in _labelings(rng, labelings, seed)
+    }  # fmt: skip
     prototypes = rng.random((REGIONS, width)) < 0.5
     on = prototypes[region] ^ (rng.random((tokens, width)) < FLIPS[effect])
     h = np.where(on, 1.0, -1.0) * rng.lognormal(sigma=SIGMA, size=on.shape)
-    columns = {"label": label, "region": region}
+    columns["region"] = region
     return planted_codes(rng, f"code world, AMI ahead by {effect:g}", document, columns, h, h)
 
 
@@ -258,6 +275,7 @@ def null_world(
     width: int = 256,
     d_model: int = 32,
     correlation: float = 0.1,
+    labelings: int = 1,
     seed: int = 0,
 ) -> Codes:
     """Draw codes with real clusters and labels that are independent of them.
@@ -268,11 +286,13 @@ def null_world(
         documents: how many, of (nearly) equal lengths.
         width: N, the number of random hyperplanes.
         d_model: D, the width of `u`.
-        correlation: intraclass correlation of the labels within documents; regions have none.
+        correlation: intraclass correlation within documents, of the labels and, independently, of the regions.
+        labelings: how often labels are drawn for the same codes.
         seed: of everything.
 
     Returns:
-        Codes of one site with labels `label` (independent) and `region` (planted), `u` and `h` kept.
+        Codes of one site with labels `label` (independent), further ones `label 2` and so on, and `region` (planted),
+        `u` and `h` kept.
 
     Raises:
         PolytopeError: another kind of sizes, or numbers that make no world.
@@ -280,10 +300,13 @@ def null_world(
     """
     rng = np.random.default_rng(seed)
     document = documents_of(tokens, documents)
-    region = rng.choice(REGIONS, tokens, p=shares(REGIONS, sizes))
-    label = correlated(rng, document, shares(NULL_LABELS, "equal"), correlation)
+    region = correlated(rng, document, shares(REGIONS, sizes), correlation)
+    columns = {
+        name: correlated(each, document, shares(NULL_LABELS, "equal"), correlation)
+        for name, each in _labelings(rng, labelings, seed)
+    }
     centres = NULL_STRENGTH * rng.normal(size=(REGIONS, d_model))
     u = centres[region] + rng.normal(size=(tokens, d_model))
     h = random_hyperplanes(rng, u, width)
-    columns = {"label": label, "region": region}
+    columns["region"] = region
     return planted_codes(rng, f"null world, {sizes} sizes", document, columns, u, h)

@@ -10,7 +10,7 @@ import pytest
 import polytope_lm as plm
 from analyses import calibration, cluster_tables
 from polytope_lm.predictions import clusters
-from polytope_lm.predictions.clusters.result import AMI
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI
 
 
 def test_kept_results_become_rows(tmp_path, capsys) -> None:
@@ -33,7 +33,24 @@ def test_kept_results_become_rows(tmp_path, capsys) -> None:
     assert told.count(f"| {layer.verdict.outcome} (0) |") >= 1
     assert "| code | NMF directions |" in told
     assert told.count("| label |") == 2 + len(layer.comparators)
+    shown = layer.difference("code", "NMF directions", AMI).estimate
+    assert cluster_tables.interval(shown) in told
+    assert "Layer by layer" not in told
+    cluster_tables.main([str(tmp_path), "--label", "label"])
+    told = capsys.readouterr().out
+    lead = cluster_tables.interval(layer.difference("code", "cosine of h, raw", AGREEMENT).estimate)
+    assert re.search(rf"\| 0 \| {layer.verdict.outcome} \| {re.escape(lead)}", told)
     assert "| cal | 10.0% | 10.0% (m | 1 | small | upos | x | AMI: raw) | 0.0% | 50.0% | 1 |" in told
+
+
+def test_layers_that_are_there_are_shown_while_others_are_to_come(tmp_path, capsys) -> None:
+    codes = plm.worlds.direction_world(tokens=400, documents=20)
+    found = clusters(codes, label="label", k=8, resamples=8, comparators=False)
+    part = tmp_path / "m" / "label" / "layers" / "00.json"
+    part.parent.mkdir(parents=True)
+    part.write_text(json.dumps(found.to_dict()))
+    cluster_tables.main([str(tmp_path)])
+    assert "| planted: direction world (unfinished) | label | 0 |" in capsys.readouterr().out
 
 
 def test_a_directory_without_results_is_refused(tmp_path) -> None:

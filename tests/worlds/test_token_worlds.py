@@ -106,6 +106,23 @@ def test_zipf_regions_differ_in_size_and_null_labels_know_none_of_them() -> None
     assert seen > 0.5
 
 
+def test_regions_and_labels_of_null_worlds_know_documents_and_not_each_other() -> None:
+    codes = [plm.worlds.null_world("equal", seed=seed) for seed in SEEDS]
+    assert np.mean([_intraclass(each, "region") for each in codes]) == pytest.approx(0.1, abs=0.03)
+    found = [adjusted_mutual_information(_ids(each, "region"), each.tokens["document"].to_numpy()) for each in codes]
+    assert np.mean(found) > 0.02
+
+
+@pytest.mark.parametrize("make", [plm.worlds.null_world, plm.worlds.code_world])
+def test_labels_can_be_drawn_several_times_for_one_set_of_codes(make) -> None:
+    one, three = make(seed=3), make(seed=3, labelings=3)
+    assert (one.packed() == three.packed()).all()
+    assert one.tokens.equals(three.tokens[one.tokens.columns])
+    drawn = [_ids(three, name) for name in ("label", "label 2", "label 3")]
+    assert all((a != b).mean() > 0.3 for a, b in ((drawn[0], drawn[1]), (drawn[1], drawn[2])))
+    assert _intraclass(three, "label 3") == pytest.approx(0.1, abs=0.06)
+
+
 def test_impossible_worlds_are_refused_in_one_line() -> None:
     for bad, message in [
         (lambda: plm.worlds.code_world(0.03), "AMI difference of 0.03; choose among 0.02, 0.04"),

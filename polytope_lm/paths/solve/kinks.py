@@ -208,17 +208,21 @@ class _Surrogate:
         return np.maximum(whole - (rows**2).sum(axis=0), 1e-16), rows
 
     def worst(self, t: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:
-        """Choose points, one after another, where `weight P` is largest once the model was run at those before."""
+        """Choose new points, one after another, where `weight P` is largest once the model was run at those before."""
+        fresh = ~np.isin(t, self.t)
+        t, weight = t[fresh], weight[fresh]
         seen = self._behind(t)[0]
         left, rows = self._power(seen)
         chosen: list[int] = []
         for _ in range(min(count, len(t))):
             i = int((weight * np.sqrt(left)).argmax())
             row = (self._joint([one[i : i + 1] for one in seen], seen)[0] - rows[:, i] @ rows) / np.sqrt(left[i])
+            # By Cauchy-Schwarz no more than is left; where nothing is left, rounding would say otherwise.
+            row = np.clip(row, -np.sqrt(left), np.sqrt(left))
             rows = np.concatenate([rows, row[None]])
             left = np.maximum(left - row**2, 1e-16)
             chosen.append(i)
-        return np.setdiff1d(t[chosen], self.t)
+        return np.unique(t[chosen])
 
 
 @dataclass(frozen=True, eq=False)

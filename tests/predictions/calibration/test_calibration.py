@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 import polytope_lm as plm
+from analyses._running import read_lines
 from benchmarks import calibration as benchmark
+from benchmarks._runs import missing_jobs
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.calibration.result import CalibrationResult
 from polytope_lm.predictions.calibration.test import (
@@ -158,6 +161,26 @@ def test_a_calibration_refuses_what_gives_no_rate(real_codes) -> None:
 def test_an_interrupted_benchmark_goes_on(tmp_path) -> None:
     path = tmp_path / "runs.jsonl"
     path.write_text('{"world": "null equal", "seed": 0, "outcome": "refuted", "cells": [[0, -1, 1]]}\n{"wor')
-    assert [line["seed"] for line in benchmark.read_lines(path)] == [0]
-    missing = benchmark.missing_jobs(path, [("null equal", 0), ("null equal", 1)])
-    assert missing == [("null equal", 1)]
+    assert [line["seed"] for line in read_lines(path)] == [0]
+    wanted = [(world, run) for run in range(4) for world in ("null equal", "direction")]
+    missing = missing_jobs(path, wanted, {"null equal": 2, "direction": 1})
+    assert missing[:3] == [("direction", [0]), ("null equal", [1]), ("direction", [1])]
+    assert ("null equal", [2, 3]) in missing
+
+
+def test_the_benchmarks_runs_of_one_world_share_its_codes_and_not_its_labels() -> None:
+    first, second = benchmark.planted_runs("direction", 3, [0]), benchmark.planted_runs("null equal", 3, [0, 1])
+    assert [line["seed"] for line in first] == [3]
+    lines = list(second)
+    assert [line["seed"] for line in lines] == [30, 31]
+    assert lines[0]["cells"] != lines[1]["cells"]
+    assert lines[1]["seconds"] < lines[0]["seconds"] / 3
+
+
+def test_the_documents_that_would_reach_the_power() -> None:
+    """One cell of mean .03, spread .01 and reach .02: 90 % take z(.9) sd of its distance beyond the bound."""
+    value = 0.03 + 0.01 * norm.ppf((np.arange(1000) + 0.5) / 1000)
+    lines = [{"cells": [[each, each - 0.02, each + 0.02]]} for each in value]
+    needed = ((norm.ppf(0.9) * 0.01 + 0.02) / 0.02) ** 2
+    assert benchmark.enough(lines) == pytest.approx(needed, rel=0.02)
+    assert benchmark.enough([{"cells": [[each - 0.02, 0, 1]]} for each in value]) is None

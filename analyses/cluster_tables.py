@@ -82,9 +82,7 @@ def found(folder: Path) -> tuple[list[ClustersResult], list[SensesResult], list[
     for layers in sorted(folder.rglob("layers")):
         if (layers.parent / "result.json").is_file() or (layers.parent / "senses.json").is_file():
             continue
-        parts = [
-            ClustersResult.from_dict(json.loads(path.read_text("utf-8"))) for path in sorted(layers.glob("*.json"))
-        ]
+        parts = [ClustersResult.from_dict(read_json(path)) for path in sorted(layers.glob("*.json"))]
         if parts:
             clusters.append(unfinished(joined(parts)))
         read = [SensesResult.load(path.parent) for path in sorted(layers.glob("*/senses.json"))]

@@ -89,6 +89,8 @@ Tokens = Annotated[str, typer.Option(help="all, word-final, every:6,skip:100 or 
 Keep = Annotated[str, typer.Option(help="Activations to keep, such as u,h; comparisons need both.")]
 KeepDtype = Annotated[str, typer.Option(help="float32 or float16.")]
 Shard = Annotated[str, typer.Option(help="I/N: write every N-th shard; N processes share a store.")]
+Workers = Annotated[int | None, typer.Option(help="Ray's workers; by default one a shard, as far as the machine goes.")]
+GpusPerWorker = Annotated[float, typer.Option(help="Graphics cards of each of Ray's workers.")]
 Bos = Annotated[bool | None, typer.Option("--bos/--no-bos", help="Begin with BOS; by default as the tokenizer does.")]
 MinContext = Annotated[int | None, typer.Option(min=0, help="Least number of tokens before each stored token.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Tokens of a window; by default the model's context.")]
@@ -104,6 +106,7 @@ ShardDocuments = Annotated[int | None, typer.Option(min=1, help="Documents per s
 def capture(  # noqa: PLR0913
     model: o.ModelName, source: Source, *, out: StoreOut, layers: o.Layers = "all", kind: o.Kind = None,
     tokens: Tokens = "all", keep: Keep = "", keep_dtype: KeepDtype = "float32", shard: Shard = "1/1",
+    engine: o.Engine = "here", workers: Workers = None, gpus_per_worker: GpusPerWorker = 0,
     seed: o.Seed = 0, bos: Bos = None, min_context: MinContext = None, max_length: MaxLength = None,
     all_pieces: AllPieces = False, split: Split = None, text_column: TextColumn = None,
     label_columns: LabelColumns = "", no_header: NoHeader = False, max_documents: MaxDocuments = None,
@@ -129,6 +132,7 @@ def capture(  # noqa: PLR0913
     loaded = load(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     store = captures.capture(
         loaded, texts, to=out, layers=chosen, kind=kind, keep=o.parse_names(keep), tokens=rule, part=part,
+        engine=engine, workers=workers, gpus_per_worker=gpus_per_worker,
         shard_documents=shard_documents, progress=None if json else True, seed=seed, bos=bos,
         all_pieces=all_pieces, min_context=min_context, max_length=max_length, keep_dtype=keep_dtype,
     )  # fmt: skip

@@ -65,6 +65,7 @@ def spelled(*words: object, **options: object) -> str:
     return shlex.join(map(str, ["polytope-lm", "test", *words, *more]))
 
 
+Engine = Annotated[str, typer.Option(help="here, or ray: workers of a Ray session (RAY_ADDRESS, or one started here).")]
 ModelHere = Annotated[str | None, typer.Option("--model", help="Where the store's model is now, if it has moved.")]
 
 

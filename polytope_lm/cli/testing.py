@@ -61,7 +61,7 @@ def clusters(  # noqa: PLR0913
     tokens: Tokens = 6000, per_document: PerDocument = 20, seed: o.Seed = 0, resamples: Resamples = 40,
     smallest_effect: Smallest = 0.01, comparators: Comparators = True, extra: Extra = "", weights: Weights = None,
     multiverse: Multiverse = False, groups: Groups = False, maps: Maps = False, model: ModelHere = None,
-    trust_remote_code: o.Trust = False, json: o.Json = False,
+    engine: o.Engine = "here", trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Prediction 1: whether clusters of codes mean more than clusters of directions.
 
@@ -99,7 +99,7 @@ def clusters(  # noqa: PLR0913
 
     counts = f"up to {compared} in {counted(there, 'layer')}"
     with costing("test clusters", counts, probe if min(tokens, len(opened)) >= LONG else None) as told:
-        result = alike(wanted, label, tokens=tokens, resamples=resamples, weights=asked, progress=told)
+        result = alike(wanted, label, tokens=tokens, resamples=resamples, weights=asked, engine=engine, progress=told)
     if maps:
         from polytope_lm.predictions import with_maps  # noqa: PLC0415
 

@@ -20,7 +20,7 @@ from polytope_lm.codes.store.writer import OpenShard, StoreWriter
 from polytope_lm.documents import Document
 from polytope_lm.documents import documents as read_documents
 from polytope_lm.documents.source import given
-from polytope_lm.errors import PolytopeError, forwards, public, visible
+from polytope_lm.errors import PolytopeError, brief, forwards, public, visible
 from polytope_lm.files import expand
 from polytope_lm.models.model import weights_digest
 from polytope_lm.progress import progress as showing
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from polytope_lm.documents import Documents
     from polytope_lm.documents.source import Source
     from polytope_lm.models.model import Model
     from polytope_lm.tokens.windowing import Window, Windowed
@@ -127,6 +128,9 @@ def capture(  # noqa: PLR0913 - settings, by name
     tokens: str = "all",
     shard_documents: int | None = None,
     part: tuple[int, int] = (1, 1),
+    engine: str = "here",
+    workers: int | None = None,
+    gpus_per_worker: float = 0,
     progress: bool | None = None,
     **options: Any,
 ) -> CodeStore:
@@ -143,6 +147,10 @@ def capture(  # noqa: PLR0913 - settings, by name
         tokens: `all`, `word-final`, `every:6,skip:100` or `random:80`.
         shard_documents: documents a shard; by default about 32,768 tokens' worth.
         part: `(i, n)` writes every n-th shard, so that n processes can share one store.
+        engine: `ray` spreads the shards over the workers of a Ray session (`RAY_ADDRESS`, or one started here);
+            the store is the same, byte for byte, as one written here with as many threads as a worker has.
+        workers: how many; by default one a shard, as far as processors (or graphics cards) reach.
+        gpus_per_worker: graphics cards of each; 0: workers run on processors.
         progress: show cost and progress on stderr: a bar on a terminal, elsewhere a line a minute. By default
             the cost is shown on a terminal only; False shows nothing.
         **options: `seed`; `bos` (None: as the tokenizer or bridge does); `min_context`, tokens that every
@@ -156,8 +164,15 @@ def capture(  # noqa: PLR0913 - settings, by name
         PolytopeError: a mistake of the user's; whatever was written is kept.
 
     """
-    plan = make_plan(model, layers=layers, kind=kind, keep=keep, tokens=tokens, **options)
+    settings = {"layers": layers, "kind": kind, "keep": keep, "tokens": tokens, **options}
+    plan = make_plan(model, **settings)
     source = read_documents(documents)
+    if engine not in {"here", "ray"}:
+        raise PolytopeError(f"engine {brief(engine)}: here or ray")
+    if engine == "here" and (workers is not None or gpus_per_worker):
+        raise PolytopeError(f"workers={workers}, gpus_per_worker={gpus_per_worker:g}: they need engine='ray'")
+    if engine == "ray" and part != (1, 1):
+        raise PolytopeError(f"part {part} and engine 'ray': Ray's workers take the parts; leave one out")
     if (shard_documents is not None and shard_documents < 1) or not 1 <= part[0] <= part[1]:
         raise PolytopeError(
             f"shard_documents {shard_documents}, part {part}: at least one document a shard, and part (i, n) with i "
@@ -168,17 +183,43 @@ def capture(  # noqa: PLR0913 - settings, by name
     if tell:
         print(f"capture: {visible(str(cost))}", file=sys.stderr)
     size = shard_documents or max(1, round(SHARD_TOKENS / max(cost.tokens_per_document, 1)))
-    manifest = {"format": layout.FORMAT, **plan.provenance(), "documents": source.describe(), "shard_documents": size}
+    about: dict[str, Any] = {"documents": source.describe(), "shard_documents": size}
     if cost.documents is not None:  # a stream of unknown length is not read twice
-        manifest["documents_sha256"] = {"texts": source.sha256, **cost.source}
+        about["documents_sha256"] = {"texts": source.sha256, **cost.source}
     path = expand(to, "to")
-    with StoreWriter(path, manifest, part) as writer, showing("capture", show=progress is not False) as told:
-        writer.finish(_write(plan, source, writer, size, _Characters(told, cost.characters)))
+    job = _Capture(settings, source, path, about, size, cost.characters)
+    with showing("capture", show=progress is not False) as told:
+        if engine == "ray":
+            from polytope_lm.codes.distributed import Job, Workers, spread  # noqa: PLC0415 - an extra's
+
+            shards = None if cost.documents is None else -(-cost.documents // size)
+            spread(model, Job(job.write, path, shards, size, cost.characters), Workers(workers, gpus_per_worker), told)
+        else:
+            job.write(model, part, told)
     store = CodeStore(path, model=model)
     if store.complete:
         rows, read = store.counts()
         check_sampled(plan, rows, read, read)
     return store
+
+
+@dataclass(frozen=True)
+class _Capture:
+    """A capture's source and settings: what is written, whichever process writes it."""
+
+    settings: Mapping[str, Any]
+    source: Documents
+    path: Path
+    about: Mapping[str, Any]
+    size: int
+    characters: int | None
+
+    def write(self, model: Model, part: tuple[int, int], told: Callable[[int, int | None, str], None]) -> None:
+        """Write every shard of a part that is missing."""
+        plan = make_plan(model, **self.settings)
+        manifest = {"format": layout.FORMAT, **plan.provenance(), **self.about}
+        with StoreWriter(self.path, manifest, part) as writer:
+            writer.finish(_write(plan, self.source, writer, self.size, _Characters(told, self.characters)))
 
 
 @dataclass

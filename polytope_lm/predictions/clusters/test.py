@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, brief
 from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.browsing import add_layer, tokens_table
 from polytope_lm.predictions.clusters.layers import (
@@ -60,13 +60,14 @@ from polytope_lm.representations.registry import get, registered
 from polytope_lm.result import reproducible, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
+    from polytope_lm.predictions.clusters.scoring import Measured, Task
     from polytope_lm.representations.registry import Representation
 
 
@@ -84,6 +85,7 @@ class Choices:
     extra: Sequence[str] | str = ()
     weights: Sequence[str] | str | None = None
     model: Model | None = None
+    engine: str = "here"
 
     def further(self, site: Site) -> Mapping[str, Sequence[Sequence[str]]]:
         """Return the claims and groups of references that get verdicts of their own at a site."""
@@ -177,6 +179,7 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     extra: Sequence[str] | str = (),
     weights: Sequence[str] | str | None = None,
     model: Model | None = None,
+    engine: str = "here",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ClustersResult:
     """Put prediction 1 to the test on some codes.
@@ -201,6 +204,7 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
             its code, cosines and SimHash shown as controls and the real code's lead over theirs; never part
             of the verdict. By default both with `extra="all"`, if the model is at hand, else none.
         model: the real model, for `weights`; by default the one that the codes still know.
+        engine: `ray` measures the layers as tasks of a Ray session, each on one processor; the numbers are the same.
         progress: told `(done, total, what)` before each row of each layer.
 
     Raises:
@@ -212,6 +216,7 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     choices = Choices(
         k=k, tokens=tokens, per_document=per_document, seed=seed, resamples=resamples,
         smallest_effect=smallest_effect, comparators=comparators, extra=extra, weights=weights, model=model,
+        engine=engine,
     )  # fmt: skip
     return compared(codes, layer, (label,), choices, progress)[label]
 
@@ -263,15 +268,51 @@ def compared(
         raise PolytopeError("no label to score clusters against; name at least one")
     rows = runs[0].task.sample.rows
     menu = choices.menu(codes, rows, layers)
+    measure = _Measure(codes, {run.label: run.task for run in runs}, rows, menu)
+    if choices.engine == "ray":
+        from polytope_lm.codes.distributed import each  # noqa: PLC0415 - an extra's
+
+        measured: Iterable[_Measurement] = each(measure, layers)
+    elif choices.engine == "here":
+        numbered = enumerate(layers)
+        measured = (measure(i, _progress(progress, n, i, len(layers), menu.steps)) for n, i in numbered)
+    else:
+        raise PolytopeError(f"engine {brief(choices.engine)}: here or ray")
     timings: dict[str, float] = {}
-    for number, index in enumerate(layers):
-        arrays = LayerArrays(codes, index, rows)
-        tell = _progress(progress, number, index, len(layers), menu.steps)
-        scores = LayerScores({run.label: run.task for run in runs}, _clock(timings, index), tell)
-        scores.run(menu, arrays)
+    for number, found in enumerate(measured):
+        timings |= found.timings
         for run in runs:
-            run.add(arrays.site, scores)
+            run.add(found)
+        if progress is not None and choices.engine == "ray":
+            progress((number + 1) * menu.steps, len(layers) * menu.steps, f"layer {layers[number]}")
     return {run.label: run.result(dict(codes.provenance), timings) for run in runs}
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What one layer gave, label by label."""
+
+    site: Site
+    measured: Mapping[str, Mapping[str, Measured]]
+    left_out: Mapping[str, Mapping[str, str]]
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Measures a layer, in this process or in another one."""
+
+    codes: TokenCodes
+    tasks: Mapping[str, Task]
+    rows: Int[np.ndarray, " n"]
+    menu: Menu
+
+    def __call__(self, layer: int, tell: Callable[[int, str], None] | None = None) -> _Measurement:
+        arrays = LayerArrays(self.codes, layer, self.rows)
+        timings: dict[str, float] = {}
+        scores = LayerScores(self.tasks, _clock(timings, layer), tell or (lambda _step, _name: None))
+        scores.run(self.menu, arrays)
+        return _Measurement(arrays.site, scores.measured, scores.left_out, timings)
 
 
 class _LabelRun:
@@ -295,12 +336,12 @@ class _LabelRun:
             str(codes.provenance.get("weights") or ""),
         )  # fmt: skip
 
-    def add(self, site: Site, scores: LayerScores) -> None:
+    def add(self, layer: _Measurement) -> None:
         """Compare what one layer gave."""
-        measured = scores.measured[self.label]
+        site, measured = layer.site, layer.measured[self.label]
         further = self.choices.further(site)
         found = compare(site, self.task, measured, self.about, beside_code(measured), further)
-        self.layers.append(replace(found, left_out=scores.left_out[self.label]))
+        self.layers.append(replace(found, left_out=layer.left_out[self.label]))
         self.table = add_layer(self.table, found, measured)
 
     def result(self, provenance: dict[str, Any], timings: dict[str, float]) -> ClustersResult:

@@ -1,0 +1,288 @@
+"""Work over several processes and machines with Ray: captures, a part of the store each, and layers of a comparison.
+
+Ray starts, places and watches the processes. What is ours is the division: a worker writes part `(i, n)` of the
+store through the same writer as a capture on one machine does, so the store is the same, byte for byte, and a run
+that was stopped goes on with any number of workers. A worker that dies frees its part's lock; another is started
+in its place and goes on after the part's last finished shard.
+
+The model is sent to the workers, its weights once for each machine in Ray's shared memory: nobody loads a file, so
+a model that was wrapped works as one that was loaded. The store's directory must be one that all machines see.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
+
+from polytope_lm.codes.store import layout
+from polytope_lm.errors import PolytopeError, brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from polytope_lm.models.model import Model
+
+T = TypeVar("T")
+J = TypeVar("J")
+
+_DEATHS = 3  # of a part's workers, without one finished shard between them
+_LOOK = 0.5  # seconds between two looks at the workers
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How a capture is spread.
+
+    Attributes:
+        number: workers; None: as many as the machines have processors (or graphics cards, `gpus` each).
+        gpus: graphics cards a worker; 0: it runs on processors.
+
+    """
+
+    number: int | None = None
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A capture that every worker does a part of.
+
+    Attributes:
+        write: writes part `(i, n)` with the model, and tells `(characters done, characters in all, what)`.
+        path: the store.
+        shards: how many the documents make; None: a stream, nobody knows.
+        shard_documents: documents a shard.
+        characters: of all documents, if known.
+
+    """
+
+    write: Callable[[Model, tuple[int, int], Callable[[int, int | None, str], None]], None]
+    path: Path
+    shards: int | None
+    shard_documents: int
+    characters: int | None
+
+
+@contextmanager
+def running() -> Iterator[Any]:
+    """Return Ray, connected: to `RAY_ADDRESS` or the session at hand; else one is started here, and ended again."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    try:
+        import ray  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise PolytopeError("engine 'ray' needs Ray: pip install -c constraints.txt 'polytope-lm[ray]'") from None
+    ours = not ray.is_initialized()
+    if ours:
+        # What a worker prints is no output of this command's; its errors are told in one line.
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.util.register_serializer(nn.Parameter, serializer=_apart, deserializer=_together)
+    try:
+        yield ray
+    finally:
+        ray.util.deregister_serializer(nn.Parameter)
+        if ours:
+            ray.shutdown()
+
+
+def _apart(weight: nn.Parameter) -> tuple[Any, torch.dtype, tuple[int, ...]]:
+    """Return a weight as bytes that Ray keeps in shared memory, once for a machine."""
+    flat = weight.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy(), flat.dtype, tuple(weight.shape)
+
+
+def _together(parts: tuple[Any, torch.dtype, tuple[int, ...]]) -> nn.Parameter:
+    data, dtype, shape = parts
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # shared memory is read-only, and nothing writes to it
+        flat = torch.from_numpy(data).view(dtype)
+    return nn.Parameter(flat.reshape(shape), requires_grad=False)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A division that the machines at hand can hold."""
+
+    number: int
+    threads: int
+
+
+def _placed(ray: Any, workers: Workers, job: Job, threads: int | None) -> _Placed:
+    """Settle how many workers there are and how many threads each has, or say why it can't be."""
+    if workers.number is not None and workers.number < 1:
+        raise PolytopeError(f"workers {workers.number}: at least 1")
+    if workers.gpus < 0:
+        raise PolytopeError(f"gpus_per_worker {workers.gpus:g}: 0 or more")
+    there = ray.cluster_resources()
+    cpus, gpus = int(there.get("CPU", 1)), there.get("GPU", 0)
+    most = int(gpus / workers.gpus) if workers.gpus else cpus // (threads or 1)
+    if not most:
+        needed = f"{workers.gpus:g} graphics cards" if workers.gpus else f"{threads} threads"
+        raise PolytopeError(f"a worker needs {needed}, and Ray has {cpus} processors and {gpus:g} graphics cards")
+    number = workers.number or (most if job.shards is None else max(1, min(most, job.shards)))
+    if number > most:
+        each = f"{workers.gpus:g} graphics cards" if workers.gpus else f"{threads or 1} threads"
+        raise PolytopeError(
+            f"{number} workers of {each} each, and Ray has {cpus} processors and {gpus:g} graphics cards: at most "
+            f"{most} workers"
+        )
+    if job.shards is not None and number > job.shards:
+        shards = f"{job.shards} shard{'s' * (job.shards != 1)}"
+        raise PolytopeError(
+            f"{number} workers, and the documents make {shards} of "
+            f"{job.shard_documents:,} documents, the least that a worker does: at most {job.shards} workers, or "
+            "smaller shards (shard_documents, --shard-documents)"
+        )
+    return _Placed(number, threads or max(1, cpus // number))
+
+
+class _Worker:
+    """Writes one part; asked from another thread how far it is, and to stop."""
+
+    def __init__(self, model: Model, threads: int, *, device: str) -> None:
+        torch.set_num_threads(threads)
+        self.model = replace(model, hf=model.hf.to(device))
+        self.characters = 0
+        self.stopped = threading.Event()
+
+    def write(self, job: Job, part: tuple[int, int]) -> None:
+        def told(done: int, _total: int | None = None, _doing: str = "") -> None:
+            self.characters = done
+            if self.stopped.is_set():
+                raise KeyboardInterrupt
+
+        try:
+            job.write(self.model, part, told)
+        except KeyboardInterrupt:
+            return
+
+    def done(self) -> int:
+        return self.characters
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+def spread(model: Model, job: Job, workers: Workers, told: Callable[[int, int | None, str], None]) -> None:
+    """Capture with several workers; return when every part is written.
+
+    Raises:
+        PolytopeError: no Ray; more workers than machines or shards; what went wrong on a worker, after the
+            others were stopped in order. What was written is kept.
+
+    """
+    threads = None
+    if os.path.lexists(job.path / layout.MANIFEST):
+        threads = int(layout.read_manifest(job.path).get("threads") or 1)  # the bytes may depend on it
+    with running() as ray:
+        placed = _placed(ray, workers, job, threads)
+        _Team(ray, model, job, placed, workers.gpus).work(told)
+
+
+class _Team:
+    """The workers of a capture, one a part."""
+
+    def __init__(self, ray: Any, model: Model, job: Job, placed: _Placed, gpus: float) -> None:
+        self.ray, self.job, self.placed = ray, job, placed
+        self.model = ray.put(model)
+        self.sent = ray.put(job)
+        self.device = "cuda" if gpus else model.device.type
+        resources = {"num_gpus": gpus} if gpus else {"num_cpus": placed.threads}
+        self.actor = ray.remote(_Worker).options(max_concurrency=3, max_restarts=0, **resources)
+        self.workers: dict[int, Any] = {}
+        self.characters: dict[int, int] = {}
+        self.deaths: dict[int, tuple[int, int]] = {}
+
+    def work(self, told: Callable[[int, int | None, str], None]) -> None:
+        """Start every part, start it again if its worker dies, and tell how far all are together."""
+        pending = {self._start(part): part for part in range(1, self.placed.number + 1)}
+        try:
+            while pending:
+                ready, _ = self.ray.wait(list(pending), timeout=_LOOK)
+                for reference in ready:
+                    part = pending.pop(reference)
+                    if self._died(reference, part):
+                        pending[self._start(part)] = part
+                self._tell(told)
+        except BaseException:
+            self._stop(pending)
+            raise
+
+    def _start(self, part: int) -> Any:
+        self.workers[part] = worker = self.actor.remote(self.model, self.placed.threads, device=self.device)
+        return worker.write.remote(self.sent, (part, self.placed.number))
+
+    def _died(self, reference: Any, part: int) -> bool:
+        """Take a part's answer; True if its worker is dead and another shall go on."""
+        try:
+            self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, PolytopeError):
+                raise PolytopeError(f"worker {part} of {self.placed.number}: {cause}") from None
+            raise PolytopeError(
+                f"worker {part} of {self.placed.number}: {type(cause).__name__}: {brief(cause)}; what was written is "
+                "kept"
+            ) from cause
+        except self.ray.exceptions.RayActorError as error:
+            written = sum(n % self.placed.number == part - 1 for n in layout.committed(self.job.path))
+            before, deaths = self.deaths.get(part, (written, 0))
+            deaths = deaths + 1 if written == before else 1
+            self.deaths[part] = written, deaths
+            if deaths >= _DEATHS:
+                raise PolytopeError(
+                    f"worker {part} of {self.placed.number} died {deaths} times over one shard (memory ran out?): give "
+                    "fewer workers, smaller batches (batch_tokens) or shards; what was written is kept"
+                ) from error
+            return True
+        return False
+
+    def _tell(self, told: Callable[[int, int | None, str], None]) -> None:
+        for part, worker in self.workers.items():
+            try:
+                self.characters[part] = self.ray.get(worker.done.remote(), timeout=_LOOK)
+            except (self.ray.exceptions.RayError, TimeoutError):
+                continue  # it starts, or is dead: what it said last stands
+        told(sum(self.characters.values()), self.job.characters, f"{self.placed.number} workers")
+
+    def _stop(self, pending: dict[Any, int]) -> None:
+        """Let the workers end where they can go on from: after the batch that is under way."""
+        for worker in self.workers.values():
+            worker.stop.remote()
+        self.ray.wait(list(pending), num_returns=len(pending), timeout=30) if pending else None
+
+
+def each(work: Callable[[J], T], jobs: Sequence[J]) -> Iterator[T]:
+    """Do jobs as Ray tasks, one processor each, and yield their answers in the jobs' order.
+
+    Args:
+        work: a function of one job; it and the jobs are sent to the workers.
+        jobs: what to do.
+
+    Raises:
+        PolytopeError: no Ray, or what a job raised.
+
+    """
+    with running() as ray:
+        task = ray.remote(_on_one_thread).options(num_cpus=1, max_retries=_DEATHS)
+        sent = ray.put(work)
+        for reference in [task.remote(sent, job) for job in jobs]:
+            try:
+                yield ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, PolytopeError):
+                    raise error.cause from None
+                raise
+
+
+def _on_one_thread(work: Callable[[J], T], job: J) -> T:
+    torch.set_num_threads(1)
+    return work(job)

@@ -1,0 +1,235 @@
+"""Captures and comparisons over Ray's workers: the same bytes and numbers as in one process, whatever dies."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import polytope_lm as plm
+from polytope_lm.codes.distributed import Job, Workers, spread
+from polytope_lm.codes.store.reader import CodeStore
+from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ray = pytest.importorskip("ray")
+SHARD = 6
+Write = Any
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    """One session for all tests: starting one takes seconds."""
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def model() -> plm.Model:
+    return plm.load("tiny-gpt2")
+
+
+@pytest.fixture(scope="module")
+def sample() -> plm.Documents:
+    return plm.documents("sample", max_documents=24)
+
+
+@pytest.fixture(scope="module")
+def alone(model: plm.Model, sample: plm.Documents, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same capture in this process, with one thread, as each of two workers has."""
+    path, threads = tmp_path_factory.mktemp("alone") / "store", torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        plm.capture(model, sample, to=path, layers=[1, 2], keep=("u", "h"), tokens="random:20", shard_documents=SHARD)
+    finally:
+        torch.set_num_threads(threads)
+    return path
+
+
+def with_ray(model: plm.Model, sample: plm.Documents, path: Path, workers: int = 2) -> CodeStore:
+    return plm.capture(
+        model, sample, to=path, layers=[1, 2], keep=("u", "h"), tokens="random:20", shard_documents=SHARD,
+        engine="ray", workers=workers, progress=False,
+    )  # fmt: skip
+
+
+def same(a: Path, b: Path) -> bool:
+    names = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
+    others = sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file())
+    return names == others and filecmp.cmpfiles(a, b, names, shallow=False)[0] == names
+
+
+@pytest.mark.usefixtures("session")
+def test_two_workers_write_what_one_process_writes(
+    model: plm.Model, sample: plm.Documents, alone: Path, tmp_path: Path
+) -> None:
+    assert with_ray(model, sample, tmp_path / "store").complete
+    assert same(alone, tmp_path / "store")
+
+
+@pytest.mark.usefixtures("session")
+def test_a_run_goes_on_with_another_number_of_workers(
+    model: plm.Model, sample: plm.Documents, alone: Path, tmp_path: Path
+) -> None:
+    path, threads = tmp_path / "store", torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        plm.capture(
+            model, sample, to=path, layers=[1, 2], keep=("u", "h"), tokens="random:20", shard_documents=SHARD,
+            part=(2, 3), progress=False,
+        )  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
+    before = (path / "shards" / "00001" / "shard.json").stat().st_mtime_ns
+    with_ray(model, sample, path)
+    assert same(alone, path)
+    assert (path / "shards" / "00001" / "shard.json").stat().st_mtime_ns == before
+
+
+def children() -> list[int]:
+    """Return the processes in which Ray runs a worker's methods."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if place.read_bytes().startswith(b"ray::_Worker"):
+                found.append(int(place.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found in /proc")
+def test_a_killed_worker_is_replaced(model: plm.Model, sample: plm.Documents, alone: Path, tmp_path: Path) -> None:
+    killed = []
+
+    def kill() -> None:
+        before = set(children())
+        for _ in range(600):
+            if new := sorted(set(children()) - before):
+                time.sleep(0.3)
+                os.kill(new[0], signal.SIGKILL)
+                killed.append(new[0])
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with_ray(model, sample, tmp_path / "store")
+    thread.join()
+    assert killed
+    assert same(alone, tmp_path / "store")
+
+
+def job(path: Path, write: Write, shards: int = 4) -> Job:
+    return Job(write, path, shards, SHARD, None)
+
+
+def silent(_done: int, _total: int | None, _doing: str) -> None:
+    """Tell nobody."""
+
+
+@pytest.mark.usefixtures("session")
+def test_one_workers_full_disk_is_one_line_and_stops_the_others(model: plm.Model, tmp_path: Path) -> None:
+    mark = tmp_path / "stopped"
+
+    def write(_model: plm.Model, part: tuple[int, int], told: Any) -> None:
+        if part[0] == 2:
+            raise PolytopeError("shards/00001: the disk is full: free some space")
+        try:
+            while True:
+                time.sleep(0.05)
+                told(1)
+        except KeyboardInterrupt:
+            mark.write_text("in order", encoding="utf-8")
+            raise
+
+    with pytest.raises(PolytopeError, match=r"^worker 2 of 2: shards/00001: the disk is full") as raised:
+        spread(model, job(tmp_path / "store", write), Workers(2), silent)
+    assert "\n" not in str(raised.value)
+    assert mark.exists()
+
+
+@pytest.mark.usefixtures("session")
+def test_a_worker_that_dies_over_and_over_is_told(model: plm.Model, tmp_path: Path) -> None:
+    def write(_model: plm.Model, _part: tuple[int, int], _told: Any) -> None:
+        os._exit(1)
+
+    with pytest.raises(PolytopeError, match="worker 1 of 1 died 3 times over one shard"):
+        spread(model, job(tmp_path, write), Workers(1), silent)
+
+
+@pytest.mark.usefixtures("session")
+def test_another_model_is_refused_by_its_store(model: plm.Model, sample: plm.Documents, alone: Path) -> None:
+    other = plm.wrap(plm.load("tiny-relu").hf, model.tokenizer, name="tiny-gpt2")
+    with pytest.raises(PolytopeError, match=r"^worker \d of 2: .* was written with .*, this run has") as raised:
+        with_ray(other, sample, alone)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [
+        (Workers(0), "workers 0: at least 1"),
+        (Workers(2, gpus=-1), "gpus_per_worker -1: 0 or more"),
+        (Workers(9), "9 workers of 1 threads each, and Ray has 2 processors"),
+        (Workers(1, gpus=1), "a worker needs 1 graphics cards, and Ray has"),
+        (Workers(2), "2 workers, and the documents make 1 shard of 6 documents"),
+    ],
+)
+def test_what_cannot_be_placed_is_said(model: plm.Model, tmp_path: Path, workers: Workers, said: str) -> None:
+    with pytest.raises(PolytopeError, match=said):
+        spread(model, job(tmp_path, None, shards=1), workers, silent)
+
+
+def test_without_ray_the_extra_is_named(
+    model: plm.Model, sample: plm.Documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PolytopeError, match=r"needs Ray: pip install .*\[ray\]"):
+        with_ray(model, sample, tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"engine": "spark"}, "engine 'spark': here or ray"),
+        ({"workers": 2}, "they need engine='ray'"),
+        ({"engine": "ray", "part": (1, 2)}, "Ray's workers take the parts"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    model: plm.Model, sample: plm.Documents, tmp_path: Path, options: Any, said: str
+) -> None:
+    with pytest.raises(PolytopeError, match=said):
+        plm.capture(model, sample, to=tmp_path / "store", progress=False, **options)
+
+
+@pytest.mark.usefixtures("session")
+def test_layers_compared_as_tasks_give_the_same_numbers(alone: Path) -> None:
+    store = CodeStore(alone)
+    found = {
+        engine: plm.predictions.clusters(store, label="class", k=6, resamples=8, comparators=False, engine=engine)
+        for engine in ("here", "ray")
+    }
+    assert repr(found["here"].layers) == repr(found["ray"].layers)
+    assert found["here"].tokens.equals(found["ray"].tokens)
+
+
+def test_an_unknown_engine_is_refused(alone: Path) -> None:
+    with pytest.raises(PolytopeError, match="engine 'dask': here or ray"):
+        plm.predictions.clusters(CodeStore(alone), label="class", k=6, engine="dask")

@@ -293,12 +293,20 @@ class TokenCodes(ABC):
         rows_a, rows_b = _chosen_rows(self.tokens, a), _chosen_rows(self.tokens, b)
         return hamming.distances(self.rows(site, rows_a), self.rows(site, rows_b))
 
-    def knn(self, k: int = 10, layer: int | None = None, *, device: str | None = None) -> Neighbours:
+    def knn(
+        self, k: int = 10, layer: int | None = None, *, device: str | None = None, engine: str = "here"
+    ) -> Neighbours:
         """Return every token's k nearest tokens by Hamming distance, itself left out.
 
-        Exact up to 10^6 tokens, and on a `device` such as `cuda` for any number. Beyond, `ApproximateNeighbours`, whose
-        recall is said on stderr.
+        Exact up to 10^6 tokens, and for any number on a `device` such as `cuda` or with `engine="ray"`, where some
+        thousand rows are a task. Beyond, `ApproximateNeighbours`, whose recall is said on stderr.
         """
+        if engine not in {"here", "ray"}:
+            raise PolytopeError(f"engine {engine!r}: here or ray")
+        if engine == "ray":
+            from polytope_lm.codes.distributed import graph  # noqa: PLC0415 - an extra's
+
+            return graph(self, k, layer)
         packed = self.packed(layer)
         if device is not None:
             return hamming.nearest(packed, packed, k, exclude_self=True, device=device)

@@ -1,4 +1,4 @@
-"""Work over several processes and machines with Ray: captures, a part of the store each, and layers of a comparison.
+"""Work over several processes and machines with Ray: parts of a capture, layers of a comparison, rows of a graph.
 
 Ray starts, places and watches the processes. What is ours is the division: a worker writes part `(i, n)` of the
 store through the same writer as a capture on one machine does, so the store is the same, byte for byte, and a run
@@ -19,9 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
+from polytope_lm.codes.hamming import hamming
+from polytope_lm.codes.hamming.searching import Neighbours
 from polytope_lm.codes.store import layout
 from polytope_lm.errors import PolytopeError, brief
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.models.model import Model
 
 T = TypeVar("T")
@@ -286,3 +290,35 @@ def each(work: Callable[[J], T], jobs: Sequence[J]) -> Iterator[T]:
 def _on_one_thread(work: Callable[[J], T], job: J) -> T:
     torch.set_num_threads(1)
     return work(job)
+
+
+_ROWS = 20_000  # of a neighbour graph, a task
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Finds the neighbours of some rows among all."""
+
+    codes: TokenCodes
+    k: int
+    layer: int | None
+
+    def __call__(self, span: tuple[int, int]) -> Neighbours:
+        packed, mine = self.codes.packed(self.layer), np.arange(*span)
+        # A row is its own group, and so is left out of its own neighbours.
+        return hamming.nearest(
+            packed[span[0] : span[1]], packed, self.k,
+            groups_queries=mine, groups_base=np.arange(len(packed)), threads=1,
+        )  # fmt: skip
+
+
+def graph(codes: TokenCodes, k: int, layer: int | None) -> Neighbours:
+    """Return every token's k nearest tokens, exactly, some thousand rows a task.
+
+    Raises:
+        PolytopeError: no Ray; what `hamming.nearest` refuses.
+
+    """
+    spans = [(first, min(first + _ROWS, len(codes))) for first in range(0, len(codes), _ROWS)]
+    found = list(each(_Rows(codes, k, layer), spans))
+    return Neighbours(np.concatenate([f.indices for f in found]), np.concatenate([f.distances for f in found]))

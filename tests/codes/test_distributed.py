@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -233,3 +234,13 @@ def test_layers_compared_as_tasks_give_the_same_numbers(alone: Path) -> None:
 def test_an_unknown_engine_is_refused(alone: Path) -> None:
     with pytest.raises(PolytopeError, match="engine 'dask': here or ray"):
         plm.predictions.clusters(CodeStore(alone), label="class", k=6, engine="dask")
+
+
+@pytest.mark.usefixtures("session")
+def test_a_graph_made_of_tasks_is_the_graph(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polytope_lm.codes.distributed._ROWS", 150)  # several tasks, the last one shorter
+    store = CodeStore(alone)
+    assert len(store) % 150
+    one, many = store.knn(5, layer=1), store.knn(5, layer=1, engine="ray")
+    assert np.array_equal(one.indices, many.indices)
+    assert np.array_equal(one.distances, many.distances)

@@ -80,7 +80,7 @@ class Faces:
     @cached_property
     def centres(self) -> Float[np.ndarray, "R 2"]:
         """The mean of each face's corners, which lies inside it: faces are convex."""
-        return np.add.reduceat(self.vertices[self.corners], self.starts) / self.sides[:, None]
+        return np.asarray(np.add.reduceat(self.vertices[self.corners], self.starts) / self.sides[:, None])
 
     @property
     def neighbours(self) -> Int[np.ndarray, "E 2"]:

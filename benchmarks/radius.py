@@ -6,6 +6,8 @@ towards another prompt's activation, what a neuron writes, and a random mixture 
 
 - curvature: the radius of a quadratic with the same slope and curvature, the peer that a reader would compute
   from a Hessian-vector product.
+- flips: what flip mass along the tangent adds to norm, slope, the norm's scale and curvature, as in the test of
+  directions, without its reference of random hyperplanes.
 - cost: positions times layers that were run to predict, beside those of one plain forward pass of each triple.
 """
 
@@ -29,6 +31,7 @@ from polytope_lm.models.derivatives import Onward
 from polytope_lm.models.families import weight_and_bias
 from polytope_lm.paths.path import draw
 from polytope_lm.paths.resume import resumable
+from polytope_lm.predictions.directions.predicting import first_question
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -113,7 +116,7 @@ def measured(name: str, count: int, to: str | None) -> list[dict[str, Any]]:
 
 def figures(entries: Sequence[dict[str, Any]]) -> list[Figure]:
     """Compare predictions with what was measured, censored triples left out."""
-    triples = [{**one, "layer": each["layer"]} for each in entries for one in each["triples"]]
+    triples = [{**one, "layer": each["layer"], "prompt": each["prompt"]} for each in entries for one in each["triples"]]
     known = [one for one in triples if not one["measured"][1]]
     censored = len(triples) - len(known)
 
@@ -136,6 +139,8 @@ def figures(entries: Sequence[dict[str, Any]]) -> list[Figure]:
                 bound="at most", note=f"a factor of {exp(off):.2f}",
             )
         )  # fmt: skip
+    for layer in LAYERS:
+        shown += beyond_curvature([one for one in known if one["layer"] == layer], layer)
     passes = sum(each["passes"] for each in entries) / len(triples)
     share = sum(each["work"] for each in entries) / sum(each["forward"] * len(each["triples"]) for each in entries)
     shown.append(
@@ -145,6 +150,22 @@ def figures(entries: Sequence[dict[str, Any]]) -> list[Figure]:
         )
     )  # fmt: skip
     return shown
+
+
+def beyond_curvature(known: Sequence[dict[str, Any]], layer: int) -> list[Figure]:
+    """Return what flips tell of the radius beyond smooth covariates, with intervals over prompts."""
+    number = lambda name: np.array([one[name][0] for one in known])  # noqa: E731
+    covariates = {name: np.abs([one[name] for one in known]) for name in ("norm", "slope", "scale")}
+    covariates["curvature"] = number("curvature")
+    cells, _ = first_question(
+        number("measured"), number("flips"), [], covariates, np.array([one["prompt"] for one in known]), seed=0,
+        resamples=1000,
+    )  # fmt: skip
+    return [
+        Figure(f"flips, layer {layer}: {cell.score}", cell.difference.value, "",
+               note=f"95 % over prompts: {cell.difference.low:.3f} to {cell.difference.high:.3f}")
+        for cell in cells
+    ]  # fmt: skip
 
 
 def main() -> None:

@@ -118,6 +118,15 @@ def integrated_exactly(
     Raises:
         PolytopeError: ends or output of another width, or with NaN.
 
+    Examples:
+        >>> import numpy as np
+        >>> import polytope_lm as plm
+        >>> from polytope_lm.geometry.relu_network import ReluNetwork
+        >>> network = ReluNetwork([np.eye(2)], [np.zeros(2)])  # max(x, 0)
+        >>> found = plm.changes.integrated_exactly(network, [1, 1], [-1, 1], [1, 2])
+        >>> found.value.tolist(), found.pieces
+        ([1.0, 1.0], 2)
+
     """
     out = np.asarray(output, dtype=np.float64)
     if out.shape != (len(network.biases[-1]),) or not np.isfinite(out).all():

@@ -106,6 +106,14 @@ def steer(
     Raises:
         PolytopeError: an encoder, a vector that is zero, has NaN or another width, no such layer, `nats` of 0.
 
+    Examples:
+        >>> import polytope_lm as plm
+        >>> model = plm.load("tiny-gpt2")
+        >>> vector = plm.changes.contrast(model, ["This is good"], ["This is bad"], layer=2)
+        >>> found = plm.changes.steer(model, "The cat sat on the", vector, layer=2, tokens=4)
+        >>> found.measured > 0 and found.predicted > 0
+        True
+
     """
     check_logits(model)
     if isinstance(nats, bool) or not isinstance(nats, Real) or not 0 < float(nats) < np.inf:

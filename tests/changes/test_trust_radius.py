@@ -122,8 +122,14 @@ def test_an_encoder_is_read_by_its_final_state() -> None:
     model = plm.wrap(made, tiny.tokenizer, name="bert")
     found = plm.trust_radius(model, PROMPT, np.ones(24), layer=1, at="mlp_in", measure=True)
     assert found.triples[0].read == "the final hidden state"
-    with pytest.raises(PolytopeError, match="bert is an encoder"):
-        plm.trust_radius(model, PROMPT, np.ones(24), layer=1, readout="logprob")
+    for ask in (
+        lambda: plm.trust_radius(model, PROMPT, np.ones(24), layer=1, readout="logprob"),
+        lambda: plm.change(model, PROMPT, np.ones(24), layer=1, readout=(" a", " the")),
+        lambda: plm.changes.steer(model, PROMPT, np.ones(24), 1),
+        lambda: plm.predictions.directions(model, [PROMPT] * 20),
+    ):
+        with pytest.raises(PolytopeError, match="bert is an encoder"):
+            ask()
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ class Fit:
     """What is known of one layer.
 
     Attributes:
+        u: the MLP's inputs at the fitting tokens.
+        token_id: which token each is.
         mean: of `post`.
         one_bit: of `post`, given the (gate's) bit.
         two_bits: the same given `up > 0` too, for `up` off and on; None for plain MLPs.
@@ -113,6 +115,7 @@ class Fit:
     block: Block
     act: Callable[[Tensor], Tensor]
     u: Float[Tensor, "T D"]
+    token_id: Int64[np.ndarray, " T"]
     mean: Float[Tensor, " N"]
     one_bit: Cells
     two_bits: tuple[Cells, Cells] | None
@@ -128,7 +131,7 @@ class Fit:
         return self.act(h) if mlp.up is None else self.act(h) * mlp.up
 
     def donated(self, rows: Int64[np.ndarray, " S"]) -> Float[Tensor, "S N"]:
-        """Return the pre-activations of pool tokens."""
+        """Return the pre-activations of fitting tokens."""
         maps = branches(self.block, self.u[torch.as_tensor(rows, device=self.u.device)])
         return maps["gate" if "gate" in maps else "pre"]
 
@@ -191,7 +194,7 @@ def fit(model: Model, layer: int, pool: Pool, *, draws: int, seed: int) -> Fit:
     codes, h = np.concatenate(packed), torch.cat(h_all)
     gated = "up" in block.pre
     return Fit(
-        block=block, act=act, u=u, mean=means.whole("post"), one_bit=means.cells("post"),
+        block=block, act=act, u=u, token_id=pool.token_id, mean=means.whole("post"), one_bit=means.cells("post"),
         two_bits=(means.cells("post, up off"), means.cells("post, up on")) if gated else None,
         slope=means.cells("slope"), intercept=means.cells("intercept"), secant=means.cells("secant"),
         negative=means.cells("act").off,
@@ -321,17 +324,17 @@ def _clusters(codes: np.ndarray, h: Tensor, seed: int) -> dict[str, Clusters]:
 
 
 def donors_of(
-    fitted: Fit, pool: Pool, h: Float[Tensor, "S N"], token_id: Int64[np.ndarray, " S"], rng: np.random.Generator
+    fitted: Fit, h: Float[Tensor, "S N"], token_id: Int64[np.ndarray, " S"], rng: np.random.Generator
 ) -> dict[str, Int64[np.ndarray, " S"]]:
-    """Return a pool token for each tested one, by kind of donor; -1 where there is none."""
+    """Return a fitting token for each tested one, by kind of donor; -1 where there is none."""
     found = {}
     for name, each in fitted.clusters.items():
         found[name] = np.array([_one(each.members[number], rng) for number in each.nearest(h)], np.int64)
-    order = np.argsort(pool.token_id, kind="stable")
-    ranked = pool.token_id[order]
+    order = np.argsort(fitted.token_id, kind="stable")
+    ranked = fitted.token_id[order]
     ends = (np.searchsorted(ranked, token_id, side) for side in ("left", "right"))
     found[DONORS[2]] = np.array([_one(order[a:b], rng) for a, b in zip(*ends, strict=True)], np.int64)
-    found[DONORS[3]] = rng.integers(len(pool.token_id), size=len(token_id))
+    found[DONORS[3]] = rng.integers(len(fitted.token_id), size=len(token_id))
     return found
 
 

@@ -20,7 +20,7 @@ from polytope_lm.models.gates import Mlp, rewriting
 from polytope_lm.models.hooks import forward, tapped
 from polytope_lm.models.prefix import passed_by
 from polytope_lm.predictions.determination.arms import Arm, Here
-from polytope_lm.predictions.determination.fitting import Fit, Pool, donors_of
+from polytope_lm.predictions.determination.fitting import Fit, donors_of
 from polytope_lm.seeds import Purpose, derived
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ class Plan:
         layers: that are written: one, or all of the model at once.
         arms: the rows.
         fits: by layer.
-        pool: the fitting tokens.
         neurons: how many count as causal.
         draws: of random neurons.
 
@@ -52,7 +51,6 @@ class Plan:
     layers: tuple[int, ...]
     arms: tuple[Arm, ...]
     fits: Mapping[int, Fit]
-    pool: Pool
     neurons: int
     draws: int
     seed: int
@@ -154,7 +152,7 @@ def _prepare(plan: Plan, ids: Int64[Tensor, " S"], rng: np.random.Generator) -> 
         relevance = (post[layer].detach() * slope)[0, 1:].abs()
         heres[layer] = Here(
             fit=plan.fits[layer],
-            donors=donors_of(plan.fits[layer], plan.pool, h[layer], ids[1:].cpu().numpy(), rng),
+            donors=donors_of(plan.fits[layer], h[layer], ids[1:].cpu().numpy(), rng),
             causal=_largest(relevance, plan.neurons),
             random=[
                 _largest(torch.as_tensor(rng.random(relevance.shape, np.float32), device=ids.device), plan.neurons)

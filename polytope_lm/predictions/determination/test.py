@@ -19,8 +19,8 @@ Intervals. Percentile bootstrap over documents: ratios of sums over documents, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from polytope_lm.paths.resume import resumable
 from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.sampling import layers_of, repeated_documents
 from polytope_lm.predictions.determination.arms import CODE, MEAN, READ_OUT, REFERENCES, Arm, arms
-from polytope_lm.predictions.determination.fitting import Fit, Pool, fit, pool_of
+from polytope_lm.predictions.determination.fitting import Fit, fit, pool_of
 from polytope_lm.predictions.determination.losses import Plan, over
 from polytope_lm.predictions.determination.result import (
     LEAST,
@@ -130,38 +130,6 @@ def determination(  # noqa: PLR0913 - options of a test
     chosen = layers_of(codes, layer)
     texts = _texts(codes, loaded, documents=documents, max_tokens=max_tokens, fit_tokens=fit_tokens, seed=seed)
     places = [(index,) for index in chosen] + ([tuple(range(loaded.n_layers))] if together else [])
-    steps = len(texts.tested) * len(places)
-    head = {
-        "what": "determination", "revision": loaded.revision, "dtype": str(loaded.dtype), "pairs": len(texts.tested),
-        "texts": digest({"ids": list(texts.ids), "tested": [w.tolist() for w in texts.tested],
-                         "fitted": [w.tolist() for w in texts.fitted]}),
-        "neurons": neurons, "draws": draws, "seed": seed,
-    }  # fmt: skip
-    fitting = _Fitting(loaded, texts, draws, seed)
-    draws_of = resampled(np.arange(len(texts.tested)), resamples, seed=derived(seed, Purpose.DETERMINATION_RESAMPLES))
-    picks = np.random.default_rng(derived(seed, Purpose.DETERMINATION_RESAMPLES, 1)).random(resamples)
-    found = []
-    for number, place in enumerate(places):
-        what = f"layer {place[0]}" if len(place) == 1 else f"all {len(place)} layers"
-        wanted = arms(gated=_gated(loaded, place), draws=draws, neurons=neurons)
-
-        def told(done: int, doing: str = "", first: int = number * len(texts.tested), what: str = what) -> None:
-            if progress is not None:
-                progress(first + done, steps, f"{what}: {doing}" if doing else what)
-
-        def work(left: Sequence[int], place: tuple[int, ...] = place, wanted: tuple[Arm, ...] = wanted) -> Any:
-            if not left:
-                return iter(())
-            done = len(texts.tested) - len(left)
-            pool, fits = fitting.of(place, partial(told, done))
-            return over(Plan(loaded, place, wanted, fits, pool, neurons, draws, seed), texts.tested, left)
-
-        file = None if to is None else Path(to) / f"{'all' if len(place) > 1 else f'layer-{place[0]:02d}'}.jsonl"
-        entries = resumable({**head, "layers": list(place)}, work, to=file, workers=1, told=told)
-        if not together:  # else all layers will need it again
-            fitting.forget()
-        site = join([loaded.site(index) for index in place])
-        found.append(_scored(site, wanted, entries, draws_of, picks, smallest_effect, loaded.has_logits))
     settings = DeterminationSettings(
         documents=len(texts.tested), tokens=sum(map(len, texts.tested)),
         fitting_documents=len(set(texts.fitted_documents)), fitting_tokens=sum(len(w) - 1 for w in texts.fitted),
@@ -169,6 +137,14 @@ def determination(  # noqa: PLR0913 - options of a test
         measure="next token" if loaded.has_logits else "final state", seed=seed, resamples=resamples,
         smallest_effect=smallest_effect,
     )  # fmt: skip
+    job = _Job(loaded, texts, settings, places, None if to is None else Path(to), progress)
+    weights = resampled(np.arange(len(texts.tested)), resamples, seed=derived(seed, Purpose.DETERMINATION_RESAMPLES))
+    picks = np.random.default_rng(derived(seed, Purpose.DETERMINATION_RESAMPLES, 1)).random(resamples)
+    found = []
+    for number, place in enumerate(places):
+        site, wanted = join([loaded.site(index) for index in place]), job.arms(place)
+        entries = job.measure(number, wanted)
+        found.append(_scored(site, wanted, entries, weights, picks, smallest_effect, loaded.has_logits))
     found = _corrected(found)
     return DeterminationResult(
         settings=settings,
@@ -180,33 +156,67 @@ def determination(  # noqa: PLR0913 - options of a test
     )
 
 
-def _gated(model: Model, layers: Sequence[int]) -> bool:
-    return all("up" in model.block(layer).pre for layer in layers)
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """The arms over the tested documents, at each place; finished documents are kept in a directory."""
 
+    model: Model
+    texts: _Texts
+    settings: DeterminationSettings
+    places: Sequence[tuple[int, ...]]
+    to: Path | None
+    progress: Callable[[int, int, str], None] | None
+    fits: dict[int, Fit] = field(default_factory=dict)
 
-class _Fitting:
-    """Fits layers when they are first needed, from one pass over the fitting windows."""
+    def arms(self, place: Sequence[int]) -> tuple[Arm, ...]:
+        """Return the arms that there are at a place."""
+        gated = all("up" in self.model.block(layer).pre for layer in place)
+        return arms(gated=gated, draws=self.settings.draws, neurons=self.settings.neurons)
 
-    def __init__(self, model: Model, texts: _Texts, draws: int, seed: int) -> None:
-        self.model, self.texts, self.draws, self.seed = model, texts, draws, seed
-        self._fits: dict[int, Fit] = {}
-        self._pool: Pool | None = None
+    def measure(self, number: int, wanted: tuple[Arm, ...]) -> list[dict[str, Any]]:
+        """Measure all documents at one place, or go on where an earlier run stopped."""
+        place, tested, s = self.places[number], self.texts.tested, self.settings
+        what = f"layer {place[0]}" if len(place) == 1 else f"all {len(place)} layers"
 
-    def of(self, layers: Sequence[int], told: Callable[[str], None]) -> tuple[Pool, dict[int, Fit]]:
-        """Return the fitting tokens and what is known of some layers."""
-        missing = [layer for layer in layers if layer not in self._fits]
+        def told(done: int, doing: str = "") -> None:
+            if self.progress is not None:
+                before, total = number * len(tested), len(self.places) * len(tested)
+                self.progress(before + done, total, f"{what}: {doing}" if doing else what)
+
+        def work(left: Sequence[int]) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
+            if not left:
+                return iter(())
+            self._fit(place, partial(told, len(tested) - len(left)))
+            fits = {layer: self.fits[layer] for layer in place}
+            return over(Plan(self.model, place, wanted, fits, s.neurons, s.draws, s.seed), tested, left)
+
+        file = "all" if len(place) > 1 else f"layer-{place[0]:02d}"
+        to = None if self.to is None else self.to / f"{file}.jsonl"
+        entries = resumable({**self._head, "layers": list(place)}, work, to=to, workers=1, told=told)
+        if all(len(other) == 1 for other in self.places):  # else all layers will need it again
+            self.fits.clear()
+        return entries
+
+    def _fit(self, place: Sequence[int], told: Callable[[str], None]) -> None:
+        """Fit the layers that are not fitted yet, from one pass over the fitting windows."""
+        missing = [layer for layer in place if layer not in self.fits]
         if missing:
             told(f"reading {len(self.texts.fitted)} stretches to fit on")
-            self._pool = pool_of(self.model, self.texts.fitted, self.texts.fitted_documents, missing)
+            pool = pool_of(self.model, self.texts.fitted, self.texts.fitted_documents, missing)
             for layer in missing:
                 told(f"fitting layer {layer}")
-                self._fits[layer] = fit(self.model, layer, self._pool, draws=self.draws, seed=self.seed)
-        assert self._pool is not None  # noqa: S101 - there is a layer
-        return self._pool, {layer: self._fits[layer] for layer in layers}
+                self.fits[layer] = fit(self.model, layer, pool, draws=self.settings.draws, seed=self.settings.seed)
 
-    def forget(self) -> None:
-        """Let go of what was fitted."""
-        self._fits = {}
+    @property
+    def _head(self) -> dict[str, Any]:
+        """What makes two runs the same one."""
+        texts, s = self.texts, self.settings
+        windows = {"tested": [w.tolist() for w in texts.tested], "fitted": [w.tolist() for w in texts.fitted]}
+        return {
+            "what": "determination", "revision": self.model.revision, "dtype": str(self.model.dtype),
+            "pairs": len(texts.tested), "texts": digest({"ids": list(texts.ids), **windows}),
+            "neurons": s.neurons, "draws": s.draws, "seed": s.seed,
+        }  # fmt: skip
 
 
 def _texts(codes: TokenCodes, model: Model, *, documents: int, max_tokens: int, fit_tokens: int, seed: int) -> _Texts:

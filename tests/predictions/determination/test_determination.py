@@ -33,7 +33,7 @@ def plan(model: Any, layers: tuple[int, ...], fitted: list[np.ndarray], neurons:
     pool = pool_of(model, fitted, range(len(fitted)), layers)
     fits = {layer: fit(model, layer, pool, draws=2, seed=0) for layer in layers}
     gated = all("up" in model.block(layer).pre for layer in layers)
-    return Plan(model, layers, arms(gated=gated, draws=2, neurons=neurons), fits, pool, neurons, 2, 0)
+    return Plan(model, layers, arms(gated=gated, draws=2, neurons=neurons), fits, neurons, 2, 0)
 
 
 def branches(family: Any, hf: torch.nn.Module, layers: tuple[int, ...], ids: np.ndarray) -> dict[Any, torch.Tensor]:
@@ -176,7 +176,7 @@ def test_the_own_code_and_the_own_magnitudes_are_the_identity() -> None:
         ids = windows(1, seed=5)[0]
         wanted = plan(model, (1,), [ids, *windows(6)])
         fitted, own = wanted.fits[1], np.arange(len(ids) - 1)
-        block, u = model.block(1), wanted.pool.u[1][: len(ids) - 1]
+        block, u = model.block(1), wanted.fits[1].u[: len(ids) - 1]
         with torch.no_grad():
             mlp = mlp_of(block, u)
             everywhere = torch.ones_like(mlp.h, dtype=torch.bool)
@@ -206,12 +206,12 @@ def test_behind_relus_the_hard_gate_and_the_secant_are_exact() -> None:
 def test_donors_are_of_the_same_token_or_cluster() -> None:
     model = plm.wrap(FAMILIES["Llama"].make(), name="Llama")
     wanted = plan(model, (1,), windows(12))
-    fitted, pool, ids = wanted.fits[1], wanted.pool, windows(1, seed=9)[0]
+    fitted, ids = wanted.fits[1], windows(1, seed=9)[0]
     with torch.no_grad():
         h = fitted.donated(np.arange(30))
-    token_id = np.array([*pool.token_id[:29], 1])
-    found = donors_of(fitted, pool, h, token_id, np.random.default_rng(0))
-    assert (pool.token_id[found[DONORS[2]][:29]] == token_id[:29]).all()
+    token_id = np.array([*fitted.token_id[:29], 1])
+    found = donors_of(fitted, h, token_id, np.random.default_rng(0))
+    assert (fitted.token_id[found[DONORS[2]][:29]] == token_id[:29]).all()
     assert found[DONORS[2]][29] == -1
     for name in DONORS[:2]:
         cluster = {int(row): n for n, rows in enumerate(fitted.clusters[name].members) for row in rows}
@@ -248,7 +248,7 @@ def test_causal_neurons_are_those_of_the_largest_post_times_gradient() -> None:
         return causal.write(here, mlp)
 
     spied = [arm if arm is not causal else type(arm)(arm.name, arm.group, arm.becomes, spying) for arm in wanted.arms]
-    again = measure(Plan(model, (1,), tuple(spied), wanted.fits, wanted.pool, 5, 2, 0), ids, 0)
+    again = measure(Plan(model, (1,), tuple(spied), wanted.fits, 5, 2, 0), ids, 0)
     assert torch.equal(seen[0], chosen)
     assert again["loss"] == few["loss"]
 
@@ -272,7 +272,7 @@ def test_the_ridge_is_scikit_learns() -> None:
 def test_bits_are_what_they_are_called() -> None:
     model = plm.wrap(FAMILIES["Llama"].make(), name="Llama")
     wanted = plan(model, (1,), windows(12))
-    fitted, u = wanted.fits[1], wanted.pool.u[1]
+    fitted, u = wanted.fits[1], wanted.fits[1].u
     with torch.no_grad():
         h = fitted.donated(np.arange(len(u)))
         features = {name: each[0].features(Mlp(u, h, None, h)) for name, each in fitted.readouts.items()}

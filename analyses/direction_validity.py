@@ -6,15 +6,17 @@ contrastive directions, each the mean last-token activation of four texts less t
 useful coefficient (95th percentile of per-token KL over a 48-token continuation = 1 nat), measured and predicted
 without a rollout, beside one fraction of the norm for all and the layer's linear accessibility.
 
-    python -m analyses.direction_validity --out DIR [--model NAME ...] [--layers 4,12] [--prompts 60]
+    python -m analyses.direction_validity --out DIR [--model NAME ...] [--layers 4,12] [--prompts 60] [--part steering]
 
 DIR/MODEL/directions.json and report.html, DIR/MODEL/prompts.jsonl (a run that was stopped goes on from there),
-DIR/MODEL/steering.json, DIR/result.json with all verdicts. Scores are kept, texts are not.
+DIR/MODEL/steering.json (goes on direction by direction), DIR/result.json with all verdicts. Scores are kept, texts
+are not.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from scipy.stats import spearmanr
 
 import polytope_lm as plm
 from analyses._running import CAUSAL, asked, folder_name, read_json, run, write_json
+from polytope_lm.predictions.directions.test import default_layers
 from polytope_lm.report import write
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ CONTRASTS = {
     "difficulty": (" easy", " hard"),
 }
 """Ten contrastive directions: what ends each frame on one side and on the other."""
+PARTS = ("steering", "directions")
 PROMPT = "When we came back to the house in the evening, the first thing that we noticed was"
 
 
@@ -58,14 +62,19 @@ class Options:
     source: str
     prompts: int
     controls: tuple[str, ...]
+    parts: tuple[str, ...]
     seed: int
     command: str
 
 
-def steering(model: Model, layer: int) -> list[dict[str, Any]]:
-    """Return each contrastive direction's coefficients at one layer."""
-    rows = []
-    for name, (one, other) in CONTRASTS.items():
+def steering(model: Model, layers: Sequence[int], kept: Path, command: str) -> list[dict[str, Any]]:
+    """Return each contrastive direction's coefficients at some layers; what `kept` has is not measured again."""
+    rows: list[dict[str, Any]] = read_json(kept)["rows"] if kept.exists() else []
+    there = {(row["layer"], row["direction"]) for row in rows}
+    for layer, name in product(layers, CONTRASTS):
+        if (layer, name) in there:
+            continue
+        one, other = CONTRASTS[name]
         sides = [[frame + word for frame in FRAME] for word in (one, other)]
         vector = plm.changes.contrast(model, *sides, layer)
         found = plm.changes.steer(model, PROMPT, vector, layer)
@@ -81,8 +90,12 @@ def steering(model: Model, layer: int) -> list[dict[str, Any]]:
                 "unit": found.norm / found.length, "linear accessibility": lens,
             }
         )  # fmt: skip
-        print(f"  {model.name}, layer {layer}, {name}: predicted {found.predicted:.3g}, measured {found.measured:.3g}")
-    return rows
+        write_json(kept, {"rows": rows, "command": command})
+        print(
+            f"  {model.name}, layer {layer}, {name}: predicted {found.predicted:.3g}, measured {found.measured:.3g}",
+            flush=True,
+        )
+    return [row for row in rows if row["layer"] in layers]
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -102,44 +115,52 @@ def compared(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def run_model(name: str, options: Options) -> tuple[DirectionsResult, dict[str, Any]]:
+@dataclass(frozen=True)
+class Found:
+    """What was found of one model; None, or no rows: that part was not asked for."""
+
+    model: str
+    directions: DirectionsResult | None
+    rows: Sequence[dict[str, Any]]
+
+
+def run_model(name: str, options: Options) -> Found:
     """Test one model; write and return what was found."""
     model, out = plm.load(name), options.out / folder_name(name)
-    layers = None if options.layers is None else [n for n in options.layers if n < model.n_layers]
-    result = plm.predictions.directions(
-        model, options.source, layers, prompts=options.prompts, controls=options.controls, seed=options.seed,
-        keep=out / "prompts.jsonl",
-        progress=lambda done, total, what: print(f"  {name}: {done} of {total}; {what}", flush=True),
-    )  # fmt: skip
-    result = replace(result, command=options.command)
-    result.save(out)
-    write(out / "report.html", others=[result])
-    kept = out / "steering.json"
-    if kept.exists():
-        rows = read_json(kept)["rows"]
-    else:
-        rows = [row for layer in result.layers for row in steering(model, layer.layer)]
-        write_json(kept, {"rows": rows, "command": options.command})
-    return result, {"rows": rows, "compared": compared(rows)}
+    layers = [n for n in options.layers or default_layers(model) if n < model.n_layers]
+    result, rows = None, []
+    if "steering" in options.parts:
+        rows = steering(model, layers, out / "steering.json", options.command)
+    if "directions" in options.parts:
+        result = plm.predictions.directions(
+            model, options.source, layers, prompts=options.prompts, controls=options.controls, seed=options.seed,
+            keep=out / "prompts.jsonl",
+            progress=lambda done, total, what: print(f"  {name}: {done} of {total}; {what}", flush=True),
+        )  # fmt: skip
+        result = replace(result, command=options.command)
+        result.save(out)
+        write(out / "report.html", others=[result])
+    return Found(model.name, result, rows)
 
 
-def summary(results: Sequence[tuple[DirectionsResult, dict[str, Any]]], options: Options) -> dict[str, Any]:
+def summary(found: Sequence[Found], options: Options) -> dict[str, Any]:
     """Return what DIR/result.json holds."""
-    return {
-        "command": options.command,
-        "models": [
-            {
-                "model": result.provenance["model"],
-                "verdict": result.verdict,
-                "outcomes": {str(layer.layer): layer.verdict.outcome for layer in result.layers},
-                "regions": {str(n.layer): n.regions.outcome for n in result.layers if n.regions is not None},
-                "scaling": {str(n.layer): n.scaling.outcome for n in result.layers if n.scaling is not None},
-                "rows": [_without_nothing(row) for row in result.to_frame().to_dict("records")],
-                "steering": steered,
+    models = []
+    for one in found:
+        entry: dict[str, Any] = {"model": one.model}
+        if one.directions is not None:
+            layers = one.directions.layers
+            entry |= {
+                "verdict": one.directions.verdict,
+                "outcomes": {str(layer.layer): layer.verdict.outcome for layer in layers},
+                "regions": {str(n.layer): n.regions.outcome for n in layers if n.regions is not None},
+                "scaling": {str(n.layer): n.scaling.outcome for n in layers if n.scaling is not None},
+                "rows": [_without_nothing(row) for row in one.directions.to_frame().to_dict("records")],
             }
-            for result, steered in results
-        ],
-    }
+        if one.rows:
+            entry["steering"] = {"rows": list(one.rows), "compared": compared(one.rows)}
+        models.append(entry)
+    return {"command": options.command, "models": models}
 
 
 def _without_nothing(row: dict[Any, Any]) -> dict[str, Any]:
@@ -152,6 +173,7 @@ def own_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", default="sample", help="documents (default: the built-in sample)")
     parser.add_argument("--controls", default="permuted,untrained", help="other weights (%(default)s)")
     parser.add_argument("--prompts", type=int, default=60, help="documents at most (%(default)s)")
+    parser.add_argument("--part", choices=PARTS, help="only this one (default: both)")
 
 
 def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
@@ -160,7 +182,10 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
     given = found.given
     layers = None if given.layers is None else found.layers or tuple(range(1000))
     controls = tuple(filter(None, given.controls.split(",")))
-    return found.models, Options(given.out, layers, given.source, given.prompts, controls, given.seed, found.command)
+    parts = PARTS if given.part is None else (given.part,)
+    return found.models, Options(
+        given.out, layers, given.source, given.prompts, controls, parts, given.seed, found.command
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -168,11 +193,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def work() -> None:
         models, options = arguments(argv)
-        results = [run_model(name, options) for name in models]
-        write_json(options.out / "result.json", summary(results, options))
-        for result, steered in results:
-            print(f"\n{result.provenance['model']}: {result.verdict}")
-            for name, value in steered["compared"].items():
+        found = [run_model(name, options) for name in models]
+        data = summary(found, options)
+        write_json(options.out / "result.json", data)
+        for entry in data["models"]:
+            print(f"\n{entry['model']}: {entry.get('verdict', 'directions not tested')}")
+            for name, value in entry.get("steering", {}).get("compared", {}).items():
                 print(f"  steering, {name}: {value:.3g}")
 
     run(work)

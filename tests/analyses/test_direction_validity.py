@@ -17,7 +17,11 @@ def test_a_small_run_keeps_scores_and_no_texts(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(analysis, "CONTRASTS", dict(list(analysis.CONTRASTS.items())[:3]))
     monkeypatch.setattr(analysis, "PROMPT", "The cat sat on")
     argv = ["--out", str(tmp_path), "--model", "tiny-gpt2", "--layers", "3", "--prompts", "20", "--controls", ""]
+    analysis.main([*argv, "--part", "steering"])
+    assert not (tmp_path / "tiny-gpt2" / "directions.json").exists()
+    steered = (tmp_path / "tiny-gpt2" / "steering.json").read_bytes()
     analysis.main(argv)
+    assert (tmp_path / "tiny-gpt2" / "steering.json").read_bytes() == steered
     text = (tmp_path / "result.json").read_text(encoding="utf-8")
     found = json.loads(text)["models"][0]
     assert set(found["outcomes"]) == {"3"}

@@ -108,8 +108,7 @@ def directions(  # noqa: PLR0913 -- each is a choice that moves a number
     check_logits(model)
     if isinstance(tau, bool) or not isinstance(tau, (int, float)) or not 0 < tau < 1:
         raise PolytopeError(f"tau = {brief(tau)}: give a relative error between 0 and 1; .1 is the default")
-    if layers is None:
-        layers = sorted({round(share * (model.n_layers - 1)) for share in (0.25, 0.5, 0.75)})
+    layers = default_layers(model) if layers is None else layers
     unknown = [one for one in controls if one not in CONTROLS]
     if unknown:
         raise PolytopeError(f"no control {unknown[0]!r}; there are {', '.join(CONTROLS)}")
@@ -143,6 +142,11 @@ def directions(  # noqa: PLR0913 -- each is a choice that moves a number
         settings=settings, layers=tuple(judged), provenance=model.provenance, command="",
         versions=versions("numpy", "scipy", "torch", "transformers"), numbers=_table(entries),
     )  # fmt: skip
+
+
+def default_layers(model: Model) -> list[int]:
+    """Return the layers at a quarter, a half and three quarters of the depth."""
+    return sorted({round(share * (model.n_layers - 1)) for share in (0.25, 0.5, 0.75)})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -306,7 +306,7 @@ class TokenCodes(ABC):
         if engine == "ray":
             from polytope_lm.codes.distributed import graph  # noqa: PLC0415 - an extra's
 
-            return graph(self, k, layer)
+            return graph(partial(self.packed, layer), len(self), k)
         packed = self.packed(layer)
         if device is not None:
             return hamming.nearest(packed, packed, k, exclude_self=True, device=device)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from polytope_lm.codes.codes import TokenCodes
+    from jaxtyping import UInt8
+
     from polytope_lm.models.model import Model
 
 T = TypeVar("T")
@@ -299,12 +300,11 @@ _ROWS = 20_000  # of a neighbour graph, a task
 class _Rows:
     """Finds the neighbours of some rows among all."""
 
-    codes: TokenCodes
+    packed: Callable[[], UInt8[np.ndarray, "n B"]]
     k: int
-    layer: int | None
 
     def __call__(self, span: tuple[int, int]) -> Neighbours:
-        packed, mine = self.codes.packed(self.layer), np.arange(*span)
+        packed, mine = self.packed(), np.arange(*span)
         # A row is its own group, and so is left out of its own neighbours.
         return hamming.nearest(
             packed[span[0] : span[1]], packed, self.k,
@@ -312,13 +312,18 @@ class _Rows:
         )  # fmt: skip
 
 
-def graph(codes: TokenCodes, k: int, layer: int | None) -> Neighbours:
-    """Return every token's k nearest tokens, exactly, some thousand rows a task.
+def graph(packed: Callable[[], UInt8[np.ndarray, "n B"]], rows: int, k: int) -> Neighbours:
+    """Return every row's k nearest others, exactly, some thousand rows a task.
+
+    Args:
+        packed: returns the codes; it is sent to the workers and called there.
+        rows: how many.
+        k: neighbours of each.
 
     Raises:
         PolytopeError: no Ray; what `hamming.nearest` refuses.
 
     """
-    spans = [(first, min(first + _ROWS, len(codes))) for first in range(0, len(codes), _ROWS)]
-    found = list(each(_Rows(codes, k, layer), spans))
+    spans = [(first, min(first + _ROWS, rows)) for first in range(0, rows, _ROWS)]
+    found = list(each(_Rows(packed, k), spans))
     return Neighbours(np.concatenate([f.indices for f in found]), np.concatenate([f.distances for f in found]))

@@ -21,6 +21,7 @@ from polytope_lm.compiled import uses_threads
 from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.models import bridge as bridges
 from polytope_lm.models import gates
+from polytope_lm.models.encoders import numbers_of, read_encoder
 from polytope_lm.models.families import Block, make_site
 from polytope_lm.models.sites import Geometry, Point, Premises, Site
 from polytope_lm.models.sources import changed_parts
@@ -337,7 +338,42 @@ class Model:
             PolytopeError: the bridge has no such hook point, shapes do not fit, or numbers are not finite.
 
         """
-        extended = replace(self, custom=(*self.custom, _declared(self, hook, weight, bias)), command="")
+        return self._extended(_declared(self, hook, weight, bias))
+
+    def with_encoder(self, encoder: Any, hook: str | None = None) -> Model:
+        """Return the model with one more site: a sparse autoencoder's or a transcoder's encoder.
+
+        Bit i says whether feature i is on. Of ReLU and JumpReLU encoders this is the sign of
+        `h = W_enc^T (a - b_dec) + b_enc - max(threshold, 0)` of the hook point's activation `a`, and the encoder is
+        affine inside a region. `plm.encode(model, texts, kind=model.sites[-1].hook)` reads its codes; `keep=("h",)`
+        keeps `h`, the feature's value where it is above 0 (for JumpReLU less the threshold).
+
+        Args:
+            encoder: a directory as SAELens writes it, its loaded encoder, or a mapping of arrays as SAELens stores
+                them: `W_enc` `[d_in, d_sae]`, and where there are any `b_enc`, `b_dec` and `threshold`. A transcoder's
+                `b_dec` belongs to its output: leave it out of a mapping.
+            hook: the hook point; by default the configuration's.
+
+        Raises:
+            PolytopeError: an architecture without a code of signs (TopK), an input that is normalised first, `W_enc`
+                turned round or of another width than the hook point.
+
+        Examples:
+            >>> import numpy as np, polytope_lm as plm
+            >>> W_enc = np.random.default_rng(0).standard_normal((128, 300))
+            >>> model = plm.load("tiny-gpt2").with_encoder({"W_enc": W_enc}, "blocks.1.hook_resid_post")
+            >>> plm.encode(model, "The loop ends", kind="blocks.1.hook_resid_post").bits().shape
+            (5, 300)
+
+        """
+        read = read_encoder(encoder, hook)
+        extended = self._extended(_declared(self, read.hook, read.weight, read.bias, read.premises))
+        if read.bos and self.bos is None and not getattr(self.tokenizer, "add_bos_token", False):
+            _log.warning("%s: the encoder was trained on texts with BOS before them; read them with bos=True", self.name)
+        return extended
+
+    def _extended(self, declared: tuple[Site, Tensor, Tensor]) -> Model:
+        extended = replace(self, custom=(*self.custom, declared), command="")
         if "_built_bridge" in vars(self):  # a second bridge would be a third copy of the weights
             vars(extended)["_built_bridge"] = self._built_bridge
         return extended
@@ -383,7 +419,9 @@ class Sites(tuple[Site, ...]):
         return "\n".join(lines)
 
 
-def _declared(model: Model, hook: str, weight: Any, bias: Any) -> tuple[Site, Tensor, Tensor]:
+def _declared(
+    model: Model, hook: str, weight: Any, bias: Any, premises: Premises | None = None
+) -> tuple[Site, Tensor, Tensor]:
     """Check what `with_site` was given; return the site, its W and its b."""
     found = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook)
     if found is None:
@@ -402,31 +440,32 @@ def _declared(model: Model, hook: str, weight: Any, bias: Any) -> tuple[Site, Te
         )
     elif hook not in model.bridge.hook_dict:
         raise PolytopeError(f"{model.name} has no hook point {hook!r}; model.bridge.hook_dict lists them")
-    W = _numbers(hook, "weight", weight)
+    W = numbers_of(hook, "weight", weight)
     if W.ndim != 2:
         raise PolytopeError(f"{hook}: weight has shape {tuple(W.shape)}, expected [N, width of the activation]")
-    b = torch.zeros(len(W)) if bias is None else _numbers(hook, "bias", bias)
+    b = torch.zeros(len(W)) if bias is None else numbers_of(hook, "bias", bias)
     if b.shape != (len(W),):
         raise PolytopeError(
             f"{hook}: bias has shape {tuple(b.shape)}, expected [{len(W)}] as the weight has {len(W)} rows"
         )
-    if width not in {None, W.shape[1]}:
-        raise PolytopeError(f"{hook}: weight takes {W.shape[1]} values, the activation there has {width}")
-    premises = Premises("unknown", "none", bool((b != 0).any()), "none")
+    width = _width_at(model, hook) if width is None else width
+    if width != W.shape[1]:
+        turned = f"; it is turned round, [{width}, {W.shape[1]}] for [N, {width}]" if width == len(W) else ""
+        raise PolytopeError(f"{hook}: weight takes {W.shape[1]} values, the activation there has {width}{turned}")
+    premises = premises or Premises("unknown", "none", bool((b != 0).any()), "none")
     return Site(inside.layer, "custom", hook, W.shape[0], W.shape[1], premises), W, b
 
 
-def _numbers(hook: str, what: str, value: Any) -> Tensor:
-    """Read a weight or a bias as float32; refuse what is no array of finite numbers."""
-    try:
-        tensor = torch.as_tensor(value, dtype=torch.float32).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise PolytopeError(
-            f"{hook}: {what} of type {type(value).__name__} is no array of numbers: give a tensor or an array"
-        ) from error
-    if bad := int((~torch.isfinite(tensor)).sum()):
-        raise PolytopeError(f"{hook}: {bad} of {tensor.numel()} values of {what} are NaN or infinite: mend it")
-    return tensor
+def _width_at(model: Model, hook: str) -> int:
+    """Return the width of what a hook point of the bridge has, heads side by side, from one token."""
+    found: list[int] = []
+    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    with model.alone(), torch.inference_mode():
+        take = [(hook, lambda value, hook: found.append(value[0, 0].numel()))]  # noqa: ARG005 - passed by name
+        model.bridge.run_with_hooks(ids, return_type=None, fwd_hooks=take)
+    if not found:
+        raise PolytopeError(f"{model.name}: a forward pass never reaches {hook!r}; choose another hook point")
+    return found[0]
 
 
 def weights_digest(weight: Tensor, bias: Tensor) -> str:

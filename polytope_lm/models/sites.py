@@ -38,7 +38,7 @@ _LONGEST = 200  # characters of a name: file systems take 255 bytes
 _FROM_THE_PAPER = get_args(Linearity)  # nearest first
 
 _ACTIVATIONS: dict[Linearity, frozenset[str]] = {
-    "piecewise affine": frozenset({"relu", "leaky_relu", "prelu"}),
+    "piecewise affine": frozenset({"relu", "leaky_relu", "prelu", "jumprelu"}),
     "piecewise affine, further kinks": frozenset({"relu6"}),
     "piecewise quadratic": frozenset({"relu2"}),
     "smooth": frozenset(

@@ -78,6 +78,8 @@ def test_what_cannot_be_declared_is_one_line(model, tokenizer):
         ("blocks.1.ln2.hook_out", W, np.full(13, np.inf), "13 of 13 values of bias are NaN or infinite"),
         ("blocks.1.ln2.hook_out", "W", B, "weight of type str is no array of numbers"),
         ("blocks.1.mlp.hook_post", W, B, "takes 24 values, the activation there has 96"),
+        ("blocks.1.attn.hook_z", W[:, :5], B, "takes 5 values, the activation there has 24"),
+        ("blocks.1.hook_resid_mid", W.T, None, r"takes 13 values, the activation there has 24; it is turned round"),
     ]:
         with pytest.raises(plm.PolytopeError, match=said) as error:
             model.with_site(hook, weight, bias)
@@ -88,9 +90,6 @@ def test_what_cannot_be_declared_is_one_line(model, tokenizer):
         mine.with_site("blocks.1.ln2.hook_out", W, B)
     with pytest.raises(plm.PolytopeError, match="can't keep 'u' at custom"):
         plm.encode(mine, "x", kind="blocks.1.ln2.hook_out", keep=["u"])
-    wide = model.with_site("blocks.1.attn.hook_z", W[:, :5])
-    with pytest.raises(plm.PolytopeError, match="weight takes 5 values, the activation there has 24"):
-        plm.encode(wide, "x", kind="blocks.1.attn.hook_z")
     config = BertConfig(
         hidden_size=24, intermediate_size=44, num_hidden_layers=1, num_attention_heads=2, vocab_size=400
     )

@@ -4,13 +4,16 @@ from . import geometry as geometry
 from . import pairs as pairs
 from . import paths as paths
 from . import predictions as predictions
+from . import widgets as widgets
 from . import worlds as worlds
 from .changes.change import change as change
 from .changes.trust_radius import trust_radius as trust_radius
 from .codes.capture import capture as capture
 from .codes.capture import encode as encode
 from .codes.capture import with_model as with_model
+from .codes.exchange import from_dataset as from_dataset
 from .codes.store.reader import open_store as open_store
+from .codes.transformer import SplineCode as SplineCode
 from .documents import documents as documents
 from .errors import PolytopeError as PolytopeError
 from .geometry.measure import measure as measure

@@ -46,10 +46,10 @@ def info(store: StorePath, *, verify: Verify = False, json: Json = False) -> Non
     Examples:
       polytope-lm info store --verify
     """  # noqa: D301
-    from polytope_lm.codes.store.reader import CodeStore, open_store  # noqa: PLC0415
+    from polytope_lm.codes.store.reader import CodeStore, located, open_store  # noqa: PLC0415
 
     if verify:  # not opened by `open_store`, which stops at the first damaged file
-        _verify(CodeStore(store), store, json=json)
+        _verify(CodeStore(located(store)), store, json=json)
         return
     opened = open_store(store)
     facts = _facts(opened)

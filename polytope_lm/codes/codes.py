@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import sys
 from abc import ABC, abstractmethod
@@ -15,7 +16,7 @@ import numpy as np
 
 from polytope_lm.codes.code import Code, Differences, Nearest, as_array, cosines, visible_frame
 from polytope_lm.codes.hamming import hamming
-from polytope_lm.codes.store.layout import KEEPABLE
+from polytope_lm.codes.store.layout import KEEPABLE, array_names
 from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.files import expand
 from polytope_lm.models.sites import join, width_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import datasets
     import pandas as pd
     from jaxtyping import Bool, Float, Int32, Int64, UInt8
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
 
+DESCRIBED = "polytope_lm codes"
+"""What a data set's description begins with, as a key of JSON."""
 _SHOWN = 12
 EXACT_TOKENS = 1_000_000
 """Beyond so many tokens, half an hour on two cores, every token's neighbours are approximate."""
@@ -267,6 +271,30 @@ class TokenCodes(ABC):
             for name in self.kept:
                 arrays[f"{site.key}.{name}"] = self._whole(site, name).astype(np.float32, copy=False)
         write_whole(expand(path), manifest, arrays, self.tokens, list(self.ids), list(self.texts))
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return a `datasets.Dataset`: the token table, and a column of packed bytes a site.
+
+        Kept activations are columns too (`L02.pre.h`); sites, texts and provenance travel as JSON in its description.
+        `plm.from_dataset` is the inverse, also after rows were selected or sorted.
+        """
+        import pyarrow as pa  # noqa: PLC0415 - memory: few codes are sent on
+        from datasets import Dataset, DatasetInfo, Features  # noqa: PLC0415 - slow to import
+
+        table = pa.Table.from_pandas(self.tokens, preserve_index=False).replace_schema_metadata(None)
+        for name, (site, kept) in array_names(self.sites, self.kept).items():
+            array = self._whole(site, kept)
+            flat = pa.array(np.ascontiguousarray(array).reshape(-1))
+            table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, array.shape[1]))
+        note = {
+            "sites": [site.to_dict() for site in self.sites],
+            "kept": list(self.kept),
+            "ids": list(self.ids),
+            "texts": list(self.texts),
+            "provenance": dict(self.provenance),
+        }
+        description = json.dumps({DESCRIBED: note})
+        return Dataset(table, DatasetInfo(description=description, features=Features.from_arrow_schema(table.schema)))
 
     def joined(self, layers: Sequence[int] | None = None, kind: str | None = None) -> TokenCodes:
         """Return multi-layer codes: one site with the codes of several layers side by side.

@@ -1,9 +1,9 @@
 """Encoders of sparse autoencoders and transcoders as sites: which features are on is a code like any other.
 
 A ReLU encoder's features are `a = ReLU((x - b_dec) W_enc + b_enc)`; a transcoder's lack `b_dec`. Feature i is on
-iff `h_i > 0` with `W = W_enc^T` and `b = b_enc - b_dec W_enc`, so the encoder is piecewise affine and its code names
-the region. A JumpReLU feature is on iff its pre-activation exceeds `max(threshold, 0)`, which is taken from `b`:
-inside a region the encoder is affine too, but it jumps at the boundaries. Activations kept as `h` are counted from there.
+iff `h_i > 0` with `W = W_enc^T`, `b = b_enc - b_dec W_enc`: the encoder is piecewise affine, its code names the region.
+A JumpReLU feature is on iff its pre-activation exceeds `max(threshold, 0)`, which is taken from `b`: inside a region
+the encoder is affine too, but it jumps at the boundaries. Activations kept as `h` are counted from there.
 
 Where a model was read with centred writing weights, the encoder got `C x`, x without the mean of its coordinates:
 `C` is folded into W. `W_enc [d_in, d_sae]` is taken as SAELens stores it, a directory as its `save_model` writes it
@@ -85,7 +85,7 @@ def read_encoder(source: Any, hook: str | None = None) -> Encoder:
         arrays = {key: getattr(source, key) for key in _ARRAYS if getattr(source, key, None) is not None}
     else:
         raise PolytopeError(
-            f"encoder = {brief(source)}: give a directory that SAELens wrote, its loaded encoder, or a mapping with W_enc"
+            f"encoder = {brief(source)}: give a directory that SAELens wrote, its encoder, or a mapping with W_enc"
         )
     settings = {**config, **(config.get("metadata") or {})}
     settings |= settings.get("model_from_pretrained_kwargs") or {}
@@ -131,7 +131,7 @@ def _check_settings(name: str, hook: str, settings: Mapping[str, Any]) -> None:
     architecture = settings.get("architecture") or "standard"
     if architecture not in _AFFINE:
         raise PolytopeError(
-            f"{name}: architecture {brief(architecture)} has no code of signs (its features depend on one another or on "
+            f"{name}: architecture {brief(architecture)} has no code of signs (its features depend on each other or on "
             f"two branches); read are {', '.join(_AFFINE)}"
         )
     if (norm := settings.get("normalize_activations")) not in _UNCHANGED:
@@ -164,7 +164,8 @@ def _folded(name: str, arrays: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
             shape, other = list(numbers[key].shape), d_in if length == d_sae else d_sae
             turned = "; W_enc is turned round: give W_enc.T" if shape == [other] else ""
             raise PolytopeError(
-                f"{name}: W_enc is [{d_in}, {d_sae}], as [d_in, d_sae], and {key} has shape {shape} for [{length}]{turned}"
+                f"{name}: W_enc is [{d_in}, {d_sae}], as [d_in, d_sae], and {key} has shape {shape} for "
+                f"[{length}]{turned}"
             )
     W = W.double()
     b = numbers["b_enc"].double() if "b_enc" in numbers else torch.zeros(d_sae, dtype=torch.float64)

@@ -369,7 +369,9 @@ class Model:
         read = read_encoder(encoder, hook)
         extended = self._extended(_declared(self, read.hook, read.weight, read.bias, read.premises))
         if read.bos and self.bos is None and not getattr(self.tokenizer, "add_bos_token", False):
-            _log.warning("%s: the encoder was trained on texts with BOS before them; read them with bos=True", self.name)
+            _log.warning(
+                "%s: the encoder was trained on texts with BOS before them; read them with bos=True", self.name
+            )
         return extended
 
     def _extended(self, declared: tuple[Site, Tensor, Tensor]) -> Model:
@@ -401,6 +403,10 @@ class Model:
         biases = np.concatenate([_array(b) if b is not None else np.zeros(len(w), np.float32) for w, b in parts])
         gain, shift, eps = block.norm_numbers()
         return Geometry(weights, biases, _array(gain), _array(shift), eps, block.norm_kind)
+
+    def __sklearn_clone__(self) -> Model:
+        """Return itself: scikit-learn clones an estimator's settings, and a model's weights are not copied."""
+        return self
 
     def __repr__(self) -> str:
         sees = "causal" if self.causal else "bidirectional"

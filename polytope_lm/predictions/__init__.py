@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.clusters.test import clusters, clusters_by_label, joined
     from polytope_lm.predictions.determination.test import determination
     from polytope_lm.predictions.directions.test import directions
+    from polytope_lm.predictions.groups import delphi
     from polytope_lm.predictions.groups import intruders as intruder_files
     from polytope_lm.predictions.groups.coherence import context_coherence, next_token_agreement
     from polytope_lm.predictions.groups.intruders import intruder_detection, intruder_items
@@ -41,6 +42,7 @@ _PAGES = {
     "predictions.determination.test": "determination",
     "predictions.directions.test": "directions",
     "predictions.groups.coherence": "context_coherence next_token_agreement",
+    "predictions.groups.delphi": "delphi",
     "predictions.groups.intruders": "intruder_detection intruder_files intruder_items",
     "predictions.groups.stability": "position_check stability",
     "predictions.groups.test": "groups",
@@ -57,6 +59,7 @@ __all__ = [
     "clusters",
     "clusters_by_label",
     "context_coherence",
+    "delphi",
     "determination",
     "directions",
     "groups",
@@ -94,7 +97,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     page = importlib.import_module(_HOMES[name])
-    return page if name == "intruder_files" else getattr(page, name)
+    return page if name in {"delphi", "intruder_files"} else getattr(page, name)
 
 
 def __dir__() -> list[str]:

@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     from polytope_lm.predictions.groups.result import GroupScores
     from polytope_lm.result import Result
 
-_SCRIPTS = ("core", "figures", "tables", "tabs", "search", "clusters", "map", "crossings", "print", "start")
+_STYLES = ("colours", "parts", "report")
+_SCRIPTS = (
+    "core", "data", "figures", "tables", "tabs", "neighbours", "search", "clusters", "map", "crossings", "print",
+    "start",
+)  # fmt: skip
 _BARS_SHOWN = 120
 
 
@@ -103,7 +107,7 @@ def from_directories(directories: Iterable[str | Path], path: str | Path, *, tit
 def _render(results: Results, title: str | None) -> str:
     from plotly.offline import get_plotlyjs  # noqa: PLC0415 - slow to import, wanted only here
 
-    scripts = [_inline(get_plotlyjs()), *(_inline(_static(f"{name}.js")) for name in _SCRIPTS)]
+    scripts = [_inline(get_plotlyjs()), *(_inline(static(f"{name}.js")) for name in _SCRIPTS)]
     pairs = [drawings.pair_view(one) for one in results.crossings]
     data = _data(results, pairs)
     page = facts.gather(results, pairs)
@@ -114,7 +118,7 @@ def _render(results: Results, title: str | None) -> str:
         .render(
             title=title or f"{page.model}: codes and what they are worth",
             policy=_policy(scripts),
-            css=_inline(_static("report.css")),
+            css=_inline("\n".join(static(f"{name}.css") for name in _STYLES)),
             scripts=scripts,
             data=data,
             tabs=_tabs(results, browsable=browsable),
@@ -243,7 +247,8 @@ def _sparkbars(sizes: Sequence[int]) -> Markup:
     return Markup('<svg class="spark" width="{}" height="20" aria-hidden="true">{}</svg>').format(2 * len(shown), bars)
 
 
-def _static(name: str) -> str:
+def static(name: str) -> str:
+    """Return one of the page's own scripts or styles; the widgets are made of some of them."""
     return files("polytope_lm.report").joinpath("static", name).read_text(encoding="utf-8")
 
 

@@ -205,8 +205,6 @@ def test_frames_and_data_sets(codes):
     frame = codes.to_frame()
     frame["token"] = "x"
     assert codes.tokens["token"].iloc[0] != "x"
-    if isinstance(codes, Codes):
-        return
     data = codes.to_dataset()
     assert len(data) == len(codes)
     assert data[3]["token"] == codes.tokens["token"].iloc[3]

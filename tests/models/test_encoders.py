@@ -106,7 +106,7 @@ def test_centred_writing_weights_are_folded(model, tmp_path):
 def test_older_configurations_loaded_encoders_and_mappings(model, tmp_path):
     tensors = arrays()
     older = {"hook_point": HOOK, "hook_point_layer": 1, "d_in": D, "normalize_activations": False}
-    loaded = SimpleNamespace(cfg=SimpleNamespace(to_dict=lambda: config()), **tensors)
+    loaded = SimpleNamespace(cfg=SimpleNamespace(to_dict=config), **tensors)
     mapping = {key: tensors[key].numpy() for key in ("W_enc", "b_enc", "b_dec")}
     wanted = plm.encode(model.with_encoder(mapping, HOOK), SENTENCES, kind=HOOK).packed()
     for source in (directory(tmp_path / "sae", older, tensors), loaded):

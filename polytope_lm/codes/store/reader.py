@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import datasets
     import pandas as pd
     from jaxtyping import Float, Int64
 
@@ -248,19 +248,34 @@ class CodeStore(TokenCodes):
             _log.warning("%s: %s", self.path, UNCHECKABLE)
         return list(problems(self.path))
 
+    def push(self, repo: str, *, private: bool = True, token: str | None = None) -> str:
+        """Push the store to the Hugging Face hub, as one commit; `plm.open_store` opens it from there.
+
+        The pulled store equals the pushed one byte for byte. Its texts are pushed with it.
+
+        Args:
+            repo: `OWNER/NAME` of a data set's repository; made if it is not there.
+            private: make it private, where it is made.
+            token: an access token; by default the one that `hf auth login` keeps.
+
+        Returns:
+            The address, `hf://datasets/OWNER/NAME@COMMIT`.
+
+        Raises:
+            PolytopeError: a store that is not sound or not finished, no permission, a hub that can't be reached:
+                nothing is then pushed.
+
+        """
+        from polytope_lm.codes.store.remote import push  # noqa: PLC0415 - a local store needs no hub
+
+        if found := self.verify():
+            raise PolytopeError(f"{self.path}: not pushed, as it is not sound: {found[0]}")
+        message = f"Codes of {self.manifest.get('model')}"
+        return push(self.path, repo, private=private, token=token, message=message)
+
     def can_give(self, name: str) -> bool:
         """Whether activations were kept, or the model that captured them is at hand to run again."""
         return name in self.kept or self.model is not None
-
-    def to_dataset(self) -> datasets.Dataset:
-        """Return a `datasets.Dataset`: the token table, and a column of packed bytes a site."""
-        from datasets import Dataset  # noqa: PLC0415 - slow to import
-
-        table = pa.Table.from_pandas(self.tokens, preserve_index=False)
-        for site in self.sites:
-            flat = pa.array(self.packed(site.layer, site.name).reshape(-1))
-            table = table.append_column(site.key, pa.FixedSizeListArray.from_arrays(flat, site.n_bytes))
-        return Dataset(table)
 
     def blocks(self, site: Site, name: str | None = None) -> Iterator[np.ndarray]:
         """Yield one array shard by shard, mapped from disk."""
@@ -317,6 +332,15 @@ def _finished(path: Path) -> int | None:
         return None
 
 
+def located(path: str | Path) -> Path:
+    """Return a store's directory; one on the hub is fetched first."""
+    if isinstance(path, str | os.PathLike) and os.fspath(path).startswith("hf:/"):
+        from polytope_lm.codes.store.remote import pulled  # noqa: PLC0415 - a local store needs no hub
+
+        return pulled(path)
+    return expand(path)
+
+
 @public
 def open_store(path: str | Path) -> CodeStore:
     """Open a store for reading; sizes of all files and sums of small ones are checked.
@@ -325,10 +349,12 @@ def open_store(path: str | Path) -> CodeStore:
     of large arrays are checked by `verify()`, those of the tables when they are first read.
 
     Args:
-        path: its directory.
+        path: its directory; or on the Hugging Face hub `hf://datasets/OWNER/NAME`, `…/NAME@REVISION`, which is
+            fetched into `$POLYTOPE_LM_CACHE` first, byte for byte.
 
     Raises:
-        PolytopeError: no store there, damaged or missing files, or another format version.
+        PolytopeError: no store there, damaged or missing files, or another format version; a hub that can't be
+            reached.
 
     Examples:
         >>> import tempfile
@@ -339,7 +365,7 @@ def open_store(path: str | Path) -> CodeStore:
         ['The', ' lo', 'op', ' en', 'ds']
 
     """
-    store = CodeStore(expand(path))
+    store = CodeStore(located(path))
     store.check()
     if store.manifest["format"] == 1:
         _log.warning("%s: %s", store.path, UNCHECKABLE)

@@ -19,9 +19,7 @@ no answers; whoever judges replaces `null` with 1 to 5, and an item left at null
 
     {"item": "0f3a...", "intruder": 3, "group": 17, "rows": [12, 840, 77, 1201, 5]}
 
-`delphi_records` gives one record a group with the fields of `LatentRecord` of delphi (EleutherAI), which
-scores latents of sparse autoencoders by the same task: `test` are members, `not_active` the matched
-outsiders, and a token is "active" where it is the grouped one. Its `IntruderScorer` draws items of its own.
+`delphi.py` gives the same groups to EleutherAI's delphi.
 """
 
 from __future__ import annotations
@@ -52,7 +50,6 @@ if TYPE_CHECKING:
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.models.model import Model
     from polytope_lm.predictions.groups.coherence import Embed
-    from polytope_lm.tokens.tokenising import Tokenizer
 
 SHOWN = 5
 CHANCE = 1 / SHOWN
@@ -319,8 +316,6 @@ def judge_name(encoder: Model | Embed | str | None) -> str:
 
 
 QUESTIONS, KEY = "intruders.jsonl", "intruders.key.jsonl"
-_LEVELS = 10.0
-"""delphi's `normalized_activations` are integers from 0 to 10."""
 
 
 def write_items(items: IntruderItems, directory: str | Path) -> tuple[Path, Path]:
@@ -387,54 +382,6 @@ def score_file(answers: str | Path, key: str | Path, judge: str = "a judge") -> 
     """
     known = read_key(key)
     return score_answers(known, read_answers(answers, known), judge)
-
-
-def delphi_records(items: IntruderItems, tokenizer: Tokenizer, module_name: str) -> list[dict[str, Any]]:
-    """Return the items as records of delphi, plain data that `json` writes.
-
-    Args:
-        items: from `intruder_items`.
-        tokenizer: a fast tokenizer, the model's own; it cuts the contexts into tokens again.
-        module_name: what delphi calls the place, such as the site's hook point.
-
-    Returns:
-        One record a group: `latent` (`module_name`, `latent_index` = the group), `test` (members: `tokens`,
-        `activations`, `normalized_activations`, `str_tokens`, `quantile`), `not_active` (outsiders: `tokens`,
-        `activations`, `str_tokens`, `distance`), and the empty fields of a `LatentRecord`.
-
-    """
-    out: dict[int, dict[str, Any]] = {}
-    for item in items.items:
-        record = out.setdefault(item.group, _record(module_name, item.group))
-        for number, parts in enumerate(item.contexts, start=1):
-            example = _example(parts, tokenizer)
-            if number == item.intruder:
-                record["not_active"].append(example | {"distance": -1.0})
-            else:
-                levels = [_LEVELS * value for value in example["activations"]]
-                record["test"].append(example | {"normalized_activations": levels, "quantile": 0})
-    return list(out.values())
-
-
-def _record(module_name: str, group: int) -> dict[str, Any]:
-    return {
-        "latent": {"module_name": module_name, "latent_index": group}, "examples": [], "not_active": [],
-        "train": [], "test": [], "neighbours": [], "explanation": "", "extra_examples": None,
-        "per_token_frequency": 0.0, "per_context_frequency": 0.0,
-    }  # fmt: skip
-
-
-def _example(parts: tuple[str, str, str], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Cut a context into tokens; those that the grouped token has a character of are active."""
-    left, token, right = parts
-    text, start, end = left + token + right, len(left), len(left) + len(token)
-    cut = tokenizer([text], add_special_tokens=False, return_offsets_mapping=True)
-    spans = [(int(a), int(b)) for a, b in cut["offset_mapping"][0]]
-    return {
-        "tokens": [int(i) for i in cut["input_ids"][0]],
-        "activations": [float(a < end and b > start) for a, b in spans],
-        "str_tokens": [text[a:b] for a, b in spans],
-    }
 
 
 def _write(path: Path, lines: list[dict[str, Any]]) -> None:

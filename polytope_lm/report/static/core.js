@@ -1,7 +1,5 @@
 "use strict";
-/* Helpers. Corpus text only ever enters the page through textContent, inside <bdi>. */
-
-const DATA = JSON.parse(document.getElementById("data").textContent);
+/* Helpers of the page and of the widgets. Corpus text only ever enters through textContent, inside <bdi>. */
 
 /** Make an element: el("p", {class: "x"}, child, "text"). Strings become text nodes. */
 function el(name, attributes, ...children) {
@@ -18,7 +16,6 @@ function el(name, attributes, ...children) {
 }
 
 const bdi = (text) => el("bdi", {}, text);
-const byId = (id) => document.getElementById(id);
 const fixed = (number, digits = 2) => (Number.isFinite(number) ? number.toFixed(digits) : "–");
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
@@ -56,18 +53,49 @@ function cappedList(list, items, render, step = 50) {
   next();
 }
 
-const TOKENS = DATA.tokens;
-const LABELS = TOKENS ? { names: TOKENS.label_values, of: lazily(() => unpack(TOKENS.label)) } : null;
-const labelOf = (row) => (LABELS ? LABELS.names[LABELS.of()[row]] : null);
-
-/** One token in its context, the token in the middle of the line. */
-function inContext(row, extra) {
+/** A token in its context, the token in the middle of the line. */
+function contextLine(left, token, right, extra) {
   return el(
     "span",
     { class: "kwic" },
-    el("span", { class: "left" }, el("span", { class: "clip" }, bdi(TOKENS.left[row]))),
-    el("mark", {}, bdi(TOKENS.token[row])),
-    el("span", { class: "right" }, bdi(TOKENS.right[row])),
+    el("span", { class: "left" }, el("span", { class: "clip" }, bdi(left))),
+    el("mark", {}, bdi(token)),
+    el("span", { class: "right" }, bdi(right)),
     ...[extra || null].flat(),
   );
+}
+
+/** Tokens in context, as columns, with their labels if they have any: what can be looked up and searched. */
+function tokenTable(tokens) {
+  const labels = tokens.label ? lazily(() => unpack(tokens.label)) : null;
+  const lower = lazily(() => ({
+    token: tokens.token.map((token) => token.trim().toLowerCase()),
+    line: tokens.token.map((token, row) => `${tokens.left[row]}${token}${tokens.right[row]}`.toLowerCase()),
+  }));
+
+  /** Rows that match: the token itself or the text up to it, its beginning, a part of it, its context. */
+  function search(query) {
+    const wanted = query.trim().toLowerCase();
+    if (!wanted) return [];
+    const ranks = [[], [], [], []];
+    const { token, line } = lower();
+    for (let row = 0; row < token.length; row += 1) {
+      if (token[row] === wanted) ranks[0].push(row);
+      else if (token[row].startsWith(wanted)) ranks[1].push(row);
+      else if (token[row].includes(wanted)) ranks[2].push(row);
+      else if (line[row].includes(wanted)) {
+        const before = tokens.left[row] + tokens.token[row];
+        ranks[before.toLowerCase().endsWith(wanted) ? 0 : 3].push(row);
+      }
+    }
+    return ranks.flat();
+  }
+
+  return {
+    tokens,
+    search,
+    labelName: labels ? tokens.label_name : null,
+    labelOf: (row) => (labels ? tokens.label_values[labels()[row]] : null),
+    line: (row, extra) => contextLine(tokens.left[row], tokens.token[row], tokens.right[row], extra),
+  };
 }

@@ -10,7 +10,6 @@ import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.groups.intruders import (
     SHOWN,
-    delphi_records,
     intruder_detection,
     intruder_items,
     judged_by_encoder,
@@ -157,23 +156,6 @@ def test_a_wrong_answer_is_named_by_its_line(codes, tmp_path, line, said) -> Non
     with pytest.raises(PolytopeError, match=said) as error:
         read_answers(path, items.key)
     assert "\n" not in str(error.value)
-
-
-def test_delphis_records_mark_the_grouped_token(codes, tokenizer) -> None:
-    items = intruder_items(codes, _topic(codes), items=10)
-    records = json.loads(json.dumps(delphi_records(items, tokenizer, "blocks.0.mlp.hook_pre")))
-    assert sorted(r["latent"]["latent_index"] for r in records) == [0, 1]
-    assert sum(len(r["not_active"]) for r in records) == 10
-    assert sum(len(r["test"]) for r in records) == 40
-    words = {codes.tokens["token"][row].strip() for item in items.items for row in item.rows}
-    for record in records:
-        for example in record["test"] + record["not_active"]:
-            lengths = {len(example[name]) for name in ("tokens", "activations", "str_tokens")}
-            assert len(lengths) == 1
-            active = [s for s, a in zip(example["str_tokens"], example["activations"], strict=True) if a > 0]
-            assert "".join(active).strip() in words
-        assert all(max(e["normalized_activations"]) == 10 for e in record["test"])
-        assert all(e["distance"] == -1.0 for e in record["not_active"])
 
 
 def test_what_makes_no_item_is_refused(codes, tmp_path) -> None:

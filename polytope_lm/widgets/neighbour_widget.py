@@ -154,7 +154,7 @@ class Searched:
 
 def _units(vectors: Float[np.ndarray, "T N"]) -> Float[np.ndarray, "T N"]:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    return np.asarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0))
 
 
 class NeighbourWidget(anywidget.AnyWidget):  # type: ignore[misc]

@@ -78,6 +78,7 @@ def test_both_widgets_work_in_jupyterlab_and_ask_nobody_else(lab):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(lab)
         page.wait_for_selector(".jp-Notebook .cm-content")
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # what is run before is lost
         page.locator(".jp-Notebook .cm-content").first.click()
         page.keyboard.press("Shift+Enter")
         box = page.locator(".polytope-lm").first

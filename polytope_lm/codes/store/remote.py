@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import cast
 
 from filelock import FileLock
 from huggingface_hub import HfApi
@@ -24,7 +25,7 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _FILES = [layout.MANIFEST, layout.MANIFEST_SUM, layout.COMPLETE, f"{layout.SHARDS}/*"]
 # The library's HTTP client changes with its version; its own error is derived from the client's.
 _HTTP = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
-_UNREACHED = (OSError, ValueError, _HTTP)
+_UNREACHED: tuple[type[Exception], ...] = (OSError, ValueError, cast("type[Exception]", _HTTP))
 
 
 def push(path: Path, repo: str, *, private: bool, token: str | None, message: str) -> str:

@@ -24,7 +24,7 @@ CELLS = [
     """import polytope_lm as plm
 model = plm.load("tiny-gpt2")
 texts = ["The loop ends when the list is empty", "A function returns a value", "The loop <b>breaks</b> early"]
-codes = plm.encode(model, texts * 3, layers=[1, 2])
+codes = plm.encode(model, [*texts, *plm.documents("sample", max_documents=3)], layers=[1, 2], max_length=128)
 widget = plm.widgets.neighbours(codes, k=5)
 widget""",
     """path = plm.path(model, "The loop ends when the list is", "A function returns a value that is", layer=1)
@@ -101,7 +101,7 @@ def _neighbours(page, box) -> None:
     box.locator(".side").first.wait_for()
     assert box.locator(".side h3 bdi").all_inner_texts() == ["by code", "by direction"]
     assert box.locator(".side").first.locator("li").count() == 5
-    box.locator("input").fill("empty")
+    box.locator("input").fill("list is empty")  # what is typed ends in the token
     page.keyboard.press("Enter")
     box.locator(".chosen mark", has_text="empty").wait_for()
     first = box.locator("[data-side=code] .bits-differ").first
@@ -128,6 +128,8 @@ def _neighbours(page, box) -> None:
     assert page.evaluate("window.hurt") is None
     cut.first.click()
     box.locator(".chosen mark", has_text="A").wait_for()
+    box.locator("[data-side=code] .bits-differ").last.click()
+    box.locator(".differ svg").wait_for()
 
 
 def _path(box) -> None:

@@ -56,6 +56,7 @@ _HOMES = {
     "neurons": "polytope_lm.predictions.neurons.result",
     "overview": "polytope_lm.codes.overview",
     "senses": "polytope_lm.predictions.senses.result",
+    "reduction": "polytope_lm.geometry.reduction",
     "slices": "polytope_lm.geometry.slices",
     "trust radius": "polytope_lm.changes.result",
 }

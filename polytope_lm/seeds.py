@@ -47,6 +47,7 @@ class Purpose(IntEnum):
     BIT_PLANES = 503  # determination: rate-matched hyperplanes
     DETERMINATION_RESAMPLES = 505  # determination: documents of a resample, picks among draws
     FRAMES = 600  # measures: directions of frames
+    REDUCTION = 620  # maps: which documents are tested, random groups, first centres, resamples
 
 
 def derived(seed: int, purpose: Purpose, number: int = 0) -> int:

@@ -71,9 +71,16 @@ class Faces:
         return tuple(tuple(part.tolist()) for part in np.split(self.corners, self.starts[1:]))
 
     @cached_property
+    def following(self) -> Int[np.ndarray, " C"]:
+        """The vertex after each corner, around the same face."""
+        place = np.arange(1, len(self.corners) + 1)
+        place[self.starts + self.sides - 1] = self.starts
+        return self.corners[place]
+
+    @cached_property
     def areas(self) -> Float[np.ndarray, " R"]:
         """Each face's area."""
-        here, then = self.vertices[self.corners], self.vertices[self._following]
+        here, then = self.vertices[self.corners], self.vertices[self.following]
         cross = here[:, 0] * then[:, 1] - here[:, 1] * then[:, 0]
         return np.asarray(np.abs(np.add.reduceat(cross, self.starts)) / 2)
 
@@ -82,14 +89,23 @@ class Faces:
         """The mean of each face's corners, which lies inside it: faces are convex."""
         return np.asarray(np.add.reduceat(self.vertices[self.corners], self.starts) / self.sides[:, None])
 
+    @cached_property
+    def beyond(self) -> Int[np.ndarray, " C"]:
+        """The face on the other side of the edge from each corner to the next, -1 at the window's border."""
+        ends = np.sort(np.stack([self.corners, self.following], axis=1), axis=1)
+        face = np.repeat(np.arange(len(self)), self.sides)
+        order = np.lexsort(ends.T)
+        same = np.flatnonzero((ends[order][1:] == ends[order][:-1]).all(axis=1))
+        one, other = order[same], order[same + 1]
+        found = np.full(len(face), -1)
+        found[one], found[other] = face[other], face[one]
+        return found
+
     @property
     def neighbours(self) -> Int[np.ndarray, "E 2"]:
         """Pairs of faces that share an edge."""
-        ends = np.sort(np.stack([self.corners, self._following], axis=1), axis=1)
-        face = np.repeat(np.arange(len(self)), self.sides)
-        order = np.lexsort(ends.T)
-        same = (ends[order][1:] == ends[order][:-1]).all(axis=1)
-        return np.stack([face[order][:-1][same], face[order][1:][same]], axis=1)
+        pairs = np.stack([np.repeat(np.arange(len(self)), self.sides), self.beyond], axis=1)
+        return pairs[pairs[:, 0] < pairs[:, 1]]
 
     @property
     def on_border(self) -> Bool[np.ndarray, " R"]:
@@ -102,18 +118,11 @@ class Faces:
 
     def holding(self, point: Sequence[float]) -> Int[np.ndarray, " n"]:
         """Return the faces that a point lies in: several where it lies on an edge."""
-        here, then = self.vertices[self.corners], self.vertices[self._following]
+        here, then = self.vertices[self.corners], self.vertices[self.following]
         along, away = then - here, np.asarray(point, np.float64) - here
         side = along[:, 0] * away[:, 1] - along[:, 1] * away[:, 0]  # faces run counter-clockwise
         near = _ON_THE_LINE * np.abs(self.window).max() ** 2
         return np.flatnonzero(np.logical_and.reduceat(side >= -near, self.starts))
-
-    @property
-    def _following(self) -> Int[np.ndarray, " C"]:
-        """The next corner of the same face."""
-        place = np.arange(1, len(self.corners) + 1)
-        place[self.starts + self.sides - 1] = self.starts
-        return self.corners[place]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -138,6 +147,14 @@ class Regions(Faces):
             found.append(h > _ON_THE_LINE * _size(values, weight, bias))
             values = np.maximum(h, 0)
         return np.concatenate(found, axis=1)
+
+    @cached_property
+    def layers(self) -> Int[np.ndarray, " C"]:
+        """The first layer in which the two sides of the edge from each corner to the next differ, -1 at the border."""
+        face, outside = np.repeat(np.arange(len(self)), self.sides), self.beyond < 0
+        differ = self.codes[face] != self.codes[self.beyond]
+        layer = np.repeat(np.arange(len(self.network.biases)), [len(bias) for bias in self.network.biases])
+        return np.where(outside, -1, layer[differ.argmax(axis=1)])
 
     @cached_property
     def maps(self) -> AffineMaps:

@@ -7,20 +7,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from polytope_lm.geometry.regions import regions
+    from polytope_lm.toys.animation import record
     from polytope_lm.toys.networks import exact_circle, exact_xor, existing, fit, orthants, pieces, task
 
 _HOMES = {
+    "above": "polytope_lm.toys.pictures",
+    "dual": "polytope_lm.toys.pictures",
     "exact_circle": "polytope_lm.toys.networks",
     "exact_xor": "polytope_lm.toys.networks",
     "existing": "polytope_lm.toys.networks",
     "fit": "polytope_lm.toys.networks",
+    "folded": "polytope_lm.toys.sliders",
+    "image": "polytope_lm.toys.pictures",
+    "origami": "polytope_lm.toys.pictures",
     "orthants": "polytope_lm.toys.networks",
     "pieces": "polytope_lm.toys.networks",
+    "record": "polytope_lm.toys.animation",
     "regions": "polytope_lm.geometry.regions",
+    "save_sliders": "polytope_lm.toys.sliders",
+    "sliders": "polytope_lm.toys.sliders",
     "task": "polytope_lm.toys.networks",
 }
 
-__all__ = ["exact_circle", "exact_xor", "existing", "fit", "orthants", "pieces", "regions", "task"]
+__all__ = [
+    "above",
+    "dual",
+    "exact_circle",
+    "exact_xor",
+    "existing",
+    "fit",
+    "folded",
+    "image",
+    "origami",
+    "orthants",
+    "pieces",
+    "record",
+    "regions",
+    "save_sliders",
+    "sliders",
+    "task",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

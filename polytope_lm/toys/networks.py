@@ -196,7 +196,7 @@ def fit(
     """Train a network for each seed, on all points at once, by AdamW.
 
     Args:
-        goal: what to learn: hinge loss for classes, else squared error.
+        goal: what to learn: logistic loss for classes, else squared error.
         hidden: widths of the hidden layers.
         seeds: of the first weights.
         steps: updates.
@@ -216,7 +216,7 @@ def fit(
 
     def losses(model: torch.nn.Module, _batch: object) -> torch.Tensor:
         out = model(x)[..., 0]
-        each = torch.relu(1 - y * out) if goal.classes else (out - y) ** 2
+        each = torch.nn.functional.softplus(-y * out) if goal.classes else (out - y) ** 2
         return each.mean(dim=1)
 
     # A clip would let one network's gradient change another's step.

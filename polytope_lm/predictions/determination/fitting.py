@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.linalg import solve
 from sklearn.cluster import KMeans
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from polytope_lm.models.gates import Mlp, activation, branches, mlp_of
 from polytope_lm.models.hooks import pack, read
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.clustering import sampled_k_medoids
+from polytope_lm.statistics.ridge import HELD_OUT, ridge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from polytope_lm.models.sites import Point
 
 _CHUNK = 1024  # tokens at a time
-_PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10000.0)
-_HELD_OUT = 5  # one fitting document in so many chooses the penalty
 _EXACT = 1e-3  # of the largest value: what the activation makes of h may be off the model's own post by so much
 CLUSTERS, PER_CLUSTER = 100, 60
 MEANS, PER_MEAN = 512, 8
@@ -233,7 +231,7 @@ class _Means:
 def _readouts(
     pool: Pool, u: Tensor, h: Tensor, out: Tensor, *, draws: int, seed: int
 ) -> dict[str, tuple[Readout, ...]]:
-    held = pool.document % _HELD_OUT == 0
+    held = pool.document % HELD_OUT == 0
     rates = (h > 0).float().mean(0)
     everything = Mlp(u, h, None, h)
 
@@ -263,35 +261,6 @@ def _readouts(
         "SimHash, rate-matched": tuple(made(planes(draw)) for draw in range(draws)),
         "k-means index of u": (made(index),),
     }
-
-
-def ridge(
-    X: Float[np.ndarray, "T F"], Y: Float[np.ndarray, "T D"], held: np.ndarray
-) -> tuple[Float[np.ndarray, "F D"], Float[np.ndarray, " D"], float]:
-    """Return weight, intercept and penalty of a ridge regression, the penalty chosen on held-out rows.
-
-    `min |Y - X W - b|^2 + penalty |W|^2`, as scikit-learn's `Ridge`; one Gram matrix serves all penalties.
-    """
-    if not 0 < held.sum() < len(X):
-        held = np.arange(len(X)) % _HELD_OUT == 0
-    best: tuple[float, float] | None = None
-    x_mean, y_mean = X[~held].mean(0), Y[~held].mean(0)
-    A, B = X[~held] - x_mean, Y[~held] - y_mean
-    gram, moments = A.T @ A, A.T @ B
-    for penalty in _PENALTIES:
-        W = _solved(gram, moments, penalty)
-        error = float(np.square((X[held] - x_mean) @ W - (Y[held] - y_mean)).sum(dtype=np.float64))
-        best = min(best or (error, penalty), (error, penalty))
-    assert best is not None  # noqa: S101 - there are penalties
-    x_mean, y_mean = X.mean(0), Y.mean(0)
-    A, B = X - x_mean, Y - y_mean
-    W = _solved(A.T @ A, A.T @ B, best[1])
-    return W.astype(np.float32), (y_mean - x_mean @ W).astype(np.float32), best[1]
-
-
-def _solved(gram: np.ndarray, moments: np.ndarray, penalty: float) -> np.ndarray:
-    found: np.ndarray = solve(gram + penalty * np.eye(len(gram), dtype=gram.dtype), moments, assume_a="pos")
-    return found
 
 
 def _clusters(codes: np.ndarray, h: Tensor, seed: int) -> dict[str, Clusters]:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from polytope_lm.models.gates import Mlp, rewriting
-from polytope_lm.models.hooks import forward, tapped
-from polytope_lm.models.prefix import passed_by
+from polytope_lm.models.hooks import tapped
+from polytope_lm.models.rows import Clean, Row, can_start_at, final, run_rows, scores
 from polytope_lm.predictions.determination.arms import Arm, Here
 from polytope_lm.predictions.determination.fitting import Fit, donors_of
 from polytope_lm.seeds import Purpose, derived
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
     from polytope_lm.models.model import Model
-
-_LOGITS = 2**26
-"""Numbers of all arms' logits in one batch: 256 MB in float32."""
-_TOKENS = 2048
-"""Of all arms in one batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,19 +51,6 @@ class Plan:
     seed: int
 
 
-@dataclass(frozen=True, eq=False)
-class _Clean:
-    """The clean run of one sequence, `target` the ids to be predicted."""
-
-    ids: Int64[Tensor, " S"]
-    out: Float[Tensor, "S V"]
-    entry: Tensor | None
-
-    @property
-    def targets(self) -> Tensor:
-        return self.ids[2:]
-
-
 def measure(plan: Plan, ids: Int64[np.ndarray, " S"], document: int) -> dict[str, Any]:
     """Return sums over one document's positions after the first: of each arm's loss and KL, and of the clean loss.
 
@@ -79,17 +61,16 @@ def measure(plan: Plan, ids: Int64[np.ndarray, " S"], document: int) -> dict[str
     place = torch.as_tensor(np.asarray(ids), device=model.device)
     rng = np.random.default_rng([derived(plan.seed, Purpose.DONORS), document])
     clean, heres = _prepare(plan, place, rng)
-    size = max(1, _TOKENS // len(ids))
-    if model.has_logits:
-        size = max(1, min(size, _LOGITS // clean.out.numel()))
-    losses: list[float] = []
-    kls: list[float] = []
-    for first in range(0, len(plan.arms), size):
-        for out in _rows(plan, clean, heres, plan.arms[first : first + size]):
-            loss, kl = _scores(out, clean, model)
-            losses.append(loss)
-            kls.append(kl)
-    own, _ = _scores(clean.out, clean, model)
+    rows = [
+        Row(
+            lambda layer, mlp, arm=arm: arm.write(heres[layer], mlp),  # type: ignore[misc]
+            arm.reads_out,
+        )
+        for arm in plan.arms
+    ]
+    found = [scores(out, clean, model) for out in run_rows(model, plan.layers, clean, rows)]
+    losses, kls = ([each[i] for each in found] for i in (0, 1))
+    own, _ = scores(clean.out, clean, model)
     with_donor = {
         name: float(np.mean([np.mean(here.donors[name] >= 0) for here in heres.values()])) * (len(ids) - 1)
         for name in next(iter(heres.values())).donors
@@ -101,31 +82,12 @@ def measure(plan: Plan, ids: Int64[np.ndarray, " S"], document: int) -> dict[str
     }  # fmt: skip
 
 
-def _scores(out: Tensor, clean: _Clean, model: Model) -> tuple[float, float]:
-    """Return the sums of loss and KL over one row's positions."""
-    if not model.has_logits:
-        cosine = torch.nn.functional.cosine_similarity(out[1:].double(), clean.out[1:].double(), dim=-1)
-        return float((1 - cosine).sum()), 0.0
-    log_q = out[1:-1].log_softmax(-1)
-    loss = -log_q.gather(-1, clean.targets[:, None]).double().sum()
-    log_p = clean.out[1:-1].log_softmax(-1)
-    kl = (log_p.exp() * (log_p - log_q)).sum(-1).double().sum()
-    return float(loss), float(kl)
-
-
-def _final(model: Model, ids: Tensor) -> Tensor:
-    """Return logits, or the final states of a model without them, float32."""
-    found = forward(model, ids, logits=model.has_logits)
-    out: Tensor = (found.logits if model.has_logits else found.last_hidden_state).float()
-    return out
-
-
-def _prepare(plan: Plan, ids: Int64[Tensor, " S"], rng: np.random.Generator) -> tuple[_Clean, dict[int, Here]]:
+def _prepare(plan: Plan, ids: Int64[Tensor, " S"], rng: np.random.Generator) -> tuple[Clean, dict[int, Here]]:
     """Run the clean sequence: what is read of it, donors, and which neurons matter."""
     model, first = plan.model, min(plan.layers)
     h: dict[int, Tensor] = {}
     post: dict[int, Tensor] = {}
-    reuse = len(plan.layers) == 1 and first > 0 and model.lens is None and all(b.streams for b in model.blocks)
+    reuse = can_start_at(model, plan.layers)
     entry: dict[str, Tensor] = {}
 
     def keep(layer: int, mlp: Mlp) -> Tensor:
@@ -140,7 +102,7 @@ def _prepare(plan: Plan, ids: Int64[Tensor, " S"], rng: np.random.Generator) -> 
                 tapped(model, [(first, "resid_pre")], lambda _, x: entry.update(x=x.detach().reshape(1, len(ids), -1)))
             )
         stack.enter_context(torch.enable_grad())
-        out = _final(model, ids[None])[0]
+        out = final(model, ids[None])[0]
         if model.has_logits:
             scalar = out[1:].log_softmax(-1).max(-1).values.sum()
         else:
@@ -159,44 +121,13 @@ def _prepare(plan: Plan, ids: Int64[Tensor, " S"], rng: np.random.Generator) -> 
                 for _ in range(plan.draws)
             ],
         )  # fmt: skip
-    return _Clean(ids, out.detach(), entry.get("x")), heres
+    return Clean(ids, out.detach(), entry.get("x")), heres
 
 
 def _largest(value: Float[Tensor, "S N"], count: int) -> Tensor:
     """Return which are the `count` largest of each row."""
     chosen = torch.zeros_like(value, dtype=torch.bool)
     return chosen.scatter_(-1, value.topk(min(count, value.shape[-1]), dim=-1).indices, value=True)
-
-
-@torch.inference_mode()
-def _rows(plan: Plan, clean: _Clean, heres: Mapping[int, Here], rows: Sequence[Arm]) -> Tensor:
-    """Run some arms in one batch, a row each."""
-
-    def one(mlp: Mlp, row: int) -> Mlp:
-        return Mlp(mlp.u[row, 1:], mlp.h[row, 1:], None if mlp.up is None else mlp.up[row, 1:], mlp.post[row, 1:])
-
-    def post(layer: int, mlp: Mlp) -> Tensor:
-        new = mlp.post.clone()
-        for row, arm in enumerate(rows):
-            if not arm.reads_out:
-                new[row, 1:] = arm.write(heres[layer], one(mlp, row))
-        return new
-
-    def output(layer: int, mlp: Mlp, out: Tensor) -> Tensor:
-        new = out.clone()
-        for row, arm in enumerate(rows):
-            if arm.reads_out:
-                new[row, 1:] = arm.write(heres[layer], one(mlp, row))
-        return new
-
-    model = plan.model
-    with ExitStack() as stack:
-        stack.enter_context(rewriting(model, plan.layers, post, output))
-        if clean.entry is not None:
-            entry = clean.entry.expand(len(rows), -1, -1)
-            for block in model.blocks[: min(plan.layers)]:
-                stack.enter_context(passed_by(block, entry))
-        return _final(model, clean.ids.expand(len(rows), -1))
 
 
 def over(

@@ -1,0 +1,68 @@
+"""The film of a training: how long it takes to make, how large its page is, how fast a browser plays it.
+
+`python -m benchmarks.animation [--json]`. 300 frames of a 2-8-8-8-1 network on the circle; the page is then played in a
+headless chromium and its drawn frames are counted. The peer draws the same frames in Python (Pillow, regions alone).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
+
+from benchmarks._machine import Figure, arguments, describe, report
+from polytope_lm import toys
+
+FRAMES = 300
+
+
+def played(page_path: Path) -> float:
+    """Return how many frames a second the page draws while it plays; NaN without a browser."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the rest does without
+
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        return float("nan")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1200})
+        page.goto(page_path.as_uri())
+        rate = page.evaluate(
+            "() => new Promise((done) => { film.show(0); film.play(true);"
+            " const from = performance.now(), was = film.drawn;"
+            " const look = () => film.playing ? setTimeout(look, 20)"
+            " : done(1000 * (film.drawn - was) / (performance.now() - from)); look(); })"
+        )
+        browser.close()
+    return float(rate)
+
+
+def main() -> None:
+    """Measure and print."""
+    options = arguments(__doc__ or "").parse_args()
+    machine = describe()
+    with TemporaryDirectory() as directory:
+        began, computing = perf_counter(), process_time()
+        film = toys.record(toys.task("circle"), (8, 8, 8), frames=FRAMES)
+        path = film.save_html(Path(directory) / "film.html")
+        seconds, computing = perf_counter() - began, process_time() - computing
+        size = path.stat().st_size / 1e6
+        began = perf_counter()
+        film.save_gif(Path(directory) / "film.gif", every=1)
+        peer = perf_counter() - began
+        note = f"{len(film.frame(-1))} regions in the last frame, {computing:.1f} s of computing"
+        report(
+            [
+                Figure(f"{FRAMES} frames of 3 x 8 neurons, trained and written", seconds, "s", must=120,
+                       bound="at most", peer=peer, peer_name="the same frames as a GIF", note=note),
+                Figure("the page", size, "MB", must=8, bound="at most"),
+                Figure("played headless", played(path), "frames a second", must=30),
+            ],
+            options.json, machine,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.geometry.affine import inputs_of, maps_at
 from polytope_lm.geometry.matching import match
 from polytope_lm.geometry.reduction import OWN, Reduction, reduction
-from polytope_lm.models.rows import Row, run_clean, run_rows, scores
+from polytope_lm.models.mlp_rows import Row, run_clean, run_rows, scores
 
 if TYPE_CHECKING:
     import argparse

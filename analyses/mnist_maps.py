@@ -33,7 +33,7 @@ from torch import nn
 from analyses._running import command_typed, run, write_json
 from polytope_lm.errors import PolytopeError
 from polytope_lm.geometry.affine import k_means
-from polytope_lm.geometry.regions import Regions, regions
+from polytope_lm.geometry.plane_regions import Regions, regions
 from polytope_lm.statistics.ridge import HELD_OUT, ridge
 from polytope_lm.toys.networks import fit, task
 from polytope_lm.toys.pictures import zeros
@@ -210,13 +210,14 @@ def gradients_drawn(rows: Mapping[str, np.ndarray], path: Path) -> None:
     import matplotlib.pyplot as plt  # noqa: PLC0415
 
     figure, axes = plt.subplots(len(rows), CLASSES, figsize=(11, 1.25 * len(rows)), squeeze=False)
-    for axis_row, (name, maps) in zip(axes, rows.items(), strict=True):
+    for number, (name, maps) in enumerate(rows.items()):
+        axis_row = axes[number]
         most = np.abs(maps[:, :-1]).max()
         for c, axis in enumerate(axis_row):
             axis.imshow(maps[c, :-1].reshape(28, 28), cmap="PuOr", vmin=-most, vmax=most)
             axis.set_xticks([])
             axis.set_yticks([])
-            if axis_row is axes[0]:
+            if number == 0:
                 axis.set_title(f"output {c}", fontsize=9)
         axis_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     figure.tight_layout(pad=0.4)
@@ -321,19 +322,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     images, labels = digits()
     kept = []
     for seed in range(given.seeds):
-        path = given.out / f"seed-{seed}.json"
-        if not path.exists() or (seed == 0 and given.pictures is not None):
+        path, shown = given.out / f"seed-{seed}.json", given.out / f"seed-{seed}.npz"
+        if not path.exists() or not shown.exists():
             tables, pictures = of_seed(seed, images, labels)
+            np.savez(shown, **pictures)
             write_json(path, tables)
-            if seed == 0 and given.pictures is not None:
-                given.pictures.mkdir(parents=True, exist_ok=True)
-                gradients_drawn({n: pictures[n] for n in NETWORKS}, given.pictures / "mnist-gradients.png")
-                others = {n: m for n, m in pictures.items() if " to " in n}
-                gradients_drawn(others, given.pictures / "mnist-mapped.png")
         kept.append(json.loads(path.read_text(encoding="utf-8")))
         print(f"seed {seed}: {kept[-1]['own']}", flush=True)
     found = gathered(kept, command_typed("mnist_maps", ["--out", "DIR", f"--seeds={given.seeds}"]))
     if given.pictures is not None:
+        given.pictures.mkdir(parents=True, exist_ok=True)
+        with np.load(given.out / "seed-0.npz") as pictures:
+            own, others = ({n: pictures[n] for n in pictures if (" to " in n) == mapped} for mapped in (False, True))
+        gradients_drawn(own, given.pictures / "mnist-gradients.png")
+        gradients_drawn(others, given.pictures / "mnist-mapped.png")
         found["xor"] = xor_drawn(given.pictures / "xor-mapped.png")
     write_json(given.out / "mnist-maps.json", found)
     print(json.dumps({n: found[n] for n in ("own", "mapped")}, indent=1))

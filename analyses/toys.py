@@ -23,7 +23,7 @@ from scipy.stats import t as student
 
 from analyses._running import command_typed, run, write_json
 from polytope_lm import toys
-from polytope_lm.toys.sliders import save_sliders
+from polytope_lm.toys.bends import save_sliders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -135,7 +135,7 @@ def drawn(directory: Path) -> None:
     (trained,) = toys.fit(toys.task("xor", 400), (8, 8), [1], steps=500)
     found = toys.regions(trained.network)
     film = toys.record(toys.task("circle"))
-    film.save_gif(directory / "film.gif")
+    film.save_gif(directory / "film.gif", side=300, every=5)
     with TemporaryDirectory() as name, sync_playwright() as playwright:
         work = Path(name)
         figures = {"regions": toys.above(found), "origami": toys.origami(found), "dual-points": toys.dual(found)}

@@ -8,7 +8,7 @@ centres, from a few tokens.
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
@@ -41,14 +41,14 @@ def main() -> None:
     found = maps_at(model, options.layer, u)
     centres = reduce(found, options.k)
     nearest = centres.nearest(found)
-    seconds = perf_counter() - began
+    seconds, computing = perf_counter() - began, process_time()
     agree = float((nearest == centres.labels).mean())
     began = perf_counter()
     whole, middles = found[:TRIED].matrices().flatten(1), centres.maps[:TRIED].matrices().flatten(1)
     torch.cdist(whole, middles)
     peer = (perf_counter() - began) * len(found) * options.k / TRIED**2
     size = len(found) * whole.shape[1] * 4 / 1e9
-    note = f"{read:.0f} s of it reading; {agree:.3f} of the tokens are nearest to their own cluster's centre"
+    note = f"{read:.0f} s of it reading, {computing:.0f} s of computing since the start; {agree:.3f} of the tokens are nearest to their own cluster's centre"
     report(
         [
             Figure(f"{model.name}, layer {options.layer}: {len(found):,} maps, k = {options.k}", seconds, "s", must=180,

@@ -50,7 +50,7 @@ def test_torch_is_pinned_once() -> None:
     assert re.findall(r"^torch==[\d.]+$", pins, re.MULTILINE) == ["torch==2.13.0"]
 
 
-NOTEBOOKS = ("quickstart", "boundaries", "directions")
+NOTEBOOKS = ("quickstart", "boundaries", "directions", "polytopes", "maps")
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -33,7 +33,7 @@ from torch import Tensor
 from polytope_lm.errors import PolytopeError, brief, public
 from polytope_lm.geometry.affine import Centres, Kind, Maps, inputs_of, k_means, maps_at, reduce
 from polytope_lm.models.gates import Mlp, mlp_of
-from polytope_lm.models.rows import Row, run_clean, run_rows, scores
+from polytope_lm.models.mlp_rows import Row, run_clean, run_rows, scores
 from polytope_lm.models.sites import Site
 from polytope_lm.plotting import Curve, histories
 from polytope_lm.result import Result, reproducible, versions

@@ -7,7 +7,7 @@ activations cuts them in straight lines
 
 `o` the first prompt's `u`, `e1` the direction to the second, `e2` orthogonal to it in the direction of the
 third. Of N lines only those count that meet the window: the sign of `h_i` differs among its corners. Their
-arrangement inside the window is computed exactly (`geometry.regions`).
+arrangement inside the window is computed exactly (`geometry.plane_regions`).
 In `resid_mid` the norm bends them, and later layers' boundaries are curved anywhere: no slices of these.
 
 Colours: the likeliest next token where `u` replaces that of the first prompt's last token, in its context, on a
@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from polytope_lm.errors import PolytopeError, public
-from polytope_lm.geometry.regions import cut_faces
+from polytope_lm.geometry.plane_regions import cut_faces
 from polytope_lm.models.sites import Site
 from polytope_lm.paths.crossings import shortened
 from polytope_lm.plotting import areas

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polytope_lm.geometry.regions import regions
+    from polytope_lm.geometry.plane_regions import regions
     from polytope_lm.toys.animation import record
     from polytope_lm.toys.networks import exact_circle, exact_xor, existing, fit, orthants, pieces, task
 
@@ -17,15 +17,15 @@ _HOMES = {
     "exact_xor": "polytope_lm.toys.networks",
     "existing": "polytope_lm.toys.networks",
     "fit": "polytope_lm.toys.networks",
-    "folded": "polytope_lm.toys.sliders",
+    "folded": "polytope_lm.toys.bends",
     "image": "polytope_lm.toys.pictures",
     "origami": "polytope_lm.toys.pictures",
     "orthants": "polytope_lm.toys.networks",
     "pieces": "polytope_lm.toys.networks",
     "record": "polytope_lm.toys.animation",
-    "regions": "polytope_lm.geometry.regions",
-    "save_sliders": "polytope_lm.toys.sliders",
-    "sliders": "polytope_lm.toys.sliders",
+    "regions": "polytope_lm.geometry.plane_regions",
+    "save_sliders": "polytope_lm.toys.bends",
+    "sliders": "polytope_lm.toys.bends",
     "task": "polytope_lm.toys.networks",
 }
 

@@ -1,8 +1,8 @@
 """A network's regions while it is trained: recorded, and played in one page that needs nothing else.
 
-A frame is the exact picture at one update (`geometry.regions`): the regions in the window, the output over them, each
-region's dual point (the slope `A` of its map `y = A x + c`), and how the accuracy went so far. In the page positions
-are rounded to a 65,535th of the window; nothing is left out.
+A frame is the exact picture at one update (`geometry.plane_regions`): the regions in the window, the output over them,
+each region's dual point (the slope `A` of its map `y = A x + c`), and how the accuracy went so far. In the page
+positions are rounded to a 65,535th of the window; nothing is left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.geometry.regions import Regions, regions
+from polytope_lm.geometry.plane_regions import Regions, regions
 from polytope_lm.toys.networks import Task, Trained, accuracy, fit
 from polytope_lm.toys.pages import write_page
 from polytope_lm.toys.pictures import image
@@ -93,7 +93,7 @@ class Film:
         pictures = [image(self.frame(number), side) for number in numbers]
         # One palette for all, or colours would flicker.
         palette = pictures[-1].quantize(64)
-        first, *others = [picture.quantize(palette=palette) for picture in pictures]
+        first, *others = [picture.quantize(palette=palette, dither=0) for picture in pictures]
         milliseconds = [round(1000 * seconds)] * (len(numbers) - 1) + [2000]
         first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
         return Where(path)

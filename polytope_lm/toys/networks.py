@@ -24,7 +24,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from polytope_lm.errors import PolytopeError, brief
-from polytope_lm.geometry.regions import SQUARE, Regions, Window, margin, regions
+from polytope_lm.geometry.plane_regions import SQUARE, Regions, Window, margin, regions
 from polytope_lm.geometry.relu_network import ReluNetwork
 from polytope_lm.toys.training import Training, train
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float
 
-    from polytope_lm.geometry.regions import Regions
+    from polytope_lm.geometry.plane_regions import Regions
 
 SCALE = ((0.0, COLOURS[2]), (0.5, PAPER), (1.0, COLOURS[0]))
 """Orange below 0, white at 0, blue above."""

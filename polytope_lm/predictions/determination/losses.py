@@ -18,7 +18,7 @@ from torch import Tensor
 
 from polytope_lm.models.gates import Mlp, rewriting
 from polytope_lm.models.hooks import tapped
-from polytope_lm.models.rows import Clean, Row, can_start_at, final, run_rows, scores
+from polytope_lm.models.mlp_rows import Clean, Row, can_start_at, final, run_rows, scores
 from polytope_lm.predictions.determination.arms import Arm, Here
 from polytope_lm.predictions.determination.fitting import Fit, donors_of
 from polytope_lm.seeds import Purpose, derived

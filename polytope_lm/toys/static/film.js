@@ -43,33 +43,23 @@ function colour(value) {
 }
 const mean = (ids, of) => ids.reduce((sum, id) => sum + of[id], 0) / ids.length;
 
-// A face, its boundaries by layer, and where the output is 0 in it; `px`, `py` are its vertices on the canvas.
-function face(g, one, px, py, z) {
-  const { ids, layers } = one;
-  g.beginPath();
-  ids.forEach((id, k) => (k ? g.lineTo(px[id], py[id]) : g.moveTo(px[id], py[id])));
-  g.closePath();
-  g.fillStyle = colour(mean(ids, z));
-  g.fill();
-  let zero = null;
+const outline = (path, ids, px, py) => {
+  path.moveTo(px[ids[0]], py[ids[0]]);
+  for (let k = 1; k < ids.length; k++) path.lineTo(px[ids[k]], py[ids[k]]);
+  path.closePath();
+};
+// Where the output is 0 in a face: it is linear there.
+function zero(path, ids, px, py, z) {
+  let drawing = false;
   ids.forEach((id, k) => {
     const next = ids[(k + 1) % ids.length];
-    g.beginPath();
-    g.moveTo(px[id], py[id]);
-    g.lineTo(px[next], py[next]);
-    g.strokeStyle = LINES[Math.min(layers[k], LINES.length - 1)];
-    g.lineWidth = layers[k] === 1 ? 1.2 : 0.9;
-    g.stroke();
-    if (z[id] > 0 !== z[next] > 0) {
-      const t = z[id] / (z[id] - z[next]), place = [px[id] + t * (px[next] - px[id]), py[id] + t * (py[next] - py[id])];
-      if (!zero) zero = place;
-      else {
-        g.beginPath(); g.moveTo(...zero); g.lineTo(...place);
-        g.strokeStyle = "#000"; g.lineWidth = 3; g.stroke();
-      }
-    }
+    if (z[id] > 0 === z[next] > 0) return;
+    const t = z[id] / (z[id] - z[next]);
+    path[drawing ? "lineTo" : "moveTo"](px[id] + t * (px[next] - px[id]), py[id] + t * (py[next] - py[id]));
+    drawing = true;
   });
 }
+const stroke = (g, path, shade, width) => { g.strokeStyle = shade; g.lineWidth = width; g.stroke(path); };
 
 const canvas = (id) => document.getElementById(id).getContext("2d");
 const [flat, folded, dual, curve] = ["regions", "surface", "duals", "curve"].map(canvas);
@@ -80,11 +70,28 @@ function drawRegions(now) {
   const [x0, x1, y0, y1] = data.window;
   const px = now.x.map((v) => ((v - x0) / (x1 - x0)) * S), py = now.y.map((v) => S - ((v - y0) / (y1 - y0)) * S);
   flat.clearRect(0, 0, S, S);
-  for (const one of now.faces) face(flat, one, px, py, now.z);
-  data.points.forEach(([x, y], k) => {
-    flat.fillStyle = data.classes[k] > 0 ? "#003e66" : "#7a3200";
-    flat.fillRect(((x - x0) / (x1 - x0)) * S - 1, S - ((y - y0) / (y1 - y0)) * S - 1, 2.4, 2.4);
-  });
+  const fills = new Map(), edges = LINES.map(() => new Path2D()), line = new Path2D();
+  for (const one of now.faces) {
+    const shade = colour(mean(one.ids, now.z));
+    if (!fills.has(shade)) fills.set(shade, new Path2D());
+    outline(fills.get(shade), one.ids, px, py);
+    one.ids.forEach((id, k) => {
+      const next = one.ids[(k + 1) % one.ids.length];
+      if (id > next && one.layers[k]) return; // the face beyond draws it
+      const path = edges[Math.min(one.layers[k], LINES.length - 1)];
+      path.moveTo(px[id], py[id]); path.lineTo(px[next], py[next]);
+    });
+    zero(line, one.ids, px, py, now.z);
+  }
+  for (const [shade, path] of fills) { flat.fillStyle = shade; flat.fill(path); stroke(flat, path, shade, 0.5); }
+  edges.forEach((path, k) => stroke(flat, path, LINES[k], k === 1 ? 1.6 : 1.2));
+  stroke(flat, line, "#000", 3.5);
+  for (const [sign, shade] of [[1, "#003e66"], [-1, "#7a3200"]]) {
+    flat.fillStyle = shade;
+    data.points.forEach(([x, y], k) => {
+      if (data.classes[k] === sign) flat.fillRect(((x - x0) / (x1 - x0)) * S - 1, S - ((y - y0) / (y1 - y0)) * S - 1, 2.4, 2.4);
+    });
+  }
 }
 
 function drawSurface(now) {
@@ -98,7 +105,15 @@ function drawSurface(now) {
   }
   folded.clearRect(0, 0, S, S);
   const far = now.faces.map((one) => [mean(one.ids, along), one]).sort((a, b) => b[0] - a[0]);
-  for (const [, one] of far) face(folded, one, px, py, now.z);
+  for (const [, one] of far) {
+    const path = new Path2D(), line = new Path2D();
+    outline(path, one.ids, px, py);
+    folded.fillStyle = colour(mean(one.ids, now.z));
+    folded.fill(path);
+    stroke(folded, path, "#3a4148", 0.8);
+    zero(line, one.ids, px, py, now.z);
+    stroke(folded, line, "#000", 3);
+  }
 }
 
 function drawDuals(now) {

@@ -1,6 +1,7 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const by = (id) => document.getElementById(id);
+const NEAR = 1e-9;
 let layer;
 
 const apply = (x) => layer.weights.reduce((sum, w, i) => sum + layer.out[i] * Math.max(w * (x - layer.bends[i]), 0), 0);
@@ -20,7 +21,10 @@ function folded(depth) {
       inner.sort((one, other) => one.x - other.x);
       more.push(...inner, b);
     }
-    points = more.map((p) => ({ x: p.x, y: apply(p.y), layer: p.layer }));
+    // A bend that rounding has put beside another one, or beside an end, is that one.
+    const apart = more.filter((p, k) => k === 0 || p.x - more[k - 1].x > NEAR);
+    if (apart[apart.length - 1].x !== data.span[1]) apart[apart.length - 1] = more[more.length - 1];
+    points = apart.map((p) => ({ x: p.x, y: apply(p.y), layer: p.layer }));
   }
   return points;
 }
@@ -28,7 +32,7 @@ function folded(depth) {
 function pieces(points) {
   const slopes = points.slice(1).map((p, k) => (p.y - points[k].y) / (p.x - points[k].x));
   const most = Math.max(1, ...slopes.map(Math.abs));
-  return 1 + slopes.slice(1).filter((s, k) => Math.abs(s - slopes[k]) > 1e-9 * most).length;
+  return 1 + slopes.slice(1).filter((s, k) => Math.abs(s - slopes[k]) > 1e-6 * most).length;
 }
 
 function draw() {
@@ -54,7 +58,7 @@ function draw() {
   g.stroke();
   const slope = (k) => (points[k + 1].y - points[k].y) / (points[k + 1].x - points[k].x);
   points.forEach((p, k) => {
-    if (p.layer < 0 || Math.abs(slope(k) - slope(k - 1)) < 1e-9) return;
+    if (p.layer < 0 || Math.abs(slope(k) - slope(k - 1)) < 1e-6) return;
     g.fillStyle = p.layer === 0 ? "#d55e00" : "#1d2125";
     if (p.layer === 0) { g.beginPath(); g.arc(px(p.x), py(p.y), 5, 0, 7); g.fill(); }
     else g.fillRect(px(p.x) - 3.5, py(p.y) - 3.5, 7, 7);

@@ -179,7 +179,7 @@ def regions(network: ReluNetwork, window: Window = SQUARE) -> Regions:
 
     Examples:
         >>> import numpy as np
-        >>> from polytope_lm.geometry.regions import regions
+        >>> from polytope_lm.geometry.plane_regions import regions
         >>> from polytope_lm.geometry.relu_network import ReluNetwork
         >>> found = regions(ReluNetwork([np.eye(2)], [np.zeros(2)]))  # two lines that cross in the middle
         >>> len(found), found.areas.tolist()

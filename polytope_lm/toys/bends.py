@@ -29,6 +29,7 @@ WEIGHTS, BENDS, OUT = (2.0, 4.0, 1.0), (0.0, 0.5, 0.8), (1.0, -1.0, 0.0)
 """Of the tent on [0, 1]; a third neuron waits with nothing to say."""
 DEEPEST = 6
 SPAN = (-0.25, 1.25)
+_NEAR = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Folded:
     def pieces(self) -> int:
         """How many linear pieces there are; neighbours with one slope count once."""
         slopes = np.diff(self.y) / np.diff(self.x)
-        return 1 + int((np.abs(np.diff(slopes)) > 1e-9 * np.abs(slopes).max(initial=1)).sum())
+        return 1 + int((np.abs(np.diff(slopes)) > 1e-6 * np.abs(slopes).max(initial=1)).sum())
 
 
 def folded(
@@ -73,7 +74,7 @@ def folded(
         PolytopeError: as many numbers are not given to each; another depth; a span without length.
 
     Examples:
-        >>> from polytope_lm.toys.sliders import folded
+        >>> from polytope_lm.toys.bends import folded
         >>> [folded(depth=d, span=(0, 1)).pieces for d in (1, 2, 3, 4)]
         [2, 4, 8, 16]
 
@@ -89,10 +90,11 @@ def folded(
         [w[:, None], *[np.outer(w, v)] * (depth - 1)], [-w * p] * depth, (v[None], np.zeros(1))
     )  # the next application reads v . relu(h), so its weight is w v'
     found = network.crossings(*(np.array([end], np.float64) for end in span))
-    inside = (found.t > 0) & (found.t < 1)
-    t, first = np.unique(found.t[inside], return_index=True)
+    # A bend that rounding has put beside another one, or beside an end, is that one.
+    inside = (found.t > _NEAR) & (found.t < 1 - _NEAR) & (np.diff(found.t, prepend=0) > _NEAR)
+    t = found.t[inside]
     x = span[0] + np.concatenate([[0.0], t, [1.0]]) * (span[1] - span[0])
-    return Folded(x, network.output(x[:, None])[:, 0], found.layer[inside][first])
+    return Folded(x, network.output(x[:, None])[:, 0], found.layer[inside])
 
 
 def sliders() -> Any:

@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from torch import nn
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.geometry.regions import cut_faces, margin, regions
+from polytope_lm.geometry.plane_regions import cut_faces, margin, regions
 from polytope_lm.geometry.relu_network import ReluNetwork
 
 WINDOW = (-2.0, 1.5, -1.0, 2.0)

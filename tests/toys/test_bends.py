@@ -7,7 +7,7 @@ import pytest
 
 from polytope_lm import toys
 from polytope_lm.errors import PolytopeError
-from polytope_lm.toys.sliders import BENDS, OUT, WEIGHTS, folded, sliders
+from polytope_lm.toys.bends import BENDS, OUT, WEIGHTS, folded, sliders
 
 
 def applied(x, weights, bends, out, depth):
@@ -73,6 +73,10 @@ def test_the_page_is_moved_and_draws_what_python_computes(tmp_path, opened):
     assert theirs["pieces"] == found.pieces
     assert page.evaluate("document.getElementById('graph').toDataURL()") != before
     page.click("#again")
+    for depth in range(1, 6):  # corners of one application that are bends of the next
+        move(page, "depth", str(depth))
+        assert page.evaluate("window.fold.pieces") == folded(depth=depth).pieces == 2**depth + 2 - (depth == 1)
+    move(page, "depth", "1")
     assert page.inner_text("#told") == "3 pieces at depth 1"
     assert trouble == []
     assert len(requests) == 1

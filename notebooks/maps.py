@@ -57,9 +57,9 @@ result.to_frame().pivot(index="arm", columns="k", values="nats lost").round(4)
 # frame around the token; its radius belongs to the number. Beside it the slope, which is smooth.
 
 # %%
-from polytope_lm.geometry.affine import inputs_of
+from polytope_lm.geometry.affine import inputs_of, maps_at
 
-ids = np.array(model.tokenizer(next(iter(plm.documents("sample"))).text)["input_ids"][:120])
+ids = np.array(model.tokenizer(next(iter(plm.documents("sample"))).text[:600])["input_ids"][:120])
 u = inputs_of(model, [ids], 1)
 geometry = model.geometry(model.site(1))
 
@@ -73,8 +73,7 @@ tokens = pd.DataFrame({"distance": near.distance / np.linalg.norm(u, axis=1), "o
 for share in (0.005, 0.05):
     radius = share * np.linalg.norm(u, axis=1)
     tokens[f"complexity, r = {share} |u|"] = local_complexity(pre, u.numpy(), radius=radius)[:, 0]
-norms = np.linalg.norm(maps(model, model.tokenizer.decode(ids), 1).matrices(), axis=(1, 2))
-tokens["norm of the Jacobian"] = norms[: len(tokens)]
+tokens["norm of the Jacobian"] = np.linalg.norm(maps_at(model, 1, u).matrices(), axis=(1, 2))
 tokens.head(8).round(4)
 
 # %%
@@ -105,9 +104,11 @@ pd.DataFrame(
 toys.image(film.frame(len(film) - 1))
 
 # %% [markdown]
-# **The answer.** Read the first table by its controls: what k maps are worth is their lead over k random groups, not over
-# nothing. Boundary counts go with the smooth numbers beside them to the degree that the correlations show. And regions move
-# while weights do; the last table says which settle first here.
+# **The answer.** A hundred maps do most of this layer's work (.04 nats lost of the .12 that removing it costs), and as many
+# random groups do harm (.7), so the clusters are real. But *one* quadratic a neuron loses half as much as the hundred maps,
+# and clusters by code are nearly as good: few maps are no secret of polytopes. Near boundaries counts and distances are one
+# thing (-.8), and at a radius at which counts are not nearly all 0 they follow the slope (+.7). While the network learns,
+# its bits settle before its weights: at update 60 5 % of the bits are unlike the last, and 25 % of the weights' norm.
 #
 # *What to change for GPT-2:* `plm.load("gpt2")`, `layer=6`, `fit_tokens=10_000`. Its maps are tangents or secants of GELU, no longer
 # functions of the code. Larger runs are in `analyses/affine_maps.py` and `analyses/training_dynamics.py`.

@@ -56,7 +56,10 @@ def test_the_page_plays_from_its_start_to_its_end(tmp_path, opened, film):
     page, trouble, _ = opened(film.save_html(tmp_path / "film.html"))
     first = page.evaluate("film.show(0); document.getElementById('regions').toDataURL()")
     page.click("#play")
-    page.wait_for_function("!film.playing && film.at === film.frames - 1")
+    page.evaluate(
+        "() => new Promise((done) => { const look = () => film.playing ? setTimeout(look, 20) : done(); look(); })"
+    )
+    assert page.evaluate("film.at") == len(film) - 1
     assert page.evaluate("document.getElementById('regions').toDataURL()") != first
     page.focus("#frame")
     page.keyboard.press("ArrowLeft")

@@ -135,6 +135,7 @@ app.command(short_help="Known models; one's sites and premises.")(commands.model
 app.command(short_help="Codes of documents, into a store.")(commands.capture)
 app.command(short_help="What is in a store.")(stores.info)
 app.command(cls=stores.Rows, short_help="Nearest tokens by code and by direction.")(stores.nearest)
+app.command(short_help="What can be counted of tokens or prompts.")(stores.measure)
 app.command(short_help="Boundaries crossed between two prompts.")(cross.cross)
 testing.app.command(short_help="Prediction 2: boundaries and meaning.")(testing.boundaries)
 testing.app.command(short_help="Prediction 3: where directions stop being valid.")(validity.directions)

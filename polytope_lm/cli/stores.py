@@ -1,6 +1,7 @@
-"""`polytope-lm info` and `nearest`: what is in a store, and which tokens are like which."""
+"""`polytope-lm info`, `nearest` and `measure`: what a store holds, which tokens are alike, what can be counted."""
 
 import re
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from polytope_lm.cli.options import Json, ModelHere, Needed, StorePath, Trust, model_of
-from polytope_lm.cli.terminal import columns, complain, counted, emit, in_context, say, show_table, size
+from polytope_lm.cli.options import Json, Layers, ModelHere, Needed, Seed, StorePath, Trust, model_of, parse_layers
+from polytope_lm.cli.options import parse_names as names_of
+from polytope_lm.cli.terminal import columns, complain, costing, counted, emit, in_context, say, show_table, size
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from polytope_lm.codes.code import Code, Nearest
     from polytope_lm.codes.overview import LayerOverview
     from polytope_lm.codes.store.reader import CodeStore
@@ -24,6 +28,22 @@ Layer = Annotated[int | None, typer.Option(help="The layer; needed if the store 
 Count = Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")]
 
 _VALUES_SHOWN = 12
+
+
+class Per(StrEnum):
+    """What has a row."""
+
+    token = "token"
+    prompt = "prompt"
+
+
+PerWhat = Annotated[Per, typer.Option(help="A row a token, or a row a prompt (document).")]
+Which = Annotated[
+    str, typer.Option(help="Groups: boundary, jacobian, path, complexity, output; by default all the model has.")
+]
+Most = Annotated[int, typer.Option(min=1, help="Measure at most this many tokens or prompts, drawn at random.")]
+Radius = Annotated[float, typer.Option(help="Radius of local complexity's frames, as a share of the norm.")]
+Table = Annotated[Path | None, typer.Option("--out", help="A .csv or .parquet file for all rows.")]
 
 
 class Rows(TyperCommand):
@@ -222,3 +242,63 @@ def _contexts(side: Any) -> list[Any]:
     chars = 26 if width is None else min(26, max(8, (width - 40) // 4))
     rows = side[["left", "token", "right"]].itertuples(index=False)
     return [in_context(left, token, right, chars) for left, token, right in rows]
+
+
+def measure(  # noqa: PLR0913
+    store: StorePath, *, layers: Layers = "all", per: PerWhat = Per.token, which: Which = "", most: Most = 1000,
+    radius: Radius = 0.005, seed: Seed = 0, model: ModelHere = None, trust_remote_code: Trust = False,
+    out: Table = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Measure the polytopes of a store's tokens or prompts: counts, each beside a smooth number.
+
+    The store's own model is run again. Shown are medians and, in brackets, the 10th and 90th percentile.
+
+    \b
+    Examples:
+      polytope-lm measure store --layers 1,2 --out measures.csv
+      polytope-lm measure store --per prompt --json
+    """  # noqa: D301
+    from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415
+    from polytope_lm.errors import PolytopeError  # noqa: PLC0415
+    from polytope_lm.geometry.measure import Settings  # noqa: PLC0415
+    from polytope_lm.geometry.measure import measure as taken  # noqa: PLC0415
+
+    if out is not None and out.suffix not in {".csv", ".parquet"}:
+        raise PolytopeError(f"--out {out}: the name ends in {out.suffix or 'nothing'}; give a .csv or .parquet file")
+    opened, chosen = open_store(store), parse_layers(layers)
+    settings = Settings(radius=radius, seed=seed)
+    ran = model_of(opened, model, Needed("to measure", "give --model"), trust=trust_remote_code)
+    with costing("measure", f"at most {counted(most, per.value)}") as told:
+        frame = taken(
+            opened, layers=None if isinstance(chosen, str) else chosen, per=per.value, model=ran, most=most,
+            which=names_of(which) or None, settings=settings, progress=told,
+        )  # fmt: skip
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(out, index=False) if out.suffix == ".csv" else frame.to_parquet(out, index=False)
+    if json:
+        emit({"store": str(store), "per": per.value, "rows": _records(frame)})
+        return
+    _show_measures(frame, per.value)
+    if out is not None:
+        say(f"written: {out}")
+
+
+def _records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return the rows as JSON has them: what does not exist is null."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def _show_measures(frame: "pd.DataFrame", per: str) -> None:
+    left_out = {"document", "position", "layer", "boundary neuron", "radius"}
+    numbers = [name for name in frame.select_dtypes("number") if name not in left_out]
+    every = frame["layer"].unique().tolist()
+    rows = []
+    for name in numbers:
+        cells = []
+        for layer in every:
+            low, middle, high = frame.loc[frame["layer"] == layer, name].quantile([0.1, 0.5, 0.9])
+            cells.append(f"{middle:.3g} [{low:.3g}, {high:.3g}]")
+        rows.append((name, *cells))
+    heads = [f"layer {layer}" for layer in every]
+    show_table((f"of {counted(len(frame) // len(every), per)}", *heads), rows, right=heads)

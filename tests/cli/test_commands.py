@@ -17,7 +17,7 @@ from polytope_lm.codes.store.reader import open_store
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ("demo", "models", "capture", "info", "nearest", "cross", "test clusters", "report")
+COMMANDS = ("demo", "models", "capture", "info", "nearest", "measure", "cross", "test clusters", "report")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -33,7 +33,7 @@ _VALUES_SHOWN = 12
 class Per(StrEnum):
     """What has a row."""
 
-    token = "token"
+    token = "token"  # noqa: S105 - no password
     prompt = "prompt"
 
 

@@ -3,7 +3,7 @@
 Groups of a token's measures:
 
 - `boundary`: the share of neurons that are on; the distance to the nearest boundary in `u`-space,
-  `min_i |h_i|/||w_i||`, and whose it is. Smooth: the norm of `u`.
+  `min_i |h_i|/||w_i||`, and whose it is. Smooth: the norm of `u`; beside the share the norm of the MLP's Jacobian.
 - `complexity`: local complexity here and one layer on, with its radius. Smooth: the norm of the Jacobian of `h` with
   respect to `x`, from the same vertices (`local_complexity`).
 - `path`: boundaries crossed on the line in `u`-space from the token before (the Hamming distance of the two). Smooth:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("boundary", "jacobian", "path", "complexity", "output")
 SMOOTH = {
-    "share on": "norm of u",
+    "share on": "norm of the Jacobian",
     "boundary distance": "norm of u",
     "local complexity": "norm of dh/dx",
     "local complexity, next layer": "norm of dh/dx, next layer",

@@ -99,7 +99,12 @@ def test_a_store_and_a_gated_model_of_both_branches_are_measured(gated):
     codes = plm.encode(gated, TEXTS, layers=[1], kind="gate+up", keep=("h", "up"))
     found = plm.measure(codes)
     h = codes.activations("h")  # both branches side by side
-    weight = np.concatenate([m.weight.detach().numpy() for m in (gated.hf.model.layers[1].mlp.gate_proj, gated.hf.model.layers[1].mlp.up_proj)])
+    weight = np.concatenate(
+        [
+            m.weight.detach().numpy()
+            for m in (gated.hf.model.layers[1].mlp.gate_proj, gated.hf.model.layers[1].mlp.up_proj)
+        ]
+    )
     away = np.abs(h) / np.linalg.norm(weight, axis=1)
     np.testing.assert_allclose(found["boundary distance"], away.min(1), rtol=1e-4)
     np.testing.assert_array_equal(found["boundary neuron"], away.argmin(1))

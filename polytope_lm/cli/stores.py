@@ -286,12 +286,13 @@ def measure(  # noqa: PLR0913
 
 def _records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """Return the rows as JSON has them: what does not exist is null."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _show_measures(frame: "pd.DataFrame", per: str) -> None:
     left_out = {"document", "position", "layer", "boundary neuron", "radius"}
-    numbers = [name for name in frame.select_dtypes("number") if name not in left_out]
+    numbers = [str(name) for name in frame.select_dtypes("number").columns if name not in left_out]
     every = frame["layer"].unique().tolist()
     rows = []
     for name in numbers:

@@ -126,8 +126,8 @@ def measure(
     Examples:
         >>> import polytope_lm as plm
         >>> found = plm.measure(plm.load("tiny-gpt2"), "The river bank is wet", layers=1)
-        >>> found[["token", "local complexity", "norm of dh/dx"]].shape
-        (6, 3)
+        >>> {"local complexity", "norm of dh/dx"} <= set(found)
+        True
 
     """
     codes, ready = _codes(of, texts, layers, model), settings or Settings()

@@ -145,7 +145,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, model in loaded.items():
         layers = called.layers or (SMOLLM2 if "smollm2" in name else tuple(range(model.n_layers)))
         for layer in layers:
-            for kind in given.kinds.split(","):
+            kinds = given.kinds.split(",")
+            if model.site(layer).premises.linearity == "piecewise affine":
+                kinds = kinds[:1]  # behind ReLUs tangent and secant are one
+            for kind in kinds:
                 place = Path(given.out) / folder_name(name) / f"{layer:02d}-{kind}"
                 if not (place / Reduction.file).exists():
                     found = reduction(

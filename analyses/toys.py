@@ -149,7 +149,7 @@ def drawn(directory: Path) -> None:
 
 
 def _photographed(playwright: Any, pages: Mapping[str, Path], directory: Path) -> None:
-    sizes = {"film": (1000, 1260), "sliders": (1000, 640)}
+    sizes = {"film": (1000, 1260), "sliders": (1000, 780)}
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     browser = playwright.chromium.launch(
         executable_path=chromium, args=["--no-sandbox", "--enable-unsafe-swiftshader", "--use-gl=swiftshader"]

@@ -322,17 +322,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     images, labels = digits()
     kept = []
     for seed in range(given.seeds):
-        path, shown = given.out / f"seed-{seed}.json", given.out / f"seed-{seed}.npz"
-        if not path.exists() or not shown.exists():
+        path, shown = given.out / f"seed-{seed}.json", given.out / "pictures.npz"
+        if not path.exists() or (seed == 0 and not shown.exists()):
             tables, pictures = of_seed(seed, images, labels)
-            np.savez(shown, **pictures)
+            if seed == 0:
+                given.out.mkdir(parents=True, exist_ok=True)
+                np.savez(shown, **pictures)
             write_json(path, tables)
         kept.append(json.loads(path.read_text(encoding="utf-8")))
         print(f"seed {seed}: {kept[-1]['own']}", flush=True)
     found = gathered(kept, command_typed("mnist_maps", ["--out", "DIR", f"--seeds={given.seeds}"]))
     if given.pictures is not None:
         given.pictures.mkdir(parents=True, exist_ok=True)
-        with np.load(given.out / "seed-0.npz") as pictures:
+        with np.load(shown) as pictures:
             own, others = ({n: pictures[n] for n in pictures if (" to " in n) == mapped} for mapped in (False, True))
         gradients_drawn(own, given.pictures / "mnist-gradients.png")
         gradients_drawn(others, given.pictures / "mnist-mapped.png")

@@ -4,6 +4,7 @@ from . import geometry as geometry
 from . import pairs as pairs
 from . import paths as paths
 from . import predictions as predictions
+from . import toys as toys
 from . import widgets as widgets
 from . import worlds as worlds
 from .changes.change import change as change

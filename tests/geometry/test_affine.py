@@ -146,3 +146,15 @@ def test_what_has_no_map_is_refused(model):
         match(found[:3], found[:3])
     with pytest.raises(PolytopeError, match="tiny-moe, layer 0: a mixture"):
         Weights.of(plm.load("tiny-moe"), 0)
+
+
+def test_the_rooms_are_reached_from_the_package():
+    import subprocess
+    import sys
+
+    code = (
+        "import polytope_lm as plm; plm.geometry.affine.maps, plm.geometry.reduction.reduction, plm.toys.regions;"
+        " print(hasattr(plm.geometry, 'nothing'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,11 +1,11 @@
 """What 48 to 384 bytes a token buy: codes beside SimHash, product quantisation and RaBitQ of the same vectors.
 
 The vectors are `h` of one layer, at the last token of the ambiguous words (CoarseWSD-20) of a directory of the user's.
-Kept of a token are so many bytes; both sides of a comparison are what was kept. Two uses: recall@10, the share of a
-token's 10 nearest by the centred cosine of the float32 `h` (4N bytes) that are among the 10 nearest by what was kept,
-over all tokens of other sentences; and sense accuracy, whether the nearest other use of the same word has its sense,
-macro over words. What a scheme has to learn (means, scales, centroids, which neurons) it learns on half of the
-sentences of each word; all figures are of the other half.
+Kept of a token are so many bytes; both sides of a comparison are what was kept (RaBitQ's queries are float32). Two
+uses: recall@10, the share of a token's 10 nearest by the centred cosine of the float32 `h` (4N bytes) that are among
+the 10 nearest by what was kept, over all tokens of other sentences; and sense accuracy, whether the nearest other use
+of the same word has its sense, macro over words. What a scheme has to learn (means, scales, centroids, which neurons)
+it learns on half of the sentences of each word; all figures are of the other half.
 
 | scheme | B bytes are |
 |---|---|
@@ -15,9 +15,11 @@ sentences of each word; all figures are of the other half.
 | sign and magnitude | 4B neurons by margin, two bits each: sign, `abs(h_i)` above its side's median; cosine of means |
 | SimHash | 8B random hyperplanes through the centre; Hamming |
 | product quantisation | faiss, B subquantisers of 8 bits, of the centred unit vectors; cosine of what is decoded |
-| RaBitQ | faiss, 1 or 2 bits for each of the most principal directions that B bytes hold; cosine of what is decoded |
+| RaBitQ | faiss, 1 to 4 bits for as many principal directions as B bytes hold; its own estimate of the distance |
 
     python -m analyses.bytes_against_use --data DATA --out DIR [--model NAME] [--layers 4] [--sentences 200]
+
+    python -m analyses.report_picture DIR/figure.html docs/pictures/bytes-against-use.png --width 1120 --height 490
 
 DIR/result.json, DIR/figure.html. Intervals: 95 %, bootstrap over sentences, and over draws where there are such. Scores
 are kept, texts are not. Needs faiss (the extra `dev`).
@@ -150,31 +152,47 @@ def product_quantised(
 def rabitq(
     fit: Float[np.ndarray, "F N"], h: Float[np.ndarray, "T N"], budget: int, seed: int
 ) -> Float[np.ndarray, "T T"] | None:
-    """RaBitQ by faiss on the first principal directions, randomly rotated; decoded. The better of 1 and 2 bits."""
+    """RaBitQ by faiss on the first principal directions, randomly rotated: its own estimate from the float vectors.
+
+    Few bits for many directions, or more bits for fewer: what recalls the neighbours of the vectors to learn from best.
+    """
     import faiss  # noqa: PLC0415 - an extra's
 
     train, vectors = _centred(fit, h)
-    _, _, directions = np.linalg.svd(train, full_matrices=False)
+    near = _nearest(_cosine(train))
+    _, _, directions = np.linalg.svd(train, full_matrices=True)
     best: tuple[float, Float[np.ndarray, "T T"]] | None = None
-    for bits in (1, 2):
+    for bits in range(1, 5):
         sizes = {d: faiss.IndexRaBitQ(d, faiss.METRIC_L2, bits).code_size for d in range(8, len(directions) + 1, 8)}
         most = max((d for d, size in sizes.items() if size <= budget), default=0)
         if not most:
             continue
         rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((most, most)))[0]
         basis = (directions[:most].T @ rotation).astype(np.float32)
-        index = faiss.IndexRaBitQ(most, faiss.METRIC_L2, bits)
-        index.train(np.ascontiguousarray(train @ basis))
-        decoded = []
-        for part in (train, vectors):
-            given = np.ascontiguousarray(part @ basis)
-            back = index.sa_decode(index.sa_encode(given))
-            decoded.append((given, back))
-        (given, back), (_, wanted) = decoded
-        error = float(((given - back) ** 2).sum() / (train**2).sum() + 1 - (given**2).sum() / (train**2).sum())
-        if best is None or error < best[0]:
-            best = (error, _cosine(wanted))
+
+        def estimated(rows: Float[np.ndarray, "n N"], basis: np.ndarray = basis, bits: int = bits) -> np.ndarray:
+            index, given = faiss.IndexRaBitQ(basis.shape[1], faiss.METRIC_L2, bits), np.ascontiguousarray(rows @ basis)
+            index.train(np.ascontiguousarray(train @ basis))
+            index.qb = 0  # queries as they are
+            index.add(given)
+            distances, places = index.search(given, len(given))
+            out = np.empty_like(distances)
+            np.put_along_axis(out, places, distances, axis=1)
+            return out
+
+        recall = float(recalls(estimated(train), near).mean())
+        if best is None or recall > best[0]:
+            best = (recall, estimated(vectors))
     return None if best is None else best[1]
+
+
+def _nearest(distance: Float[np.ndarray, "T T"]) -> Bool[np.ndarray, "T T"]:
+    """Mark each row's K nearest others."""
+    apart = distance.copy()
+    np.fill_diagonal(apart, np.inf)
+    near = np.zeros(apart.shape, bool)
+    np.put_along_axis(near, np.argsort(apart, axis=1, kind="stable")[:, :K], values=True, axis=1)
+    return near
 
 
 SCHEMES: dict[str, tuple[Scheme, int]] = {
@@ -223,10 +241,7 @@ def senses_right(distance: Float[np.ndarray, "T T"], uses: Uses) -> Float[np.nda
 def measured(uses: Uses, fit: Float[np.ndarray, "F N"], resamples: int, seed: int) -> list[dict[str, Any]]:
     """Return a row a scheme and budget: recall and accuracy, each with its interval."""
     whole = _cosine(uses.h - fit.mean(0))
-    apart = whole.copy()
-    np.fill_diagonal(apart, np.inf)
-    near = np.zeros(whole.shape, bool)
-    np.put_along_axis(near, np.argsort(apart, axis=1, kind="stable")[:, :K], values=True, axis=1)
+    near = _nearest(whole)
     rows = [_row(FLOAT, 4 * uses.h.shape[1], [whole], near, uses, resamples, seed)]
     for name, (scheme, draws) in SCHEMES.items():
         for budget in BUDGETS:
@@ -289,12 +304,15 @@ def figure(found: Found) -> go.Figure:
     marks = ("circle-open", "circle", "circle-open-dot", "diamond", "square", "triangle-up", "x")
     for number, name in enumerate(SCHEMES):
         rows = [row for row in found.rows if row["scheme"] == name]
+        if not rows:
+            continue
         for column, key in enumerate(("recall", "sense"), 1):
             values = np.array([row[key] for row in rows])
             drawn.add_trace(
                 go.Scatter(
-                    x=[row["bytes"] for row in rows], y=values[:, 0], name=name, showlegend=column == 1,
-                    mode="lines+markers", line={"color": COLOURS[number], "dash": dashes[number], "width": 2},
+                    x=[row["bytes"] * (1 + 0.02 * (number - 3)) for row in rows], y=values[:, 0], name=name,
+                    showlegend=column == 1, mode="lines+markers",
+                    line={"color": COLOURS[number], "dash": dashes[number], "width": 2},
                     marker={"symbol": marks[number], "size": 9},
                     error_y={"type": "data", "symmetric": False, "array": values[:, 2] - values[:, 0],
                              "arrayminus": values[:, 0] - values[:, 1], "thickness": 1, "width": 2},
@@ -303,7 +321,14 @@ def figure(found: Found) -> go.Figure:
             )  # fmt: skip
     whole = next(row for row in found.rows if row["scheme"] == FLOAT)
     label = f"float32, {whole['bytes']:,} bytes"
-    drawn.add_hline(y=whole["sense"][0], line={"color": INK, "dash": "dot"}, annotation_text=label, row=1, col=2)
+    drawn.add_hline(
+        y=whole["sense"][0],
+        line={"color": INK, "dash": "dot"},
+        annotation_text=label,
+        annotation_position="bottom left",
+        row=1,
+        col=2,
+    )
     drawn.add_hline(y=found.majority, line={"color": RULE}, annotation_text="most frequent sense",
                     annotation_position="bottom right", row=1, col=2)  # fmt: skip
     drawn.update_xaxes(type="log", tickvals=list(BUDGETS), title="bytes a token and layer", range=[1.6, 2.65])
@@ -358,7 +383,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             float(np.mean(shares)), measured(uses, h[fitted], given.resamples, given.seed),
         )  # fmt: skip
         write_json(given.out / "result.json", asdict(kept))
-        given.out.joinpath("figure.html").write_text(figure(kept).to_html(include_plotlyjs=True), encoding="utf-8")
+        ready = "document.documentElement.classList.add('ready')"
+        page = figure(kept).to_html(include_plotlyjs=True, post_script=ready)
+        given.out.joinpath("figure.html").write_text(page, encoding="utf-8")
         print(table(kept))
 
     run(work)

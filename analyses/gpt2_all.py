@@ -17,9 +17,10 @@ first, from a pass that is timed; `--cost` tells it and ends. Every step goes on
     python -m analyses.gpt2_all --out DIR [--data DATA] [--model gpt2] [--step paper ...] [--layers 0,4,8] [--cost]
 
 DIR/STEP/ is each analysis' own directory, DIR/tables.md the tables, dated. The paper's clustering settings are
-unpublished: these are ours, so this is no replication. Its rule, `every:6,skip:100` of windows of 1,024 tokens,
-takes 154 of a full window and has no cap on a document's: Kish's number is printed, and these verdicts stand outside
-the default one.
+unpublished: these are ours, so this is no replication. Its rule, `every:6,skip:100`, takes six tokens of each document,
+evenly spaced, the first 100 left out; a shorter document gives none, and there is no cap: Kish's number is printed, and
+these verdicts stand outside the default one. The built-in sample has 79 documents: give a corpus of thousands of long
+ones, such as a JSONL file with a label, for a sample as large as the paper's.
 """
 
 from __future__ import annotations
@@ -136,8 +137,8 @@ def cost(model: Model, documents: Sequence[Document], steps: Sequence[str], opti
         minutes = passed / rate / 60 + PER_LAYER.get(step, 0) * layers
         total += minutes
         lines.append(f"{step}: about {passed:,} tokens through the model, {minutes:,.0f} minutes")
-    disk = 154 / WINDOW * tokens * 4 * sum(model.sites[0].width if name != "u" else model.d_model for name in KEEP)
-    return [*lines, f"together about {total / 60:.1f} hours; at most {disk / 1e9:.1f} GB of disk, one layer at a time"]
+    disk = 6 * len(documents) * 4 * sum(model.sites[0].width if name != "u" else model.d_model for name in KEEP)
+    return [*lines, f"together about {total / 60:.1f} hours; at most {disk / 1e9:.2f} GB of disk, one layer at a time"]
 
 
 def paper(model: Model, documents: Sequence[Document], options: Options) -> None:
@@ -161,7 +162,7 @@ def paper(model: Model, documents: Sequence[Document], options: Options) -> None
             )  # fmt: skip
             write_json(places[label], result.to_dict())
             print(f"{model.name} layer {layer}, {label}: {result.verdicts[0].outcome}", file=sys.stderr, flush=True)
-        shutil.rmtree(store.path)
+        shutil.rmtree(store.path.parent)
     for label in options.labels:
         parts = [ClustersResult.from_dict(read_json(out / label / "layers" / f"{n:02d}.json")) for n in layers]
         replace(joined(parts), command=options.command).save(out / label)

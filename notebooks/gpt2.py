@@ -37,14 +37,15 @@ model
 model.sites
 
 # %% [markdown]
-# ## Codes of a corpus, by the paper's sample rule
+# ## Codes of a corpus, in the manner of the paper's sample rule
 #
-# Windows of 1,024 tokens, the first 100 left out, of the others every sixth: `every:6,skip:100`. Here on Python's documentation
-# topics, which are always there; give your own with `plm.documents("corpus.txt")`.
+# Six tokens of each long document, evenly spaced, the first 100 left out: `every:6,skip:100`. That wants thousands of documents;
+# here are two dozen of Python's documentation topics, which are always there, so forty of each are taken. Give your own
+# with `plm.documents("corpus.jsonl")`.
 
 # %%
 documents = [d for d in plm.documents("sample") if len(d.text) > 2500][:24]
-codes = plm.encode(model, documents, layers=[layer], keep=("u", "h", "post"), tokens="every:6,skip:100")
+codes = plm.encode(model, documents, layers=[layer], keep=("u", "h", "post"), tokens="every:40,skip:100")
 codes
 
 # %% [markdown]

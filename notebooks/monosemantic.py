@@ -22,7 +22,7 @@ import polytope_lm as plm
 
 model = plm.load("tiny-gpt2")
 layer, label = 2, "class"
-documents = list(plm.documents("sample"))
+documents = list(plm.documents("sample", max_documents=45))
 codes = plm.encode(model, documents, layers=[layer], keep=("u", "h", "post"), tokens="random:12", max_length=128)
 codes
 

@@ -50,7 +50,9 @@ def test_torch_is_pinned_once() -> None:
     assert re.findall(r"^torch==[\d.]+$", pins, re.MULTILINE) == ["torch==2.13.0"]
 
 
-NOTEBOOKS = ("quickstart", "boundaries", "directions", "polytopes", "maps")
+NOTEBOOKS = (
+    "quickstart", "polytopes", "neighbours", "monosemantic", "boundaries", "directions", "maps", "gpt2"
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -30,8 +30,9 @@ def test_every_scheme_keeps_its_bytes_and_says_what_it_cannot() -> None:
         for budget in (48, 96):
             distance = scheme(FIT, H, budget, 0)
             assert distance.shape == (150, 150)
-            np.testing.assert_allclose(distance, distance.T, atol=1e-4, err_msg=name)
-            assert (distance >= distance.diagonal()[:, None] - 1e-3).all(), name
+            if name != "RaBitQ":  # its queries are floats
+                np.testing.assert_allclose(distance, distance.T, atol=1e-4, err_msg=name)
+                assert (distance >= distance.diagonal()[:, None] - 1e-3).all(), name
     assert use.top_bits(FIT, H, 192, 0) is None  # 1,536 bits of 768 neurons
     assert use.sign_and_magnitude(FIT, H, 192, 0) is not None
     assert use.sign_and_magnitude(FIT, H, 384, 0) is None

@@ -22,6 +22,8 @@ def test_steps_write_their_tables_and_go_on(data: Path, tmp_path: Path, monkeypa
         str(data),
         "--layers",
         "1",
+        "--label",
+        "class",
         "--size",
         "small",
     ]
@@ -31,7 +33,7 @@ def test_steps_write_their_tables_and_go_on(data: Path, tmp_path: Path, monkeypa
     assert said.index("together about") < said.index("Code ahead of its references")
     tables = (tmp_path / "out" / "tables.md").read_text()
     assert tables.startswith("tiny-relu, 20")
-    for part in ("| tiny-relu | class | 1 |", "| tiny-relu | group | 1 |", "Word senses", "hard gate"):
+    for part in ("| tiny-relu | class | 1 |", "Word senses", "hard gate"):
         assert part in tables
     monkeypatch.setattr(gpt2_all.plm, "capture", lambda *_, **__: pytest.fail("captured again"))
     gpt2_all.main([*typed, "--step", "paper"])

@@ -21,5 +21,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Point links to notebooks, which are written as they work in the repository, to their pages."""
-    return markdown.replace("](../notebooks/", "](notebooks/")
+    """Point links, which are written as they work in the repository, to the pages of notebooks and of CHANGELOG.md."""
+    return markdown.replace("](../notebooks/", "](notebooks/").replace("](docs/", "](")

@@ -68,10 +68,10 @@ result.plot()
 # %% [markdown]
 # ## What was found
 #
-# Some hundred boundaries lie between two prompts in one layer, each found in closed form, and a few more than the codes of the ends
-# differ in: in residual space a neuron can flip and flip back. On tiny-gpt2 the output changes all along the way
-# (a sharpness near 1 is a straight line), so there is no wall for boundaries to mark; where the output does change most, boundaries
-# are as dense as on other pairs' paths.
+# About a hundred boundaries lie between the two prompts in this layer, each found in closed form: at least as many as the codes of
+# the ends differ in, since in residual space a neuron can flip and flip back. On tiny-gpt2 the output changes all along the way
+# (a sharpness of 1.4, where a straight line has 1), so there is no wall for boundaries to mark, and whether they are dense
+# where the output changes is *not testable*: no pair of the forty has a plateau.
 #
 # **For GPT-2**: `plm.load("gpt2")` and `layer=4`; leave out `[:40]` and `grid=21`. The whole test with its controls is
 # `polytope-lm test boundaries gpt2 builtin --layers 4,8 --out DIR`, and `python -m analyses.gpt2_all` runs every question.

@@ -159,31 +159,27 @@ def rabitq(
     import faiss  # noqa: PLC0415 - an extra's
 
     train, vectors = _centred(fit, h)
-    near = _nearest(_cosine(train))
     _, _, directions = np.linalg.svd(train, full_matrices=True)
-    best: tuple[float, Float[np.ndarray, "T T"]] | None = None
-    for bits in range(1, 5):
-        sizes = {d: faiss.IndexRaBitQ(d, faiss.METRIC_L2, bits).code_size for d in range(8, len(directions) + 1, 8)}
-        most = max((d for d, size in sizes.items() if size <= budget), default=0)
-        if not most:
-            continue
+
+    def estimated(rows: Float[np.ndarray, "n N"], bits: int, most: int) -> Float[np.ndarray, "n n"]:
         rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((most, most)))[0]
         basis = (directions[:most].T @ rotation).astype(np.float32)
+        index, given = faiss.IndexRaBitQ(most, faiss.METRIC_L2, bits), np.ascontiguousarray(rows @ basis)
+        index.train(np.ascontiguousarray(train @ basis))
+        index.qb = 0  # queries as they are
+        index.add(given)
+        distances, places = index.search(given, len(given))
+        out = np.empty_like(distances)
+        np.put_along_axis(out, places, distances, axis=1)
+        return out
 
-        def estimated(rows: Float[np.ndarray, "n N"], basis: np.ndarray = basis, bits: int = bits) -> np.ndarray:
-            index, given = faiss.IndexRaBitQ(basis.shape[1], faiss.METRIC_L2, bits), np.ascontiguousarray(rows @ basis)
-            index.train(np.ascontiguousarray(train @ basis))
-            index.qb = 0  # queries as they are
-            index.add(given)
-            distances, places = index.search(given, len(given))
-            out = np.empty_like(distances)
-            np.put_along_axis(out, places, distances, axis=1)
-            return out
-
-        recall = float(recalls(estimated(train), near).mean())
-        if best is None or recall > best[0]:
-            best = (recall, estimated(vectors))
-    return None if best is None else best[1]
+    some = train[:300]
+    near, choices = _nearest(_cosine(some)), {}
+    for bits in range(1, 5):
+        sizes = {d: faiss.IndexRaBitQ(d, faiss.METRIC_L2, bits).code_size for d in range(8, len(directions) + 1, 8)}
+        if most := max((d for d, size in sizes.items() if size <= budget), default=0):
+            choices[float(recalls(estimated(some, bits, most), near).mean())] = (bits, most)
+    return estimated(vectors, *choices[max(choices)]) if choices else None
 
 
 def _nearest(distance: Float[np.ndarray, "T T"]) -> Bool[np.ndarray, "T T"]:

@@ -227,7 +227,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )  # fmt: skip
         steps = [step for step in given.step or STEPS if given.data is not None or step not in NEEDS_DATA]
         model = plm.load(options.model)
-        documents = list(plm.documents(options.corpus or "sample"))
+        table = options.corpus is not None and Path(options.corpus).suffix not in {"", ".txt", ".conllu"}
+        labels = options.labels if table else ()  # of a table's columns; others bring their own
+        documents = list(plm.documents(options.corpus or "sample", label_columns=labels))
         print("\n".join(cost(model, documents, steps, options)), flush=True)
         if given.cost:
             return

@@ -85,14 +85,12 @@ def test_every_question_is_priced_and_the_papers_step_runs(gpt2, monkeypatch, tm
         text = " ".join(" ".join(rng.permutation(words[number % 4])) for _ in range(9))
         lines.append(f'{{"id": "{number}", "text": "{text}", "kind": "{"ab"[number % 2]}"}}')
     corpus.write_text("\n".join(lines))
-    documents = list(plm.documents(corpus, label_columns=["kind"]))
     monkeypatch.setattr(plm, "load", lambda _: gpt2)
-    monkeypatch.setattr(plm, "documents", lambda _: documents)
     typed = [
         "--out",
         str(tmp_path / "out"),
         "--corpus",
-        "corpus",
+        str(corpus),
         "--label",
         "kind",
         "--layers",

@@ -37,7 +37,7 @@ def from_dataset(dataset: datasets.Dataset) -> Codes:
         >>> import polytope_lm as plm
         >>> codes = plm.encode(plm.load("tiny-gpt2"), ["The loop ends", "It begins"], layers=[2])
         >>> plm.from_dataset(codes.to_dataset().filter(lambda row: row["document"] == 1))
-        Codes: 3 tokens of 2 documents; L02.pre (512 bits); kept h; tiny-gpt2
+        Codes: 6 tokens of 2 documents; L02.pre (512 bits); kept h; tiny-gpt2
 
     """
     description = getattr(getattr(dataset, "info", None), "description", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,27 +14,21 @@ if TYPE_CHECKING:
 
 
 def test_steps_write_their_tables_and_go_on(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    rows = [{"id": str(n), "text": f"{'ab'[n % 2]} break ends the loop. " * 30, "kind": "xy"[n % 2]} for n in range(30)]
+    for n, row in enumerate(rows):
+        row["text"] = f"{n} {row['text']}"
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("\n".join(json.dumps(row) for row in rows))
     typed = [
-        "--model",
-        "tiny-relu",
-        "--out",
-        str(tmp_path / "out"),
-        "--data",
-        str(data),
-        "--layers",
-        "1",
-        "--label",
-        "class",
-        "--size",
-        "small",
-    ]
-    steps = ["paper", "senses", "determination"]
-    gpt2_all.main([*typed, *(word for step in steps for word in ("--step", step))])
+        "--model", "tiny-relu", "--out", str(tmp_path / "out"), "--data", str(data), "--layers", "1", "--label", "kind",
+        "--corpus", str(corpus), "--size", "small",
+    ]  # fmt: skip
+    gpt2_all.main([*typed, "--step", "paper", "--step", "senses"])
     said = capsys.readouterr().out
     assert said.index("together about") < said.index("Code ahead of its references")
     tables = (tmp_path / "out" / "tables.md").read_text()
     assert tables.startswith("tiny-relu, 20")
-    for part in ("| tiny-relu | class | 1 |", "Word senses", "hard gate"):
+    for part in ("| tiny-relu | kind | 1 |", "Word senses, over layers"):
         assert part in tables
     monkeypatch.setattr(gpt2_all.plm, "capture", lambda *_, **__: pytest.fail("captured again"))
     gpt2_all.main([*typed, "--step", "paper"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -39,7 +40,7 @@ def test_a_pulled_store_equals_the_pushed_one(hub, store, tmp_path):
     pushed = plm.open_store(store)
     address = pushed.push("me/my-codes")
     assert address.startswith(f"{ADDRESS}@")
-    for where in (ADDRESS, address):
+    for where in (ADDRESS, address, Path(ADDRESS)):  # the command line has a path
         pulled = plm.open_store(where)
         assert own(pulled.path) == own(store)
         assert pulled.path.is_relative_to(tmp_path / "cache")

@@ -6,22 +6,12 @@ Figures are drawn by `plotting`; here their colours become names of the style sh
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from polytope_lm import plotting
-from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.clusters.result import (
-    AGREEMENT,
-    AMI,
-    BEST_COSINE,
-    SCORES,
-    SIMHASH,
-    differences_figure,
-    headline_names,
-)
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, SCORES, differences_figure, headline_names
 from polytope_lm.report.browser import pack
 
 if TYPE_CHECKING:
@@ -66,10 +56,7 @@ def figures(results: Results) -> dict[str, dict[str, Any]]:
         what = "share of tokens for which the neuron is on"
         found["rates"] = plotting.ridges(rows, counts, what, "neurons")
     if results.multiverse is not None:
-        for name, reference in (("cosine", BEST_COSINE), ("simhash", SIMHASH)):
-            # Codes that could be compared with one reference only have one curve.
-            with contextlib.suppress(PolytopeError):
-                found[f"multiverse-{name}"] = results.multiverse.plot(reference=reference)
+        found |= {f"multiverse-{name}": figure for name, figure in results.multiverse.figures().items()}
     if results.boundaries is not None:
         found["boundaries"] = results.boundaries.plot()
     if results.alignment is not None:

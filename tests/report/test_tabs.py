@@ -186,9 +186,9 @@ def test_every_number_is_on_the_page(page_of_all, multiverse, groups, boundaries
 @pytest.mark.browser
 def test_figures_are_drawn_in_the_page_s_colours(page_of_all, visit, multiverse):
     page = visit(page_of_all, "#multiverse").page
-    for name in ("cosine", "simhash"):
+    for name in ("raw-cosine", "centred-cosine", "SimHash"):
         page.wait_for_selector(f'[data-figure="multiverse-{name}"] svg .point')
-    first = page.locator('[data-figure="multiverse-cosine"] .xy .point')
+    first = page.locator('[data-figure="multiverse-centred-cosine"] .xy .point')
     assert first.count() == len(multiverse.leads())
     page.click("#tab-boundaries")
     page.wait_for_selector('[data-figure="boundaries"] svg .point')

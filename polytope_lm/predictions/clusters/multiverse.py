@@ -2,8 +2,8 @@
 
 A verdict rests on one cell that was fixed before any run: one label, one k, k-medoids, one seed. Whoever
 doubts that choice can see here what the others would have given: each cell's AMI, the share of the tokens
-that its clusterer threw away, the sizes of its clusters, and how far the code is ahead of the better cosine
-of `h` and of rate-matched SimHash under the *same* choices (Steegen et al., "Increasing transparency through
+that its clusterer threw away, the sizes of its clusters, and how far the code is ahead of each cosine of
+`h` and of rate-matched SimHash under the *same* choices (Steegen et al., "Increasing transparency through
 a multiverse analysis", Perspectives on Psychological Science 2016; Simonsohn, Simmons & Nelson,
 "Specification curve analysis", Nature Human Behaviour 2020). Cells share tokens and codes: their number is no
 sample size, and a share of them that is ahead is no p-value.

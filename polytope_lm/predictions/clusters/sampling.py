@@ -142,8 +142,10 @@ def choose(
     values = table[label].iloc[rows].astype(str)
     if values.nunique() < 2:
         found = f"one value, {values.iloc[0]!r}," if len(values) else "no value"
+        lost = table[label][inside & labelled].nunique() > 1
+        cure = f"take more of each document (now {per_document}) or more in all" if lost else "choose another label"
         raise PolytopeError(
-            f"label {label!r} has {found} among {len(rows)} tokens; a grouping needs two values, choose another label"
+            f"label {label!r} has {found} among {len(rows)} tokens; a grouping needs two values, {cure}"
         )
     documents = pd.factorize(table["document"].iloc[rows])[0].astype(np.int32)
     summary = SampleSummary(

@@ -14,9 +14,9 @@ import pandas as pd
 
 from polytope_lm.errors import PolytopeError, escaped
 from polytope_lm.plotting import Lead, choices
-from polytope_lm.predictions.clusters.result import BEST_COSINE, SIMHASH
+from polytope_lm.predictions.clusters.result import BEST_COSINE, SHORT, SIMHASH
 from polytope_lm.representations import binary as code
-from polytope_lm.representations.directions import COSINES
+from polytope_lm.representations.directions import CENTRED, COSINES, RAW
 from polytope_lm.result import Result
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ CHOICES = ("layer", "label", "clusterer", "k", "seed")
 """What a specification chooses, beside the representation."""
 
 
-OVER = (BEST_COSINE, SIMHASH)
-"""What a specification's lead is over, for orientation: no verdict is read from any of them."""
+OVER = {RAW: "over_raw", CENTRED: "over_centred", SIMHASH: "over_simhash", BEST_COSINE: "over_cosine"}
+"""What a specification's lead is over, each on its own, and the attribute that has it: no verdict is read from any
+of them. Files of earlier versions have the better of two cosines."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ class Cell:
         role: `claim`, `reference`, `control` or `other`.
         n: tokens compared, noise included.
         draws: the numbers, of each draw for a random control.
-        over_cosine: AMI minus that of the better cosine of `h` in the same cell; None for the cosines.
+        over_cosine: AMI minus that of the better cosine of `h`, in files of earlier versions; else None.
         over_simhash: AMI minus the mean over the rate-matched draws in the same cell; None for these.
+        over_raw: AMI minus that of the raw cosine of `h` in the same cell; None for itself.
+        over_centred: the same for the centred cosine.
 
     """
 
@@ -83,6 +86,8 @@ class Cell:
     draws: tuple[Draw, ...]
     over_cosine: float | None = None
     over_simhash: float | None = None
+    over_raw: float | None = None
+    over_centred: float | None = None
 
     @property
     def choices(self) -> tuple[int | str | None, ...]:
@@ -120,7 +125,8 @@ class Cell:
         if reference not in OVER:
             there = ", ".join(map(repr, OVER))
             raise PolytopeError(f"no reference {reference!r}; there are {there}")
-        return self.over_cosine if reference == BEST_COSINE else self.over_simhash
+        found: float | None = getattr(self, OVER[reference])
+        return found
 
 
 @dataclass(frozen=True)
@@ -164,26 +170,32 @@ class Multiverse(Result):
     file = "multiverse.json"
     tab = "Other choices"
 
-    def leads(self, representation: str = code.CODE, reference: str = BEST_COSINE) -> list[Cell]:
+    def leads(self, representation: str = code.CODE, reference: str | None = None) -> list[Cell]:
         """Return one representation's cells that have a lead over a reference, by that lead, least first.
 
         Args:
             representation: a registered name.
-            reference: one of `OVER`.
+            reference: one of `OVER`; by default the centred cosine, in files of earlier versions the better one.
 
         Raises:
             PolytopeError: another reference, or no such cell.
 
         """
+        reference = self._usual if reference is None else reference
         found = [c for c in self.cells if c.representation == representation and c.over(reference) is not None]
         if not found:
             there = ", ".join(repr(name) for name in dict.fromkeys(c.representation for c in self.cells))
             raise PolytopeError(f"no cell of {representation!r} against {reference!r}; there are cells of {there}")
         return sorted(found, key=lambda cell: (cell.over(reference) or 0.0, str(cell.choices)))
 
+    @property
+    def _usual(self) -> str:
+        return BEST_COSINE if any(cell.over_cosine is not None for cell in self.cells) else CENTRED
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row a cell: choices, AMI beside the share thrown away, sizes, differences, n."""
-        cosines, random = _references(self.cells)  # AMI of few tokens is compared with AMI of few
+        there = [name for name in OVER if any(cell.over(name) is not None for cell in self.cells)]
+        references = _references(self.cells)  # AMI of few tokens is compared with AMI of few
         rows = [
             {
                 **dict(zip(CHOICES, cell.choices, strict=True)),
@@ -196,26 +208,28 @@ class Multiverse(Result):
                 "largest share": cell.largest_share,
                 "n": cell.n,
                 "draws": len(cell.draws),
-                "over cosine": cell.over_cosine,
-                "over SimHash": cell.over_simhash,
-                "cosine's noise share": _noise(cosines.get(cell.choices)),
-                "SimHash's noise share": _noise(random.get(cell.choices)),
+                **{f"over {SHORT[name]}": cell.over(name) for name in there},
+                **{
+                    f"{SHORT[name]}'s noise share": each[cell.choices].noise_share if cell.choices in each else None
+                    for name, each in references.items()
+                },
             }
             for cell in self.cells
         ]
         return pd.DataFrame(rows).astype({"k": "Int64"})
 
-    def plot(self, representation: str = code.CODE, reference: str = BEST_COSINE) -> go.Figure:
+    def plot(self, representation: str = code.CODE, reference: str | None = None) -> go.Figure:
         """Draw the specification curve: leads by size above, the choices behind each of them below.
 
         Args:
             representation: whose leads.
-            reference: over whom, one of `OVER`.
+            reference: over whom, as for `leads`.
 
         Raises:
             PolytopeError: another reference, or no such cell.
 
         """
+        reference = self._usual if reference is None else reference
         cells = self.leads(representation, reference)
         rows = _rows(cells)
         leads = [
@@ -237,9 +251,8 @@ class Multiverse(Result):
     def figures(self) -> dict[str, go.Figure]:
         """Return a specification curve for each reference that cells could be compared with."""
         own = [cell for cell in self.cells if cell.representation == code.CODE]
-        named = {"cosine": BEST_COSINE, "SimHash": SIMHASH}
-        there = {name for name in OVER for cell in own if cell.over(name) is not None}
-        return {name: self.plot(reference=one) for name, one in named.items() if one in there}
+        there = [name for name in OVER if any(cell.over(name) is not None for cell in own)]
+        return {SHORT[name].replace(" ", "-"): self.plot(reference=name) for name in there}
 
     def notes(self) -> list[str]:
         """Return what could not be computed, and why."""
@@ -265,29 +278,24 @@ class Multiverse(Result):
 
 
 def with_leads(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    """Return the cells with their leads over the better cosine and over SimHash in the same choices."""
-    cosines, random = _references(cells)
+    """Return the cells with their leads over each cosine and over SimHash in the same choices."""
 
-    def lead(cell: Cell, references: dict[Any, Cell], own: Sequence[str]) -> float | None:
-        other = references.get(cell.choices)
-        if cell.ami is None or cell.representation in own or other is None or other.ami is None:
+    def lead(cell: Cell, other: Cell | None) -> float | None:
+        if cell.ami is None or other is None or other.ami is None or cell.representation == other.representation:
             return None
         return cell.ami - other.ami
 
-    return tuple(
-        replace(c, over_cosine=lead(c, cosines, COSINES), over_simhash=lead(c, random, (SIMHASH,))) for c in cells
-    )
-
-
-def _references(cells: Sequence[Cell]) -> tuple[dict[Any, Cell], dict[Any, Cell]]:
-    """Return, by choices, the cell of the better cosine and that of SimHash."""
-    best: dict[Any, Cell] = {}
+    references = _references(cells)
+    out = []
     for cell in cells:
-        if cell.representation in COSINES and cell.ami is not None:
-            other = best.get(cell.choices)
-            if other is None or (other.ami or 0.0) < cell.ami:
-                best[cell.choices] = cell
-    return best, {cell.choices: cell for cell in cells if cell.representation == SIMHASH}
+        leads: dict[str, Any] = {OVER[name]: lead(cell, each.get(cell.choices)) for name, each in references.items()}
+        out.append(replace(cell, **leads))
+    return tuple(out)
+
+
+def _references(cells: Sequence[Cell]) -> dict[str, dict[Any, Cell]]:
+    """Return, by reference and choices, its cell."""
+    return {name: {cell.choices: cell for cell in cells if cell.representation == name} for name in (*COSINES, SIMHASH)}
 
 
 def _rows(cells: Sequence[Cell]) -> list[tuple[int, object]]:
@@ -299,10 +307,6 @@ def _rows(cells: Sequence[Cell]) -> list[tuple[int, object]]:
         )
         rows += [(which, value) for value in values if len(values) > 1]
     return rows
-
-
-def _noise(cell: Cell | None) -> float | None:
-    return None if cell is None else cell.noise_share
 
 
 def _hover(cell: Cell, reference: str) -> str:

@@ -232,7 +232,8 @@ def clusters_by_label(
 ) -> dict[str, ClustersResult]:
     """Put prediction 1 to the test with several labels of the same tokens, at little more than one's cost.
 
-    The tokens are those that have all of the labels; each label's result is `clusters`' own on these.
+    The tokens are those that have all of the labels; each label's result is `clusters`' own on these. A label that
+    can't be compared on them (with one value left, say) is left out, and the others' `left_out` says why.
 
     Args:
         codes: as for `clusters`.
@@ -242,7 +243,7 @@ def clusters_by_label(
         **choices: the other arguments of `clusters`.
 
     Raises:
-        PolytopeError: as `clusters` does; or no label.
+        PolytopeError: as `clusters` does, for every one of the labels; or no label.
 
     """
     return compared(codes, layer, labels, Choices(**choices), progress)
@@ -263,11 +264,17 @@ def compared(
             f"{' and '.join(missing)} not kept in these codes, and the comparison needs u and h; "
             'capture again with keep=("u", "h") or --keep u,h'
         )
-    runs = [_LabelRun(codes, label, labels, choices) for label in dict.fromkeys(labels)]
+    runs, refused = [], {}
+    for label in dict.fromkeys(labels):
+        try:
+            runs.append(_LabelRun(codes, label, labels, choices))
+        except PolytopeError as error:
+            refused[f"label {label!r}"] = error
     if not runs:
-        raise PolytopeError("no label to score clusters against; name at least one")
+        raise next(iter(refused.values()), PolytopeError("no label to score clusters against; name at least one"))
     rows = runs[0].task.sample.rows
     menu = choices.menu(codes, rows, layers)
+    menu = replace(menu, unavailable={**menu.unavailable, **{name: str(error) for name, error in refused.items()}})
     measure = _Measure(codes, {run.label: run.task for run in runs}, rows, menu)
     if choices.engine == "ray":
         from polytope_lm.codes.distributed import each  # noqa: PLC0415 - an extra's

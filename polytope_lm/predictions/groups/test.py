@@ -12,7 +12,7 @@ whose activations were not kept) is listed with its reason.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -54,6 +54,24 @@ SAMPLE = 6000
 _INTERVALS = "intervals"
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Readers:
+    """Who reads the tokens again: the model for next tokens, an encoder for contexts; `tell` shows progress."""
+
+    model: Model | None
+    encoder: Model | Embed | str | None
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """How groups were made: k (None: by the user), the seed, and what can't be scored for any of them."""
+
+    k: int | None
+    seed: int
+    left_out: Mapping[str, str]
 
 
 @reproducible("plm.predictions.groups")
@@ -106,16 +124,16 @@ def groups(  # noqa: PLR0913 -- each is a choice that moves a number
     if isinstance(representations, str):
         representations = (representations,)
     label, layer = _asked(codes, result, layer, label)
-    rows, clusterings = _clusterings(codes, result, layer, representations, (label, seed))
+    rows, clusterings = _clusterings(codes, result, layer, representations, label, seed)
     settings = GroupSettings(label, identity, tokens, items, draws, resamples, repeats, seed, "", coherence.RULE)
     tell = stepwise(progress, 2 + len(clusterings))
-    shared, left_out = _shared(codes, rows, clusterings, settings, (model, encoder, tell))
+    shared, left_out = _shared(codes, rows, clusterings, settings, _Readers(model, encoder, tell))
     own = result.settings if isinstance(result, ClustersResult) else None
-    how = (None, seed, left_out) if own is None else (own.k, own.seed, left_out)
+    made = _Made(None, seed, left_out) if own is None else _Made(own.k, own.seed, left_out)
     arrays, found = LayerArrays(codes, layer, rows), {}
     for name, ids in clusterings.items():
         tell(name)
-        found[name] = _one(shared, arrays, name, ids, how)
+        found[name] = _one(shared, arrays, name, ids, made)
     return _result(shared, arrays.site, found, left_out)
 
 
@@ -163,7 +181,8 @@ def _clusterings(
     result: ClustersResult | Mapping[str, Any],
     layer: int,
     representations: Sequence[str] | None,
-    how: tuple[str, int],
+    label: str,
+    seed: int,
 ) -> tuple[Int[np.ndarray, " n"], dict[str, Int[np.ndarray, " n"]]]:
     """Return the sample's rows, and each grouping's ids for them."""
     if isinstance(result, ClustersResult):
@@ -187,7 +206,6 @@ def _clusterings(
             raise PolytopeError(
                 f"grouping {name!r} {has}; give one id for each of {len(codes)} tokens of the codes, -1 for noise"
             )
-    label, seed = how
     rows = choose(codes, label, tokens=SAMPLE, seed=seed, per_document=None).rows
     for name in wanted:
         counted(np.asarray(result[name]))
@@ -207,10 +225,9 @@ def _shared(
     rows: Int[np.ndarray, " n"],
     clusterings: Mapping[str, Int[np.ndarray, " n"]],
     settings: GroupSettings,
-    tools: tuple[Model | None, Model | Embed | str | None, Callable[[str], None]],
+    readers: _Readers,
 ) -> tuple[Shared, dict[str, str]]:
     """Prepare what all groupings share: labels, halves, next tokens and contexts; and what can not be had."""
-    model, encoder, tell = tools
     table = codes.tokens.iloc[rows]
     labels, token = _ids(codes, table, settings.label), _ids(codes, table, settings.identity)
     left_out: dict[str, str] = {}
@@ -218,22 +235,22 @@ def _shared(
     pairs = affordable(_grouped(clusterings), settings.pair_tokens, settings.seed)
 
     def contexts() -> tuple[Embed, Float[np.ndarray, "m m"]]:
-        embed = coherence.encoder_of(codes, encoder)
+        embed = coherence.encoder_of(codes, readers.encoder)
         return embed, coherence.context_similarity(codes, rows[pairs], embed)
 
     count, start = int(documents.max()) + 1, derived(settings.seed, Purpose.HALVES)
     halves = _tried(lambda: half_samples(count, settings.resamples, seed=start), (_INTERVALS,), left_out)
-    tell("next tokens")
+    readers.tell("next tokens")
     next_tokens = (names.NEXT_TOKEN,)
-    divergences = _tried(lambda: next_token_divergences(codes, rows[pairs], model), next_tokens, left_out)
-    tell("contexts")
+    divergences = _tried(lambda: next_token_divergences(codes, rows[pairs], readers.model), next_tokens, left_out)
+    readers.tell("contexts")
     by_context = (names.COHERENCE, names.INTRUDER, names.INTRUDER_TOKEN)
     embed, similarity = _tried(contexts, by_context, left_out) or (None, None)
     return Shared(
         codes=codes, rows=rows, labels=labels, token=token, documents=documents,
         positions=table["position"].to_numpy().astype(np.int64),
         inside=None if halves is None else halves[:, documents],
-        settings=replace(settings, encoder=judge_name(encoder) if embed is not None else ""),
+        settings=replace(settings, encoder=judge_name(readers.encoder) if embed is not None else ""),
         pairs=pairs, divergences=divergences, similarity=similarity, embed=embed,
     ), left_out  # fmt: skip
 
@@ -269,24 +286,19 @@ def _ids(codes: TokenCodes, table: pd.DataFrame, name: str) -> Int[np.ndarray, "
 
 
 def _one(
-    shared: Shared,
-    arrays: LayerArrays,
-    name: str,
-    ids: Int[np.ndarray, " n"],
-    how: tuple[int | None, int, Mapping[str, str]],
+    shared: Shared, arrays: LayerArrays, name: str, ids: Int[np.ndarray, " n"], made: _Made
 ) -> tuple[RepresentationScores, dict[str, Scored]]:
     """Score one grouping in every way that can be had; list the others with their reasons."""
-    k, seed, known = how
     there = counted(ids)
     sizes = np.unique(ids[there], return_counts=True)[1]
     by_distance = (names.NEAREST, names.NEAREST_WITHIN, names.STABILITY, names.SAME_POSITION)
     left_out: dict[str, str] = {}
-    distance = _tried(lambda: _distance(arrays, name, seed), by_distance, left_out)
+    distance = _tried(lambda: _distance(arrays, name, made.seed), by_distance, left_out)
     found: dict[str, Scored] = {}
-    for promised, run in _steps(shared, ids, distance, k or len(sizes)):
+    for promised, run in _steps(shared, ids, distance, made.k or len(sizes)):
         found |= {each.score.name: each for each in _tried(run, promised, left_out) or ()}
         absent = "nothing to compare: token identity decides it, or no two tokens share one"
-        left_out |= {s: absent for s in promised if s not in found and s not in known and s not in left_out}
+        left_out |= {s: absent for s in promised if s not in found and s not in made.left_out and s not in left_out}
     scores = tuple(found[each].score for each in names.ORDER if each in found)
     largest, noise = int(sizes.max()), int((~there).sum())
     return RepresentationScores(name, len(sizes), largest, noise, scores, left_out), found

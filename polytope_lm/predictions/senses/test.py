@@ -70,6 +70,8 @@ if TYPE_CHECKING:
 
 MIN_WORDS = 10
 """Words are resampled themselves from here on."""
+MIN_OCCURRENCES = 10
+"""A word with fewer has too few neighbours, and too few senses to exchange, to count as much as the others."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,8 @@ def senses(  # noqa: PLR0913 -- each is a choice that moves a number
         progress: told `(done, total, what)` before each layer.
 
     Raises:
-        PolytopeError: the label is absent, no word has two senses in two documents each, `u` or `h` not
-            kept, NaN in the activations, an unknown representation.
+        PolytopeError: the label is absent, no word has 10 occurrences and two senses in two documents each, `u` or
+            `h` not kept, NaN in the activations, an unknown representation.
 
     """
     layers = layers_of(codes, layer)
@@ -183,8 +185,8 @@ def _compared(
     summaries, left_out, places = _by_word(named, values, chosen["document"].to_numpy())
     if not places:
         raise PolytopeError(
-            f"no word by {word!r} has two values of {label!r} with two sentences each ({len(left_out)} words "
-            "looked at); add sentences"
+            f"no word by {word!r} has {MIN_OCCURRENCES} occurrences and two values of {label!r} with two sentences "
+            f"each ({len(left_out)} words looked at); add sentences"
         )
     order, ends = np.concatenate(places), np.cumsum([len(each) for each in places])
     parts = {name: np.arange(end - len(each), end) for name, each, end in zip(summaries, places, ends, strict=True)}
@@ -212,8 +214,10 @@ def _by_word(
         places = np.flatnonzero(named == name)
         found, counts = np.unique(values[places], return_counts=True)
         spread = [len(set(documents[places[values[places] == sense]])) for sense in found]
-        if sum(n >= 2 for n in spread) < 2:
-            left_out[name] = f"{len(places)} occurrences, fewer than two senses with two sentences each"
+        if len(places) < MIN_OCCURRENCES or sum(n >= 2 for n in spread) < 2:
+            few = f"fewer than {MIN_OCCURRENCES}" if len(places) < MIN_OCCURRENCES else None
+            why = few or "fewer than two senses with two sentences each"
+            left_out[name] = f"{len(places)} occurrences, {why}"
             continue
         senses_of = {str(sense): int(n) for sense, n in zip(found, counts, strict=True)}
         summaries[name] = WordSummary(len(places), senses_of)

@@ -8,6 +8,7 @@ import pytest
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions import clusters
+from polytope_lm.predictions.clusters.test import clusters_by_label
 from polytope_lm.representations import registry
 
 FAST = {"k": 5, "resamples": 10, "comparators": False, "per_document": None}
@@ -26,6 +27,27 @@ def test_labels(world) -> None:
     _line("label 'one' has one value, 'same', among 455 tokens; a grouping needs two values", codes, 4, "one")
     codes.tokens["none"] = None
     _line("label 'none' has no value among 0 tokens; a grouping needs two values", codes, 4, "none")
+    first = codes.tokens["document"].duplicated()
+    codes.tokens["rare"] = np.where(first, "a", "b")
+    table = codes.tokens
+    table.loc[(table["document"] > 0) & (table["rare"] == "b"), "rare"] = "a"
+    table.loc[1, "rare"] = "b"
+    _line(
+        r"label 'rare' has one value, 'a', among \d+ tokens; .* take more of each document \(now 1\) or more in all",
+        codes, 4, "rare", per_document=1, seed=1,
+    )  # fmt: skip
+
+
+def test_a_label_that_can_not_be_compared_is_left_out_and_the_others_run(world) -> None:
+    codes = world(n=500)
+    codes.tokens["one"] = "same"
+    found = clusters_by_label(codes, 4, ("upos", "one"), **FAST)
+    assert list(found) == ["upos"]
+    assert "label 'one' has one value" in found["upos"].layers[0].left_out["label 'one'"]
+    with pytest.raises(PolytopeError, match="label 'one' has one value"):
+        clusters_by_label(codes, 4, ("one",), **FAST)
+    with pytest.raises(PolytopeError, match="no label 'mood'"):
+        clusters_by_label(codes, 4, ("upos", "mood"), **FAST)
 
 
 def test_documents_and_k(world) -> None:

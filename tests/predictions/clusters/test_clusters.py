@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,11 +11,10 @@ from polytope_lm.controls.labels import exchanged_between_documents
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Premises
 from polytope_lm.predictions import clusters
-from polytope_lm.predictions.calibration.test import exchanged, pooled, set_up
 from polytope_lm.predictions.clusters.layers import MAKERS, NULLS, SHOWN, row_name
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, AMI_TOKEN, SIMHASH
 from polytope_lm.predictions.clusters.sampling import choose
-from polytope_lm.predictions.clusters.scoring import make_task, summed_up
+from polytope_lm.predictions.clusters.scoring import make_task
 from polytope_lm.predictions.clusters.test import BUILT_IN
 from polytope_lm.representations import registry
 from polytope_lm.representations.arrays import LayerArrays
@@ -117,27 +114,6 @@ def test_tokens_are_clustered_anew_in_each_half(world) -> None:
     assert found.sd == pytest.approx(np.std(by_half, ddof=1), rel=0.1)
     assert found.freedom == pytest.approx(result.sample.effective - 1)
     assert found.high == pytest.approx(found.value + t.isf(norm.sf(1.96), found.freedom) * found.sd)
-
-
-def test_the_null_subtracted_score_is_0_on_exchanged_labels_for_every_representation(world) -> None:
-    """Those of the input and of the firing rates, too, in codes whose documents differ."""
-    codes = world("direction")
-    task = make_task(choose(codes, "upos", tokens=6000, seed=0), 12, 0, 12)
-    names = (*BUILT_IN, "cosine of u, raw", "NMF directions", "shuffled bits")
-    bench = set_up(codes, 4, task, [replace(registry.get(name), draws=1) for name in names])
-    pools = pooled(bench, exchanged(task, "between documents", 100))
-    for name, (pool,) in pools.items():
-        for score in (AMI, AGREEMENT):
-            found = []
-            for which in range(80):
-                others = (which + 1 + np.arange(20)) % 100
-                drawn = summed_up(
-                    (name, "other", ""), pool.layout, [pool.drawn(task.sample.documents, which, others)], task
-                )
-                found.append(drawn.result.score(score).estimate)
-            # Of 80 fair intervals 4 exclude 0, and more than 11 in one set of a thousand.
-            assert sum(not each.low <= 0 <= each.high for each in found) <= 11, (name, score)
-            assert abs(np.mean([each.value for each in found])) < 0.004
 
 
 def test_scores_are_those_of_scikit_learn_on_the_same_clusters(world) -> None:

@@ -56,10 +56,10 @@ def test_a_cell_is_what_clusters_finds_with_its_seed_and_k(world) -> None:
         assert cell.ami == pytest.approx(score.level, abs=1e-12)
         assert len(cell.draws) == len(score.draws or (cell.ami,))
         assert (cell.n, cell.draws[0].largest_share) == (score.n, max(each.cluster_sizes) / score.n)
-    for reference in (BEST_COSINE, SIMHASH):
-        theirs = [SIMHASH] if reference == SIMHASH else COSINES
-        expected = primary["code"].ami - max(primary[name].ami for name in theirs)
+    for reference in (*COSINES, SIMHASH):
+        expected = primary["code"].ami - primary[reference].ami
         assert primary["code"].over(reference) == pytest.approx(expected, abs=1e-12)
+    assert primary["code"].over(BEST_COSINE) is None
 
 
 def test_a_density_cell_scores_the_clustered_tokens_only(world) -> None:
@@ -79,7 +79,7 @@ def _cell(representation: str, *amis: float | None, k: int = 5) -> Cell:
     return Cell(4, "L04.pre", "upos", "hdbscan", k, 0, representation, "other", 90, draws)
 
 
-def test_leads_are_over_the_better_cosine_and_the_mean_draw_of_the_same_choices() -> None:
+def test_leads_are_over_each_cosine_and_the_mean_draw_of_the_same_choices() -> None:
     cells = [
         _cell("code", 0.5),
         _cell(RAW, 0.4),
@@ -88,14 +88,16 @@ def test_leads_are_over_the_better_cosine_and_the_mean_draw_of_the_same_choices(
         _cell("code", 0.9, k=7),
     ]
     code, raw, _, simhash, alone = with_leads(cells)
-    assert (code.over_cosine, code.over_simhash) == pytest.approx((0.1, 0.35))
-    assert (raw.over_cosine, raw.over_simhash) == (None, pytest.approx(0.25))
-    assert (simhash.over_cosine, simhash.over_simhash) == (pytest.approx(-0.25), None)
-    assert (alone.over_cosine, alone.over_simhash) == (None, None)
+    assert (code.over_raw, code.over_centred, code.over_simhash) == pytest.approx((0.1, 0.2, 0.35))
+    assert (raw.over_raw, raw.over_centred, raw.over_simhash) == (None, pytest.approx(0.1), pytest.approx(0.25))
+    assert (simhash.over_raw, simhash.over_simhash) == (pytest.approx(-0.25), None)
+    assert (alone.over_raw, alone.over_centred, alone.over_simhash) == (None, None, None)
+    assert all(each.over_cosine is None for each in (code, raw, simhash, alone))
     empty = with_leads([_cell("code", 0.5), _cell(SIMHASH, 0.1, None)])
     assert (empty[1].ami, empty[0].over_simhash) == (None, None)
     frame = Multiverse(with_leads(cells), (), {}, {}, {}, "").to_frame()
-    assert frame["cosine's noise share"][0] == 0.25
+    assert (frame["raw cosine's noise share"][0], frame["centred cosine's noise share"][0]) == (0.25, 0.5)
+    assert frame["over raw cosine"][0] == pytest.approx(0.1)
     assert frame["SimHash's noise share"][0] == 0.5
 
 
@@ -121,9 +123,9 @@ def test_what_can_not_run_is_left_out_with_its_reason_and_the_rest_runs(world) -
     why = {each.what: each.why for each in found.left_out}
     assert "capture again with `keep=" in why[f"layer 4, seed 0, {RAW}"]
     assert "'u' of layer 4 was not kept" in why[f"layer 4, seed 0, {SIMHASH}"]
-    assert found.to_frame()["over cosine"].isna().all()
+    assert not [column for column in found.to_frame() if column.startswith("over ")]
     assert "no verdict" in repr(found)
-    with pytest.raises(PolytopeError, match="no cell of 'code' against 'better cosine of h'"):
+    with pytest.raises(PolytopeError, match="no cell of 'code' against 'cosine of h, centred'"):
         found.plot()
 
 
@@ -210,13 +212,13 @@ def test_the_curve_is_sorted_and_each_columns_marks_are_its_choices() -> None:
         for label in ("upos", "word")
     ]
     found = Multiverse(with_leads(cells), (), {}, {}, {}, "")
-    figure = found.plot()
+    figure = found.plot(reference=RAW)
     leads = [trace for trace in figure.data if trace.yaxis == "y"]
     marks = [trace for trace in figure.data if trace.yaxis == "y2"]
     points = sorted((x, y) for trace in leads for x, y in zip(trace.x, trace.y, strict=True))
-    expected = found.leads()
+    expected = found.leads(reference=RAW)
     assert len(expected) == 12
-    assert [y for _, y in points] == [cell.over_cosine for cell in expected] == sorted(y for _, y in points)
+    assert [y for _, y in points] == [cell.over_raw for cell in expected] == sorted(y for _, y in points)
     rows = list(figure.layout.yaxis2.ticktext)
     # One layer only, so it has no row.
     assert rows == [

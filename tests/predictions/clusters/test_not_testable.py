@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import polytope_lm as plm
+from analyses._corpora import news
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions import clusters
 
@@ -30,6 +33,18 @@ def test_a_label_that_alternates_is_not_testable() -> None:
     codes = plm.worlds.null_world(tokens=4000, documents=200, seed=1)
     codes.tokens["turn"] = pd.Series(np.arange(4000) % 2).map({0: "a", 1: "b"}).to_numpy()
     assert clusters(codes, label="turn", k=20, **FAST).verdicts[0].outcome == "not testable"
+
+
+DATA = Path(plm.__file__).parents[2] / "shared" / "data"
+
+
+@pytest.mark.skipif(not (DATA / "news" / "ag_news.csv").is_file(), reason="needs AG News beside the checkout")
+def test_topics_of_news_are_not_testable_on_a_tiny_model() -> None:
+    items = news(DATA, 1500, 0)
+    codes = plm.encode(plm.load("tiny-gpt2"), items, layers=[1], tokens="random:3", keep=("u", "h"))
+    found = clusters(codes, label="topic", **FAST)
+    assert found.sample.effective > 1000
+    assert found.verdicts[0].outcome == "not testable"
 
 
 def test_few_effective_documents_are_refused_in_one_line() -> None:

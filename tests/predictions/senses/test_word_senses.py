@@ -157,7 +157,7 @@ def test_the_interval_covers_the_true_accuracy() -> None:
 
 
 def test_mistakes_are_one_line() -> None:
-    codes = _world("nothing", words=2, each=6)
+    codes = _world("nothing", words=2, each=12)
     with pytest.raises(PolytopeError, match="no label 'meaning'; these codes have 'word', 'sense'"):
         senses(codes, label="meaning")
     with pytest.raises(PolytopeError, match="no label 'lemma' to name the word"):
@@ -166,19 +166,30 @@ def test_mistakes_are_one_line() -> None:
         senses(codes, 7)
     with pytest.raises(PolytopeError, match="no representation 'mine'"):
         senses(codes, extra="mine")
-    codes.tokens["sense"] = ["one", *["other"] * 11]
-    with pytest.raises(PolytopeError, match=r"no word by 'word' has two values of 'sense' with two sentences"):
+    codes.tokens["sense"] = ["one", *["other"] * 23]
+    with pytest.raises(PolytopeError, match=r"no word by 'word' has 10 occurrences and two values of 'sense' with two"):
         senses(codes)
-    one = _world("nothing", words=3, each=8)
+    one = _world("nothing", words=3, each=12)
     one.tokens.loc[one.tokens["token_id"] == 1, "sense"] = "same"
-    assert "word1" in senses(one, **FAST).words_left_out
+    assert senses(one, **FAST).words_left_out == {
+        "word1": "12 occurrences, fewer than two senses with two sentences each"
+    }
     one.kept_arrays["L02.pre.h"][3, 0] = np.nan
     with pytest.raises(PolytopeError, match="'h' of layer 2 holds NaN or infinity at token 3"):
         senses(one, **FAST)
 
 
+def test_a_word_with_few_occurrences_is_left_out_and_the_rest_runs() -> None:
+    codes = _world("nothing", words=3, each=12)
+    rows = np.flatnonzero(codes.tokens["token_id"] == 1)
+    codes.tokens.loc[rows[9:], "sense"] = None
+    result = senses(codes, **FAST)
+    assert set(result.words) == {"word0", "word2"}
+    assert result.words_left_out == {"word1": "9 occurrences, fewer than 10"}
+
+
 def test_tokens_that_no_word_is_known_of_are_left_out() -> None:
-    codes = _world("nothing", words=3, each=8)
+    codes = _world("nothing", words=3, each=12)
     codes.tokens.loc[codes.tokens["token_id"] == 1, "word"] = None
     result = senses(codes, **FAST)
     assert set(result.words) == {"word0", "word2"}

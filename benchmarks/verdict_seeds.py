@@ -1,0 +1,103 @@
+"""Do two verdicts on the same data agree whatever the seed: share of layers, but for those that are inconclusive.
+
+Run with `python -m benchmarks.verdict_seeds [--seeds 5] [--worlds 6] [--model NAME] [--out DIR] [--json]`. A seed
+moves the tokens drawn, the halves, first medoids, exchanges of labels and random controls. Data: the code world and
+the direction world (2,000 tokens each, `--worlds` of each), and all layers of `--model` (tiny-gpt2) on the built-in
+sample, two labels. Each verdict is a line of `DIR/runs.jsonl`; interrupted, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from itertools import combinations
+from pathlib import Path
+from statistics import mean
+from time import process_time
+from typing import TYPE_CHECKING, Any
+
+import polytope_lm as plm
+from benchmarks._machine import Figure, arguments, describe, report
+from benchmarks._runs import run_all
+from polytope_lm.predictions.clusters.test import clusters_by_label
+from polytope_lm.worlds import code_world, direction_world
+
+if TYPE_CHECKING:
+    from benchmarks._runs import Job
+    from polytope_lm.codes.codes import Codes
+
+LABELS = ("class", "group")
+
+
+@cache
+def data(name: str, model: str) -> tuple[Codes, tuple[str, ...], int | None]:
+    """Return some codes, their labels, and k (None: by the number of tokens)."""
+    kind, _, number = name.partition(" ")
+    if kind == "sample":
+        documents = plm.documents("sample")
+        return plm.encode(plm.load(model), documents, tokens="random:20", keep=("u", "h")), LABELS, None
+    made = code_world(0.04, seed=int(number)) if kind == "code" else direction_world(seed=int(number))
+    return made, ("label",), 50
+
+
+def one_job(model: str, job: Job) -> list[dict[str, Any]]:
+    """Return the verdicts of some seeds on one set of data: a line a seed, outcomes by layer and label."""
+    name, seeds = job
+    lines = []
+    for seed in seeds:
+        start = process_time()
+        codes, labels, k = data(name, model)
+        found = clusters_by_label(codes, None, labels, seed=seed, k=k, comparators=False)
+        outcomes = {
+            f"{label}, layer {layer.layer}": layer.verdict.outcome
+            for label, result in found.items()
+            for layer in result.layers
+        }
+        lines.append({"world": name, "seed": seed, "outcomes": outcomes, "seconds": process_time() - start})
+    return lines
+
+
+def agreements(lines: list[dict[str, Any]]) -> tuple[list[bool], int]:
+    """Return whether each two seeds agree where neither is inconclusive, and how many others there are."""
+    agreed, open_still = [], 0
+    for a, b in combinations(lines, 2):
+        for place in a["outcomes"].keys() & b["outcomes"].keys():
+            both = (a["outcomes"][place], b["outcomes"][place])
+            if "inconclusive" in both:
+                open_still += 1
+            else:
+                agreed.append(both[0] == both[1])
+    return agreed, open_still
+
+
+def main() -> None:
+    """Do what is missing and print how often seeds agree."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--seeds", type=int, default=5, help="verdicts of the same data (5)")
+    parser.add_argument("--worlds", type=int, default=6, help="planted worlds of each kind (6)")
+    parser.add_argument("--model", default="tiny-gpt2", help="whose codes of the built-in sample (tiny-gpt2)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each (1)")
+    parser.add_argument("--out", type=Path, default=Path("verdict-seeds"), help="directory of the verdicts")
+    options = parser.parse_args()
+    machine = describe()
+    names = ["sample", *(f"{kind} {n}" for kind in ("code", "direction") for n in range(options.worlds))]
+    wanted = [(name, seed) for name in names for seed in range(options.seeds)]
+    together = dict.fromkeys(names, options.seeds)
+    lines = run_all(options.out / "runs.jsonl", wanted, together, partial(one_job, options.model), options.jobs)
+    figures, every = [], []
+    for kind in ("sample", "code", "direction"):
+        agreed, still = [], 0
+        for name in names:
+            if name.partition(" ")[0] == kind:
+                pairs, undecided = agreements([line for line in lines if line["world"] == name])
+                agreed, still = agreed + pairs, still + undecided
+        every += agreed
+        note = f"{sum(agreed)} of {len(agreed)} pairs of verdicts, {still} more with one that is inconclusive"
+        if agreed:
+            figures.append(Figure(f"{kind}: two seeds agree", mean(agreed), "of pairs", note=note))
+    seconds = mean(line["seconds"] for line in lines)
+    figures.append(Figure("two seeds agree", mean(every), "of pairs", must=0.95, note=f"{seconds:.0f} s of CPU a seed"))
+    report(figures, options.json, machine)
+
+
+if __name__ == "__main__":
+    main()

@@ -23,6 +23,7 @@ from .models.loading import load as load
 from .models.loading import wrap as wrap
 from .paths.path import path as path
 from .predictions.calibration.test import calibrate as calibrate
+from .predictions.diff.test import diff as diff
 from .representations import representation as representation
 from .result import load_result as load_result
 from .result import load_results as load_results

@@ -33,7 +33,7 @@ def refused(*arguments: object) -> str:
     assert result.out == ""
     *before, error = result.err.splitlines()
     assert len(before) <= 1, result.err
-    assert all(line.startswith(("capture: ", "test ")) for line in before), result.err
+    assert all(line.startswith(("capture: ", "diff: ", "test ")) for line in before), result.err
     assert error.startswith("error: ")
     assert "Traceback" not in result.err
     assert "unforeseen" not in result.err

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import polytope_lm as plm
+from polytope_lm.controls.weights import permuted
 from polytope_lm.documents import Document, Span
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def every_kind(store: Any) -> dict[str, Any]:
         "determination": p.determination(
             store, 1, max_tokens=24, fit_tokens=120, neurons=20, draws=2, resamples=20, together=False
         ),
+        "selective": store.selective("upos", 1, ablate=True, draws=1, resamples=20),
+        "diff": plm.diff(model, permuted(model), store, [1], resamples=20),
         "neuron": p.neuron(
             store, 1, int(store.bits(1).mean(axis=0).argmax()), label="upos", top=20, k=6, tokens=120, draws=20
         ),

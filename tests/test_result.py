@@ -13,13 +13,14 @@ import pytest
 import polytope_lm as plm
 from benchmarks.altered_results import alterations
 from polytope_lm import report
+from polytope_lm.controls.weights import permuted
 from polytope_lm.errors import PolytopeError
 from polytope_lm.result import load_result, load_results
 
 OLD = Path(__file__).parent / "saved"
 KINDS = [
-    "alignment", "boundaries", "calibration", "clusters", "crossings", "determination", "groups", "multiverse",
-    "neuron", "neurons", "overview", "senses", "slices",
+    "alignment", "boundaries", "calibration", "clusters", "crossings", "determination", "diff", "groups", "multiverse",
+    "neuron", "neurons", "overview", "selective", "senses", "slices",
 ]  # fmt: skip
 COMMANDED = [kind for kind in KINDS if kind not in {"crossings", "overview", "slices"}]
 
@@ -55,6 +56,8 @@ def _on_a_page() -> set[str]:
 def test_the_command_computes_the_same_result(results, kind) -> None:
     found = results[kind]
     unwritten = {"pairs": made.PAIRS, "encoder": plm.load("tiny-gpt2")}
+    if kind == "diff":
+        unwritten["model_b"] = permuted(plm.load("tiny-gpt2"))
     again = eval(found.command, {"plm": plm, **unwritten})  # noqa: S307
     ours, theirs = ({k: v for k, v in one.to_dict().items() if k != "timings"} for one in (found, again))
     assert json.dumps(theirs, sort_keys=True) == json.dumps(ours, sort_keys=True)

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import polytope_lm
-from polytope_lm.cli import calibrating, commands, cross, demo, determining, stores, testing, validity
+from polytope_lm.cli import calibrating, commands, cross, demo, determining, diffing, stores, testing, validity
 from polytope_lm.cli.terminal import complain
 from polytope_lm.errors import PolytopeError
 
@@ -137,6 +137,7 @@ app.command(short_help="What is in a store.")(stores.info)
 app.command(cls=stores.Rows, short_help="Nearest tokens by code and by direction.")(stores.nearest)
 app.command(short_help="What can be counted of tokens or prompts.")(stores.measure)
 app.command(short_help="Boundaries crossed between two prompts.")(cross.cross)
+app.command(short_help="Codes of two models: which bits differ.")(diffing.diff)
 testing.app.command(short_help="Prediction 2: boundaries and meaning.")(testing.boundaries)
 testing.app.command(short_help="Prediction 3: where directions stop being valid.")(validity.directions)
 testing.app.command(short_help="What of an MLP's work its code carries.")(determining.determination)

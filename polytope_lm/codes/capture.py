@@ -106,6 +106,15 @@ def in_codes(
     return Codes(plan.sites, table, bits, ids, texts, plan.keep, plan.provenance(), kept, plan.model)
 
 
+def unread(plan: Plan, documents: Sequence[Document]) -> Codes:
+    """Return codes of documents that are cut into tokens but not read yet: tables and rules, no bits."""
+    windowed = plan.windowing.apply(documents, 0, plan.model.tokenizer)
+    check_sampled(plan, windowed.n_kept, windowed.n_without, len(documents))
+    warn_sampled(plan, windowed.n_without, len(documents))
+    ids, texts = [d.id for d in documents], [d.text for d in documents]
+    return Codes(plan.sites, _frame(windowed, documents), {}, ids, texts, (), plan.provenance(), model=plan.model)
+
+
 def check_text(name: str, text: Any) -> None:
     """Refuse what no tokenizer reads."""
     if not isinstance(text, str) or not text:

@@ -8,7 +8,7 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int32, Int64, UInt8
 
     from polytope_lm.codes.hamming.searching import Neighbours
+    from polytope_lm.codes.selective import Selective
     from polytope_lm.codes.separating import Separating
     from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
@@ -188,9 +189,16 @@ class TokenCodes(ABC):
 
     def context(self, row: int, chars: int = 40) -> tuple[str, str, str]:
         """Return the text left of a token, the token, and the text right of it."""
-        record = self.tokens.iloc[row]
-        text, start, end = self.texts[record["document"]], record["start"], record["end"]
-        return text[max(0, start - chars) : start], text[start:end], text[end : end + chars]
+        return self.contexts([row], chars)[0]
+
+    def contexts(self, rows: Sequence[int] | np.ndarray, chars: int = 40) -> list[tuple[str, str, str]]:
+        """Return `context` of several tokens, each document's text being fetched once."""
+        places = self.tokens[["document", "start", "end"]].iloc[np.asarray(rows)].to_numpy()
+        texts = {number: self.texts[number] for number in dict.fromkeys(places[:, 0].tolist())}
+        return [
+            (texts[d][max(0, start - chars) : start], texts[d][start:end], texts[d][end : end + chars])
+            for d, start, end in places.tolist()
+        ]
 
     def __getitem__(self, key: Any) -> Any:
         """Index by prompt, token and layer: `codes[0]`, `codes[0, " bank"]`, `codes[0, " bank", 8]`.
@@ -393,7 +401,7 @@ class TokenCodes(ABC):
     def _ranked(self, rows: np.ndarray, name: str, values: np.ndarray) -> pd.DataFrame:
         import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table
 
-        contexts = pd.DataFrame([self.context(int(r)) for r in rows], columns=["left", "token", "right"])
+        contexts = pd.DataFrame(self.contexts(rows), columns=["left", "token", "right"])
         return pd.concat([pd.DataFrame({name: values[rows], "row": rows}), contexts], axis=1)
 
     def separating(
@@ -420,6 +428,49 @@ class TokenCodes(ABC):
         documents = self.tokens["document"].to_numpy() if by_document else None
         found = separating(self._whole(site), site.width, rows_a, rows_b, alpha=alpha, documents=documents)
         return found.with_contexts(self.context)
+
+    def selective(  # noqa: PLR0913 - settings, by name
+        self, by: str, layer: int | None = None, *, alpha: float = 0.05, least: int = 4, ablate: bool = False,
+        model: Model | None = None, most: int = 50, draws: int = 5, seed: int = 0, resamples: int = 1000,
+    ) -> Selective:  # fmt: skip
+        """Return the neurons that fire for one value of a label: LAPE's entropy, log-odds, false discoveries.
+
+        Args:
+            by: a label, or another column of the tokens.
+            layer: the layer, where there are several.
+            alpha: the false-discovery rate over all neurons and values, documents being the units.
+            least: fewest documents of a value that is tested.
+            ablate: also mean-ablate each value's neurons, and as many random ones of the same firing rates, and take
+                the loss of the next token on each value's tokens.
+            model: what captured a store, where it is not at hand (for `ablate`).
+            most: neurons of a value that are ablated together, at most: the most telling.
+            draws: of random neurons.
+            seed: of every random choice.
+            resamples: bootstrap resamples of the documents behind a change of loss.
+
+        Raises:
+            PolytopeError: no such label, fewer than two values in `least` documents; with `ablate` no model at hand,
+                one without logits, or a site that is no MLP's gate.
+
+        Examples:
+            >>> import polytope_lm as plm
+            >>> codes = plm.encode(plm.load("tiny-gpt2"), list(plm.documents("sample"))[:24], layers=1, keep=())
+            >>> found = codes.selective("class")
+            >>> [value.value for value in found.values]
+            ['code', 'prose']
+
+        """
+        from polytope_lm.codes.selecting import selective  # noqa: PLC0415 - scipy.stats is large
+
+        options: dict[str, Any] = {
+            "alpha": alpha, "least": least, "ablate": ablate, "most": most, "draws": draws, "seed": seed,
+            "resamples": resamples,
+        }  # fmt: skip
+        found = selective(self, by, layer, model=model, **options)
+        usual = {"alpha": 0.05, "least": 4, "ablate": False, "most": 50, "draws": 5, "seed": 0, "resamples": 1000}
+        given = "".join(f", {name}={value!r}" for name, value in options.items() if value != usual[name])
+        made = str(getattr(self, "command", "")) or "codes"
+        return replace(found, command=f"{made}.selective({by!r}, {found.site.layer}{given})")
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of tokens and documents."""

@@ -50,6 +50,11 @@ class Spec:
     taps: tuple[Tap, ...]  # their outputs stand side by side in a row
     site: Site
     bits: bool  # signs are packed, else values are kept
+    below: float | None = None  # of bits: not h > 0 but |h| < this
+
+    def signed(self, value: Tensor) -> Tensor:
+        """Return numbers whose signs are the bits."""
+        return value if self.below is None else self.below - value.abs()
 
 
 def specs(model: Model, sites: Sequence[Site], keep: Sequence[str], keep_dtype: str) -> tuple[Spec, ...]:
@@ -230,7 +235,7 @@ class _AtOnce:
 
     def bits(self, spec: Spec, part: int, value: Tensor) -> None:
         parts, n = self._packed.setdefault(spec.name, {}), len(spec.taps)
-        parts[part] = self._pack(value, spec.site)
+        parts[part] = self._pack(spec.signed(value), spec.site)
         if len(parts) == n:
             self.arrays[spec.name][self.kept.rows] = beside([parts[i] for i in range(n)], [spec.site.width // n] * n)
             # A small array that outlives the big ones around it keeps the heap from being reused.
@@ -272,7 +277,7 @@ class _Later:
     _odd: list[Tensor] = field(default_factory=list)
 
     def bits(self, spec: Spec, part: int, value: Tensor) -> None:
-        flat = value.flatten(0, -2)
+        flat = spec.signed(value).flatten(0, -2)
         if self.index is not None and self.kept.sparse:
             packed, finite = pack_rows(flat[self.index])
         else:

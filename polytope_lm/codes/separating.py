@@ -1,27 +1,16 @@
 """Which bits tell two sets of tokens apart.
 
-For each neuron, the 2 x 2 table (on or off) x (group a or b) gives the log-odds ratio, with the
-Haldane-Anscombe correction that keeps it finite,
-
-    log [ (a_on + 1/2)(b_off + 1/2) / ((a_off + 1/2)(b_on + 1/2)) ]
-
-(natural log; positive: more often on in a) and a two-sided exact p value, corrected over all N neurons by
-Benjamini and Hochberg to q values: among bits with `q <= alpha`, the expected share of false ones is at
-most alpha.
+For each neuron the signed log-odds ratio of its being on in a against b, its interval, and a two-sided p value,
+corrected over all N neurons by Benjamini and Hochberg to q values: among bits with `q <= alpha`, the expected share
+of false ones is at most alpha.
 
 **Tokens of one document are not independent**, and tests that take tokens as units call far too many bits
-significant. Say which document each token is from, and documents become the units:
+significant. Say which document each token is from, and documents become the units: `codes.contrast` has the formulas
+and the exchange tests, for this and for `codes.selective`. Without documents the p value is Fisher's exact test over
+tokens, and there is no interval.
 
-- groups that share documents (at least half of those that the group in fewer documents is in): a sign test
-  over the shared documents, on whether the bit's rate is higher in a's or in b's tokens of that document;
-- groups in different documents: Mood's median test over the documents that hold one group only, on whether
-  a document's rate is above the median of all of them (Fisher's exact test of that table).
-
-Both are exact for any number of documents, and both ignore how many tokens a document has.
-
-Sources: Haldane, "The estimation and significance of the logarithm of a ratio of frequencies" (1956); Fisher,
-"The Design of Experiments" (1935); Benjamini & Hochberg, "Controlling the false discovery rate" (1995);
-Mood, "Introduction to the Theory of Statistics" (1950).
+Sources: Fisher, "The Design of Experiments" (1935); Benjamini & Hochberg, "Controlling the false discovery rate"
+(1995).
 """
 
 from __future__ import annotations
@@ -33,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln
-from scipy.stats import binom, false_discovery_control
+from scipy.stats import false_discovery_control
 
+from polytope_lm.codes.contrast import Cells
 from polytope_lm.codes.hamming import hamming
 from polytope_lm.errors import PolytopeError, escaped
 
@@ -46,7 +36,6 @@ if TYPE_CHECKING:
 Context = tuple[str, str, str]  # text on the left, the token, text on the right
 
 _SHOWN = 20
-_BLOCK = 32  # bytes of a code at one time: bounded memory for the rates in documents
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +53,8 @@ class Separating:
         units: how many units the test has.
         n_a: tokens in a.
         n_b: tokens in b.
+        low: lower end of the log-odds' 95 % interval over documents, `[N]`; NaN where tokens are the units.
+        high: its upper end.
         examples_a: rows of a in the bit's state that is the more common one in a, `[N, E]`; -1 fills up.
         examples_b: rows of b in the other state, `[N, E]`.
         contexts: texts of the examples of some bits, `{bit: (of a, of b)}`; from `with_contexts`.
@@ -80,6 +71,8 @@ class Separating:
     units: int
     n_a: int
     n_b: int
+    low: Float[np.ndarray, " N"]
+    high: Float[np.ndarray, " N"]
     examples_a: Int[np.ndarray, "N E"]
     examples_b: Int[np.ndarray, "N E"]
     contexts: Mapping[int, tuple[tuple[Context, ...], tuple[Context, ...]]] = field(default_factory=dict)
@@ -97,7 +90,7 @@ class Separating:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per bit, the most telling first, with `significant` for `q <= alpha`."""
-        columns = {name: getattr(self, name) for name in ("log_odds", "rate_a", "rate_b", "p", "q")}
+        columns = {name: getattr(self, name) for name in ("log_odds", "low", "high", "rate_a", "rate_b", "p", "q")}
         frame = pd.DataFrame({"bit": np.arange(len(self.q)), **columns, "significant": self.q <= self.alpha})
         return frame.iloc[self.order].reset_index(drop=True)
 
@@ -147,8 +140,9 @@ def separating(
     alpha: float = 0.05,
     documents: Any = None,
     examples: int = 3,
+    seed: int = 0,
 ) -> Separating:
-    """Find the bits that tell the tokens `rows_a` from the tokens `rows_b`; see the module for the formulas.
+    """Find the bits that tell the tokens `rows_a` from the tokens `rows_b`.
 
     Args:
         packed: packed codes of one site.
@@ -159,6 +153,7 @@ def separating(
         documents: the document of every row of `packed`. With it, documents are the units of the test;
             without it, tokens are, which are not independent where they share a document.
         examples: rows kept per bit and group.
+        seed: of the exchanges.
 
     Raises:
         PolytopeError: an empty group, rows in both groups, twice in one or out of range, a wrong width, alpha
@@ -170,22 +165,29 @@ def separating(
     codes_a, codes_b = packed[a], packed[b]
     on_a, on_b = hamming.counts(codes_a, width), hamming.counts(codes_b, width)
     odds = np.log((on_a + 0.5) * (len(b) - on_b + 0.5) / ((len(a) - on_a + 0.5) * (on_b + 0.5)))
+    low = high = np.full(width, np.nan)
     if documents is None:
-        tested = fisher(on_a, on_b, len(a), len(b)), "Fisher's exact test over tokens", len(a) + len(b)
+        p, test = fisher(on_a, on_b, len(a), len(b)), "Fisher's exact test over tokens"
+        units = len(a) + len(b)
     else:
         labels = _documents(documents, len(packed))
-        tested = _by_document(codes_a, codes_b, width, labels[a], labels[b])
+        group = np.repeat(np.array([0, 1], np.int64), [len(a), len(b)])
+        cells = Cells(np.concatenate([codes_a, codes_b]), width, group, np.concatenate([labels[a], labels[b]]))
+        found = cells.against_rest(0, seed=seed)
+        p, test, units, low, high = found.p, found.test, found.units, found.low, found.high
     return Separating(
         log_odds=odds,
         rate_a=on_a / len(a),
         rate_b=on_b / len(b),
-        p=tested[0],
-        q=np.asarray(false_discovery_control(tested[0])),
+        p=p,
+        q=np.asarray(false_discovery_control(p)),
         alpha=alpha,
-        test=tested[1],
-        units=tested[2],
+        test=test,
+        units=units,
         n_a=len(a),
         n_b=len(b),
+        low=low,
+        high=high,
         examples_a=_examples(codes_a, a, odds > 0, examples),
         examples_b=_examples(codes_b, b, odds <= 0, examples),
     )
@@ -212,46 +214,6 @@ def fisher(on_a: Int[np.ndarray, " N"], on_b: Int[np.ndarray, " N"], n_a: int, n
         seen = probability[on_a[here] - least]
         p[here] = sums[np.searchsorted(ranked, seen * (1 + 1e-7), side="right") - 1]
     return np.minimum(p, 1.0)
-
-
-def _by_document(
-    codes_a: UInt8[np.ndarray, "L B"],
-    codes_b: UInt8[np.ndarray, "M B"],
-    width: int,
-    documents_a: Int64[np.ndarray, " L"],
-    documents_b: Int64[np.ndarray, " M"],
-) -> tuple[Float[np.ndarray, " N"], str, int]:
-    """Return p values with documents as units, the test's name, and the number of documents tested."""
-    in_a, in_b = np.unique(documents_a), np.unique(documents_b)
-    shared = np.intersect1d(in_a, in_b)
-    paired = 2 * len(shared) >= min(len(in_a), len(in_b))
-    tested_a, tested_b = (shared, shared) if paired else (np.setdiff1d(in_a, shared), np.setdiff1d(in_b, shared))
-    p = np.ones(width)
-    for first in range(0, codes_a.shape[1], _BLOCK):
-        bits = slice(8 * first, min(8 * (first + _BLOCK), width))
-        columns = slice(first, first + _BLOCK)
-        rates_a = _document_rates(codes_a[:, columns], bits.stop - bits.start, documents_a, tested_a)
-        rates_b = _document_rates(codes_b[:, columns], bits.stop - bits.start, documents_b, tested_b)
-        if paired:  # the exact sign test, two-sided; equal pairs say nothing
-            higher, lower = (rates_a > rates_b).sum(axis=0), (rates_a < rates_b).sum(axis=0)
-            p[bits] = np.minimum(1.0, 2 * binom.cdf(np.minimum(higher, lower), higher + lower, 0.5))
-        else:  # Mood's median test: Fisher's exact test on which rates are above the median of all
-            median = np.median(np.concatenate([rates_a, rates_b]), axis=0)
-            p[bits] = fisher((rates_a > median).sum(axis=0), (rates_b > median).sum(axis=0), len(rates_a), len(rates_b))
-    if paired:
-        return p, "sign test over documents that have both groups", len(shared)
-    return p, "Mood's median test over documents that have one group", len(tested_a) + len(tested_b)
-
-
-def _document_rates(
-    codes: UInt8[np.ndarray, "L B"], width: int, documents: Int64[np.ndarray, " L"], wanted: Int64[np.ndarray, " D"]
-) -> Float[np.ndarray, "D N"]:
-    """Return each wanted document's rate of every bit, over the tokens given."""
-    mine = np.isin(documents, wanted)
-    order = np.argsort(documents[mine], kind="stable")
-    _, starts, sizes = np.unique(documents[mine][order], return_index=True, return_counts=True)
-    bits = hamming.unpack(codes[mine][order], width)
-    return np.add.reduceat(bits, starts, axis=0, dtype=np.int64) / sizes[:, None]
 
 
 def _examples(

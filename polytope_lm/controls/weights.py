@@ -5,13 +5,19 @@
 - *untrained*: the same configuration, initialised anew as the architecture does it. The weaker control:
   neighbours of an untrained model nearly all share a document.
 
-Both are models like any other; `recaptured` reads them at the tokens, sites and settings of codes that there
+For two models that differ in their weights:
+
+- *nudged*: every parameter changed at random, by as much as it differs between the two (Frobenius norm).
+- *rounded*: the same weights in another number format.
+
+All are models like any other; `recaptured` reads them at the tokens, sites and settings of codes that there
 are, so that a comparison differs in the weights alone.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +27,7 @@ from polytope_lm.codes.capture import in_codes
 from polytope_lm.codes.plan import make_plan
 from polytope_lm.codes.reread import arrays, windowing
 from polytope_lm.errors import PolytopeError
-from polytope_lm.models.loading import wrap
+from polytope_lm.models.loading import DTYPES, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,6 +88,69 @@ def untrained(model: Model, seed: int = 0) -> Model:
         hf: nn.Module = build(copy.deepcopy(config))
     hf = hf.to(device=model.device, dtype=model.dtype).eval()
     return wrap(hf, model.tokenizer, name=f"{model.name} (untrained, seed {seed})")
+
+
+def norms_of_change(a: Model, b: Model) -> dict[str, float]:
+    """Return by parameter the Frobenius norm of `W_b - W_a`, computed in float32.
+
+    Raises:
+        PolytopeError: a parameter that only one of them has, or whose shapes differ.
+
+    """
+    of_a, of_b = dict(a.hf.named_parameters()), dict(b.hf.named_parameters())
+    for name in {**of_a, **of_b}:
+        shapes = [list(of[name].shape) if name in of else "none" for of in (of_a, of_b)]
+        if shapes[0] != shapes[1]:
+            raise PolytopeError(
+                f"parameter {name} has shape {shapes[0]} in {a.name} and {shapes[1]} in {b.name}, so there is no "
+                "change of the same norm: leave out the control 'weights'"
+            )
+    with torch.no_grad():
+        pairs = ((name, weight.float().cpu(), of_b[name].float().cpu()) for name, weight in of_a.items())
+        return {name: float(torch.linalg.vector_norm(other - weight)) for name, weight, other in pairs}
+
+
+def nudged(model: Model, norms: Mapping[str, float], seed: int = 0) -> Model:
+    """Return a copy of a model with Gaussian noise added to every parameter, of exactly the norm given for it.
+
+    Args:
+        model: from `load` or `wrap`; it is copied, so there must be memory for a second one.
+        norms: Frobenius norm by parameter, as `norms_of_change` returns them.
+        seed: of the noise.
+
+    Raises:
+        PolytopeError: a model with declared sites, or one inside a `TransformerBridge`.
+
+    """
+    _check_plain(model)
+    hf = copy.deepcopy(model.hf)
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            noise = torch.from_numpy(rng.standard_normal(parameter.numel(), np.float32)).reshape(parameter.shape)
+            noise *= norms[name] / max(float(torch.linalg.vector_norm(noise)), 1e-30)
+            parameter.copy_(parameter.float() + noise.to(parameter.device))
+    made = wrap(hf, model.tokenizer, name=f"{model.name} (weights changed at random, seed {seed})")
+    return replace(made, bos=model.bos)
+
+
+def rounded(model: Model, dtype: str) -> Model:
+    """Return a copy of a model in another number format.
+
+    Args:
+        model: from `load` or `wrap`; it is copied.
+        dtype: `float32`, `float16`, `bfloat16` or `float64`.
+
+    Raises:
+        PolytopeError: no such format, or a model as `nudged` refuses.
+
+    """
+    _check_plain(model)
+    if dtype not in DTYPES:
+        raise PolytopeError(f"unknown dtype {dtype!r}; choose among {', '.join(DTYPES)}")
+    hf: Any = copy.deepcopy(model.hf)
+    made = wrap(hf.to(DTYPES[dtype]), model.tokenizer, name=f"{model.name} (in {dtype})")
+    return replace(made, bos=model.bos)
 
 
 def recaptured(codes: TokenCodes, model: Model, *, keep: Sequence[str] | None = None) -> Codes:

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from polytope_lm.on_device import checked_device
 from polytope_lm.result import reproducible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from polytope_lm.models.sites import Site
 
@@ -36,6 +36,12 @@ _UNTELLING = {
     "output_attentions", "output_hidden_states", "id2label", "label2id", "problem_type", "task_specific_params",
     "model_name", "tokenizer_name", "device", "n_devices", "seed", "default_prepend_bos",
 }  # fmt: skip
+
+# Values of a configuration that shape a block, by their names in most families.
+_SIZES = (
+    "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "n_inner",
+    "ffn_dim", "hidden_act", "hidden_activation", "activation_function",
+)  # fmt: skip
 
 
 @reproducible("plm.load")
@@ -81,6 +87,45 @@ def load(
             gc.enable()
     model = _assemble(hf.to(place), tokenizer, source.name, commit or source.revision)
     return replace(model, weights_origin=source.origin, formerly=source.formerly)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a model's small files say of its kind, before its weights are read.
+
+    Attributes:
+        name: the model's.
+        architecture: its configuration's class.
+        sizes: what of its configuration shapes its blocks.
+        tokenizer: its tokenizer.
+
+    """
+
+    name: str
+    architecture: str
+    sizes: Mapping[str, Any]
+    tokenizer: Any
+
+
+def outline(model: Model | str | Path, revision: str | None = None) -> Outline:
+    """Return what tells a model's kind: of a loaded one, or of a name, whose weights are not read.
+
+    Raises:
+        PolytopeError: as `load`, of what is wrong with a configuration or a tokenizer.
+
+    """
+    if isinstance(model, Model):
+        name, tokenizer = model.name, model.tokenizer
+        config: Any = getattr(model.hf, "config", None) or getattr(model.lens, "cfg", None)
+    else:
+        from polytope_lm.models.sources import locate, read_small  # noqa: PLC0415 - slow to import
+
+        source = locate(model, revision)
+        small = read_small(source, trust_remote_code=False)
+        name, config, tokenizer = source.name, small.config, small.tokenizer
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    sizes = {key: value for key in _SIZES if (value := getattr(text, key, None)) is not None}
+    return Outline(name, type(config).__name__, sizes, tokenizer)
 
 
 @public

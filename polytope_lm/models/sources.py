@@ -161,10 +161,18 @@ def checked_shards(name: str, index: bytes) -> list[str]:
     return sorted(set(named.values()))
 
 
-def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -> tuple[Any, Any, str | None]:
-    """Load a transformers model and its tokenizer; also return the hub's commit."""
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+@dataclass(frozen=True)
+class SmallFiles:
+    """What is read of a model before its weights: its configuration and its tokenizer."""
+
+    config: Any
+    tokenizer: Any
+    options: dict[str, Any]  # for what reads the rest
+
+
+def read_small(source: Source, *, trust_remote_code: bool) -> SmallFiles:
+    """Read a model's configuration and tokenizer."""
+    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415
 
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     common |= {"local_files_only": source.local or not _hub_answers()}
@@ -173,15 +181,26 @@ def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -
         if not source.local:
             _check_hub(source, common["local_files_only"])
         config = AutoConfig.from_pretrained(source.where, **common)
+        tokenizer = AutoTokenizer.from_pretrained(source.where, **common)
+    return SmallFiles(config, tokenizer, common)
+
+
+def read_model(source: Source, dtype: torch.dtype, *, trust_remote_code: bool) -> tuple[Any, Any, str | None]:
+    """Load a transformers model and its tokenizer; also return the hub's commit."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
+    from transformers import AutoModel, AutoModelForCausalLM  # noqa: PLC0415
+
+    small = read_small(source, trust_remote_code=trust_remote_code)
+    config, tokenizer = small.config, small.tokenizer
+    with _reading(source):
         architectures = getattr(config, "architectures", None) or [""]
         # A language model that also takes images has its text model's head beside it.
         wraps_text = config.get_text_config() is not config and not getattr(config, "is_encoder_decoder", False)
         heads = ("ForCausalLM", "LMHeadModel", *(("ForConditionalGeneration",) if wraps_text else ()))
         auto = AutoModelForCausalLM if architectures[0].endswith(heads) else AutoModel
         model, report = auto.from_pretrained(
-            source.where, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **common
+            source.where, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **small.options
         )
-        tokenizer = AutoTokenizer.from_pretrained(source.where, **common)
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:
         raise PolytopeError(

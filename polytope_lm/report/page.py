@@ -162,10 +162,16 @@ def _tabs(results: Results, *, browsable: bool) -> list[dict[str, str]]:
         ("boundaries", "Boundaries", boundaries is not None or results.alignment is not None),
         ("crossings", "Crossings", bool(pairs)),
         ("slices", "Slices", bool(results.slices)),
-        ("others", "More results", bool(results.others)),
+        ("others", _tab_of(results.others), bool(results.others)),
         ("about", "How to read it", True),
     )
     return [{"name": name, "title": title} for name, title, there in wanted if there]
+
+
+def _tab_of(others: Sequence[Result]) -> str:
+    """Name the tab of other results: by their own heading where they share one."""
+    headings = {one.tab or one.kind for one in others}
+    return headings.pop() if len(headings) == 1 else "More results"
 
 
 def _environment() -> jinja2.Environment:

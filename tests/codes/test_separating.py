@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -114,26 +116,51 @@ def test_tokens_of_the_same_documents_mislead_and_documents_as_units_do_not() ->
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_tests_over_documents_are_those_of_scipy_for_each_bit(paired: bool) -> None:
+def test_tests_over_documents_are_those_of_all_exchanges_for_each_bit(paired: bool) -> None:
+    """Ten documents have 252 splits in halves, or 1,024 choices of signs: all of them are tried."""
     bits, group, documents = _clustered(np.random.default_rng(6), paired)
-    bits[:, 5] = np.where(group, np.random.default_rng(7).random(600) < 0.9, False)
-    result = separating(hamming.pack(bits), WIDTH, group, ~group, documents=documents)
-    assert result.units == 30
-    assert ("sign test" if paired else "median test") in result.test
-    assert 5 in result.significant
-    for i in range(WIDTH):
+    some = np.isin(documents, [0, 1, 2, 3, 4, 15, 16, 17, 18, 19])
+    bits, group, documents = bits[some, :12], group[some], documents[some]
+    result = separating(hamming.pack(bits), 12, group, ~group, documents=documents)
+    assert result.units == 10
+    assert "exchange test" in result.test
+    for i in range(12):
         a, b = (
-            np.array([bits[(documents == d) & mine, i].mean() for d in range(30) if (mine & (documents == d)).any()])
+            np.array(
+                [
+                    bits[(documents == d) & mine, i].mean()
+                    for d in np.unique(documents)
+                    if (mine & (documents == d)).any()
+                ]
+            )
             for mine in (group, ~group)
         )
         if paired:
-            higher, lower = int((a > b).sum()), int((a < b).sum())
-            expected = stats.binomtest(higher, higher + lower).pvalue if higher + lower else 1
+            seen = (a - b).sum()
+            all_of_them = np.array([np.dot(signs, a - b) for signs in itertools.product((-1, 1), repeat=10)])
         else:
-            median = np.median([*a, *b])
-            above = [(a > median).sum(), (b > median).sum()]
-            expected = stats.fisher_exact([above, [15 - above[0], 15 - above[1]]]).pvalue
-        assert result.p[i] == pytest.approx(expected, rel=1e-6)
+            rates = np.concatenate([a, b]) - np.concatenate([a, b]).mean()
+            seen = rates[:5].sum()
+            all_of_them = np.array([rates[list(chosen)].sum() for chosen in itertools.combinations(range(10), 5)])
+        exact = (np.abs(all_of_them) >= abs(seen) - 1e-9).mean()
+        assert result.p[i] == pytest.approx(exact, abs=0.02 + 0.15 * exact)
+
+
+def test_the_interval_over_documents_holds_the_truth() -> None:
+    """Tokens of one document are alike, so an interval over tokens would be far too narrow."""
+    rng, holds, narrow = np.random.default_rng(12), 0, 0
+    for _ in range(40):
+        documents, group = np.repeat(np.arange(40), 20), np.repeat(np.arange(40), 20) < 20
+        means = np.where(np.arange(40)[:, None] < 20, 0.6, 0.4) * np.ones(8)
+        rates = rng.beta(4 * means, 4 * (1 - means))
+        bits = rng.random((800, 8)) < rates[documents]
+        result = separating(hamming.pack(bits), 8, group, ~group, documents=documents)
+        truth = np.log(0.6 / 0.4) - np.log(0.4 / 0.6)
+        holds += int(((result.low <= truth) & (truth <= result.high)).sum())
+        by_token = 1.96 * np.sqrt(2 / (400 * 0.24))
+        narrow += int((np.abs(result.log_odds - truth) <= by_token).sum())
+    assert 0.9 <= holds / 320 <= 0.99
+    assert narrow / 320 < 0.85
 
 
 def test_documents_with_both_groups_are_left_out_where_few_are_shared() -> None:
@@ -146,7 +173,7 @@ def test_documents_with_both_groups_are_left_out_where_few_are_shared() -> None:
         hamming.pack(bits[without]), WIDTH, group[without], ~group[without], documents=documents[without]
     )
     assert result.units == 29
-    np.testing.assert_allclose(result.p, expected.p)
+    np.testing.assert_array_equal(result.p, expected.p)
 
 
 def test_documents_with_one_group_are_left_out_where_most_are_shared() -> None:
@@ -158,8 +185,8 @@ def test_documents_with_one_group_are_left_out_where_most_are_shared() -> None:
     fewer = separating(hamming.pack(bits), WIDTH, group, ~group, documents=documents)
     expected = separating(hamming.pack(bits[some]), WIDTH, group[some], ~group[some], documents=documents[some])
     assert (result.units, fewer.units, expected.units) == (20, 12, 12)
-    assert "sign test" in result.test
-    assert "sign test" in fewer.test
+    assert "both groups" in result.test
+    assert "both groups" in fewer.test
     np.testing.assert_allclose(fewer.p, expected.p)
 
 

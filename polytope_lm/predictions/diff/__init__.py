@@ -1,0 +1,1 @@
+"""Two models of one architecture on the same tokens: which bits of their codes differ."""

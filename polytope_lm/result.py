@@ -47,6 +47,7 @@ _HOMES = {
     "calibration": "polytope_lm.predictions.calibration.result",
     "change": "polytope_lm.changes.result",
     "clusters": "polytope_lm.predictions.clusters.result",
+    "contexts": "polytope_lm.codes.neuron_contexts",
     "crossings": "polytope_lm.paths.crossings",
     "determination": "polytope_lm.predictions.determination.result",
     "diff": "polytope_lm.predictions.diff.result",
@@ -121,6 +122,10 @@ class Result:
     def notes(self) -> list[str]:
         """Return what a reader needs to know beside the rows, in sentences of plain text."""
         return []
+
+    def html(self) -> str:
+        """Return a picture of its own in HTML, every text escaped, for what no figure shows; by default none."""
+        return ""
 
     def figures(self) -> dict[str, go.Figure]:
         """Return the figures by name, in the order in which they are shown."""

@@ -76,6 +76,7 @@ def every_kind(store: Any) -> dict[str, Any]:
         "determination": p.determination(
             store, 1, max_tokens=24, fit_tokens=120, neurons=20, draws=2, resamples=20, together=False
         ),
+        "contexts": store.neuron(1, 5, k=3),
         "selective": store.selective("upos", 1, ablate=True, draws=1, resamples=20),
         "diff": plm.diff(model, permuted(model), store, [1], resamples=20),
         "neuron": p.neuron(

@@ -19,7 +19,8 @@ from polytope_lm.result import load_result, load_results
 
 OLD = Path(__file__).parent / "saved"
 KINDS = [
-    "alignment", "boundaries", "calibration", "clusters", "crossings", "determination", "diff", "groups", "multiverse",
+    "alignment", "boundaries", "calibration", "clusters", "contexts", "crossings", "determination", "diff", "groups",
+    "multiverse",
     "neuron", "neurons", "overview", "selective", "senses", "slices",
 ]  # fmt: skip
 COMMANDED = [kind for kind in KINDS if kind not in {"crossings", "overview", "slices"}]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int32, Int64, UInt8
 
     from polytope_lm.codes.hamming.searching import Neighbours
+    from polytope_lm.codes.neighbourhoods import Neighbourhoods
+    from polytope_lm.codes.neuron_contexts import NeuronContexts
     from polytope_lm.codes.selective import Selective
     from polytope_lm.codes.separating import Separating
     from polytope_lm.models.model import Model
@@ -397,6 +399,49 @@ class TokenCodes(ABC):
         cosine = cosines(h, lambda: self.blocks(site, "h"))
         by_direction = self._ranked(_rank(-cosine, row, k), "cosine", cosine.round(4))
         return Nearest(query, frame, by_direction, note)
+
+    def neighbourhoods(self, k: int = 10, layer: int | None = None) -> Neighbourhoods:
+        """Return every token's k nearest by code and by direction, how many they share, and their labels.
+
+        Activations are read block by block, and `.frames()` gives the frame in parts: for stores of any size that
+        `knn` takes. By direction as in `nearest`: cosine of centred pre-activations, which need `keep=['h']`.
+
+        Raises:
+            PolytopeError: k out of range, or several layers to choose from.
+
+        Examples:
+            >>> import polytope_lm as plm
+            >>> codes = plm.encode(plm.load("tiny-gpt2"), ["The loop ends", "The loop stops"], layers=1)
+            >>> codes.neighbourhoods(k=2).to_frame()[["token", "tokens_by_code", "overlap"]].shape
+            (6, 3)
+
+        """
+        from polytope_lm.codes.neighbourhoods import neighbourhoods  # noqa: PLC0415 - memory: a capture needs no table
+
+        return neighbourhoods(self, k, layer)
+
+    def neuron(self, layer: int | None, neuron: int, k: int = 10, *, around: int = 12) -> NeuronContexts:
+        """Return a neuron's strongest contexts, every token shaded by its activation, its boundary marked.
+
+        Args:
+            layer: the layer; None where there is one.
+            neuron: its index.
+            k: how many contexts; no two share a token.
+            around: tokens shown on each side, of those that are stored.
+
+        Raises:
+            PolytopeError: no such layer or neuron, or pre-activations that were not kept.
+
+        Examples:
+            >>> import polytope_lm as plm
+            >>> codes = plm.encode(plm.load("tiny-gpt2"), ["The loop ends", "The loop stops"], layers=1)
+            >>> codes.neuron(1, 5, k=1).contexts[0].h == codes.activations("h")[:, 5].max()
+            True
+
+        """
+        from polytope_lm.codes.neuron_contexts import neuron_contexts  # noqa: PLC0415 - memory, as above
+
+        return neuron_contexts(self, layer, neuron, k, around)
 
     def _ranked(self, rows: np.ndarray, name: str, values: np.ndarray) -> pd.DataFrame:
         import pandas as pd  # noqa: PLC0415 - memory: a capture needs no table

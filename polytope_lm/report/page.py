@@ -187,6 +187,7 @@ def _environment() -> jinja2.Environment:
         "terms": _terms,
         "score_names": _score_names,
         "bdi": _bdi,
+        "own": Markup,  # a result's own HTML, which it has escaped
         "interval": _interval,
         "weight": _weight,
         "difference": _difference,

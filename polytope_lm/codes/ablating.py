@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int64
     from torch import Tensor
 
-    from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.codes.readable import Readable
     from polytope_lm.codes.selective import SelectiveSettings
     from polytope_lm.models.gates import Mlp
     from polytope_lm.models.model import Model
@@ -40,7 +40,7 @@ _NEAREST = 10
 
 
 def ablations(
-    codes: TokenCodes, site: Site, rows: Int64[np.ndarray, " R"], group: Int64[np.ndarray, " R"],
+    codes: Readable, site: Site, rows: Int64[np.ndarray, " R"], group: Int64[np.ndarray, " R"],
     names: Sequence[str], chosen: Mapping[str, Int64[np.ndarray, " _"]], settings: SelectiveSettings,
     model: Model | None,
 ) -> tuple[Ablation, ...]:  # fmt: skip
@@ -83,7 +83,7 @@ def of_same_rates(
 class _Passes:
     """Passes of the model over the labelled tokens, in the capture's windows."""
 
-    codes: TokenCodes
+    codes: Readable
     site: Site
     rows: Int64[np.ndarray, " R"]
     model: Model
@@ -152,7 +152,7 @@ class _Passes:
 
 
 def _summed_up(
-    codes: TokenCodes, rows: np.ndarray, group: np.ndarray, names: Sequence[str],
+    codes: Readable, rows: np.ndarray, group: np.ndarray, names: Sequence[str],
     sets: Mapping[str, np.ndarray], arms: Sequence[tuple[str, int]], losses: Float[np.ndarray, "A R"],
     settings: SelectiveSettings,
 ) -> tuple[Ablation, ...]:  # fmt: skip

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float, Int32
 
-    from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.codes.readable import Readable
     from polytope_lm.models.sites import Site
 
 _QUERIES, _BASE = 1024, 4096  # rows in one product
@@ -47,7 +47,7 @@ class Neighbourhoods:
 
     """
 
-    codes: TokenCodes
+    codes: Readable
     site: Site
     by_code: Int32[np.ndarray, "T k"]
     hamming: Int32[np.ndarray, "T k"]
@@ -160,7 +160,7 @@ def _agreeing(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return np.where(missing, np.nan, same.mean(axis=1))
 
 
-def neighbourhoods(codes: TokenCodes, k: int, layer: int | None) -> Neighbourhoods:
+def neighbourhoods(codes: Readable, k: int, layer: int | None) -> Neighbourhoods:
     """Find all tokens' neighbours: see `TokenCodes.neighbourhoods`."""
     site = codes.site(layer)
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):

@@ -21,7 +21,7 @@ from polytope_lm.result import Result
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
-    from polytope_lm.codes.codes import TokenCodes
+    from polytope_lm.codes.readable import Readable
 
 BOUNDARY = "│"
 _ON, _OFF = "0, 114, 178", "196, 86, 10"
@@ -160,7 +160,7 @@ class NeuronContexts(Result):
         return f"<NeuronContexts: {self.headline}>"
 
 
-def neuron_contexts(codes: TokenCodes, layer: int | None, neuron: int, k: int, around: int) -> NeuronContexts:
+def neuron_contexts(codes: Readable, layer: int | None, neuron: int, k: int, around: int) -> NeuronContexts:
     """Find a neuron's strongest contexts: see `TokenCodes.neuron`."""
     site = codes.site(layer)
     if site.kind == "router":
@@ -186,7 +186,7 @@ def neuron_contexts(codes: TokenCodes, layer: int | None, neuron: int, k: int, a
 
 
 def _strongest(
-    codes: TokenCodes, h: Float[np.ndarray, " T"], k: int, around: int
+    codes: Readable, h: Float[np.ndarray, " T"], k: int, around: int
 ) -> list[tuple[int, Int64[np.ndarray, " w"]]]:
     """Return the rows with the largest h and the rows around each, those apart that share no token."""
     document = codes.tokens["document"].to_numpy()
@@ -207,7 +207,7 @@ def _strongest(
     return found
 
 
-def _context(codes: TokenCodes, h: Float[np.ndarray, " T"], row: int, rows: Int64[np.ndarray, " w"]) -> NeuronContext:
+def _context(codes: Readable, h: Float[np.ndarray, " T"], row: int, rows: Int64[np.ndarray, " w"]) -> NeuronContext:
     """Cut the text around a token into stored tokens and what lies between them."""
     tokens = codes.tokens
     number = int(tokens["document"].iloc[row])

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float, Int64
 
-    from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.codes.forward import Spec
+    from polytope_lm.codes.readable import Readable
     from polytope_lm.models.model import Model
     from polytope_lm.models.sites import Site
     from polytope_lm.tokens.windowing import Batch, Window
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _DOCUMENTS = 64  # tokenised at one time
 
 
-def at_hand(codes: TokenCodes, model: Model | None = None) -> Model:
+def at_hand(codes: Readable, model: Model | None = None) -> Model:
     """Return the model that made these codes, to run again."""
     found = model if model is not None else codes.model
     if found is None:
@@ -42,7 +42,7 @@ def at_hand(codes: TokenCodes, model: Model | None = None) -> Model:
 
 
 def read_again(
-    codes: TokenCodes, rows: Int64[np.ndarray, " R"], model: Model, *, alike: bool = False
+    codes: Readable, rows: Int64[np.ndarray, " R"], model: Model, *, alike: bool = False
 ) -> Iterator[tuple[Batch, Int64[np.ndarray, " K"], tuple[Int64[np.ndarray, " K"], Int64[np.ndarray, " K"]]]]:
     """Yield batches of windows that hold some tokens, and where in them these are.
 
@@ -93,7 +93,7 @@ def read_again(
         raise _otherwise(model, f"only {done} of {len(rows)} tokens")
 
 
-def arrays(codes: TokenCodes, wanted: Sequence[Spec], model: Model) -> dict[str, np.ndarray]:
+def arrays(codes: Readable, wanted: Sequence[Spec], model: Model) -> dict[str, np.ndarray]:
     """Read all tokens of codes again in the capture's batches, by their model or a control, a row a token."""
     token = codes.tokens.groupby(["document", "position"], sort=False).ngroup().to_numpy()  # some may be there twice
     _, once = np.unique(token, return_index=True)
@@ -108,13 +108,13 @@ def arrays(codes: TokenCodes, wanted: Sequence[Spec], model: Model) -> dict[str,
     return out if len(once) == len(token) else {name: array[token] for name, array in out.items()}
 
 
-def activations(codes: TokenCodes, name: str, site: Site, model: Model) -> Float[np.ndarray, "T W"]:
+def activations(codes: Readable, name: str, site: Site, model: Model) -> Float[np.ndarray, "T W"]:
     """Read activations that were not kept, as the capture would have kept them in float32."""
     (wanted,) = (spec for spec in specs(model, (site,), (name,), "float32") if not spec.bits)
     return arrays(codes, [wanted], at_hand(codes, model))[wanted.name]
 
 
-def windowing(codes: TokenCodes, model: Model) -> Windowing:
+def windowing(codes: Readable, model: Model) -> Windowing:
     """Return the capture's windows, of all tokens: the rule that chose some may ask for spans."""
     was = codes.provenance
     try:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float
 
-    from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.codes.contrast import Contrast
+    from polytope_lm.codes.readable import Readable
     from polytope_lm.codes.selective import Ablation
     from polytope_lm.models.model import Model
 
@@ -28,7 +28,7 @@ _MOST_VALUES = 200
 
 
 def selective(  # noqa: PLR0913 - settings, by name
-    codes: TokenCodes, by: str, layer: int | None, *, alpha: float, least: int, ablate: bool, model: Model | None,
+    codes: Readable, by: str, layer: int | None, *, alpha: float, least: int, ablate: bool, model: Model | None,
     most: int, draws: int, seed: int, resamples: int,
 ) -> Selective:  # fmt: skip
     """Find the neurons that fire for one value of a label: see `TokenCodes.selective`."""
@@ -57,7 +57,7 @@ def selective(  # noqa: PLR0913 - settings, by name
     return Selective(settings, site, values, ablations, contexts, dict(codes.provenance), "", frame)
 
 
-def _labelled(codes: TokenCodes, by: str, least: int) -> tuple[np.ndarray, list[str], np.ndarray, tuple[str, ...]]:
+def _labelled(codes: Readable, by: str, least: int) -> tuple[np.ndarray, list[str], np.ndarray, tuple[str, ...]]:
     """Return the tokens whose value is in enough documents, the values' names, and each token's value."""
     if not isinstance(by, str) or by not in codes.tokens:
         raise PolytopeError(f"no label {brief(by)} here; there are {', '.join(codes.tokens.columns)}")

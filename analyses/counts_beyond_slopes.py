@@ -9,7 +9,7 @@ the share of neurons on beside the norm of `u`. Percentile bootstrap over docume
 
     python -m analyses.counts_beyond_slopes --data DIR --out DIR [--model NAME ...] [--layers 1,2] [--documents 120]
 
-DIR/MODEL/*.parquet has what was measured of each layer (a run that was stopped goes on from there), DIR/result.json all
+DIR/MODEL/r=RADIUS/ has what was measured of each layer (a run that was stopped goes on from there), DIR/result.json all
 scores. Texts are not kept.
 """
 
@@ -27,7 +27,8 @@ import polytope_lm as plm
 from analyses._corpora import treebank
 from analyses._running import CAUSAL, asked, folder_name, run, words_drawn, write_json
 from polytope_lm.errors import PolytopeError
-from polytope_lm.geometry.measure import SMOOTH
+from polytope_lm.geometry.local_complexity import RADIUS
+from polytope_lm.geometry.measure import SMOOTH, Settings
 from polytope_lm.predictions.directions.predicting import beyond
 from polytope_lm.statistics.confounders import fold_numbers
 from polytope_lm.statistics.estimate import Resampled, resampled
@@ -68,14 +69,16 @@ def sample(directory: Path, documents: int, seed: int) -> list[Document]:
     return words_drawn([short[i] for i in np.sort(chosen)], WORDS, seed)
 
 
-def measured(model: Model, documents: Sequence[Document], layer: int, per: str, kept: Path) -> pd.DataFrame:
+def measured(
+    model: Model, documents: Sequence[Document], layer: int, per: str, kept: Path, radius: float
+) -> pd.DataFrame:
     """Return the measures of one layer's tokens or documents; what is kept is not measured again."""
     file = kept / f"{per}-{layer:02d}.parquet"
     if not file.is_file():
         rule = "word-final" if per == "token" else "all"
         codes = plm.encode(model, documents, layers=[layer], keep=(), tokens=rule)
         which = None if per == "token" else ("boundary", "path", "output")
-        frame = plm.measure(codes, per=per, most=None, which=which)
+        frame = plm.measure(codes, per=per, most=None, which=which, settings=Settings(radius=radius))
         frame = frame.drop(columns=["token"], errors="ignore")
         kept.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
@@ -108,18 +111,19 @@ def interval(found: Resampled) -> dict[str, float]:
     return {name: round(float(getattr(estimate, name)), 4) for name in ("value", "low", "high")}
 
 
-def analyse(name: str, documents: Sequence[Document], layers: Sequence[int] | None, out: Path, seed: int) -> list[Any]:
+def analyse(name: str, documents: Sequence[Document], given: argparse.Namespace, layers: Any) -> list[dict[str, Any]]:
     """Return one model's answers, layer by layer."""
-    model, rows = plm.load(name), []
+    model, rows, seed = plm.load(name), [], given.seed
+    kept = given.out / folder_name(name) / f"r={given.radius:g}"
     for layer in (1, model.n_layers - 2) if layers is None else layers:
-        tokens = measured(model, documents, layer, "token", out / folder_name(name))
+        tokens = measured(model, documents, layer, "token", kept, given.radius)
         tokens["content word"] = tokens["upos"].isin(CONTENT).astype(float).where(tokens["upos"].notna())
         asked_of = [
             (tokens, Question(count, smooth, target))
             for count, smooth in SMOOTH.items()
             for target in ("loss", "entropy", "content word")
         ]
-        prompts = measured(model, documents, layer, "prompt", out / folder_name(name)).assign(position=0.0)
+        prompts = measured(model, documents, layer, "prompt", kept, given.radius)
         most = prompts["genre"].mode()[0]
         prompts[f"genre {most}"] = (prompts["genre"] == most).astype(float)
         prompts["position"] = prompts["tokens"]  # longer texts have more of everything
@@ -152,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def own(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--data", type=Path, required=True, help="directory with treebank/")
+        parser.add_argument("--radius", type=float, default=RADIUS, help="of frames, over the norm (%(default)s)")
         parser.add_argument("--documents", type=int, default=120, help="of the treebank, at most (%(default)s)")
 
     chosen = asked("counts_beyond_slopes", __doc__, argv, own, models=CAUSAL, layers=None)
@@ -159,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     def work() -> None:
         given = chosen.given
         documents = sample(given.data, given.documents, given.seed)
-        models = {name: analyse(name, documents, chosen.layers, given.out, given.seed) for name in chosen.models}
+        models = {name: analyse(name, documents, given, chosen.layers) for name in chosen.models}
         write_json(given.out / "result.json", {"command": chosen.command, "models": models})
         show(models)
 

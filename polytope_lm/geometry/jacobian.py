@@ -5,7 +5,8 @@ An MLP's Jacobian is `J = W_out diag(d) W_in` with `d = act'(h)`, `[N]`; of a ga
 
     ||J||_F^2 = d' M d,    M = (W_out' W_out) * (W_in W_in')    (elementwise),
 
-and so does that of the difference of two Jacobians, so no `D x D` matrix is made. Along a path through the points
+and so does that of the difference of two Jacobians (`affine` has these maps, and `L` with `L L' = M`), so no `D x D`
+matrix is made. Along a path through the points
 `u_0, ..., u_n` the *variation* of the Jacobian is
 
     sum_k ||J(u_k) - J(u_{k-1})||_F,
@@ -16,15 +17,12 @@ and so does that of the difference of two Jacobians, so no `D x D` matrix is mad
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from polytope_lm.errors import PolytopeError
-from polytope_lm.models.families import weight_and_bias
-from polytope_lm.models.gates import activation, branches
+from polytope_lm.geometry.affine import Weights, maps_at
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -36,7 +34,7 @@ class MlpJacobian:
     """One layer's MLP as its Jacobian sees it.
 
     Raises (when made):
-        PolytopeError: a mixture of experts; an activation without a formula; weights that modules don't show.
+        PolytopeError: no such layer; a mixture of experts; weights that modules don't show.
 
     Examples:
         >>> import polytope_lm as plm, torch
@@ -50,40 +48,17 @@ class MlpJacobian:
     """
 
     def __init__(self, model: Model, layer: int) -> None:
-        self.block = block = model.block(layer)
-        if block.routing is not None:
-            raise PolytopeError(
-                f"{model.name}, layer {layer}: a mixture of experts has no MLP of its own; choose a dense layer"
-            )
-        if block.inexact:
-            raise PolytopeError(block.inexact)
-        self.act = activation(block.activation)
-
-    @cached_property
-    def metric(self) -> Float[Tensor, "M M"]:
-        """M, of N or, gated, 2N neurons."""
-        block = self.block
-        out = weight_and_bias(block.down)[0].detach()
-        maps = [block.numbers(kind)[0].detach() for kind in block.pre]
-        w_in, w_out = torch.cat(maps), torch.cat([out] * len(maps), dim=1)
-        return (w_out.T @ w_out) * (w_in @ w_in.T)
+        self.model, self.layer, self.weights = model, layer, Weights.of(model, layer)
 
     def diagonal(self, u: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows M"]:
         """Return `d` at inputs of the MLP."""
         with torch.inference_mode(mode=False):  # readers are called inside a pass, where no derivative is taken
-            with torch.no_grad():
-                maps = branches(self.block, u.clone().to(self.metric))
-            gated = "gate" in maps
-            h = maps["gate" if gated else "pre"].detach().clone().requires_grad_()
-            with torch.enable_grad():
-                value = self.act(h)
-                (slope,) = torch.autograd.grad(value.sum(), h)
-        return torch.cat([slope * maps["up"], value.detach()], dim=-1) if gated else slope
+            flat = u.clone().reshape(-1, u.shape[-1]).to(self.weights.w_in)
+            return maps_at(self.model, self.layer, flat).slope.reshape(*u.shape[:-1], -1)
 
     def norm(self, diagonal: Float[Tensor, "*rows M"]) -> Float[Tensor, "*rows"]:
         """Return `||W_out diag(d) W_in||_F` of diagonals, or of their differences, float64."""
-        squares = ((diagonal @ self.metric).double() * diagonal.double()).sum(-1)
-        return squares.clamp(min=0).sqrt()
+        return (diagonal @ self.weights.root).double().norm(dim=-1)
 
     def variation(self, diagonals: Float[Tensor, "*rows nodes M"]) -> Float[Tensor, "*rows"]:
         """Return the variation of the Jacobian along paths, from the diagonals at their points."""

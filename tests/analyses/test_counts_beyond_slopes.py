@@ -46,7 +46,7 @@ def test_every_question_is_answered_and_a_stopped_run_goes_on(data: Path, tmp_pa
     asked = {(row["of"], row["target"]) for row in rows}
     assert ("local complexity", "loss") in asked
     assert ("crossings from the token before", "entropy") in asked
-    kept = tmp_path / "tiny-gpt2" / "token-01.parquet"
+    kept = tmp_path / "tiny-gpt2" / "r=0.005" / "token-01.parquet"
     before = kept.stat().st_mtime_ns
     counts_beyond_slopes.main(arguments)
     assert kept.stat().st_mtime_ns == before

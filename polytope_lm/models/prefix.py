@@ -182,7 +182,10 @@ def share_context(
         mask = mask.masked_fill(~sees, torch.finfo(model.dtype).min)[None, None]
         context = Context(model, int(layer), ids[places], _Lent(layers), entry[:, places], places, mask)
         if known is None:
-            _in_context[model.hf] = _agrees(context, end[:, places])
+            try:
+                _in_context[model.hf] = _agrees(context, end[:, places])
+            except (RuntimeError, ValueError, TypeError, IndexError):  # attention that takes no such mask (ALiBi)
+                _in_context[model.hf] = False
     return context if _in_context[model.hf] else None
 
 

@@ -161,3 +161,10 @@ def test_positions_that_are_moved_together_are_each_moved_by_itself(causal, laye
         alone = run_patched(causal, ids, moved[:, number], layer=layer, position=int(place), taps=taps).activations
         for tap in taps:
             np.testing.assert_allclose(together[tap].reshape(5, 3, -1)[:, number], alone[tap], atol=2e-4, rtol=1e-4)
+
+
+def test_a_family_that_takes_no_such_mask_has_no_shared_context(tokenizer):
+    bloom = tf.BloomForCausalLM(tf.BloomConfig(hidden_size=24, n_layer=2, n_head=2, vocab_size=400))
+    model = plm.wrap(randomised(bloom), tokenizer, name="bloom")
+    ids = torch.as_tensor(tokenizer(A)["input_ids"])
+    assert share_context(model, ids, layer=0, positions=torch.tensor([1, 3])) is None

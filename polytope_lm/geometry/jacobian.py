@@ -58,7 +58,8 @@ class MlpJacobian:
 
     def norm(self, diagonal: Float[Tensor, "*rows M"]) -> Float[Tensor, "*rows"]:
         """Return `||W_out diag(d) W_in||_F` of diagonals, or of their differences, float64."""
-        return torch.linalg.vector_norm((diagonal @ self.weights.root).double(), dim=-1)
+        found: Tensor = torch.linalg.vector_norm((diagonal @ self.weights.root).double(), dim=-1)
+        return found
 
     def variation(self, diagonals: Float[Tensor, "*rows nodes M"]) -> Float[Tensor, "*rows"]:
         """Return the variation of the Jacobian along paths, from the diagonals at their points."""

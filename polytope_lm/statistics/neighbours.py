@@ -267,11 +267,13 @@ def nearest_label(
     *,
     excluded: Int[np.ndarray, "n g"] | None = None,
     within: Int[np.ndarray, " n"] | None = None,
+    order: Int[np.ndarray, " n"] | None = None,
 ) -> NearestLabel:
-    """Read each token's label off its nearest allowed token; ties go to the lower index.
+    """Read each token's label off its nearest allowed token; ties go to the one that comes first in `order`.
 
     Two tokens with the same non-negative id in any column of `excluded` (one document, say) are no neighbours;
-    where `within` gives strata, such as token identities, only tokens of one stratum are.
+    where `within` gives strata, such as token identities, only tokens of one stratum are. `order` is a permutation;
+    None: by index.
     """
     n = len(labels)
     if distance.shape != (n, n) or any(len(x) != n for x in (excluded, within) if x is not None):
@@ -283,10 +285,11 @@ def nearest_label(
         raise PolytopeError(f"a distance of token {row} is not finite; look for NaN in the rows")
     blocked = np.full((n, 1), -1, dtype=np.int32) if excluded is None else excluded.astype(np.int32)
     stratum = np.zeros(n, dtype=np.int64) if within is None else np.unique(within, return_inverse=True)[1]
-    order = np.argsort(stratum, kind="stable")
+    first = np.arange(n) if order is None else order
+    placed = first[np.argsort(stratum[first], kind="stable")]
     ends = np.cumsum(np.bincount(stratum))
     label = np.unique(labels, return_inverse=True)[1].astype(np.int32)
-    near, guess = _read(distance, label, blocked, order, ends[stratum])
+    near, guess = _read(distance, label, blocked, placed, ends[stratum])
     found = near >= 0
     correct = found & (labels[near] == labels)
     by_majority = float((guess == label)[found].mean()) if found.any() else None
@@ -304,8 +307,7 @@ def _read(
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Return each token's nearest allowed token, and the most frequent label of all that are allowed.
 
-    `order` has the tokens of one stratum side by side, each in ascending order; `end` says where a token's
-    stratum ends in it.
+    `order` has the tokens of one stratum side by side; `end` says where a token's stratum ends in it.
     """
     n = len(label)
     near = np.full(n, -1, dtype=np.int64)

@@ -43,6 +43,21 @@ def test_only_the_same_word_in_another_document_is_read() -> None:
     assert found.tokens == len(right)
 
 
+def test_ties_go_to_the_first_in_an_order() -> None:
+    distance, labels, token, documents = _world()
+    distance = np.round(distance)
+    order = np.random.default_rng(3).permutation(len(labels))
+    rank = np.argsort(order)
+    found = nearest_label(distance, labels, excluded=documents[:, None], within=token, order=order)
+    right = []
+    for i in range(len(labels)):
+        there = [j for j in range(len(labels)) if j != i and token[j] == token[i] and documents[j] != documents[i]]
+        right.append(bool(there) and labels[min(there, key=lambda j: (distance[i, j], rank[j]))] == labels[i])
+    assert found.correct.tolist() == right
+    by_index = nearest_label(distance, labels, excluded=documents[:, None], within=token)
+    assert (found.correct != by_index.correct).any()
+
+
 @pytest.mark.usefixtures("users_arrays")
 def test_tokens_that_stand_alone_are_counted() -> None:
     distance, labels, _, _ = _world()

@@ -52,6 +52,11 @@ class Shared:
     embed: Embed | None = None
 
     @property
+    def order(self) -> Int[np.ndarray, " n"]:
+        """The random order of tokens that breaks ties in distance."""
+        return np.random.default_rng(derived(self.settings.seed, Purpose.TIES)).permutation(len(self.rows))
+
+    @property
     def seed(self) -> int:
         """The seed of random groupings."""
         return derived(self.settings.seed, Purpose.NULLS)
@@ -133,7 +138,7 @@ def nearest_scores(shared: Shared, distance: Float[np.ndarray, "n n"]) -> list[S
     out = []
     for name, within in ((names.NEAREST, None), (names.NEAREST_WITHIN, shared.token)):
         blocked = shared.documents[:, None].astype(np.int32)
-        found = nearest_label(distance, shared.labels, excluded=blocked, within=within)
+        found = nearest_label(distance, shared.labels, excluded=blocked, within=within, order=shared.order)
         if found.accuracy is None or found.majority is None:
             continue
         halves = None
@@ -213,7 +218,7 @@ def position_scores(
     """Check groups, and neighbours where there are distances, against position."""
     near = None
     if distance is not None:
-        near = strict_neighbours(distance, shared.documents[:, None].astype(np.int32), NEIGHBOURS)
+        near = strict_neighbours(distance, shared.documents[:, None].astype(np.int32), NEIGHBOURS, shared.order)
     found = position_check(
         groups, shared.positions, shared.documents, neighbours=near, draws=shared.settings.draws,
         seed=shared.settings.seed,

@@ -70,6 +70,7 @@ class Options:
 def steering(model: Model, layers: Sequence[int], kept: Path, command: str) -> list[dict[str, Any]]:
     """Return each contrastive direction's coefficients at some layers; what `kept` has is not measured again."""
     rows: list[dict[str, Any]] = read_json(kept)["rows"] if kept.exists() else []
+    continued = plm.changes.continuation(model, PROMPT)
     there = {(row["layer"], row["direction"]) for row in rows}
     for layer, name in product(layers, CONTRASTS):
         if (layer, name) in there:
@@ -77,7 +78,7 @@ def steering(model: Model, layers: Sequence[int], kept: Path, command: str) -> l
         one, other = CONTRASTS[name]
         sides = [[frame + word for frame in FRAME] for word in (one, other)]
         vector = plm.changes.contrast(model, *sides, layer)
-        found = plm.changes.steer(model, PROMPT, vector, layer)
+        found = plm.changes.steer(model, PROMPT, vector, layer, continued=continued)
         single = all(len(model.tokenizer(word, add_special_tokens=False)["input_ids"]) == 1 for word in (one, other))
         lens = None
         if single:  # after a text that speaks of one side, does the lens prefer its word?

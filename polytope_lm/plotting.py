@@ -46,7 +46,7 @@ _OTHER = "#DDDDDD"
 _SIZES = ((8, 9), (14, 7), (24, 5))
 """Size of the marks in pixels: 9 for up to 8 rows, ..."""
 _ROWS_NAMED = 16
-"""With more rows than this only every second one has its name beside it."""
+"""With more layers than this only every second one has its name beside it."""
 _CHANGE, _NEXT, _ROW, _ROW_OF_MANY = 120, 34, 34, 22
 """Heights in pixels: the output's change, the next token, a strip of up to 12 layers and of more."""
 _LEADS, _CHOICE = 260, 18
@@ -126,7 +126,8 @@ def dots(
             figure.add_shape(type="rect", **reference, **area)
         if line is not None:
             figure.add_shape(type="line", **reference, x0=line, x1=line, line={"color": SOFT, "width": 1})
-    step = 1 if len(rows) <= _ROWS_NAMED else 2
+    layers = all(isinstance(row, int) for row in rows)  # whose neighbours' names can be guessed
+    step = 2 if layers and len(rows) > _ROWS_NAMED else 1
     figure.layout.yaxis = _axis(
         tickvals=list(range(0, len(rows), step)), ticktext=names[::step], range=[len(rows) - 0.4, -0.6],
         showgrid=False,

@@ -84,7 +84,8 @@ class Result:
     Attributes:
         kind: its name in files, unique.
         file: the file that `save(directory)` writes.
-        tab: the heading under which a report shows it.
+        tab: of a report, under which it is shown.
+        question: what was asked, in a reader's words; empty: the tab says it.
         several: whether one page may hold more than one.
         tables: fields that are kept as Parquet beside the JSON, and their files.
         indent: of the JSON; None for kinds that are mostly arrays.
@@ -96,6 +97,7 @@ class Result:
     kind: ClassVar[str]
     file: ClassVar[str] = "result.json"
     tab: ClassVar[str] = ""
+    question: ClassVar[str] = ""
     several: ClassVar[bool] = False
     tables: ClassVar[Mapping[str, str]] = {}
     derived: ClassVar[tuple[str, ...]] = ()

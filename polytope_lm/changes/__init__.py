@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from polytope_lm.changes.integrated import integrated_exactly
     from polytope_lm.changes.places import class_means, random_direction
-    from polytope_lm.changes.steering import contrast, linear_accessibility, steer
+    from polytope_lm.changes.steering import continuation, contrast, linear_accessibility, steer
 
 _HOMES = {
     "class_means": "polytope_lm.changes.places",
+    "continuation": "polytope_lm.changes.steering",
     "contrast": "polytope_lm.changes.steering",
     "integrated_exactly": "polytope_lm.changes.integrated",
     "linear_accessibility": "polytope_lm.changes.steering",
@@ -20,7 +21,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "class_means", "contrast", "integrated_exactly", "linear_accessibility", "random_direction", "steer",
+    "class_means", "continuation", "contrast", "integrated_exactly", "linear_accessibility", "random_direction",
+    "steer",
 ]  # fmt: skip
 
 

@@ -135,7 +135,8 @@ class TrustRadius(Result):
 
     kind = "trust radius"
     file = "trust-radius.json"
-    tab = "Directions"
+    tab = "Trust radius"
+    question = "How far can these directions be trusted?"
     several = True
 
     @property
@@ -332,6 +333,7 @@ class Changes(Result):
     kind = "change"
     file = "change.json"
     tab = "Changes"
+    question = "Which estimate of a change is to be believed?"
     several = True
 
     @property

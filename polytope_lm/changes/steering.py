@@ -91,6 +91,7 @@ def steer(
     nats: float = 1.0,
     tokens: int = 48,
     measure: bool = True,
+    continued: torch.Tensor | None = None,
 ) -> Steering:
     """Predict the largest useful coefficient of a steering vector, and measure it.
 
@@ -102,6 +103,7 @@ def steer(
         nats: the 95th percentile of per-token KL that is allowed.
         tokens: of the continuation.
         measure: also measure over the continuation: `tokens` forward passes to generate it and about 36 of it.
+        continued: ids of the prompt and its continuation (`plm.changes.continuation`), where vectors share one.
 
     Raises:
         PolytopeError: an encoder, a vector that is zero, has NaN or another width, no such layer, `nats` of 0.
@@ -130,7 +132,9 @@ def steer(
     predicted = _crossing(_predictor(model, ids, layer, v, LOOK * unit), float(nats), unit)[0]
     if not measure:
         return Steering(predicted, None, norm, length, censored=False)
-    whole = continuation(model, ids, tokens)
+    whole = continuation(model, prompt, tokens) if continued is None else continued
+    if len(whole) <= len(ids) or not torch.equal(whole[: len(ids)], ids):
+        raise PolytopeError(f"continued: {len(whole)} ids that do not go on from the prompt's {len(ids)}")
     clean = _logits(model, whole, layer, None)[len(ids) - 1 : -1]
 
     def kl(c: float) -> float:
@@ -142,8 +146,9 @@ def steer(
 
 
 @torch.no_grad()
-def continuation(model: Model, ids: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Return a prompt with its likeliest continuation."""
+def continuation(model: Model, prompt: str, tokens: int = 48) -> torch.Tensor:
+    """Return the ids of a prompt with its likeliest continuation, as far as the model's context goes."""
+    ids = torch.as_tensor(end(model, prompt, "to continue", -1).ids, device=model.device)
     for _ in range(min(tokens, model.context_length - len(ids))):
         with model.alone():
             out = forward(model, ids[None], logits=True, logits_to_keep=1).logits[0, -1]

@@ -189,7 +189,8 @@ def _asked(results: Results, pairs: Sequence[PairView]) -> tuple[str, str]:
             f"Here: {count:,} of layer {first.layer} on the way from the first prompt to the second.",
         )
     if results.others:
-        return results.others[0].tab or results.others[0].kind, results.others[0].headline
+        first = results.others[0]
+        return first.question or f"{first.tab or first.kind}:", first.headline
     return "What do the codes look like?", "No claim was tested."
 
 

@@ -71,7 +71,7 @@ def write(  # noqa: PLR0913 - one argument for each kind of result
         boundaries: prediction 2 put to the test.
         alignment: whether boundaries are dense where the output changes.
         slices: planes through three prompts' activations, cut by one layer's boundaries.
-        others: results of any other kind, such as word senses; they share a tab.
+        others: results of any other kind, such as word senses; a tab a kind.
         title: stands in the page's head; the model's name by default.
 
     Returns:
@@ -162,16 +162,15 @@ def _tabs(results: Results, *, browsable: bool) -> list[dict[str, str]]:
         ("boundaries", "Boundaries", boundaries is not None or results.alignment is not None),
         ("crossings", "Crossings", bool(pairs)),
         ("slices", "Slices", bool(results.slices)),
-        ("others", _tab_of(results.others), bool(results.others)),
         ("about", "How to read it", True),
     )
-    return [{"name": name, "title": title} for name, title, there in wanted if there]
-
-
-def _tab_of(others: Sequence[Result]) -> str:
-    """Name the tab of other results: by their own heading where they share one."""
-    headings = {one.tab or one.kind for one in others}
-    return headings.pop() if len(headings) == 1 else "More results"
+    tabs = [{"name": name, "title": title, "page": name} for name, title, there in wanted if there]
+    kinds = dict.fromkeys(one.tab or one.kind for one in results.others)
+    tabs[-1:-1] = [
+        {"name": f"others-{number}" if number else "others", "title": title, "page": "others"}
+        for number, title in enumerate(kinds)
+    ]
+    return tabs
 
 
 def _environment() -> jinja2.Environment:

@@ -22,7 +22,7 @@ def test_measured_is_where_a_plain_hook_reaches_a_nat(tiny: plm.models.model.Mod
     v = plm.changes.contrast(tiny, ["The dog is good", "The cat is good"], ["An error is bad", "A loop is bad"], 1)
     found = plm.changes.steer(tiny, PROMPT, v, 1, tokens=12)
     ids = torch.tensor(tiny.tokenizer(PROMPT)["input_ids"])
-    whole = continuation(tiny, ids, 12)
+    whole = continuation(tiny, PROMPT, 12)
     with torch.no_grad():
         made = tiny.hf.generate(ids[None], max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert whole[: made.shape[1]].tolist() == made[0].tolist()
@@ -69,5 +69,7 @@ def test_what_is_wrong_is_told_in_a_line(tiny: plm.models.model.Model, change: d
     given: dict[str, object] = {"prompt": PROMPT, "vector": np.ones(128), "layer": 1} | change
     with pytest.raises(PolytopeError, match=said):
         plm.changes.steer(tiny, **given)
+    with pytest.raises(PolytopeError, match="continued: 2 ids"):
+        plm.changes.steer(tiny, PROMPT, np.ones(128), 1, continued=torch.tensor([5, 7]))
     with pytest.raises(PolytopeError, match="0 positive and 1 negative"):
         plm.changes.contrast(tiny, [], ["a"], 1)

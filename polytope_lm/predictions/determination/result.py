@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +158,7 @@ class DeterminationResult(Result):
     kind = "determination"
     file = "determination.json"
     tab = "What a code determines"
+    question = "How much of an MLP's work is left when only a part of its input is kept?"
     derived = ("verdict",)
 
     @property
@@ -170,17 +171,20 @@ class DeterminationResult(Result):
         """What each place's verdict is, in words; of one place its whole sentence."""
         if len(self.places) == 1:
             return self.places[0].sentence
-        by: dict[str, list[str]] = {}
+        by: dict[str, list[LayerDetermination]] = {}
         for one in self.places:
-            outcome = "not testable" if one.verdict is None else one.verdict.outcome
-            by.setdefault(outcome, []).append("all at once" if one is self.together else str(one.site.layer))
-        found = "; ".join(f"{outcome} in {len(where)} ({', '.join(where)})" for outcome, where in by.items())
+            by.setdefault("not testable" if one.verdict is None else one.verdict.outcome, []).append(one)
+        found = "; ".join(f"{outcome} in {self._where(there)}" for outcome, there in by.items())
         outside = sum(not one.site.premises.met for one in self.places)
         return (
-            f"That the code's bits carry more of an MLP's work than bits spent otherwise is, of {len(self.places)} "
-            f"places (layers {', '.join(by_layer for one in by.values() for by_layer in one)}), {found}. "
+            f"That the code's bits carry more of an MLP's work than bits spent otherwise is {found}. "
             f"{self._example()}" + (f" Outside the paper's premises in {outside}." if outside else "")
         )
+
+    def _where(self, places: Sequence[LayerDetermination]) -> str:
+        layers = [str(one.site.layer) for one in places if one is not self.together]
+        names = [f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}"] if layers else []
+        return " and ".join([*names, *["all layers at once"] * (self.together in places)])
 
     def _example(self) -> str:
         """Say the two plainest figures of the place where most is at stake."""

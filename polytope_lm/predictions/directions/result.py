@@ -110,6 +110,7 @@ class DirectionsResult(Result):
     kind = "directions"
     file = "directions.json"
     tab = "Directions"
+    question = "Do polytope boundaries say where a direction stops being valid?"
     tables = {"numbers": "directions.parquet"}  # noqa: RUF012 - as the base has it
     derived = ("verdict",)
 

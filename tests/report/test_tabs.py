@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+import polytope_lm as plm
 from polytope_lm import report
 from polytope_lm.errors import PolytopeError
 from polytope_lm.geometry.slices import Slice
@@ -228,6 +229,21 @@ def test_results_of_other_kinds_show_themselves(tmp_path, visit):
     assert page.locator("#panel-others tbody tr").count() == 5
     assert NASTY in page.locator("#panel-others table").inner_text()
     page.wait_for_selector('[data-figure^="other-0"] svg .point')
+
+
+def test_each_kind_has_a_tab_and_the_first_line_asks_its_question(tmp_path):
+    model = plm.load("tiny-gpt2")
+    radius = plm.trust_radius(model, "The cat sat on the", 3, layer=1)
+    change = plm.change(model, "The cat sat on the", "The dog lay on the", layer=1, most=4)
+    page = report.write(tmp_path / "r.html", others=[radius, change, radius]).read_text(encoding="utf-8")
+    tabs = re.findall(r'role="tab" id="tab-([^"]*)".*?>([^<]*)</button>', page)
+    assert tabs == [
+        ("overview", "Overview"), ("others", "Trust radius"), ("others-1", "Changes"), ("about", "How to read it"),
+    ]  # fmt: skip
+    shown = re.findall(r'class="figure whole" data-figure="other-(\d)', page)
+    assert shown == ["0", "2", "1"]
+    first = re.sub(r"<[^>]+>", "", page[page.index("<h1>") : page.index("</h1>")])
+    assert first.startswith("How far can these directions be trusted? First-order estimates hold to 10%")
 
 
 def test_scores_of_one_kind_stand_together(page_of_all, visit):

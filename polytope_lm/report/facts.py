@@ -189,8 +189,8 @@ def _asked(results: Results, pairs: Sequence[PairView]) -> tuple[str, str]:
             f"Here: {count:,} of layer {first.layer} on the way from the first prompt to the second.",
         )
     if results.others:
-        first = results.others[0]
-        return first.question or f"{first.tab or first.kind}:", first.headline
+        shown = results.others[0]
+        return shown.question or f"{shown.tab or shown.kind}:", shown.headline
     return "What do the codes look like?", "No claim was tested."
 
 

@@ -294,7 +294,9 @@ def figure(found: Found) -> go.Figure:
 
     from polytope_lm.plotting import COLOURS, INK, RULE  # noqa: PLC0415
 
-    titles = (f"recall of the {K} float neighbours", "sense of the nearest other use, accuracy")
+    whole = next(row for row in found.rows if row["scheme"] == FLOAT)
+    level = f"sense of the nearest other use, accuracy (dots: float32, {whole['bytes']:,} bytes)"
+    titles = (f"recall of the {K} float neighbours", level)
     drawn = make_subplots(cols=2, subplot_titles=titles, horizontal_spacing=0.09)
     dashes = ("dot", "solid", "dash", "solid", "dash", "dashdot", "longdash")
     marks = ("circle-open", "circle", "circle-open-dot", "diamond", "square", "triangle-up", "x")
@@ -315,16 +317,7 @@ def figure(found: Found) -> go.Figure:
                 ),
                 row=1, col=column,
             )  # fmt: skip
-    whole = next(row for row in found.rows if row["scheme"] == FLOAT)
-    label = f"float32, {whole['bytes']:,} bytes"
-    drawn.add_hline(
-        y=whole["sense"][0],
-        line={"color": INK, "dash": "dot"},
-        annotation_text=label,
-        annotation_position="bottom left",
-        row=1,
-        col=2,
-    )
+    drawn.add_hline(y=whole["sense"][0], line={"color": INK, "dash": "dot"}, row=1, col=2)
     drawn.add_hline(y=found.majority, line={"color": RULE}, annotation_text="most frequent sense",
                     annotation_position="bottom right", row=1, col=2)  # fmt: skip
     drawn.update_xaxes(type="log", tickvals=list(BUDGETS), title="bytes a token and layer", range=[1.6, 2.65])

@@ -49,9 +49,11 @@ class Searched:
 
     def tokens(self) -> dict[str, Any]:
         """Return all tokens in context as columns, with their label if one is shown."""
-        parts = [self.codes.context(row, CONTEXT) for row in range(len(self.codes))]
+        texts, places = self.codes.texts, self.codes.tokens[["document", "start", "end"]].to_numpy().tolist()
         found: dict[str, Any] = {
-            name: [visible(part[at]) for part in parts] for at, name in enumerate(("left", "token", "right"))
+            "left": [visible(texts[d][max(0, start - CONTEXT) : start]) for d, start, _ in places],
+            "token": [visible(texts[d][start:end]) for d, start, end in places],
+            "right": [visible(texts[d][end : end + CONTEXT]) for d, _, end in places],
         }
         if self.label is not None:
             values = ["none" if v is None or v != v else str(v) for v in self.codes.tokens[self.label]]  # noqa: PLR0124
@@ -186,11 +188,10 @@ class NeighbourWidget(anywidget.AnyWidget):  # type: ignore[misc]
             answer=self._answered(query),
             reads=searched.model is not None,
         )
+        self.observe(self._asked, "query")
 
-    @traitlets.observe("query")  # type: ignore[untyped-decorator]
     def _asked(self, change: Any) -> None:
-        if change["old"] is not traitlets.Undefined:
-            self.answer = self._answered(change["new"])
+        self.answer = self._answered(change["new"])
 
     def _answered(self, query: dict[str, Any]) -> dict[str, Any]:
         """Answer what the browser asks; what can't be answered is said there."""

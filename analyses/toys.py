@@ -11,6 +11,7 @@ numbers. Pictures need a chromium (`CHROMIUM` names it).
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 from pathlib import Path
@@ -176,7 +177,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=50, help="of each share (%(default)s)")
     given = parser.parse_args(argv)
     command = command_typed("toys", ["--out", "DIR", f"--seeds={given.seeds}"])
-    write_json(given.out / "toys.json", {"command": command, **numbers(given.seeds)})
+    found = numbers(given.seeds)
+    write_json(given.out / "toys.json", {"command": command, **found})
+    print("\n".join(f"{name}: {json.dumps(value)}" for name, value in found.items()))
     if given.pictures is not None:
         drawn(given.pictures)
 

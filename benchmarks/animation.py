@@ -12,8 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 
+import numpy as np
+
 from benchmarks._machine import Figure, arguments, describe, report
 from polytope_lm import toys
+from polytope_lm.geometry.relu_network import ReluNetwork
 
 FRAMES = 300
 
@@ -59,6 +62,25 @@ def _computing() -> float:
     return sum(seconds[pid] for pid in below - {os.getpid()})
 
 
+def regions_timed() -> tuple[float, float, int]:
+    """Return the seconds that the regions of a 2-64-64-1 network take us and regioncam, and how many there are."""
+    import regioncam  # noqa: PLC0415 - the peer
+    import torch  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    linear, relu = torch.nn.Linear, torch.nn.ReLU
+    network = ReluNetwork.read(torch.nn.Sequential(linear(2, 64), relu(), linear(64, 64), relu(), linear(64, 1)))
+    began = perf_counter()
+    found = toys.regions(network, (-1, 1, -1, 1))
+    ours = perf_counter() - began
+    began = perf_counter()
+    camera = regioncam.Regioncam(size=1.0)
+    for weight, bias in zip(network.weights, network.biases, strict=True):
+        camera.add(regioncam.Linear(weight.T.astype(np.float32).copy(), bias.astype(np.float32)))
+        camera.add(regioncam.ReLU())
+    return ours, perf_counter() - began, len(found)
+
+
 def main() -> None:
     """Measure and print."""
     options = arguments(__doc__ or "").parse_args()
@@ -74,10 +96,13 @@ def main() -> None:
         peer = perf_counter() - began
         note = f"{len(film.frame(-1))} regions in the last frame, {computing:.1f} s of computing"
         rate, each = played(path)
+        ours, theirs, many = regions_timed()
         report(
             [
                 Figure(f"{FRAMES} frames of 3 x 8 neurons, trained and written", seconds, "s", must=120,
                        bound="at most", peer=peer, peer_name="the same frames as a GIF", note=note),
+                Figure("regions of a 2-64-64-1 network in a window", ours, "s", peer=theirs,
+                       peer_name="regioncam, float32", note=f"{many:,} regions, float64"),
                 Figure("the page", size, "MB", must=8, bound="at most"),
                 Figure("played headless", rate, "frames a second", must=30,
                        note=f"load {os.getloadavg()[0]:.0f} while it played"),

@@ -22,6 +22,7 @@ Source: Sattelberg et al., "Locally linear attributes of ReLU neural networks" (
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -326,13 +327,16 @@ def reduce(found: Maps, k: int, *, seed: int = 0, iterations: int = 20) -> Centr
 def k_means(points: Float[np.ndarray, "n F"], k: int, *, seed: int = 0, iterations: int = 20) -> Int[np.ndarray, " n"]:
     """Return which of k clusters each point is in, by Lloyd's algorithm from k points drawn at random."""
     from sklearn.cluster import KMeans  # noqa: PLC0415 - maps alone need none
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
     if k == 1:
         return np.zeros(len(points), np.int64)
     if k == len(points):
         return np.arange(k)
     found = KMeans(k, init="random", n_init=1, max_iter=iterations, random_state=seed)
-    labels: np.ndarray = found.fit_predict(points).astype(np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different points than k: some clusters stay empty
+        labels: np.ndarray = found.fit_predict(points).astype(np.int64)
     return labels
 
 

@@ -86,7 +86,6 @@ def run_clean(model: Model, layers: Sequence[int], ids: Int64[Tensor, " S"]) -> 
         return Clean(ids, final(model, ids[None])[0], entry.get("x"))
 
 
-@torch.no_grad()
 def run_rows(model: Model, layers: Sequence[int], clean: Clean, rows: Sequence[Row]) -> Iterator[Float[Tensor, "S V"]]:
     """Yield each row's logits, or final states, as many rows at once as memory likes."""
     size = max(1, _TOKENS // len(clean.ids))
@@ -119,6 +118,7 @@ def final(model: Model, ids: Tensor) -> Tensor:
     return out
 
 
+@torch.no_grad()
 def _batch(model: Model, layers: Sequence[int], clean: Clean, rows: Sequence[Row]) -> Tensor:
     """Run some rows in one batch."""
 

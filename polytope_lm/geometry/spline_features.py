@@ -201,10 +201,9 @@ class SplineFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return type(self)(**self.get_params(deep=False))
 
     def __sklearn_tags__(self) -> Any:
-        """Say that texts are taken, one a row, and that nothing is learned from them."""
+        """Say that texts are taken, one a row."""
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array = True, False
-        tags.requires_fit = False
         return tags
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.sites import Site
-from polytope_lm.plotting import SYMBOLS, Marks, dots
+from polytope_lm.plotting import Marks, dots
 from polytope_lm.result import Result
 from polytope_lm.statistics.estimate import Estimate
 from polytope_lm.statistics.verdict import Verdict
@@ -24,6 +24,12 @@ QUESTIONS = {
     "regions": "does one direction do the same to tokens of one region, beyond their cosine?",
     "scaling": "does scaling, at zero flips, change less than pushes that flip, as long or as strong in the layer?",
 }
+
+DRAWN = (
+    "the predicted radius", "curvature", "the smooth twin of flip mass", "flip radius",
+    "the first boundary in the layer", "slope", "norm", "scale",
+)  # fmt: skip
+"""Predictors of the radius that the figure shows."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,8 @@ class DirectionsResult(Result):
     def plot(self) -> go.Figure:
         """Draw, layer by layer, how well each predictor ranks the measured radius."""
         start = "rank correlation of "
-        names = [one.what for one in self.layers[0].findings if one.what.startswith(start)][: len(SYMBOLS)]
+        there = {one.what for one in self.layers[0].findings}
+        names = [start + name for name in DRAWN if start + name in there]
         marks = [
             Marks(name.removeprefix(start), [layer.finding(name) for layer in self.layers], style)
             for style, name in enumerate(names)

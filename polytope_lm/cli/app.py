@@ -7,6 +7,7 @@ import os
 import sys
 import traceback as tracebacks
 import warnings
+from pathlib import Path  # noqa: TC003 - typer reads annotations
 from typing import Annotated, Any, cast
 
 import typer
@@ -14,7 +15,8 @@ from typer.core import TyperGroup
 
 import polytope_lm
 from polytope_lm.cli import calibrating, commands, cross, demo, determining, diffing, stores, testing, validity
-from polytope_lm.cli.terminal import complain
+from polytope_lm.cli.configuring import configured
+from polytope_lm.cli.terminal import complain, emit
 from polytope_lm.errors import PolytopeError
 
 _QUIET = {
@@ -31,6 +33,7 @@ _QUIET = {
 USAGE: Any = typer.BadParameter.__bases__[0]
 """Every kind of wrong usage, which typer names nowhere else."""
 
+JSON = "--json"
 MISUSED = 2
 INTERRUPTED = 130
 CLOSED = 141
@@ -47,10 +50,11 @@ class Commands(TyperGroup):
         options = args[: args.index("--")] if "--" in args else args
         if "--traceback" in options:
             args = ["--traceback", *(a for a in options if a != "--traceback"), *args[len(options) :]]
+        ctx.meta[JSON] = JSON in options
         try:
             return super().parse_args(ctx, args)
         except USAGE as error:
-            raise _misused(error) from None
+            raise _misused(error, as_json=ctx.meta[JSON]) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; turn its errors into a line and an exit code."""
@@ -67,7 +71,7 @@ class Commands(TyperGroup):
         except typer.Abort:
             raise
         except USAGE as error:
-            raise _misused(error) from None
+            raise _misused(error, as_json=ctx.meta[JSON]) from None
         except Exception as error:
             if hasattr(error, "exit_code"):  # a command's own exit
                 raise
@@ -75,16 +79,21 @@ class Commands(TyperGroup):
                 tracebacks.print_exc()
             else:
                 complain(f"error: {_line(error)}")
+            if ctx.meta[JSON]:
+                emit({"error": _line(error), "exit_code": 1}, "error")
             raise typer.Exit(1) from None
         return result
 
 
-def _misused(error: Any) -> Exception:
+def _misused(error: Any, *, as_json: bool) -> Exception:
     """Say wrong usage in one line, with the place of the help; without arguments, help itself is shown."""
     if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":
         return cast("Exception", error)
     said = str(error.format_message()).rstrip(".")
-    complain(f"error: {said}; `{error.ctx.command_path} --help` shows what can be given")
+    line = f"{said}; `{error.ctx.command_path} --help` shows what can be given"
+    complain(f"error: {line}")
+    if as_json:
+        emit({"error": line, "exit_code": MISUSED}, "error")
     return typer.Exit(MISUSED)
 
 
@@ -102,9 +111,8 @@ app = typer.Typer(
     cls=Commands,
     help="Spline codes of language models: which polytope a token is in, and whether it matters.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
-    context_settings={"max_content_width": _WIDEST},
+    context_settings={"max_content_width": _WIDEST, "help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -117,8 +125,14 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
-    version: Annotated[
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Options of the commands, a table each: [test.clusters].")
+    ] = None,
+    traceback: Annotated[  # noqa: ARG001 - `Commands` reads it
+        bool, typer.Option("--traceback", help="Show where an error came from.")
+    ] = False,
+    version: Annotated[  # noqa: ARG001 - its callback does it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
@@ -128,6 +142,8 @@ def _options(
     The whole job on the built-in sample, to one page:
       polytope-lm demo
     """  # noqa: D301 - \b keeps the next lines as they are
+    if config is not None:
+        ctx.default_map = configured(config, ctx.command)
 
 
 app.command(short_help="The whole job on the built-in sample.")(demo.demo)
@@ -162,4 +178,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     logging.getLogger("polytope_lm").addHandler(_Lines())
-    app()
+    app(prog_name="polytope-lm")

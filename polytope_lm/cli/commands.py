@@ -39,7 +39,7 @@ def models(
 
     model = load(name, revision=revision, trust_remote_code=trust_remote_code)
     if json:
-        emit(_facts(model))
+        emit(_facts(model), "model")
         return
     say(model)
     say(f"revision {model.revision}")
@@ -61,7 +61,8 @@ def _list(*, json: bool) -> None:
 
     if json:
         fields = ("name", "description", "family", "licence", "install", "installed")
-        emit([{field: getattr(entry, field) for field in fields} for entry in PACKAGED.values()])
+        known = [{field: getattr(entry, field) for field in fields} for entry in PACKAGED.values()]
+        emit({"models": known}, "models")
         return
     rows = [(e.name, "yes" if e.installed else e.install or "", e.description, e.licence) for e in PACKAGED.values()]
     show_table(("name", "installed", "what it is", "licence"), rows, elastic=("what it is", "licence"))
@@ -160,7 +161,7 @@ def _show(store: Any, *, json: bool) -> None:
             "store": str(store.path), "complete": store.complete, "tokens": rows, "documents": documents,
             "bytes": n_bytes, "shards": len(shards), "sites": [site.key for site in store.sites],
             "kept": list(store.kept),
-        })  # fmt: skip
+        }, "capture")  # fmt: skip
         return
     counts = f"{counted(rows, 'token')} of {counted(documents, 'document')}"
     say(f"{store.path}: {counts}, {counted(len(store.sites), 'site')}, {size(n_bytes)}")
@@ -187,6 +188,6 @@ def report(
 
     page = from_directories(directories, out, title=title)
     if json:
-        emit({"report": str(page)})
+        emit({"report": str(page)}, "page")
     else:
         say(f"written: {page.resolve().as_uri()}")

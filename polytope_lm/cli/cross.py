@@ -11,6 +11,8 @@ from polytope_lm.cli.terminal import columns, emit, say, show_table
 from polytope_lm.files import expand
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from polytope_lm.paths.crossings import Crossings, OutputChange
     from polytope_lm.paths.path import Path
     from polytope_lm.paths.profile import Profile
@@ -33,6 +35,8 @@ OutOrNone = Annotated[FilePath | None, typer.Option("--out", help="Directory for
 
 _STRIP = (20, 60)
 """Columns of a strip: as many as a terminal leaves, within these."""
+_LESS = ("flip back", "on", "off", "missed", "found by")
+"""Columns that a narrow terminal goes without, the first ones first."""
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -85,23 +89,42 @@ def _save(found: "Crossings", out: FilePath) -> FilePath:
 
 
 def _show(line: "Path", found: "Crossings") -> None:
-    say(f"A: {found.prompts[0]}")
-    say(f"B: {found.prompts[1]}")
+    say(f"A: {found.prompts[0]}", wrap=True)
+    say(f"B: {found.prompts[1]}", wrap=True)
     own = found.site
     where = "between embeddings" if line.at == "embed" else f"in {found.space} of layer {own.layer}"
-    say(f"{found.shape} {where}, length {found.length:.4g}; {own.premises}")
-    say(f"from the token [{found.tokens[0]}] to the token [{found.tokens[1]}]")
-    room = columns()
-    width = _STRIP[1] if room is None else min(_STRIP[1], max(_STRIP[0], room - 81))
+    say(f"{found.shape} {where}, length {found.length:.4g}; {own.premises}", wrap=True)
+    say(f"from the token [{found.tokens[0]}] to the token [{found.tokens[1]}]", wrap=True)
     rows = []
     for part in found.layers:
         here = found.layer == part.layer
         n, on, back = int(here.sum()), int(found.on[here].sum()), found.flip_backs(part.layer)
-        strip = found.strip(width, part.layer)
-        rows.append((part.layer, n, on, n - on, part.hamming, back, part.method, part.missed, f"|{strip}|"))
+        rows.append((part.layer, n, on, n - on, part.hamming, back, part.method, part.missed))
     numbers = ("layer", "crossings", "on", "off", "differ", "flip back")
-    show_table((*numbers, "found by", "missed", "t from 0 to 1"), rows, right=numbers)
-    say("differ: bits in which the ends differ; flip back: crossings that do not show in the ends' codes")
+    heads, kept, width = _fitting((*numbers, "found by", "missed"), rows, columns())
+    strips = [f"|{found.strip(width, part.layer)}|" for part in found.layers]
+    cells = [(*(row[i] for i in kept), strip) for row, strip in zip(rows, strips, strict=True)]
+    show_table((*heads, "t from 0 to 1"), cells, right=numbers)
+    if len(heads) < len(numbers) + 2:
+        say("a wider terminal has more columns, --json has all", wrap=True)
+    say("differ: bits in which the ends differ; flip back: crossings that do not show in the ends' codes", wrap=True)
+
+
+def _fitting(
+    heads: tuple[str, ...], rows: "Sequence[tuple[object, ...]]", room: int | None
+) -> tuple[list[str], list[int], int]:
+    """Return the columns for which a terminal has room beside a strip, which they are, and the strip's width."""
+    kept = list(range(len(heads)))
+    if room is None:
+        return list(heads), kept, _STRIP[1]
+    widths = [max(len(head), *(len(str(row[i])) for row in rows)) for i, head in enumerate(heads)]
+    for name in _LESS:
+        # Two bars, and two spaces behind each column.
+        if sum(widths[i] + 2 for i in kept) + 2 + _STRIP[0] <= room:
+            break
+        kept.remove(heads.index(name))
+    left = room - 2 - sum(widths[i] + 2 for i in kept)
+    return [heads[i] for i in kept], kept, max(_STRIP[0], min(_STRIP[1], left))
 
 
 def _show_output(change: "OutputChange | None", profile: "Profile") -> None:
@@ -110,12 +133,12 @@ def _show_output(change: "OutputChange | None", profile: "Profile") -> None:
         tallest = max(float(change.js.max()), 1e-12)
         bars = "".join(_BARS[round(float(js) / tallest * (len(_BARS) - 1))] for js in change.js)
         numbers = f"at most {change.js.max():.3f}, sum {change.length:.3f}"
-        say(f"output change (Jensen-Shannon distance of each step; {numbers}): |{bars}|")
+        say(f"output change (Jensen-Shannon distance of each step; {numbers}): |{bars}|", wrap=True)
         turns = [i for i in range(1, len(change.top)) if change.top[i] != change.top[i - 1]]
         then = "".join(f" -> {change.top[i]!r} at t = {change.t[i]:.2f}" for i in turns)
         changes = f"{len(turns)} change{'s' * (len(turns) != 1)}"
-        say(f"likeliest next token ({changes}): {change.top[0]!r}{then}")
+        say(f"likeliest next token ({changes}): {change.top[0]!r}{then}", wrap=True)
     if isfinite(profile.sharpness):  # not on a path of length zero
         scale = f"(1: even; {profile.steps}: one jump)"
         where = f"largest change in the step from t = {profile.sharpest / profile.steps:.2f}"
-        say(f"sharpness of the output's change: {profile.sharpness:.2f} {scale}, {where}")
+        say(f"sharpness of the output's change: {profile.sharpness:.2f} {scale}, {where}", wrap=True)

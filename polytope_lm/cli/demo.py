@@ -78,7 +78,7 @@ def demo(*, out: DemoOut = Path("polytope-demo"), model: DemoModel = None, json:
     stages = Stages(5, write)
     found = run(name, out, stages)
     if json:
-        emit(_facts(found, name, out))
+        emit(_facts(found, name, out), "demo")
         return
     say()
     say_verdict(found.clusters)

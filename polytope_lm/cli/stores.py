@@ -74,7 +74,7 @@ def info(store: StorePath, *, verify: Verify = False, json: Json = False) -> Non
     opened = open_store(store)
     facts = _facts(opened)
     if json:
-        emit(facts)
+        emit(facts, "info")
         return
     _show_facts(facts)
 
@@ -82,7 +82,7 @@ def info(store: StorePath, *, verify: Verify = False, json: Json = False) -> Non
 def _verify(opened: "CodeStore", place: Path, *, json: bool) -> None:
     problems = opened.verify()
     if json:
-        emit({"store": str(place), "complete": opened.complete, "problems": problems})
+        emit({"store": str(place), "complete": opened.complete, "problems": problems}, "verification")
     else:
         for problem in problems:
             say(problem)
@@ -187,7 +187,7 @@ def nearest(
         int(query) if is_row else _encoded(opened, query, layer, model, trust=trust_remote_code), k, layer
     )
     if json:
-        emit(_nearest_facts(found, query, is_row=is_row))
+        emit(_nearest_facts(found, query, is_row=is_row), "nearest")
         return
     left, token, right = found.query.context
     site = found.query.site
@@ -277,7 +277,7 @@ def measure(  # noqa: PLR0913
         out.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(out, index=False) if out.suffix == ".csv" else frame.to_parquet(out, index=False)
     if json:
-        emit({"store": str(store), "per": per.value, "rows": _records(frame)})
+        emit({"store": str(store), "per": per.value, "rows": _records(frame)}, "measures")
         return
     _show_measures(frame, per.value)
     if out is not None:

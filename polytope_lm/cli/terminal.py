@@ -16,7 +16,7 @@ from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _WIDE = 100_000
 """Columns of what is not a terminal: nothing is wrapped or cut in a pipe."""
@@ -41,9 +41,9 @@ def console(stream: IO[str] | None = None) -> Console:
     return _Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
-def say(text: object = "", *, style: str = "", stream: IO[str] | None = None) -> None:
-    """Print one line."""
-    console(stream).print(Text(visible(text), style=style), soft_wrap=True)
+def say(text: object = "", *, style: str = "", stream: IO[str] | None = None, wrap: bool = False) -> None:
+    """Print one line; with `wrap` broken between words where a terminal is narrower."""
+    console(stream).print(Text(visible(text), style=style), soft_wrap=not wrap)
 
 
 def say_verdict(result: Any) -> None:
@@ -57,9 +57,17 @@ def complain(text: object) -> None:
     say(text, stream=sys.stderr)
 
 
-def emit(data: Any) -> None:
-    """Print JSON, ASCII only, so that nothing in it is more than text."""
-    sys.stdout.write(json.dumps(data, indent=1, allow_nan=False) + "\n")
+SCHEMA = 1
+"""Version of what `--json` prints: it grows by new keys; a key that goes or changes its meaning makes a new one."""
+
+
+def emit(data: Mapping[str, Any], kind: str | None = None) -> None:
+    """Print JSON, ASCII only, so that nothing in it is more than text: `schema`, `kind`, then the data.
+
+    A result names its own kind.
+    """
+    said = {"schema": SCHEMA, "kind": kind or data["kind"], **data}
+    sys.stdout.write(json.dumps(said, indent=1, allow_nan=False) + "\n")
 
 
 def in_context(left: str, token: str, right: str, chars: int = 26) -> Text:

@@ -7,7 +7,7 @@ learned nothing of news, and for fine-tuning on more documentation, which has le
 
     python -m analyses.diff_of_domains --data ../shared/data --out runs/diff
 
-Kept are numbers, no texts: `diff-of-domains.json`.
+Kept are numbers, no texts: `diff-of-domains.json`, and a drawing of them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ DOMAINS = ("documentation", "news")
 _CHARACTERS = 600
 """Of each text, so that documents of both domains are alike in length."""
 _TOP = 200
+_COLOURS = {"documentation": "#0072b2", "news": "#d55e00"}
 
 
 def texts(directory: Path, items: int, seed: int) -> dict[str, tuple[list[str], list[Document]]]:
@@ -114,6 +115,31 @@ def compared(before: Model, after: Model, documents: Sequence[Document], seed: i
     }
 
 
+def drawing(result: dict[str, Any]) -> str:
+    """Return an SVG: for each change of the weights, the share of bits that flip on each domain's tokens."""
+    largest = max(row["high"] for run_ in result["runs"].values() for row in run_["by domain"])
+    lines, y = [], 30
+    for name, found in result["runs"].items():
+        lines.append(f'<text x="10" y="{y + 16}">{name}</text>')
+        for row in found["by domain"]:
+            colour, width = _COLOURS[row["domain"]], 300 * row["share"] / largest
+            low, high = (210 + 300 * row[end] / largest for end in ("low", "high"))
+            said = f"{row['share']:.1%} {row['domain']}; {row['among_top']:.0%} of the most flipped, "
+            lines += [
+                f'<rect x="210" y="{y}" width="{width:.1f}" height="11" fill="{colour}"/>',
+                f'<path d="M{low:.1f} {y + 5.5}H{high:.1f}" stroke="#1d2125" stroke-width="1.5"/>',
+                f'<text x="{high + 6:.1f}" y="{y + 10}" class="s">{said}{row["expected"]:.0%} of all</text>',
+            ]
+            y += 14
+        y += 14
+    style = "text{font:13px sans-serif;fill:#1d2125}.s{font-size:11px;fill:#59626b}"
+    head = '<text x="10" y="16">Share of bits that flip on the tokens of two domains</text>'
+    size = f'viewBox="0 0 800 {y}" width="800" height="{y}"'
+    back = f'<rect width="800" height="{y}" fill="#fff"/>'
+    inside = f"<style>{style}</style>{back}{head}{''.join(lines)}"
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{inside}</svg>\n'
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Fine-tune, compare, write."""
 
@@ -141,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             result["runs"][name] = compared(before, model, documents, options.seed)
             result["loss"][name] = {domain: loss_on(model, corpora[domain][1]) for domain in DOMAINS}
             write_json(options.out / "diff-of-domains.json", result)
+            (options.out / "diff-of-domains.svg").write_text(drawing(result), encoding="utf-8")
 
         after = tuned(before, corpora["news"][0], options.steps, options.seed)
         add("fine-tuned on news", after)

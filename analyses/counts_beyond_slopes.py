@@ -28,7 +28,7 @@ from analyses._corpora import treebank
 from analyses._running import CAUSAL, asked, folder_name, run, words_drawn, write_json
 from polytope_lm.errors import PolytopeError
 from polytope_lm.geometry.local_complexity import RADIUS
-from polytope_lm.geometry.measure import SMOOTH, Settings
+from polytope_lm.geometry.token_measures import SMOOTH, Settings
 from polytope_lm.predictions.directions.predicting import beyond
 from polytope_lm.statistics.confounders import fold_numbers
 from polytope_lm.statistics.estimate import Resampled, resampled

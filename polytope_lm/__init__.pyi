@@ -17,8 +17,8 @@ from .codes.store.reader import open_store as open_store
 from .codes.transformer import SplineCode as SplineCode
 from .documents import documents as documents
 from .errors import PolytopeError as PolytopeError
-from .geometry.measure import measure as measure
 from .geometry.spline_features import SplineFeatures as SplineFeatures
+from .geometry.token_measures import measure as measure
 from .models.loading import load as load
 from .models.loading import wrap as wrap
 from .paths.path import path as path

@@ -260,8 +260,8 @@ def measure(  # noqa: PLR0913
     """  # noqa: D301
     from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415
     from polytope_lm.errors import PolytopeError  # noqa: PLC0415
-    from polytope_lm.geometry.measure import Settings  # noqa: PLC0415
-    from polytope_lm.geometry.measure import measure as taken  # noqa: PLC0415
+    from polytope_lm.geometry.token_measures import Settings  # noqa: PLC0415
+    from polytope_lm.geometry.token_measures import measure as taken  # noqa: PLC0415
 
     if out is not None and out.suffix not in {".csv", ".parquet"}:
         raise PolytopeError(f"--out {out}: the name ends in {out.suffix or 'nothing'}; give a .csv or .parquet file")

@@ -166,7 +166,7 @@ def distinct_codes(codes: TokenCodes, layer: int | None = None, at: Sequence[int
 
     Examples:
         >>> import polytope_lm as plm
-        >>> from polytope_lm.geometry.measure import distinct_codes
+        >>> from polytope_lm.geometry.token_measures import distinct_codes
         >>> codes = plm.encode(plm.load("tiny-gpt2"), ["The duck", "The duck swims"], layers=[1])
         >>> distinct_codes(codes, at=[1, len(codes)])["tokens"].tolist() == [1, len(codes)]
         True

@@ -16,7 +16,7 @@ import polytope_lm as plm
 from polytope_lm import PolytopeError
 from polytope_lm.codes.codes import Codes
 from polytope_lm.geometry.linear_mapping import linear_mapping_number, linearity_matrix
-from polytope_lm.geometry.measure import SAMPLES, Settings, distinct_codes
+from polytope_lm.geometry.token_measures import SAMPLES, Settings, distinct_codes
 
 TEXTS = ["He sat on the bank of the river.", "She owes the bank a lot", "A bank"]
 

@@ -100,7 +100,7 @@ class Options:
 
 SMALL = {
     "treebank": ["--tokens", "120", "--resamples", "8", "--processes", "1", "--label", "upos"],
-    "senses": ["--sentences", "8", "--resamples", "20"],
+    "senses": ["--sentences", "12", "--resamples", "20"],
     "boundaries": ["--pairs", "builtin", "--controls", "none", "--draws", "1", "--shuffles", "5"],
     "stable": ["--max-pairs", "8", "--resamples", "20", "--no-untrained"],
     "directions": ["--prompts", "3", "--controls", "none"],

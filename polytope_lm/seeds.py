@@ -45,7 +45,7 @@ class Purpose(IntEnum):
     DONORS = 501  # determination: whose codes and magnitudes are taken
     DONOR_CLUSTERS = 502  # determination: clusters that donors come from, k-means of u
     BIT_PLANES = 503  # determination: rate-matched hyperplanes
-    NUDGES = 600  # diff: weights changed at random
+    NUDGES = 602  # diff: weights changed at random
     DIFF_RESAMPLES = 601  # diff: documents of a resample
     EXCHANGED_DOCUMENTS = 610  # selective: documents that exchange their values
     RANDOM_NEURONS = 611  # selective: neurons of the same rates

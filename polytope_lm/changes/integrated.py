@@ -123,7 +123,7 @@ def integrated_exactly(
         >>> import polytope_lm as plm
         >>> from polytope_lm.geometry.relu_network import ReluNetwork
         >>> network = ReluNetwork([np.eye(2)], [np.zeros(2)])  # max(x, 0)
-        >>> found = plm.changes.integrated_exactly(network, [1, 1], [-1, 1], [1, 2])
+        >>> found = plm.changes.integrated_exactly(network, np.ones(2), np.array([-1.0, 1.0]), np.array([1.0, 2.0]))
         >>> found.value.tolist(), found.pieces
         ([1.0, 1.0], 2)
 

@@ -413,7 +413,7 @@ class TokenCodes(ABC):
             >>> import polytope_lm as plm
             >>> codes = plm.encode(plm.load("tiny-gpt2"), ["The loop ends", "The loop stops"], layers=1)
             >>> codes.neighbourhoods(k=2).to_frame()[["token", "tokens_by_code", "overlap"]].shape
-            (6, 3)
+            (11, 3)
 
         """
         from polytope_lm.codes.neighbourhoods import neighbourhoods  # noqa: PLC0415 - memory: a capture needs no table
@@ -435,7 +435,7 @@ class TokenCodes(ABC):
         Examples:
             >>> import polytope_lm as plm
             >>> codes = plm.encode(plm.load("tiny-gpt2"), ["The loop ends", "The loop stops"], layers=1)
-            >>> codes.neuron(1, 5, k=1).contexts[0].h == codes.activations("h")[:, 5].max()
+            >>> bool(codes.neuron(1, 5, k=1).contexts[0].h == codes.activations("h")[:, 5].max())
             True
 
         """
@@ -502,7 +502,7 @@ class TokenCodes(ABC):
             >>> codes = plm.encode(plm.load("tiny-gpt2"), list(plm.documents("sample"))[:24], layers=1, keep=())
             >>> found = codes.selective("class")
             >>> [value.value for value in found.values]
-            ['code', 'prose']
+            ['code', 'literal', 'prose']
 
         """
         from polytope_lm.codes.selecting import selective  # noqa: PLC0415 - scipy.stats is large

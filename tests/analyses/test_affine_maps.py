@@ -13,7 +13,8 @@ from analyses import affine_maps
 @pytest.fixture
 def small(monkeypatch):
     documents = list(plm.documents("sample"))[:10]
-    monkeypatch.setattr(affine_maps.plm, "documents", lambda _name: documents)
+    # Not setattr: a module is never put in a function's place, so that what was there would not come back.
+    monkeypatch.setitem(vars(affine_maps.plm), "documents", lambda _name: documents)
     monkeypatch.setattr(affine_maps, "LENGTH", 32)
     monkeypatch.setattr(affine_maps, "TESTED", 2)
 

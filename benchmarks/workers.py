@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import ray
 import torch
 
 import polytope_lm as plm
@@ -119,6 +118,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
     asked = parser.parse_args()
+    import ray  # noqa: PLC0415 - an extra, and the other functions here do without
+
     print(describe())
     os.environ |= {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")

@@ -262,7 +262,8 @@ class _Team:
         """Let the workers end where they can go on from: after the batch that is under way."""
         for worker in self.workers.values():
             worker.stop.remote()
-        self.ray.wait(list(pending), num_returns=len(pending), timeout=30) if pending else None
+        if pending:
+            self.ray.wait(list(pending), num_returns=len(pending), timeout=30)
 
 
 def each(work: Callable[[J], T], jobs: Sequence[J]) -> Iterator[T]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 import signal
 import sys
@@ -16,6 +15,8 @@ import pytest
 import torch
 
 import polytope_lm as plm
+from benchmarks.workers import same
+from benchmarks.workers import workers as running
 from polytope_lm.codes.distributed import Job, Workers, spread
 from polytope_lm.codes.store.reader import CodeStore
 from polytope_lm.errors import PolytopeError
@@ -67,12 +68,6 @@ def with_ray(model: plm.Model, sample: plm.Documents, path: Path, workers: int =
     )  # fmt: skip
 
 
-def same(a: Path, b: Path) -> bool:
-    names = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
-    others = sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file())
-    return names == others and filecmp.cmpfiles(a, b, names, shallow=False)[0] == names
-
-
 @pytest.mark.usefixtures("session")
 def test_two_workers_write_what_one_process_writes(
     model: plm.Model, sample: plm.Documents, alone: Path, tmp_path: Path
@@ -100,27 +95,15 @@ def test_a_run_goes_on_with_another_number_of_workers(
     assert (path / "shards" / "00001" / "shard.json").stat().st_mtime_ns == before
 
 
-def children() -> list[int]:
-    """Return the processes in which Ray runs a worker's methods."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if place.read_bytes().startswith(b"ray::_Worker"):
-                found.append(int(place.parent.name))
-        except OSError:
-            continue
-    return found
-
-
 @pytest.mark.usefixtures("session")
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found in /proc")
 def test_a_killed_worker_is_replaced(model: plm.Model, sample: plm.Documents, alone: Path, tmp_path: Path) -> None:
     killed = []
 
     def kill() -> None:
-        before = set(children())
+        before = set(running())
         for _ in range(600):
-            if new := sorted(set(children()) - before):
+            if new := sorted(set(running()) - before):
                 time.sleep(0.3)
                 os.kill(new[0], signal.SIGKILL)
                 killed.append(new[0])

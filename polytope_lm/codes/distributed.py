@@ -184,6 +184,11 @@ def spread(model: Model, job: Job, workers: Workers, told: Callable[[int, int | 
             others were stopped in order. What was written is kept.
 
     """
+    if model.device.type != "cpu" and not workers.gpus:
+        raise PolytopeError(
+            f"the model is on {model.device}, and Ray's workers have no graphics card: say how many each has "
+            "(gpus_per_worker, --gpus-per-worker), or load it with device='cpu'"
+        )
     threads = None
     if os.path.lexists(job.path / layout.MANIFEST):
         threads = int(layout.read_manifest(job.path).get("threads") or 1)  # the bytes may depend on it
@@ -199,7 +204,7 @@ class _Team:
         self.ray, self.job, self.placed = ray, job, placed
         self.model = ray.put(model)
         self.sent = ray.put(job)
-        self.device = "cuda" if gpus else model.device.type
+        self.device = "cuda" if gpus else "cpu"
         resources = {"num_gpus": gpus} if gpus else {"num_cpus": placed.threads}
         self.actor = ray.remote(_Worker).options(max_concurrency=3, max_restarts=0, **resources)
         self.workers: dict[int, Any] = {}

@@ -180,6 +180,14 @@ def test_what_cannot_be_placed_is_said(model: plm.Model, tmp_path: Path, workers
         spread(model, job(tmp_path, None, shards=1), workers, silent)
 
 
+def test_a_model_on_a_card_needs_workers_with_cards(
+    model: plm.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(model), "device", property(lambda _: torch.device("cuda:0")))
+    with pytest.raises(PolytopeError, match=r"the model is on cuda:0, .* \(gpus_per_worker"):
+        spread(model, job(tmp_path, None), Workers(2), silent)
+
+
 def test_without_ray_the_extra_is_named(
     model: plm.Model, sample: plm.Documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

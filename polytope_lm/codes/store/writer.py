@@ -143,12 +143,14 @@ class StoreWriter:
         """
         temporary = self._temporary(number)
         with layout.told(self.path, f"writing shard {layout.shard_name(number)}"), _gone_on_failure(temporary):
-            _flush(self._filled.pop(number, {}))
-            tables.write_parquet(tokens, temporary / layout.TOKENS)
-            tables.write_parquet(tables.document_table(documents, first), temporary / layout.DOCUMENTS)
-            written = sorted(temporary.iterdir())
-            with ThreadPoolExecutor(_THREADS) as pool:
-                files = {p.name: record for p, record in zip(written, pool.map(_settled, written), strict=True)}
+            filled = self._filled.pop(number, {})
+            with ThreadPoolExecutor(_THREADS) as pool:  # the disk is busy while the tables are made
+                settling = {name: pool.submit(_settled, temporary / name, array) for name, array in filled.items()}
+                tables.write_parquet(tokens, temporary / layout.TOKENS)
+                tables.write_parquet(tables.document_table(documents, first), temporary / layout.DOCUMENTS)
+                for name in (layout.DOCUMENTS, layout.TOKENS):
+                    settling[name] = pool.submit(_settled, temporary / name)
+                files = {name: settling[name].result() for name in sorted(settling)}
             source = tables.fingerprint(documents)
             record = layout.Record(rows, first, len(documents), source, files, self._digest, batch_tokens)
             layout.write(temporary / layout.SHARD, record.to_bytes())
@@ -330,8 +332,9 @@ def _filled_before(temporary: Path, state: Mapping[str, Any], shapes: Mapping[st
     return max(batches, 0)
 
 
-def _settled(file: Path) -> layout.FileRecord:
-    """Take a file's sum and make sure that it is on the disk."""
+def _settled(file: Path, array: np.ndarray | None = None) -> layout.FileRecord:
+    """Take a file's sum and make sure that it, and what was written through its map, is on the disk."""
+    _flush({file.name: array} if array is not None else {})
     record = layout.FileRecord(file.stat().st_size, layout.sha256(file))
     with file.open("rb") as stream:
         os.fsync(stream.fileno())

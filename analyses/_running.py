@@ -104,6 +104,7 @@ def asked(
     parser.add_argument("--out", type=Path, required=True, help="directory for results")
     chosen = layers or "four, spread over the model"
     parser.add_argument("--layers", default=layers, help=f"all, or indices such as 0,8 (default: {chosen})")
+    parser.add_argument("--device", default="cpu", help="a torch device, such as cuda (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (%(default)s)")
     own(parser)
     typed = sys.argv[1:] if argv is None else list(argv)

@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise PolytopeError(f"--ks {given.ks!r}: give numbers such as 1,10,100") from error
     documents = list(plm.documents("sample"))
     tables: dict[str, list[Any]] = {}
-    loaded = {name: plm.load(name) for name in called.models}
+    loaded = {name: plm.load(name, device=called.given.device) for name in called.models}
     for name, model in loaded.items():
         layers = called.layers or (SMOLLM2 if "smollm2" in name else tuple(range(model.n_layers)))
         for layer in layers:

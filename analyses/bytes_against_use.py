@@ -350,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     def work() -> None:
         found = asked("bytes_against_use", __doc__, argv, own_options, models=("minilm-l6",), layers=None)
         given = found.given
-        model = plm.load(found.models[0])
+        model = plm.load(found.models[0], device=found.given.device)
         layer = (found.layers or (model.n_layers // 2,))[0]
         documents = ambiguous_words(given.data, given.sentences, given.seed)
         codes = plm.encode(model, documents, layers=[layer], keep=("h",), tokens="word-final")

@@ -205,8 +205,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             store = given.out / "stores" / folder_name(name)
             if not (store / "complete.json").exists():
                 documents = words_drawn(treebank(given.data), PER_DOCUMENT + 1, given.seed)
-                plm.capture(plm.load(name), documents, to=store, layers=found.layers, keep=("u", "h"),
-                            tokens="word-final", progress=False, seed=given.seed)  # fmt: skip
+                plm.capture(plm.load(name, device=found.given.device), documents, to=store, layers=found.layers,
+                            keep=("u", "h"), tokens="word-final", progress=False, seed=given.seed)  # fmt: skip
             codes = open_store(store)
             for size in given.size or ("small", "all"):
                 for layer in codes.layers if found.layers is None else found.layers:

@@ -113,7 +113,7 @@ def interval(found: Resampled) -> dict[str, float]:
 
 def analyse(name: str, documents: Sequence[Document], given: argparse.Namespace, layers: Any) -> list[dict[str, Any]]:
     """Return one model's answers, layer by layer."""
-    model, rows, seed = plm.load(name), [], given.seed
+    model, rows, seed = plm.load(name, device=given.device), [], given.seed
     kept = given.out / folder_name(name) / f"r={given.radius:g}"
     for layer in (1, model.n_layers - 2) if layers is None else layers:
         tokens = measured(model, documents, layer, "token", kept, given.radius)

@@ -65,6 +65,7 @@ class Options:
     parts: tuple[str, ...]
     seed: int
     command: str
+    device: str
 
 
 def steering(model: Model, layers: Sequence[int], kept: Path, command: str) -> list[dict[str, Any]]:
@@ -127,7 +128,7 @@ class Found:
 
 def run_model(name: str, options: Options) -> Found:
     """Test one model; write and return what was found."""
-    model, out = plm.load(name), options.out / folder_name(name)
+    model, out = plm.load(name, device=options.device), options.out / folder_name(name)
     layers = [n for n in options.layers or default_layers(model) if n < model.n_layers]
     result, rows = None, []
     if "steering" in options.parts:
@@ -185,7 +186,7 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
     controls = tuple(filter(None, given.controls.split(",")))
     parts = PARTS if given.part is None else (given.part,)
     return found.models, Options(
-        given.out, layers, given.source, given.prompts, controls, parts, given.seed, found.command
+        given.out, layers, given.source, given.prompts, controls, parts, given.seed, found.command, given.device
     )
 
 

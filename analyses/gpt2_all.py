@@ -79,6 +79,7 @@ class Options:
         size: how large each step is: `whole`, or `small` for a trial.
         seed: of every random choice.
         command: what was typed.
+        device: a torch device.
 
     """
 
@@ -91,6 +92,7 @@ class Options:
     size: str
     seed: int
     command: str
+    device: str
 
     @property
     def layered(self) -> list[str]:
@@ -223,10 +225,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         given = found.given
         options = Options(
             found.models[0], given.out, given.data, given.corpus, tuple(given.label or ("class", "group")),
-            found.layers, given.size, given.seed, found.command,
+            found.layers, given.size, given.seed, found.command, given.device,
         )  # fmt: skip
         steps = [step for step in given.step or STEPS if given.data is not None or step not in NEEDS_DATA]
-        model = plm.load(options.model)
+        model = plm.load(options.model, device=options.device)
         table = options.corpus is not None and Path(options.corpus).suffix not in {"", ".txt", ".conllu"}
         labels = options.labels if table else ()  # of a table's columns; others bring their own
         documents = list(plm.documents(options.corpus or "sample", label_columns=labels))

@@ -63,6 +63,7 @@ class Options:
         processes: how many work at once.
         extra: representations to show besides.
         command: what the user typed.
+        device: a torch device.
 
     """
 
@@ -76,6 +77,7 @@ class Options:
     processes: int
     extra: tuple[str, ...]
     command: str
+    device: str
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def run_layer(job: LayerJob) -> str:
 
 def run_model(name: str, options: Options) -> list[ClustersResult]:
     """Capture, compare and write one model; return its results, label by label."""
-    model = plm.load(name)
+    model = plm.load(name, device=options.device)
     out = options.out / folder_name(name)
     wanted = [site.layer for site in model.sites]
     layers = wanted if options.layers is None else [i for i in options.layers if i in wanted]
@@ -272,7 +274,7 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
     return found.models, Options(
         given.data, given.out, given.tokens, tuple(given.label or [one for group in CORPORA.values() for one in group]),
         given.resamples, given.seed, found.layers,
-        given.processes, tuple(given.extra), found.command,
+        given.processes, tuple(given.extra), found.command, given.device,
     )  # fmt: skip
 
 

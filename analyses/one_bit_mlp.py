@@ -61,6 +61,7 @@ class Options:
         seed: of every random choice.
         resamples: behind each interval.
         command: what the user typed.
+        device: a torch device.
 
     """
 
@@ -71,6 +72,7 @@ class Options:
     seed: int
     resamples: int
     command: str
+    device: str
 
 
 def chosen_layers(name: str, layers: int, given: tuple[int, ...] | None) -> list[int]:
@@ -84,7 +86,7 @@ def chosen_layers(name: str, layers: int, given: tuple[int, ...] | None) -> list
 
 def run_model(name: str, options: Options) -> DeterminationResult:
     """Test one model; write and return what was found."""
-    model = plm.load(name)
+    model = plm.load(name, device=options.device)
     out = options.out / folder_name(name)
     layers = chosen_layers(name, model.n_layers, options.layers)
     print(f"{model.name}: layers {', '.join(map(str, layers))} and all {model.n_layers} at once", flush=True)
@@ -178,7 +180,7 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
     given = found.given
     layers = None if given.layers is None else found.layers or tuple(range(1000))
     return found.models, Options(
-        given.out, layers, given.documents, given.tested, given.seed, given.resamples, found.command
+        given.out, layers, given.documents, given.tested, given.seed, given.resamples, found.command, given.device
     )
 
 

@@ -55,7 +55,7 @@ def _run_all(found: Asked) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in found.models:
-        model = plm.load(name)
+        model = plm.load(name, device=options.device)
         folder = options.out / Path(name).name if len(found.models) > 1 else options.out
         for label, pairs in _sets(options).items():
             result = test(model, name, label, pairs, folder / label, found)

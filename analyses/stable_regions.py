@@ -54,6 +54,7 @@ class Options:
         seed: of every random choice.
         untrained: whether the untrained model is run, too.
         command: what the user typed.
+        device: a torch device.
 
     """
 
@@ -64,6 +65,7 @@ class Options:
     seed: int
     untrained: bool
     command: str
+    device: str
 
 
 def chosen_layers(model: Model, layers: tuple[int, ...] | None) -> list[int]:
@@ -94,7 +96,7 @@ def estimated_minutes(model: Model, layers: Sequence[int], options: Options) -> 
 
 def run_model(name: str, options: Options) -> AlignmentResult:
     """Test one model; write and return what was found."""
-    model = plm.load(name)
+    model = plm.load(name, device=options.device)
     out = options.out / folder_name(name)
     layers = chosen_layers(model, options.layers)
     minutes = estimated_minutes(model, layers, options)
@@ -187,7 +189,7 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
         pairs = replace(pairs, pairs=pairs.pairs[: given.max_pairs])
     layers = None if given.layers is None else found.layers or tuple(range(1000))
     return found.models, Options(
-        given.out, layers, pairs, given.resamples, given.seed, not given.no_untrained, found.command
+        given.out, layers, pairs, given.resamples, given.seed, not given.no_untrained, found.command, given.device
     )
 
 

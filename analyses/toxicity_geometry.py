@@ -185,9 +185,10 @@ def interval(found: Resampled) -> dict[str, float]:
     return {name: round(float(getattr(estimate, name)), 4) for name in ("value", "low", "high")}
 
 
-def analyse(name: str, data: Path, out: Path, each: int, seed: int) -> dict[str, Any]:
+def analyse(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """Return one model's three contrasts."""
-    model, (texts, toxic) = plm.load(name), comments(data, each, seed)
+    data, out, each, seed = given.data, given.out, given.texts, given.seed
+    model, (texts, toxic) = plm.load(name, device=given.device), comments(data, each, seed)
     items = [d for d in news(data, 4000, seed) if d.labels["topic"] in TOPICS]
     of_topic = {topic: [d.text for d in items if d.labels["topic"] == topic][: each // 2] for topic in TOPICS}
     clean = [text for topic in TOPICS for text in of_topic[topic]]
@@ -231,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def work() -> None:
         given = chosen.given
-        models = {name: analyse(name, given.data, given.out, given.texts, given.seed) for name in chosen.models}
+        models = {name: analyse(name, given) for name in chosen.models}
         result = {"command": chosen.command, "source's AUC, per cent": SOURCE, "models": models}
         write_json(given.out / "result.json", result)
         show(models)

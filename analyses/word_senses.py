@@ -52,6 +52,7 @@ class Options:
         layers: which, or all (None).
         extra: representations to show besides.
         command: what the user typed.
+        device: a torch device.
 
     """
 
@@ -63,11 +64,12 @@ class Options:
     layers: tuple[int, ...] | None
     extra: tuple[str, ...]
     command: str
+    device: str
 
 
 def run_model(name: str, options: Options) -> list[SensesResult]:
     """Compare one model's readings: once, and twice where it is causal."""
-    model = plm.load(name)
+    model = plm.load(name, device=options.device)
     readings = [reading for reading, twice in READINGS.items() if model.causal or not twice]
     return [_reading(model, name, reading, options) for reading in readings]
 
@@ -188,7 +190,7 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
     given = found.given
     return found.models, Options(
         given.data, given.out, given.sentences, given.resamples, given.seed, found.layers,
-        tuple(given.extra), found.command,
+        tuple(given.extra), found.command, given.device,
     )  # fmt: skip
 
 

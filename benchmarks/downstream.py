@@ -154,7 +154,7 @@ def stepped(path: ModelPath, ours: Crossings, steps: int) -> Crossings:
 
 def measured(options: Namespace) -> list[dict[str, Any]]:
     """Measure all pairs that the file does not hold yet; return all rows."""
-    model = plm.load(options.model)
+    model = plm.load(options.model, device=options.device)
     layers = options.layers or list(range(model.n_layers - 1))
     kept = {"model": model.name, "revision": model.revision} | {
         name: getattr(options, name) for name in ("steps", "evaluations", "shape")
@@ -182,6 +182,7 @@ def main() -> None:
     """Compare and print the figures."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--model", default="tiny-gpt2", help="%(default)s")
+    parser.add_argument("--device", default="cpu", help="a torch device (%(default)s)")
     parser.add_argument("--pairs", type=int, default=50, help="pairs of prompts (%(default)s)")
     parser.add_argument("--steps", type=int, default=4096, help="steps of the dense grid (%(default)s)")
     parser.add_argument("--layers", type=int, nargs="+", help="the paths' layers, in turn (all but the last)")

@@ -71,8 +71,8 @@ class Run:
         return median(found)
 
 
-def random_model(run: Run, shape: str) -> plm.models.model.Model:
-    """Return GPT-2 small's or a 1B Llama's shape with random weights, bfloat16, and a word-level tokenizer."""
+def random_model(run: Run, shape: str, dtype: torch.dtype = torch.bfloat16) -> plm.models.model.Model:
+    """Return GPT-2 small's or a 1B Llama's shape with random weights and a word-level tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
     from transformers import (  # noqa: PLC0415
         GPT2Config,
@@ -98,7 +98,7 @@ def random_model(run: Run, shape: str) -> plm.models.model.Model:
             hf: Any = GPT2LMHeadModel(GPT2Config(**({"n_layer": 2, "n_embd": 32, "n_head": 2} if run.tiny else {})))
         else:
             hf = LlamaForCausalLM(LlamaConfig(vocab_size=32_000, **(small if run.tiny else billion)))
-    hf = hf.to(torch.bfloat16).to(run.device).eval()
+    hf = hf.to(dtype).to(run.device).eval()
     return plm.wrap(hf, PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>"), name=f"{shape}-shape")  # noqa: S106
 
 
@@ -212,6 +212,35 @@ def _check_bits(model: plm.models.model.Model, ids: torch.Tensor, arrays: dict[s
     differ = np.unpackbits(array, axis=1, bitorder="little")[:, : h.shape[1]].astype(bool) != (h > 0)
     # another number of rows is another order of bfloat16 sums
     assert differ.mean() < 0.01, f"{differ.mean():.2%} of the bits differ from a plain hook's"
+
+
+CERTAIN = 1e-4
+
+
+def kernels(run: Run) -> list[Figure]:
+    """Count the bits that another attention kernel flips in float32, and those of them that were not near zero."""
+    model = random_model(run, "gpt2", torch.float32)
+    documents = texts(run.size(64, 16, 3), 64 if run.tiny else 256)
+
+    def read() -> np.ndarray:
+        codes = plm.encode(model, documents, batch_tokens=16_384)
+        return np.concatenate([codes.activations("h", layer=n) for n in range(model.n_layers)], axis=1)
+
+    plain, figures = read(), []
+    model.hf.set_attn_implementation("eager")
+    there = {"eager attention": read()}
+    model.hf.set_attn_implementation("sdpa")
+    backend = "inductor" if run.device.type == "cuda" else "eager"  # without a card there may be no compiler
+    for block in model.hf.transformer.h:
+        block.attn.compile(backend=backend)
+    there[f"compiled attention ({backend})"] = read()
+    for name, h in there.items():
+        differ = (h > 0) != (plain > 0)
+        certain = int((differ & (np.abs(plain) >= CERTAIN)).sum())
+        note = f"{int(differ.sum()):,} of {differ.size:,} bits differ"
+        what = f"{name} against sdpa, float32: bits that differ though abs(h) is at least {CERTAIN:g}"
+        figures.append(Figure(what, certain, "bits", must=0, bound="at most", note=note))
+    return figures
 
 
 def write_and_hash(run: Run, size: int, files: int) -> float:
@@ -330,6 +359,7 @@ def measure(run: Run) -> dict[str, Any]:
         "machine": lambda: machine(run), "packing": lambda: packing(run), "adversarial": lambda: adversarial(run),
         "neighbours": lambda: neighbours(run), "capture of GPT-2 small's shape": lambda: captures(run, "gpt2"),
         "capture of a 1B Llama's shape": lambda: captures(run, "llama"), "paths": lambda: paths(run),
+        "kernels": lambda: kernels(run),
     }  # fmt: skip
 
 

@@ -119,7 +119,7 @@ def masses(
     """
     found = Masses(*(torch.zeros(steps.shape, dtype=torch.float64) for _ in range(3)))
     for number, layer in enumerate(layers):
-        size = max(1, _CELLS // (steps.shape[1] * layer.h.numel()))
+        size, own = max(1, _CELLS // (steps.shape[1] * layer.h.numel())), steps.to(layer.h.device)
         for first in range(0, len(steps), size):
             rows = slice(first, first + size)
             part = LayerTangent(
@@ -130,13 +130,13 @@ def masses(
                 layer.up,
                 None if layer.dup is None else layer.dup[rows],
             )
-            rest, flips = part.remainder(steps[rows])
+            rest, flips = part.remainder(own[rows])
             if flipped is not None:
                 flips = torch.stack([flipped(number, direction) for direction in range(len(steps))[rows]])
             worth = rest * layer.worth
-            found.flip[rows] += (worth.abs() * flips).sum((2, 3))
-            found.signed[rows] += worth.sum((2, 3))
-            found.flips[rows] += flips.sum((2, 3))
+            found.flip[rows] += (worth.abs() * flips).sum((2, 3)).cpu()
+            found.signed[rows] += worth.sum((2, 3)).cpu()
+            found.flips[rows] += flips.sum((2, 3)).cpu()
     return found
 
 
@@ -224,7 +224,7 @@ def in_layer(model: Model, layer: int, u: Float[Tensor, "n D"], moved: Float[Ten
 
     def pre(kind: str, at: Tensor) -> Tensor:
         weight, bias = block.numbers(kind)
-        return at.double() @ weight.double().T + (0.0 if bias is None else bias.double())
+        return at.double() @ weight.to(at).double().T + (0.0 if bias is None else bias.to(at).double())
 
     kinds = tuple(block.pre)
     gate = "gate" if "gate" in kinds else kinds[0]
@@ -232,5 +232,5 @@ def in_layer(model: Model, layer: int, u: Float[Tensor, "n D"], moved: Float[Ten
     ups = (pre("up", u), pre("up", moved)) if gate == "gate" else (None, None)
     rest = remainder(act, h, other, *ups)
     flipped = (h > 0) != (other > 0)
-    out = weight_and_bias(block.down)[0].double().T
+    out = weight_and_bias(block.down)[0].to(rest).T
     return InLayer(rest, flipped, rest @ out, (rest * flipped) @ out)

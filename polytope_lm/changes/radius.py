@@ -233,7 +233,7 @@ class Look:
 
     def true(self, steps: Float[Tensor, "n m"]) -> Float[Tensor, "n m K"]:
         """Run the model at steps along each direction."""
-        x = self.onward.x.double()
+        x = self.onward.x.double().cpu()
         points = x + steps[..., None] * self.v[:, None]
         out = self.onward.run(points.flatten(0, 1).to(self.onward.x.dtype)).out
         return out.double().cpu().reshape(*steps.shape, -1)

@@ -99,9 +99,11 @@ def flips_of_planes(
         assert layer.du is not None  # noqa: S101
         count = len(planes.thresholds[first + index]) // planes.draws
         rows = slice(number * count, (number + 1) * count)
-        normals = torch.as_tensor(planes.normals[first + index][rows], dtype=torch.float64)
-        base = layer.u @ normals.T - torch.as_tensor(planes.thresholds[first + index][rows], dtype=torch.float64)
-        moved = base + steps[direction][:, None, None] * (layer.du[direction] @ normals.T)
+        normals, heights = (
+            torch.as_tensor(one[first + index][rows]).to(layer.u) for one in (planes.normals, planes.thresholds)
+        )
+        base = layer.u @ normals.T - heights
+        moved = base + steps[direction].to(layer.u)[:, None, None] * (layer.du[direction] @ normals.T)
         return (moved > 0) != (base > 0)
 
     return flipped

@@ -144,15 +144,20 @@ class StoreWriter:
         temporary = self._temporary(number)
         with layout.told(self.path, f"writing shard {layout.shard_name(number)}"), _gone_on_failure(temporary):
             filled = self._filled.pop(number, {})
-            with ThreadPoolExecutor(_THREADS) as pool:  # the disk is busy while the tables are made
-                settling = {name: pool.submit(_settled, temporary / name, array) for name, array in filled.items()}
+            # The disk is busy while sums are taken, and while the tables are made.
+            with ThreadPoolExecutor(_THREADS) as syncing, ThreadPoolExecutor(_THREADS) as summing:
+                synced = [syncing.submit(_sync, temporary / name, array) for name, array in filled.items()]
+                files = {name: summing.submit(_record, temporary / name) for name in filled}
                 tables.write_parquet(tokens, temporary / layout.TOKENS)
                 tables.write_parquet(tables.document_table(documents, first), temporary / layout.DOCUMENTS)
                 for name in (layout.DOCUMENTS, layout.TOKENS):
-                    settling[name] = pool.submit(_settled, temporary / name)
-                files = {name: settling[name].result() for name in sorted(settling)}
+                    synced.append(syncing.submit(_sync, temporary / name))
+                    files[name] = summing.submit(_record, temporary / name)
+                records = {name: files[name].result() for name in sorted(files)}
+                for one in synced:
+                    one.result()
             source = tables.fingerprint(documents)
-            record = layout.Record(rows, first, len(documents), source, files, self._digest, batch_tokens)
+            record = layout.Record(rows, first, len(documents), source, records, self._digest, batch_tokens)
             layout.write(temporary / layout.SHARD, record.to_bytes())
             temporary.rename(layout.shard_path(self.path, number))
             layout.sync_directory(temporary.parent)
@@ -332,13 +337,16 @@ def _filled_before(temporary: Path, state: Mapping[str, Any], shapes: Mapping[st
     return max(batches, 0)
 
 
-def _settled(file: Path, array: np.ndarray | None = None) -> layout.FileRecord:
-    """Take a file's sum and make sure that it, and what was written through its map, is on the disk."""
-    _flush({file.name: array} if array is not None else {})
-    record = layout.FileRecord(file.stat().st_size, layout.sha256(file))
+def _record(file: Path) -> layout.FileRecord:
+    return layout.FileRecord(file.stat().st_size, layout.sha256(file))
+
+
+def _sync(file: Path, array: np.ndarray | None = None) -> None:
+    """Make sure that a file, and what was written through its map, is on the disk."""
+    if array is not None:
+        _flush({file.name: array})
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
-    return record
 
 
 def _flush(opened: Mapping[str, np.ndarray]) -> None:

@@ -19,7 +19,7 @@ from polytope_lm.errors import PolytopeError, brief, escaped
 from polytope_lm.files import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from jaxtyping import Float, Int32
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from polytope_lm.codes.readable import Readable
     from polytope_lm.models.sites import Site
 
-_QUERIES, _BASE = 1024, 4096  # rows in one product
 _SHOWN = 10
 BY_HAND = "needs the pre-activations of these tokens; capture again with keep=['h'] (--keep h)"
 
@@ -170,54 +169,8 @@ def neighbourhoods(codes: Readable, k: int, layer: int | None) -> Neighbourhoods
     found = codes.knn(int(k), site.layer)
     direction = cosine = None
     if codes.can_give("h") and site.kind != "router":
-        direction, cosine = nearest_directions(lambda: codes.blocks(site, "h"), int(k))
+        from polytope_lm.codes.nearest_by_cosine import nearest_by_cosine  # noqa: PLC0415  numba takes half a second
+
+        direction, cosine = nearest_by_cosine(lambda: codes.blocks(site, "h"), int(k))
     labels = tuple(name for name in codes.tokens.columns if name not in {*NUMBERS, "token"})
     return Neighbourhoods(codes, site, found.indices, found.distances, direction, cosine, labels)
-
-
-def nearest_directions(
-    blocks: Callable[[], Iterator[np.ndarray]], k: int
-) -> tuple[Int32[np.ndarray, "T k"], Float[np.ndarray, "T k"]]:
-    """Return each row's k nearest others by the cosine of centred rows, and the cosines, nearest first.
-
-    The rows are given block by block, as often as asked. A row that is the mean has cosine 0 with all.
-    """
-    count = sum(len(block) for block in blocks())
-    total: Any = sum(block.sum(axis=0, dtype=np.float64) for block in blocks())
-    mean = (total / count).astype(np.float32)
-    indices, values = np.full((count, k), -1, np.int32), np.full((count, k), -np.inf, np.float32)
-    for start, queries in _centred(blocks, mean, _QUERIES):
-        mine = slice(start, start + len(queries))
-        for first, base in _centred(blocks, mean, _BASE):
-            similar = queries @ base.T
-            inside = np.arange(max(start, first), min(start + len(queries), first + len(base)))
-            similar[inside - start, inside - first] = -np.inf
-            _merge(indices[mine], values[mine], similar, first)
-    return indices, values
-
-
-def _centred(
-    blocks: Callable[[], Iterator[np.ndarray]], mean: Float[np.ndarray, " N"], rows: int
-) -> Iterator[tuple[int, Float[np.ndarray, "r N"]]]:
-    """Yield pieces of centred rows of length 1, and where each begins."""
-    first = 0
-    for block in blocks():
-        for start in range(0, len(block), rows):
-            piece = block[start : start + rows].astype(np.float32) - mean
-            length = np.linalg.norm(piece, axis=1, keepdims=True)
-            yield first + start, np.divide(piece, length, out=np.zeros_like(piece), where=length > 0)
-        first += len(block)
-
-
-def _merge(
-    indices: Int32[np.ndarray, "q k"], values: Float[np.ndarray, "q k"], similar: Float[np.ndarray, "q b"], first: int
-) -> None:
-    """Put the most similar of a block among those that were found before, in place, nearest first."""
-    k = indices.shape[1]
-    some = min(k, similar.shape[1])
-    best = np.argpartition(-similar, some - 1, axis=1)[:, :some]
-    both = np.concatenate([values, np.take_along_axis(similar, best, axis=1)], axis=1)
-    rows = np.concatenate([indices, (best + first).astype(np.int32)], axis=1)
-    order = np.lexsort((rows, -both), axis=1)[:, :k]
-    values[:] = np.take_along_axis(both, order, axis=1)
-    indices[:] = np.take_along_axis(rows, order, axis=1)

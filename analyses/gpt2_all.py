@@ -105,7 +105,7 @@ SMALL = {
     "senses": ["--sentences", "12", "--resamples", "20"],
     "boundaries": ["--pairs", "builtin", "--controls", "none", "--draws", "1", "--shuffles", "5"],
     "stable": ["--max-pairs", "8", "--resamples", "20", "--no-untrained"],
-    "directions": ["--prompts", "3", "--controls", "none"],
+    "directions": ["--prompts", "20", "--controls", ""],
     "determination": ["--tested", "2", "--resamples", "20"],
 }
 """What makes each analysis a trial of a few minutes."""
@@ -172,7 +172,7 @@ def paper(model: Model, documents: Sequence[Document], options: Options) -> None
 
 def others(step: str, options: Options) -> None:
     """Run one of the other analyses on this model."""
-    where = ["--model", options.model, "--out", str(options.out / step), *options.layered]
+    where = ["--model", options.model, "--out", str(options.out / step), *options.layered, "--device", options.device]
     where += SMALL[step] if options.size == "small" else []
     if step in NEEDS_DATA:
         where += ["--data", str(options.data)]

@@ -2,9 +2,9 @@
 
     python -m benchmarks.first_table TEXTS.csv [--model models/small-gpt2]
 
-Each way is a process of its own, imports and compiled code's loading included. TEXTS has a text a line; of a row
-of a .csv file all columns but the first are the text. *Every token*: each token of each text in the first layer; *20 a text*:
-`tokens="random:20"`. Seconds of the clock and of all cores: beside other work only the second says something.
+Each way is a process of its own, imports and compiled code's loading included. TEXTS has a text a line; of a row of
+a .csv file all columns but the first are the text. *Every token*: each token of each text in one layer; *20 a text*:
+`tokens="random:20"`. Seconds of the clock, and of all cores: beside other work, the second are what can be compared.
 """
 
 from __future__ import annotations

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,11 +19,28 @@ NASTY = "\x1b]0;owned\x07\x1b[31mred\x1b[0m"
 """What a corpus would say to a terminal that listens."""
 MAIN = "from polytope_lm.cli import main; main()"
 
+SECTION = (Path(__file__).parents[1] / "docs" / "reference.md").read_text().partition("## What `--json` prints")[2]
+DOCUMENTED = {
+    kind: set(re.findall(r"`(\w+)`", keys))
+    for kind, keys in re.findall(r"^\| `([a-z ]+)` \| [^|]+ \| ([^|]+) \|$", SECTION, re.MULTILINE)
+}
+"""The keys that the reference promises, of each kind of JSON."""
+
 
 def run(*arguments: object) -> SimpleNamespace:
     """Run one command in this process."""
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     return SimpleNamespace(code=result.exit_code, out=result.stdout, err=result.stderr)
+
+
+def printed(found: SimpleNamespace, kind: str | None = None) -> dict[str, Any]:
+    """Read what a command printed under `--json`: of the documented shape, and of this kind."""
+    data: dict[str, Any] = json.loads(found.out)
+    assert list(data)[:2] == ["schema", "kind"]
+    assert data["schema"] == 1
+    assert DOCUMENTED[data["kind"]] <= set(data), data["kind"]
+    assert kind in {None, data["kind"]}
+    return data
 
 
 def refused(*arguments: object) -> str:

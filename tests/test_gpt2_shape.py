@@ -85,7 +85,7 @@ def test_every_question_is_priced_and_the_papers_step_runs(gpt2, monkeypatch, tm
         text = " ".join(" ".join(rng.permutation(words[number % 4])) for _ in range(9))
         lines.append(f'{{"id": "{number}", "text": "{text}", "kind": "{"ab"[number % 2]}"}}')
     corpus.write_text("\n".join(lines))
-    monkeypatch.setattr(plm, "load", lambda _: gpt2)
+    monkeypatch.setattr(plm, "load", lambda _name, **_: gpt2)
     typed = [
         "--out",
         str(tmp_path / "out"),

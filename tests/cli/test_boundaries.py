@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import MODEL, misused, refused, run
+from commands import MODEL, misused, printed, refused, run
 
 from polytope_lm import pairs
 from polytope_lm.predictions.boundaries.result import BoundariesResult
@@ -52,7 +51,7 @@ def test_it_writes_a_result_and_prints_the_verdict(few: Path, tmp_path: Path) ->
         f"--seed 0 --resamples 50 --smallest-effect 0.02 --out {tmp_path}"
     )
     again = run("test", "boundaries", MODEL, few, "--out", tmp_path, *QUICK, "--json")
-    data = json.loads(again.out)
+    data = printed(again, "boundaries")
     assert data["verdict"] == result.verdict
     assert data["layers"][0]["pairs"] == 24
     assert data["report"] == str(tmp_path / "report.html")

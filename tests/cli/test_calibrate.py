@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import made
 import pytest
-from commands import misused, refused, run
+from commands import misused, printed, refused, run
 
 import polytope_lm as plm
 from polytope_lm.result import load_result
@@ -38,7 +37,7 @@ def test_it_says_how_often_the_test_is_wrong(store: Path, tmp_path: Path) -> Non
     again = run(
         "calibrate", store, "--label", "upos", "--layers", 1, *FEW, "--exchange", "drawn per document", "--json"
     )
-    assert json.loads(again.out)["exchange"] == "drawn per document"
+    assert printed(again, "calibration")["exchange"] == "drawn per document"
 
 
 def test_mistakes_are_one_line(store: Path) -> None:

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import MODEL, command_line, refused, run
+from commands import MODEL, command_line, printed, refused, run
 
 from polytope_lm.cli import options
 from polytope_lm.cli.terminal import counted
@@ -45,14 +45,14 @@ def test_numbers_have_their_noun() -> None:
 def test_models_lists_the_packaged_ones_and_shows_sites() -> None:
     packaged = {"smollm2-135m", "gemma3-270m", "minilm-l6", "tiny-gpt2", "tiny-relu", "tiny-moe"}
     of_a_checkout = {"small-gpt2", "small-relu"}
-    assert packaged | of_a_checkout == {e["name"] for e in json.loads(run("models", "--json").out)["models"]}
+    assert packaged | of_a_checkout == {e["name"] for e in printed(run("models", "--json"))["models"]}
     assert "tiny-relu" in run("models").out
     known = " ".join(run("models").out.split())
     assert "GPT-NeoX, sequential proved proved proved proved" in known
     assert "(1) layer 0: the block carries several streams" in known
     shown = run("models", "tiny-relu")
     assert "piecewise affine (relu), with biases, LayerNorm before it" in shown.out
-    facts = json.loads(run("models", "tiny-relu", "--json").out)
+    facts = printed(run("models", "tiny-relu", "--json"))
     assert [site["layer"] for site in facts["sites"]] == list(range(facts["layers"]))
     assert all(site["premises_met"] for site in facts["sites"])
 
@@ -95,7 +95,7 @@ def test_capture_reads_paragraphs_and_tables_without_header(directory: Path, tmp
 
 def test_info_shows_what_the_store_holds(store: Path) -> None:
     opened = open_store(store)
-    facts = json.loads(run("info", store, "--json").out)
+    facts = printed(run("info", store, "--json"))
     assert (facts["tokens"], facts["documents"], facts["complete"]) == (len(opened), 16, True)
     assert facts["labels"]["topic"] == opened.tokens["topic"].value_counts().to_dict()
     assert facts["first_position"] == 16
@@ -109,7 +109,7 @@ def test_info_shows_what_the_store_holds(store: Path) -> None:
 
 def test_info_verify_finds_nothing_in_a_sound_store(store: Path) -> None:
     assert "every file as written" in run("info", store, "--verify").out
-    assert json.loads(run("info", store, "--verify", "--json").out)["problems"] == []
+    assert printed(run("info", store, "--verify", "--json"))["problems"] == []
 
 
 def test_info_verify_names_each_damaged_file(copy: Path) -> None:
@@ -125,7 +125,7 @@ def test_info_verify_names_each_damaged_file(copy: Path) -> None:
     assert result.err == f"error: {copy}: 2 files are not as written\n"
     as_json = run("info", copy, "--verify", "--json")
     assert as_json.code == 1
-    assert len(json.loads(as_json.out)["problems"]) == 2
+    assert len(printed(as_json)["problems"]) == 2
 
 
 def test_a_damaged_manifest_or_shard_is_named(copy: Path) -> None:
@@ -139,13 +139,13 @@ def test_a_damaged_manifest_or_shard_is_named(copy: Path) -> None:
 
 def test_nearest_by_row_and_by_text(store: Path) -> None:
     opened = open_store(store)
-    by_row = json.loads(run("nearest", store, 3, "--layer", 2, "-k", 4, "--json").out)
+    by_row = printed(run("nearest", store, 3, "--layer", 2, "-k", 4, "--json"))
     expected = opened.nearest(3, 4, 2)
     assert [r["row"] for r in by_row["by_code"]] == expected.by_code["row"].tolist()
     assert [r["row"] for r in by_row["by_direction"]] == expected.by_direction["row"].tolist()
     # The start of a stored document, read again: its last token is in the store, at distance 0.
     text = opened.texts[0][: opened.tokens["end"][6]]
-    by_text = json.loads(run("nearest", store, text, "--layer", 2, "-k", 1, "--json").out)
+    by_text = printed(run("nearest", store, text, "--layer", 2, "-k", 1, "--json"))
     assert by_text["query"]["token"] == opened.tokens["token"][6]
     assert (by_text["by_code"][0]["row"], by_text["by_code"][0]["hamming"]) == (6, 0)
     shown = run("nearest", store, 3, "--layer", 2).out
@@ -156,7 +156,7 @@ def test_nearest_by_row_and_by_text(store: Path) -> None:
 def test_cross_gives_all_crossings_and_a_page(tmp_path: Path) -> None:
     prompts = ("We sat on the bank", "We owe the shop")
     result = run("cross", MODEL, *prompts, "--layer", 1, "--steps", 9, "--json", "--out", tmp_path / "out")
-    data = json.loads(result.out)
+    data = printed(result)
     assert len(data["t"]) == len(data["neuron"]) > 0
     assert {part["site"]["layer"] for part in data["layers"]} == {1, 2, 3}
     kept = json.loads((tmp_path / "out/crossings.json").read_text())
@@ -192,7 +192,7 @@ def test_test_clusters_then_report(store: Path, tmp_path: Path) -> None:
     shown = run(*arguments)
     assert shown.code == 0, shown.err
     assert "SimHash, rate-matched" in shown.out
-    data = json.loads(run(*arguments, "--json").out)
+    data = printed(run(*arguments, "--json"))
     saved = json.loads((out / "result.json").read_text())
     assert (data["verdict"], data["settings"]["k"], data["settings"]["seed"]) == (saved["verdict"], 4, 3)
     assert data["verdict"] in shown.out
@@ -200,7 +200,7 @@ def test_test_clusters_then_report(store: Path, tmp_path: Path) -> None:
     assert all(f"--{chosen.strip()}" in saved["command"] for chosen in choices.split("--")[1:])
     assert {f.name for f in out.iterdir()} == {"result.json", "tokens.parquet", "overview.json", "report.html"}
     page = tmp_path / "page.html"
-    assert json.loads(run("report", out, "--out", page, "--json").out)["report"] == str(page)
+    assert printed(run("report", out, "--out", page, "--json"), "page")["report"] == str(page)
     assert "<script>alert(1)</script>" not in page.read_text()
 
 
@@ -220,7 +220,7 @@ def test_a_store_without_activations_is_compared_by_running_its_model_again(
     kept = run("test", "clusters", store, *choices, "--out", tmp_path / "a")
     again = run("test", "clusters", tmp_path / "bare", *choices, "--out", tmp_path / "b")
     assert again.code == 0, again.err
-    one, other = (json.loads(result.out) for result in (kept, again))
+    one, other = (printed(result) for result in (kept, again))
     assert other["layers"] == one["layers"]
     named = run("test", "clusters", tmp_path / "bare", *choices, "--out", tmp_path / "c", "--model", MODEL)
-    assert json.loads(named.out)["command"].endswith(f"--model {MODEL}")
+    assert printed(named)["command"].endswith(f"--model {MODEL}")

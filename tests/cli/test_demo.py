@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import MODEL, run
+from commands import MODEL, printed, run
 
 from polytope_lm.cli import demo
 from polytope_lm.documents import documents
@@ -49,12 +49,12 @@ def test_demo_does_the_whole_job_and_goes_on_when_run_again(tmp_path: Path) -> N
     assert result["verdict"] in first.out
     assert (out / "report.html").resolve().as_uri() in first.out
     again = run("demo", "--model", MODEL, "--out", out, "--json")
-    facts = json.loads(again.out)
+    facts = printed(again, "demo")
     assert facts["verdict"] == result["verdict"]
     assert facts["beside"]["label"] == "class"
     assert {file.name for file in out.iterdir()} == names
     page = tmp_path / "page.html"
-    assert json.loads(run("report", out, "--out", page, "--json").out)["report"] == str(page)
+    assert printed(run("report", out, "--out", page, "--json"), "page")["report"] == str(page)
     assert page.is_file()
 
 

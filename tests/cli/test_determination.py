@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import made
 import pytest
-from commands import misused, refused, run
+from commands import misused, printed, refused, run
 
 import polytope_lm as plm
 from polytope_lm.result import load_result
@@ -35,7 +34,7 @@ def test_it_writes_a_result_and_a_page_and_goes_on_where_it_was(store: Path, tmp
     assert (tmp_path / "layers" / "layer-01.jsonl").exists()
     saved = load_result(tmp_path / "determination.json")
     again = run("test", "determination", store, "--layers", 1, "--out", tmp_path, *FEW, "--json")
-    said = json.loads(again.out)
+    said = printed(again, "determination")
     assert said["command"] == saved.command
     assert said["layers"][0]["scores"] == saved.to_dict()["layers"][0]["scores"]
     words = saved.command.split()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from commands import MODEL, misused, refused, run
+from commands import MODEL, misused, printed, refused, run
 
 from polytope_lm.result import load_result
 
@@ -26,7 +25,7 @@ def test_it_says_what_differs_and_writes_a_page(corpus: Path, tmp_path: Path) ->
     page = (tmp_path / "report.html").read_text()
     assert ">Diff of two models</button>" in page
     again = run("diff", MODEL, MODEL, corpus, *choices, "--by", "topic", "--nulls", "none", "--json")
-    facts = json.loads(again.out)
+    facts = printed(again, "diff")
     assert facts["kind"] == "diff"
     assert {row["topic"] for row in facts["by"]} == {"bank", "river"}
 
@@ -34,7 +33,7 @@ def test_it_says_what_differs_and_writes_a_page(corpus: Path, tmp_path: Path) ->
 def test_a_store_is_read_again(store: Path) -> None:
     found = run("diff", MODEL, MODEL, store, "--layers", 2, "--nulls", "none", "--resamples", 10, "--json")
     assert found.code == 0, found.err
-    assert json.loads(found.out)["layers"][0]["flips"] == 0
+    assert printed(found, "diff")["layers"][0]["flips"] == 0
 
 
 def test_mistakes_are_one_line(corpus: Path, store: Path, directory: Path) -> None:

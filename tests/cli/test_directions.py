@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from commands import MODEL, refused, run
+from commands import MODEL, printed, refused, run
 
 import polytope_lm as plm
 
@@ -22,7 +21,7 @@ def test_it_writes_its_result_and_page_and_goes_on(tmp_path: Path) -> None:
     assert result.command.startswith(f"polytope-lm test directions {MODEL} sample --layers 3")
     assert "Directions" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     again = run("test", "directions", MODEL, "sample", "--out", tmp_path / "out", *few, "--json")
-    assert json.loads(again.out)["verdict"] == result.verdict
+    assert printed(again, "directions")["verdict"] == result.verdict
 
 
 def test_a_wrong_tau_is_told_in_a_line(tmp_path: Path) -> None:

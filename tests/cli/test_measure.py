@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import made
 import pandas as pd
 import pytest
-from commands import misused, refused, run
+from commands import misused, printed, refused, run
 
 import polytope_lm as plm
 
@@ -35,14 +34,14 @@ def test_it_shows_medians_and_writes_every_row(store: Path, tmp_path: Path) -> N
 
 
 def test_json_has_a_record_a_prompt(store: Path) -> None:
-    found = json.loads(run("measure", store, "--per", "prompt", "--layers", 1, "--which", "output", "--json").out)
+    found = printed(run("measure", store, "--per", "prompt", "--layers", 1, "--which", "output", "--json"), "measures")
     assert found["per"] == "prompt"
     assert len(found["rows"]) == 24
     assert found["rows"][0]["linear mapping number"] >= 1
 
 
 def test_what_does_not_exist_is_null(store: Path) -> None:
-    found = json.loads(run("measure", store, "--layers", 1, "--which", "path", "--most", 200, "--json").out)
+    found = printed(run("measure", store, "--layers", 1, "--which", "path", "--most", 200, "--json"), "measures")
     first = [row for row in found["rows"] if row["position"] == 0]
     assert first
     assert all(row["crossings from the token before"] is None for row in first)

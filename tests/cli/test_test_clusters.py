@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import MODEL, refused, run
+from commands import MODEL, printed, refused, run
 
 from polytope_lm.cli.testing import parse_extra
 
@@ -34,11 +33,11 @@ def test_names_that_hold_commas_are_read(text: str, names: object) -> None:
 
 
 def test_representations_and_weights_are_shown_and_the_verdict_stays(store: Path, tmp_path: Path) -> None:
-    plain = json.loads(run("test", "clusters", store, *CHOICES, "--out", tmp_path / "a", "--json").out)
+    plain = printed(run("test", "clusters", store, *CHOICES, "--out", tmp_path / "a", "--json"), "clusters")
     more = ("--extra", "cosine of u, raw,token identity", "--weights", "permuted")
     shown = run("test", "clusters", store, *CHOICES, *more, "--out", tmp_path / "b", "--json")
     assert shown.code == 0, shown.err
-    data = json.loads(shown.out)
+    data = printed(shown, "clusters")
     assert data["verdict"] == plain["verdict"]
     names = {each["name"] for each in data["layers"][0]["representations"]}
     assert {"cosine of u, raw", "token identity", "code, weights permuted"} <= names
@@ -65,7 +64,7 @@ def test_weights_of_a_model_that_is_gone_are_refused_or_left_out(
     monkeypatch.setattr("polytope_lm.cli.testing.model_of", _gone)
     shown = run("test", "clusters", store, *CHOICES, "--extra", "all", "--out", tmp_path / "b", "--json")
     assert shown.code == 0, shown.err
-    left_out = json.loads(shown.out)["layers"][0]["left_out"]
+    left_out = printed(shown, "clusters")["layers"][0]["left_out"]
     assert "--model NAME" in left_out["code, weights permuted"]
     assert "x as well" in left_out["cosine of x, raw"]
     assert open_store(store).model is None
@@ -83,7 +82,7 @@ def test_everything_besides_is_written_beside_the_result(store: Path, tmp_path: 
     assert shown.code == 0, shown.err
     there = {path.name for path in tmp_path.iterdir()}
     assert {"result.json", "multiverse.json", "groups.json", "report.html"} <= there
-    assert "--multiverse --groups --model" in json.loads(shown.out)["command"]
+    assert "--multiverse --groups --model" in printed(shown, "clusters")["command"]
 
 
 def test_a_sweep_that_fails_does_not_take_the_comparison_with_it(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
 import polytope_lm as plm
-from tests.commands import refused, run
+from tests.commands import printed, refused, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +27,7 @@ def test_a_store_of_the_tiny_mixture_is_tested_and_reported(tmp_path: Path) -> N
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "random routers" in page
     assert re.search(r"Do the experts that routers choose group tokens .*Here: [^.]* in layers 0-3\.", page, re.DOTALL)
-    again = json.loads(run("test", "routers", store, *options, "--layers", "1,2", "--json").out)
+    again = printed(run("test", "routers", store, *options, "--layers", "1,2", "--json"), "clusters")
     assert again["layers"][0]["site"]["parts"][0]["layer"] == 1
 
 

@@ -54,7 +54,8 @@ _LEAST = 1e-3  # a denominator that comes nearer to zero than this share of its 
 class Changes(NamedTuple):
     """Sign changes of N polynomials, ordered by t; `neuron` is the column, `speed` is `|dI/dt|` there.
 
-    `doubtful` counts each column's extrema that stay on their side of zero by no more than the error.
+    `doubtful` counts each column's extrema that stay on their side of zero by no more than the error, `slight` those
+    beyond zero by no more than it: the truth may turn back earlier or later there, or more than once.
     """
 
     t: Float[np.ndarray, " n"]
@@ -62,6 +63,7 @@ class Changes(NamedTuple):
     on: Bool[np.ndarray, " n"]
     speed: Float[np.ndarray, " n"]
     doubtful: Int[np.ndarray, " N"]
+    slight: Int[np.ndarray, " N"]
 
 
 def chebyshev_points(shares: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -128,14 +130,14 @@ def sign_changes(
     rounding = 4 * len(coefs) * np.finfo(float).eps * (np.abs(coefs[0]) + spread)[kept]
     room = len(kept) * 2 * len(coefs)
     out = (np.empty(room), np.empty(room, np.int32), np.empty(room, np.bool_), np.empty(room))
-    doubts = np.zeros(len(kept), np.int64)
+    doubts = np.zeros((2, len(kept)), np.int64)
     forced = np.stack([starts[kept], ends[kept]], axis=1)
     n = _search(columns, slopes, t, dense, rates, forced, rounding, error[kept], doubts, *out)
     order = np.argsort(out[0][:n], kind="stable")
     roots, column, on, speed = (part[:n][order] for part in out)
-    doubtful = np.zeros(coefs.shape[1], np.int64)
-    doubtful[kept] = doubts
-    return Changes(roots, kept[column], on, speed, doubtful)
+    counted = np.zeros((2, coefs.shape[1]), np.int64)
+    counted[:, kept] = doubts
+    return Changes(roots, kept[column], on, speed, *counted)
 
 
 @compiled(error_model="numpy")
@@ -177,7 +179,9 @@ def _search(  # noqa: C901, PLR0913, PLR0917 - compiled code fills the caller's 
                     height = _clenshaw(c, at)
                     minimum = rates[i, j] > 0
                     now = minimum if abs(height) <= least else height > 0  # a touch is no crossing
-                    doubts[i] += now == was and now == minimum and abs(height) <= error[i]
+                    if abs(height) <= error[i]:
+                        doubts[0, i] += now == was and now == minimum
+                        doubts[1, i] += now != minimum
                     if abs(height) <= least:
                         continue
                 elif root:
@@ -289,7 +293,7 @@ class Followed:
         return predicted(s[self.node], values[self.node], s[~self.node])
 
     def missed_estimate(self, layer: int) -> int:
-        """Return how many crossings of a layer may be missing: two for each extremum in doubt.
+        """Return how many crossings of a layer may be missing: two for each extremum within the error of zero.
 
         Let `|I_i - h_i| <= e_i` along the path, so that `|P_i - q h_i| <= e_i` as `0 < q <= 1`, and let
         `q h_i`, which has the signs of `h_i`, have extrema only where `P_i` does. The signs at both ends are
@@ -299,11 +303,15 @@ class Followed:
 
             missed <= 2 * #{extrema of P_i towards zero with 0 <= |P_i| <= e_i}, summed over neurons.
 
+        An extremum beyond zero by no more than `e_i` counts, too: where `h_i` is no more than its rounding, it may
+        change its sign again and again.
+
         `e_i` is an estimate: twice the largest error at the held-out points, of the interpolant without them,
         which is the worse one, halfway (in squares) to the other neurons' mean, as one neuron may have been
         lucky at all of these few points. Behind ReLUs (`paths.solve.kinks`) it is `3 kappa_i P(t)` instead.
         """
-        return int(2 * self.layers[layer].doubtful.sum())
+        found = self.layers[layer]
+        return int(2 * (found.doubtful.sum() + found.slight.sum()))
 
 
 def follow(run: Run, *, evaluations: int = EVALUATIONS, signs: int) -> Followed:

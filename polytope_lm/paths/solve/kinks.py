@@ -313,9 +313,12 @@ def _search(
         error = _SAFETY * known.power(t)[1:-1, None] * scale[number]
         low, side = np.abs(h), h > 0
         alone = (side[1:-1] == side[:-2]) & (side[1:-1] == side[2:])
-        touching = (low[1:-1] <= low[:-2]) & (low[1:-1] <= low[2:]) & (low[1:-1] <= error)
+        turned = (side[1:-1] != side[:-2]) & (side[1:-1] != side[2:])
+        near = low[1:-1] <= error
+        lowest = (low[1:-1] <= low[:-2]) & (low[1:-1] <= low[2:])
         part = _roots(known, number, t, h, on)
-        found.append(part._replace(doubtful=(alone & touching).sum(axis=0)))
+        counts = {"doubtful": alone & lowest & near, "slight": turned & near}
+        found.append(part._replace(**{name: which.sum(axis=0) for name, which in counts.items()}))
         breaks = np.concatenate([breaks, part.t])
     return found
 
@@ -374,4 +377,4 @@ def _roots(known: _Surrogate, number: int, t: np.ndarray, h: np.ndarray, ends: n
         low, at_low = np.where(before, root, low), np.where(before, value, at_low)
         high, at_high = np.where(before, high, root), np.where(before, at_high, value)
     order = np.argsort(root, kind="stable")
-    return Changes(root[order], column[order], up[order], speed[order], np.zeros(h.shape[1], np.int64))
+    return Changes(root[order], column[order], up[order], speed[order], *np.zeros((2, h.shape[1]), np.int64))

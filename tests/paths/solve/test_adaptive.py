@@ -107,10 +107,10 @@ def test_both_roots_at_one_turn_are_found_however_near(gap):
     np.testing.assert_allclose(found.speed, 2 * gap, rtol=1e-2)
 
 
-@pytest.mark.parametrize(("height", "doubtful"), [(0.02, 0), (0.005, 1), (-0.005, 0)])
-def test_a_turn_within_the_error_is_in_doubt(height, doubtful):
+@pytest.mark.parametrize(("height", "doubtful", "slight"), [(0.02, 0, 0), (0.005, 1, 0), (-0.005, 0, 1), (-0.02, 0, 0)])
+def test_a_turn_within_the_error_is_in_doubt(height, doubtful, slight):
     found = changes(lambda t: (t - 0.3) ** 2 + height, error=0.01)
-    assert found.doubtful.tolist() == [doubtful]
+    assert (found.doubtful.tolist(), found.slight.tolist()) == ([doubtful], [slight])
     assert len(found.t) == (2 if height < 0 else 0)
 
 

@@ -43,7 +43,7 @@ from polytope_lm.paths.resume import resumable
 from polytope_lm.predictions.directions import predicting, regions
 from polytope_lm.predictions.directions.measuring import Prompts, effects, measure, read_prompts
 from polytope_lm.predictions.directions.result import DirectionSettings, DirectionsResult, Finding, LayerDirections
-from polytope_lm.result import reproducible, versions
+from polytope_lm.result import digest, reproducible, versions
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.confounders import fold_numbers
 from polytope_lm.statistics.estimate import resampled
@@ -180,7 +180,8 @@ class _Job:
 
         asked = ("source", "prompts", "tokens", "tau", "seed", "draws")
         head = {
-            "pairs": len(places), "model": model.revision, "layers": indices,
+            "pairs": len(places), "model": model.revision, "dtype": str(model.dtype), "layers": indices,
+            "texts": digest({"ids": [one.tolist() for one in self.ids]}),
             "settings": {each: getattr(settings, each) for each in asked},
         }  # fmt: skip
         to = self.keep if self.keep is None or name == REAL else self.keep.with_name(f"{name}-{self.keep.name}")

@@ -205,6 +205,8 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert found.to_frame().equals(table[~other].reset_index(drop=True))
     with pytest.raises(PolytopeError, match="tau"):
         plm.predictions.directions(model, TEXTS, [3], keep=kept, **asked, tau=0.2)
+    with pytest.raises(PolytopeError, match="texts"):  # as many of them, but others
+        plm.predictions.directions(model, TEXTS[::-1], [3], keep=kept, **asked)
 
 
 @pytest.mark.parametrize(

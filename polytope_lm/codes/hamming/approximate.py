@@ -2,7 +2,7 @@
 
 Every pair is looked at, but of most pairs only some bits. On `m` of the `N` bits, drawn at random, two codes
 at distance `d` differ in a hypergeometric number of bits, `X ~ H(N, d, m)`, whatever the codes are. While a
-query's k-th nearest so far lies at distance `L`, a row whose drawn bits differ in more than
+row's k-th nearest so far lies at distance `L`, another whose drawn bits differ in more than
 `t(L) = min {t : P[H(N, L, m) <= t] >= r}` is left out; of all others the whole distance is counted. A true
 neighbour, being no farther than `L`, passes with probability `r` at least: the expected recall is `r` or
 more, for clustered codes as for any. Trees and graphs have no such bound, and inside a large cluster, where
@@ -15,8 +15,9 @@ still goes as the square of the rows.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from polytope_lm.codes.hamming.searching import Neighbours, check_rows
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from jaxtyping import Int, UInt8, UInt64
 
@@ -137,7 +138,7 @@ def approximate_neighbours(
     else:
         index = _index(packed, bits, expected_recall, rng, threads)
         heaps, pairs = _search(index, k, threads, progress)
-        found, counted = hamming.read_heaps(heaps), pairs / (len(packed) * (len(packed) - 1))
+        found, counted = hamming.read_heaps(heaps), 2 * pairs / (len(packed) * (len(packed) - 1))
     recall = _recall(found.distances[queries], exact)
     return ApproximateNeighbours(found.indices, found.distances, recall, bits, counted)
 
@@ -211,7 +212,8 @@ def _bits_to_draw(
         mean, sd = _moments(farthest[some, None], width, 64 * words)
         limit = mean + ndtri(expected_recall) * sd
         mean, sd = _moments(distance, width, 64 * words)
-        costs[64 * words] = words + _PAIR_COST + _COUNT_COST * float(ndtr((limit + 0.5 - mean) / sd).mean())
+        near = float(ndtr((limit + 0.5 - mean) / sd).mean())
+        costs[64 * words] = (words + _PAIR_COST) / 2 + _COUNT_COST * near  # every pair once, counted for either row
     return int(min(costs, key=costs.__getitem__))
 
 
@@ -246,56 +248,34 @@ def _index(
 def _search(
     index: _Index, k: int, threads: int | None, progress: Callable[[int, int], None] | None
 ) -> tuple[UInt64[np.ndarray, "n k"], int]:
-    """Return the heaps in the rows' own order, and how many pairs were counted in full."""
+    """Return the heaps in the rows' own order, and how many pairs were counted in full.
+
+    Blocks of rows meet as in `hamming.rounds`, each with its own rows first: what is found does not depend on threads.
+    """
+    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415 - numba, when it is first needed
+
     rows = len(index.names)
     heaps = np.full((rows, k), _NOTHING, np.uint64)
     limits = np.zeros(rows, np.uint64)
     limits[: index.rows] = index.table[-1]
-    counted: list[int] = []
-    done, total = 0, index.rows**2
-    for start, stop, part in _blocks(rows, index.rows):
-        _offer(index, (start, stop), part, limits, heaps, counted, threads)
-        done += (min(stop, index.rows) - start) * (part.stop - part.start)
-        if progress is not None:
-            progress(min(done, total), total)
+    panels = kernels.panels(index.prefixes)
+    blocks = [slice(first, min(first + CHUNK, rows)) for first in range(0, rows, CHUNK)]
+
+    def meet(pair: tuple[int, int]) -> int:
+        one, two = (blocks[i] for i in pair)
+        lanes = slice(two.start // kernels.LANES, two.stop // kernels.LANES)
+        both = [part for array in (index.words, index.names) for part in (array[one], array[two])]
+        mine = (limits[one], limits[two], heaps[one], heaps[two], pair[0] == pair[1])
+        counted: int = kernels.search_filtered(index.prefixes[one], panels[lanes], *both, index.table, *mine)
+        return counted
+
+    counted, done, total = 0, 0, len(blocks) * (len(blocks) + 1) // 2
+    with ThreadPoolExecutor(hamming.thread_count(threads)) as pool:
+        for pairs in hamming.rounds(len(blocks)):
+            counted += sum(pool.map(meet, pairs))
+            done += len(pairs)
+            if progress is not None:
+                progress(index.rows**2 * done // total, index.rows**2)
     out = np.empty((index.rows, k), np.uint64)
     out[index.names[: index.rows]] = heaps[: index.rows]
-    return out, sum(counted)
-
-
-def _blocks(rows: int, real: int) -> Iterator[tuple[int, int, slice]]:
-    """Yield chunks of the base and the queries that meet them: first each chunk's own rows, then the rest."""
-    starts = range(0, real, CHUNK)
-    for start in starts:
-        yield start, min(start + CHUNK, real), slice(start, min(start + CHUNK, rows))
-    for start in starts:
-        stop = min(start + CHUNK, real)
-        if start > 0:
-            yield start, stop, slice(0, start)
-        if stop < real:
-            yield start, stop, slice(stop, rows)
-
-
-def _offer(
-    index: _Index,
-    chunk: tuple[int, int],
-    queries: slice,
-    limits: np.ndarray,
-    heaps: np.ndarray,
-    counted: list[int],
-    threads: int | None,
-) -> None:
-    """Offer one chunk of the base to some queries, in threads."""
-    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415 - numba, when it is first needed
-
-    base = slice(*chunk)
-    panels = kernels.panels(index.prefixes[base])
-    names, words = index.names[base], index.words[base]
-
-    def task(part: slice) -> None:
-        rows: Any = slice(queries.start + part.start, queries.start + part.stop)
-        mine = (index.table, limits[rows], heaps[rows])
-        q = (index.prefixes[rows], panels, index.words[rows], words, index.names[rows], names)
-        counted.append(kernels.search_filtered(*q, *mine))
-
-    hamming.run_on_rows(task, queries.stop - queries.start, threads)
+    return out, counted

@@ -21,7 +21,7 @@ from polytope_lm.codes.hamming.searching import Neighbours, check_bytes, check_p
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
     from jaxtyping import Bool, Float, Int, Int32, Int64, UInt8, UInt64
@@ -176,7 +176,7 @@ def _nearest_of_pairs(
     """
     from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
-    n, workers = len(groups), _threads(threads)
+    n, workers = len(groups), thread_count(threads)
     players = 2 * workers * max(1, -(-len(words) // (2 * workers * _TASK)))  # each round, as many pairs for each thread
     size = filled(max(1, -(-len(words) // players)))
     blocks = [slice(first, min(first + size, len(words))) for first in range(0, len(words), size)]
@@ -189,15 +189,24 @@ def _nearest_of_pairs(
         base = panels[two.start // _ROWS : two.stop // _ROWS]
         kernels.search_pairs(words[one], base, (one.start, two.start), groups, heaps[one], heaps[two])
 
-    circle = list(range(len(blocks) + len(blocks) % 2))  # an odd number: who meets the last one waits
-    half = len(circle) // 2
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(meet, [(i, i) for i in range(len(blocks))]))
-        for _ in circle[1:]:
-            pairs = zip(circle[:half], circle[: half - 1 : -1], strict=True)
-            list(pool.map(meet, [pair for pair in pairs if max(pair) < len(blocks)]))
-            circle[1:] = [circle[-1], *circle[1:-1]]
+        for pairs in rounds(len(blocks)):
+            list(pool.map(meet, pairs))
     return read_heaps(heaps[:n])
+
+
+def rounds(players: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield the rounds of a tournament in which everyone meets himself first, then each other once.
+
+    Nobody plays twice in a round.
+    """
+    yield [(i, i) for i in range(players)]
+    circle = list(range(players + players % 2))  # an odd number: who meets the last one waits
+    half = len(circle) // 2
+    for _ in circle[1:]:
+        pairs = zip(circle[:half], circle[: half - 1 : -1], strict=True)
+        yield [pair for pair in pairs if max(pair) < players]
+        circle[1:] = [circle[-1], *circle[1:-1]]
 
 
 def read_heaps(heaps: UInt64[np.ndarray, "n k"]) -> Neighbours:
@@ -212,7 +221,7 @@ def run_on_rows(task: Callable[[slice], None], rows: int, threads: int | None) -
 
     Plain threads, not OpenMP's: they survive a fork and do not compete with torch's pool.
     """
-    workers = _threads(threads)
+    workers = thread_count(threads)
     size = min(_TASK, filled(-(-rows // (4 * workers))))
     slices = [slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1))]
     if workers == 1 or len(slices) < 2:
@@ -222,7 +231,8 @@ def run_on_rows(task: Callable[[slice], None], rows: int, threads: int | None) -
         list(pool.map(task, slices))
 
 
-def _threads(threads: int | None) -> int:
+def thread_count(threads: int | None) -> int:
+    """Return how many threads: those asked for, `OMP_NUM_THREADS`, or a thread for every core."""
     if threads is not None:
         if threads < 1:
             raise PolytopeError(f"threads is {threads}; give 1 or more, or leave it out for every core")

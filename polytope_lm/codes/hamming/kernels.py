@@ -303,14 +303,15 @@ def _limit(heaps: UInt64[np.ndarray, "n k"], row: int, first: int) -> np.uint64:
 
 
 @emitted
-def _near(_typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits: Any) -> Any:
-    """Emit bit `8 r + l`: the drawn bits of query `row + r` and lane `l` differ in fewer than its limit."""
-    signature = types.uint64(queries, row, panels, panel, limits)
+def _near(_typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits: Any, limits_base: Any) -> Any:
+    """Emit bit `8 r + l`: the drawn bits of query `row + r` and lane `l` differ in fewer than either's limit."""
+    signature = types.uint64(queries, row, panels, panel, limits, limits_base)
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2, 4)]
+        arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2, 4, 5)]
         sums = sums_of_tile(builder, arrays[0], args[1], arrays[1], args[3])
-        return below_limits(builder, sums, arrays[2], args[1])
+        lanes = lanes_at(builder, arrays[3].data, builder.mul(args[3], I64(LANES)))
+        return below_limits(builder, sums, arrays[2], args[1], builder.load(lanes, align=8))
 
     return signature, emit
 
@@ -351,43 +352,48 @@ def drawn(packed: UInt8[np.ndarray, "m B"], bits: Int[np.ndarray, " b"], out: UI
 
 
 @compiled(boundscheck=False)
-def search_filtered(
-    prefixes: UInt64[np.ndarray, "n8 P"],
+def search_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one by one
+    prefixes: UInt64[np.ndarray, "q P"],
     panels: UInt64[np.ndarray, "C P 8"],
-    words: UInt64[np.ndarray, "n8 W8"],
-    base: UInt64[np.ndarray, "m W8"],
-    names: Int[np.ndarray, " n8"],
-    names_base: Int[np.ndarray, " m"],
+    words: UInt64[np.ndarray, "q W8"],
+    base: UInt64[np.ndarray, "b W8"],
+    names: Int[np.ndarray, " q"],
+    names_base: Int[np.ndarray, " b"],
     table: UInt64[np.ndarray, " N2"],
-    limits: UInt64[np.ndarray, " n8"],
-    heaps: UInt64[np.ndarray, "n8 k"],
+    limits: UInt64[np.ndarray, " q"],
+    limits_base: UInt64[np.ndarray, " b"],
+    heaps: UInt64[np.ndarray, "q k"],
+    heaps_base: UInt64[np.ndarray, "b k"],
+    same: bool,
 ) -> int:
-    """Offer every row of a chunk of the base to every query's heap of its k nearest; return pairs counted.
+    """Offer every pair of rows of two blocks of one set to the heaps of both of its rows; return pairs counted.
 
-    `prefixes` are drawn bits of the queries (all about them is filled up to a multiple of eight rows), `panels`
-    those of the chunk; `words` and `base` are all bits of both, `names` their indices: a query is not its own
-    neighbour. `table` holds, for the distance of a heap's worst, the drawn distance from which on a row is left
-    out (the last entry is for heaps that are not full); `limits` that distance for each query, 0 for the rows
-    that fill up. Limits and heaps, of keys as in `search`, are updated.
+    Both blocks are whole multiples of eight rows. `prefixes` are drawn bits of one block, `panels` those of the other,
+    or of the `same`; `words` and `base` are all bits of both, `names` their indices, -1 for rows that fill up. `table`
+    holds, for the distance of a heap's worst, the drawn distance from which on a row is left out (the last entry is
+    for heaps that are not full); `limits` that distance for each row, 0 for rows that fill up. Limits and heaps, of
+    keys as in `search`, are updated.
     """
-    counted = 0
+    counted, last = 0, np.uint64(table.size - 1)
     block = max(LANES, _LEVEL_1_BYTES // (8 * prefixes.shape[1]) // LANES * LANES)
     for start in range(0, prefixes.shape[0], block):
         stop = min(start + block, prefixes.shape[0])
         for panel in range(panels.shape[0]):
-            for row in range(start, stop, LANES):
-                mask = _near(prefixes, row, panels, panel, limits)
+            for row in range(max(start, panel * LANES) if same else start, stop, LANES):
+                mask = _near(prefixes, row, panels, panel, limits, limits_base)
                 while mask != 0:
                     place = lowest_bit(mask)
                     mask &= mask - np.uint64(1)
-                    query, other = row + place // LANES, panel * LANES + place % LANES
-                    if other >= base.shape[0] or names_base[other] == names[query]:
+                    one, two = row + place // LANES, panel * LANES + place % LANES
+                    # a tile on the diagonal has each pair twice
+                    if names[one] < 0 or names_base[two] < 0 or (same and one <= two):
                         continue
                     counted += 1
-                    distance = _differing(words, query, base, other)
-                    key = (distance << np.uint64(32)) | np.uint64(names_base[other])
-                    if key < heaps[query, 0]:
-                        replace_greatest(heaps, query, key)
-                        worst = heaps[query, 0] >> np.uint64(32)
-                        limits[query] = table[min(worst, np.uint64(table.size - 1))]
+                    distance = _differing(words, one, base, two) << np.uint64(32)
+                    if distance | np.uint64(names_base[two]) < heaps[one, 0]:
+                        replace_greatest(heaps, one, distance | np.uint64(names_base[two]))
+                        limits[one] = table[min(heaps[one, 0] >> np.uint64(32), last)]
+                    if distance | np.uint64(names[one]) < heaps_base[two, 0]:
+                        replace_greatest(heaps_base, two, distance | np.uint64(names[one]))
+                        limits_base[two] = table[min(heaps_base[two, 0] >> np.uint64(32), last)]
     return counted

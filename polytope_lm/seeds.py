@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     WEIGHTS = 7  # clusters: weights permuted or drawn anew
     MAP = 8  # places on a map
     EXCHANGES = 9  # labels exchanged between documents, a score's own null
+    ASKED = 10  # clusters: tokens whose neighbours are sought among very many
     EFFECTS = 40  # boundaries: folds, blocks, resamples
     PLANES = 41  # boundaries: rate-matched hyperplanes
     SHUFFLES = 42  # boundaries: labels permuted within groups

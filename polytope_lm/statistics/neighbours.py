@@ -53,37 +53,46 @@ class Hubs:
 
 
 def strict_neighbours(
-    distance: Float[np.ndarray, "n n"],
+    distance: Float[np.ndarray, "q n"],
     groups: Int[np.ndarray, "n g"],
     k: int,
     order: Int[np.ndarray, " n"] | None = None,
-) -> Int[np.ndarray, "n k"]:
+    asked: Int[np.ndarray, " q"] | None = None,
+) -> Int[np.ndarray, "q k"]:
     """Return each token's k nearest tokens that share no group with it, nearest first.
+
+    The rows of `distance` are those of the tokens in `asked`; None: of all, in order.
 
     Two tokens with the same non-negative int32 id in any column of `groups` are no neighbours. Rows with fewer
     allowed tokens end in -1. Of tokens at the same distance the one that comes first in `order` (a permutation;
     None: by index) is nearer.
     """
-    if distance.shape != (len(groups), len(groups)):
+    asked = np.arange(len(groups)) if asked is None else asked
+    if distance.shape != (len(asked), len(groups)):
         msg = f"distances of shape {distance.shape} do not fit {len(groups)} tokens; give one row and column a token"
         raise PolytopeError(msg)
     if not np.isfinite(distance).all():
         row = int(np.argwhere(~np.isfinite(distance))[0, 0])
         raise PolytopeError(f"a distance of token {row} is not finite; look for NaN in the representation's rows")
     places = np.arange(len(groups)) if order is None else order
-    return np.asarray(_nearest(distance, np.ascontiguousarray(groups, dtype=np.int32), k, places.astype(np.int32)))
+    there = (np.ascontiguousarray(groups, dtype=np.int32), k, places.astype(np.int32), asked.astype(np.int32))
+    return np.asarray(_nearest(distance, *there))
 
 
 @compiled(parallel=True)
 def _nearest(
-    distance: Float[np.ndarray, "n n"], groups: Int[np.ndarray, "n g"], k: int, order: Int[np.ndarray, " n"]
-) -> Int[np.ndarray, "n k"]:
-    n = len(groups)
-    out = np.full((n, k), -1, dtype=np.int32)
-    for i in numba.prange(n):
+    distance: Float[np.ndarray, "q n"],
+    groups: Int[np.ndarray, "n g"],
+    k: int,
+    order: Int[np.ndarray, " n"],
+    asked: Int[np.ndarray, " q"],
+) -> Int[np.ndarray, "q k"]:
+    out = np.full((len(asked), k), -1, dtype=np.int32)
+    for row in numba.prange(len(asked)):
+        i = asked[row]
         best = np.full(k, np.inf, dtype=np.float32)
         for j in order:
-            d = distance[i, j]
+            d = distance[row, j]
             # The distance first: nearly every candidate fails here, before its groups are read.
             if j == i or d >= best[k - 1]:
                 continue
@@ -97,10 +106,10 @@ def _nearest(
             at = k - 1
             while at > 0 and best[at - 1] > d:
                 best[at] = best[at - 1]
-                out[i, at] = out[i, at - 1]
+                out[row, at] = out[row, at - 1]
                 at -= 1
             best[at] = d
-            out[i, at] = j
+            out[row, at] = j
     return out
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from polytope_lm.statistics.clustering import Between
 
+EXACT = 20_000
+"""Beyond so many tokens their distances are not held all at once: 1.6 GB."""
 _BLOCK = 4096
 _PASSES = 5  # more overfit the batch: on 200,000 tokens the deviation of all did not fall after three
 

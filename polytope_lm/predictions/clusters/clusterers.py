@@ -23,7 +23,7 @@ from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics import clustering as linkage
 from polytope_lm.statistics.agreement import Partition
 from polytope_lm.statistics.clustering import MIN_CLUSTER_SIZE, NEIGHBOURS, check_k, hdbscan, k_medoids
-from polytope_lm.statistics.one_batch import one_batch_k_medoids
+from polytope_lm.statistics.one_batch import EXACT, one_batch_k_medoids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from polytope_lm.statistics.clustering import Between
 
     T = TypeVar("T")
-
-EXACT = 20_000
-"""Tokens whose distances are held all at once: 1.6 GB."""
 
 K_MEDOIDS, AVERAGE_LINKAGE, HDBSCAN = "k-medoids", "average linkage", "hdbscan"
 

@@ -27,7 +27,16 @@ from polytope_lm.controls import weights
 from polytope_lm.controls.labels import permuted_labels
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.result import REFERENCES, references_of
-from polytope_lm.predictions.clusters.scoring import BUILT_IN, Layout, at, laid_out, scored, scores_of, summed_up
+from polytope_lm.predictions.clusters.scoring import (
+    BUILT_IN,
+    Layout,
+    at,
+    laid_out,
+    nearest_others,
+    scored,
+    scores_of,
+    summed_up,
+)
 from polytope_lm.representations import binary as code
 from polytope_lm.representations import controls as simhash
 from polytope_lm.representations import directions as cosine
@@ -36,7 +45,6 @@ from polytope_lm.representations.registry import get
 from polytope_lm.representations.routers import ON_ROWS
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import amis
-from polytope_lm.statistics.neighbours import strict_neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -84,10 +92,8 @@ def labels_permuted(code: Layout, task: Task) -> Measured:
 
 def token_identity(task: Task) -> Measured:
     """Score what the token alone says: its commonest label elsewhere, and neighbours drawn at random."""
-    sample = task.sample
-    n = len(sample.labels)
-    at_random = np.random.default_rng(derived(task.seed, Purpose.TIES, 1)).random((n, n), dtype=np.float32)
-    near = strict_neighbours(at_random, sample.groups, task.neighbours)
+    sample, rng = task.sample, np.random.default_rng(derived(task.seed, Purpose.TIES, 1))
+    near, _ = nearest_others(lambda some: rng.random((len(some), len(task.order)), dtype=np.float32), task)
     away = np.where(near < 0, np.nan, 1).astype(np.float32)
     guesses = majority_elsewhere(sample)
     halves = np.where(task.inside, guesses, -1)

@@ -31,13 +31,14 @@ from polytope_lm.predictions.clusters.sampling import clusters_for
 from polytope_lm.predictions.layered import Comparator
 from polytope_lm.representations import binary as code
 from polytope_lm.representations.directions import COSINES
-from polytope_lm.representations.distances import pairwise
+from polytope_lm.representations.distances import in_blocks, pairwise
 from polytope_lm.representations.routers import random_control
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import amis
 from polytope_lm.statistics.clustering import check_k, k_medoids
 from polytope_lm.statistics.estimate import MIN_DOCUMENTS, Resampled, effective_number, half_samples
 from polytope_lm.statistics.neighbours import PairSums, agreement_sums, agreements, hubs, strict_neighbours
+from polytope_lm.statistics.one_batch import EXACT, one_batch_k_medoids
 from polytope_lm.statistics.verdict import Cell, decide
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     from polytope_lm.models.sites import Site
     from polytope_lm.predictions.clusters.sampling import Sample
     from polytope_lm.representations.arrays import LayerArrays
-    from polytope_lm.representations.registry import Representation
+    from polytope_lm.representations.registry import Representation, Rows
+    from polytope_lm.statistics.clustering import Between
     from polytope_lm.statistics.estimate import Estimate
     from polytope_lm.statistics.verdict import Verdict
 
@@ -67,6 +69,7 @@ def at(site: Site, names: Sequence[str]) -> tuple[str, ...]:
 
 NEIGHBOURS = 10
 """Strict neighbours that the agreement counts."""
+_ASKED_AT_ONCE = 256
 HALVES = 40
 """Halves of the documents behind an interval: its sd is then known to 11 %."""
 
@@ -84,6 +87,7 @@ class Task:
         neighbours: counted.
         seed: the user's; medoids and draws of random controls have seeds derived from it.
         order: the random order of tokens that breaks ties.
+        asked: tokens whose neighbours are sought: all, or 20,000 at random beyond so many.
 
     """
 
@@ -95,6 +99,7 @@ class Task:
     neighbours: int
     seed: int
     order: Int[np.ndarray, " n"]
+    asked: Int[np.ndarray, " q"]
 
     @property
     def effective(self) -> float:
@@ -130,7 +135,11 @@ def make_task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
         sample.labels, sample.documents, EXCHANGES, seed=derived(seed, Purpose.EXCHANGES)
     )
     order = np.random.default_rng(derived(seed, Purpose.TIES)).permutation(n)
-    return Task(sample, inside, picks, np.concatenate([sample.labels[None], given]), k, NEIGHBOURS, seed, order)
+    asked = np.arange(n)
+    if n > EXACT:
+        asked = np.sort(np.random.default_rng(derived(seed, Purpose.ASKED)).choice(n, EXACT, replace=False))
+    labelings = np.concatenate([sample.labels[None], given])
+    return Task(sample, inside, picks, labelings, k, NEIGHBOURS, seed, order, asked)
 
 
 @dataclass(frozen=True)
@@ -174,23 +183,71 @@ def laid_out(
     for number in range(representation.draws):
         start = time.perf_counter()
         rows = representation.rows(arrays, seed=derived(task.seed, Purpose.REPRESENTATION, number))
-        distance = pairwise(rows, representation.name)
+        distances = (_Whole if len(task.order) <= EXACT else _Blocks).of(rows, representation.name)
         start = _timed(clock, "distances", start)
-        near = strict_neighbours(distance, task.sample.groups, task.neighbours, task.order)
+        near, away = nearest_others(distances.between, task)
         start = _timed(clock, "neighbours", start)
-        clusters = k_medoids(distance, task.k, seed=derived(task.seed, Purpose.MEDOIDS))
+        clusters = distances.clusters(np.arange(len(near)), task.k, derived(task.seed, Purpose.MEDOIDS))
         halves = np.full(task.inside.shape, -1, dtype=np.int16)
         for half, kept in enumerate(task.inside):
             here = np.flatnonzero(kept)
-            first = derived(task.seed, Purpose.MEDOIDS, half + 1)
-            halves[half, here] = k_medoids(distance[np.ix_(here, here)], task.k, seed=first)
+            halves[half, here] = distances.clusters(here, task.k, derived(task.seed, Purpose.MEDOIDS, half + 1))
         start = _timed(clock, "k-medoids", start)
         lexical = np.array([float(amis(each, task.sample.token[None])[0]) for each in (clusters, *halves)])
         _timed(clock, "scores", start)
-        away = np.take_along_axis(distance, np.maximum(near, 0), axis=1)
-        away[near < 0] = np.nan
         out.append(Layout(clusters, halves, near, away, lexical, rows.metric, rows.dropped_bits))
     return out
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """All distances at once."""
+
+    distance: Float[np.ndarray, "n n"]
+
+    @classmethod
+    def of(cls, rows: Rows, name: str) -> _Whole:
+        return cls(pairwise(rows, name))
+
+    def between(self, some: Int[np.ndarray, " a"]) -> Float[np.ndarray, "a n"]:
+        return self.distance if len(some) == len(self.distance) else self.distance[some]
+
+    def clusters(self, here: Int[np.ndarray, " m"], k: int, seed: int) -> Int[np.ndarray, " m"]:
+        whole = len(here) == len(self.distance)
+        return k_medoids(self.distance if whole else self.distance[np.ix_(here, here)], k, seed=seed)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Distances in blocks: more tokens than all distances of which memory holds."""
+
+    pairs: Between
+    n: int
+
+    @classmethod
+    def of(cls, rows: Rows, name: str) -> _Blocks:
+        return cls(in_blocks(rows, name), len(rows.values))
+
+    def between(self, some: Int[np.ndarray, " a"]) -> Float[np.ndarray, "a n"]:
+        return self.pairs(some, np.arange(self.n))
+
+    def clusters(self, here: Int[np.ndarray, " m"], k: int, seed: int) -> Int[np.ndarray, " m"]:
+        return one_batch_k_medoids(len(here), k, lambda a, b: self.pairs(here[a], here[b]), seed=seed).labels
+
+
+def nearest_others(
+    between: Callable[[Int[np.ndarray, " a"]], Float[np.ndarray, "a n"]], task: Task
+) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
+    """Return the strict neighbours of the tokens asked about and the distances to them, -1 and NaN for all others."""
+    shape = (len(task.order), task.neighbours)
+    near, away = np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
+    size = len(task.order) if len(task.asked) == len(task.order) else _ASKED_AT_ONCE
+    for start in range(0, len(task.asked), size):
+        own = task.asked[start : start + size]
+        distance = between(own)
+        near[own] = strict_neighbours(distance, task.sample.groups, task.neighbours, task.order, own)
+        away[own] = np.where(near[own] < 0, np.nan, np.take_along_axis(distance, np.maximum(near[own], 0), axis=1))
+    return near, away
 
 
 def _timed(clock: Callable[[str, float], None], step: str, start: float) -> float:
@@ -292,7 +349,7 @@ def summed_up(about: tuple[str, str, str], first: Layout, draws: Sequence[Drawn]
         cluster_sizes=tuple(int(size) for size in np.bincount(first.clusters, minlength=task.k)),
         hubs=hubs(near),
         dropped_bits=first.dropped_bits,
-        few_neighbours=int((found < task.neighbours).sum()),
+        few_neighbours=int((found[task.asked] < task.neighbours).sum()),
     )
     return Measured(result, whole, first.clusters, near, first.distances)
 

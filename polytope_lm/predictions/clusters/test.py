@@ -190,7 +190,8 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
         layer: one layer, several, or all (None).
         label: the label that clusters are scored against.
         k: clusters; by default 100, or n/60 below 6,000 tokens.
-        tokens: compare at most this many, sampled by seed. Memory grows with its square (0.3 GB at 6,000).
+        tokens: compare at most this many, sampled by seed. Memory grows with its square (0.3 GB at 6,000) up to 20,000;
+            beyond, clusters come from distances to a batch (OneBatchPAM), and neighbours are sought for 20,000 tokens.
         per_document: at most this many of one document, sampled by seed; None: all.
         seed: of every random choice.
         resamples: halves of the documents behind each interval; clusters are found anew in each.

@@ -20,7 +20,9 @@ Tokens = Annotated[str, typer.Option(help="Tokens compared: all, word-final, ran
 Nulls = Annotated[str, typer.Option(help="Controls: weights, rounding, both (default) or none.")]
 Draws = Annotated[int, typer.Option(min=1, help="Draws of the random weight change.")]
 Resamples = Annotated[int, typer.Option(min=2, help="Bootstrap resamples of documents behind each interval.")]
-Saved = Annotated[Path | None, typer.Option("--out", help="Directory for diff.json, its tables and report.html.")]
+Saved = Annotated[
+    Path | None, typer.Option("--out", help="Directory for results and report.html; a stopped run goes on.")
+]
 By = Annotated[str | None, typer.Option(help="A label: also the share of flips on each of its values.")]
 RevisionA = Annotated[str | None, typer.Option(help="The hub's branch, tag or commit of A.")]
 RevisionB = Annotated[str | None, typer.Option(help="The same of B: two checkpoints have one name.")]
@@ -58,7 +60,7 @@ def diff(  # noqa: PLR0913
         result = test(
             model_a, model_b, read, None if isinstance(chosen, str) else chosen, kind=kind, tokens=tokens,
             nulls=names, draws=draws, seed=seed, resamples=resamples, revision_a=revision_a, revision_b=revision_b,
-            device=device, dtype=dtype, progress=told,
+            device=device, dtype=dtype, to=None if out is None else out / "passes", progress=told,
         )  # fmt: skip
     command = o.spelled(
         model_a, model_b, source, layers=layers, kind=kind, tokens=tokens, nulls=nulls, draws=draws, seed=seed,

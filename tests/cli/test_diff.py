@@ -24,6 +24,13 @@ def test_it_says_what_differs_and_writes_a_page(corpus: Path, tmp_path: Path) ->
     assert [layer.flips for layer in saved.layers] == [0, 0]
     page = (tmp_path / "report.html").read_text()
     assert ">Diff of two models</button>" in page
+    passes = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "passes").glob("*.jsonl")}
+    assert set(passes) == {"model-a.jsonl", "model-b.jsonl", "rounding.jsonl"}
+    run("diff", MODEL, MODEL, corpus, *choices, "--nulls", "rounding", "--out", tmp_path)
+    assert load_result(tmp_path).layers == saved.layers
+    assert {name: (tmp_path / "passes" / name).stat().st_mtime_ns for name in passes} == passes  # none was run again
+    other = ("--layers", "1", "--out", tmp_path)
+    assert "another run" in refused("diff", MODEL, MODEL, corpus, *other)
     again = run("diff", MODEL, MODEL, corpus, *choices, "--by", "topic", "--nulls", "none", "--json")
     facts = printed(again, "diff")
     assert facts["kind"] == "diff"

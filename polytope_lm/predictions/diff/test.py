@@ -11,7 +11,7 @@ in model A stands beside that share of *all* bits. Two controls say how much cha
 - *rounding*: model A's own weights in another number format.
 
 The models are loaded one after the other. Model A's packed bits, 3/8 byte a neuron and token with those that are
-near the boundary, wait in a temporary file while model B runs. The unit of every interval is the document.
+near the boundary, wait in a file while model B runs. The unit of every interval is the document.
 
 Flips are counted on the tokens that the rule stores, at the forward's own precision: half precision flips bits by
 itself (0.2 to 0.5 % in bfloat16), which *rounding* shows.
@@ -29,10 +29,8 @@ import pandas as pd
 
 from polytope_lm.codes.capture import check_text, unread
 from polytope_lm.codes.codes import Codes, TokenCodes
-from polytope_lm.codes.forward import begin, in_memory, specs
-from polytope_lm.codes.hamming import hamming
 from polytope_lm.codes.plan import make_plan
-from polytope_lm.codes.reread import at_hand, read_again
+from polytope_lm.codes.reread import at_hand
 from polytope_lm.codes.store.layout import MANIFEST
 from polytope_lm.codes.store.reader import open_store
 from polytope_lm.codes.store.tables import NUMBERS
@@ -40,6 +38,7 @@ from polytope_lm.controls.weights import norms_of_change, nudged, rounded
 from polytope_lm.documents import documents
 from polytope_lm.errors import PolytopeError, brief
 from polytope_lm.files import expand
+from polytope_lm.predictions.diff.passes import BITS, Flips, Run
 from polytope_lm.predictions.diff.result import (
     NEAR,
     NEAREST,
@@ -57,11 +56,8 @@ from polytope_lm.result import reproducible, versions
 from polytope_lm.seeds import Purpose, derived
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from jaxtyping import Int64
-
-    from polytope_lm.codes.forward import Spec
     from polytope_lm.documents.source import Source
     from polytope_lm.models.loading import Outline
     from polytope_lm.models.model import Model
@@ -90,6 +86,7 @@ def diff(  # noqa: PLR0913 - settings, by name
     revision_b: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    to: str | Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> DiffResult:
     """Compare the codes of two models of one architecture and tokenizer on the same tokens.
@@ -113,11 +110,13 @@ def diff(  # noqa: PLR0913 - settings, by name
         revision_b: the same of model B.
         device: where named models go.
         dtype: their number format.
+        to: a directory for finished batches, with model A's bits (3/8 byte a neuron and token): a run that was stopped
+            goes on from there, and gives the same result.
         progress: told `(done, total, what)`.
 
     Raises:
         PolytopeError: models that differ in architecture or tokenizer; a text that their tokenizers cut otherwise;
-            codes that model A did not make; a layer that is not there.
+            codes that model A did not make; a layer that is not there; `to` has another diff's passes.
 
     Examples:
         >>> import polytope_lm as plm
@@ -139,9 +138,25 @@ def diff(  # noqa: PLR0913 - settings, by name
     outlines = [side.outline() for side in sides]
     check_outlines(*outlines)
     options = {"kind": kind, "tokens": tokens, "max_length": max_length, "bos": bos, "seed": seed}
-    asked_for = _Wanted(wanted, draws, seed, resamples, progress)
-    with tempfile.TemporaryFile(prefix="polytope-lm-diff-") as spool:
-        return _compared(sides, outlines, source, layers, options, asked_for, spool)
+    place = None if to is None else expand(to, "to")
+    asked_for = _Wanted(wanted, draws, seed, resamples, place, progress)
+    with _bits_of_a(place) as bits:
+        return _compared(sides, outlines, source, layers, options, asked_for, bits)
+
+
+def _bits_of_a(place: Path | None) -> IO[bytes]:
+    """Open the file in which model A's bits wait."""
+    if place is None:
+        return tempfile.TemporaryFile(prefix="polytope-lm-diff-")
+    file = place / BITS
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise PolytopeError(f"{str(file)!r} is no regular file: name another directory")
+        file.touch()
+        return file.open("r+b")
+    except OSError as error:
+        raise PolytopeError(f"{str(place)!r} can't be written: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True)
@@ -152,26 +167,28 @@ class _Wanted:
     draws: int
     seed: int
     resamples: int
+    to: Path | None
     progress: Callable[[int, int, str], None] | None
 
 
 def _compared(
     sides: Sequence[Side], outlines: Sequence[Outline], source: Any, layers: Any, options: dict[str, Any],
-    wanted: _Wanted, spool: IO[bytes],
+    wanted: _Wanted, bits: IO[bytes],
 ) -> DiffResult:  # fmt: skip
     """Run both models, and model A's controls, one after the other."""
     model = sides[0].model()
     frame, sites = _frame(model, source, layers, options)
     check_cut(frame.ids, frame.texts, *outlines)
     steps = 2 + ("weights" in wanted.nulls) * wanted.draws + ("rounding" in wanted.nulls)
-    run = _Run(frame, sites, spool, steps, wanted.progress)
+    run = Run(model, frame, sites, bits, steps, wanted.to, wanted.progress)
     about_a, kind, rounding = model.provenance, Kind.of(model), _other_format(model)
     run.reference(model)
     del model
     model = sides[1].model()
     check_kinds(kind, Kind.of(model))
-    found, about_b = run.flips(model, f"model B, {model.name}"), model.provenance
-    nulls: dict[str, list[_Flips]] = {}
+    about_b = model.provenance
+    found = run.flips(model, "model-b", f"model B, {model.name}", {"model_b": about_b})
+    nulls: dict[str, list[Flips]] = {}
     change: float | None = None
     norms: dict[str, float] = {}
     first = sides[0].model() if wanted.nulls else None
@@ -182,9 +199,12 @@ def _compared(
     del model
     if first is not None and "weights" in wanted.nulls:
         seeds = [derived(wanted.seed, Purpose.NUDGES, draw) for draw in range(wanted.draws)]
-        nulls[RANDOM] = [run.flips(nudged(first, norms, seed), RANDOM) for seed in seeds]
+        nulls[RANDOM] = [
+            run.flips(nudged(first, norms, seed), f"weights-{draw}", RANDOM, {"seed": seed, "norms": norms})
+            for draw, seed in enumerate(seeds)
+        ]
     if first is not None and "rounding" in wanted.nulls:
-        nulls[ROUNDING] = [run.flips(rounded(first, rounding), f"{ROUNDING} to {rounding}")]
+        nulls[ROUNDING] = [run.flips(rounded(first, rounding), "rounding", f"{ROUNDING} to {rounding}", {})]
     settings = DiffSettings(
         len(frame), int(frame.tokens["document"].nunique()), wanted.draws, rounding, wanted.seed, wanted.resamples
     )
@@ -230,91 +250,7 @@ def _frame(model: Model, source: Any, layers: Any, options: dict[str, Any]) -> t
     return Codes(sites, table, {}, source.ids, source.texts, (), source.provenance), sites
 
 
-@dataclass(frozen=True, eq=False)
-class _Flips:
-    """One model's flips against model A, by site's key.
-
-    Attributes:
-        tokens: flips of each token, `[T]`.
-        neurons: flips of each neuron, `[N]`.
-        turned_on: how many of these turn it on, `[N]`.
-        near: how many flips are near the boundary, by threshold.
-
-    """
-
-    tokens: dict[str, Int64[np.ndarray, " T"]]
-    neurons: dict[str, Int64[np.ndarray, " N"]]
-    turned_on: dict[str, Int64[np.ndarray, " N"]]
-    near: dict[tuple[str, float], int]
-
-
-class _Run:
-    """Runs models over the same batches; model A's bits wait in a file, in the batches' order."""
-
-    def __init__(
-        self, frame: Codes, sites: Sequence[Site], spool: IO[bytes], steps: int,
-        progress: Callable[[int, int, str], None] | None,
-    ) -> None:  # fmt: skip
-        self.frame, self.sites, self.spool = frame, tuple(sites), spool
-        self.total, self.done, self.progress = steps * len(frame), 0, progress
-        self.ambiguous: dict[str, int] = {}
-
-    def _passing(self, model: Model, wanted: Sequence[Spec], what: str) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-        """Yield each batch's rows and arrays."""
-        for batch, rows, _ in read_again(self.frame, np.arange(len(self.frame)), model, alike=True):
-            arrays = in_memory(wanted, len(rows))
-            begin(model, batch, np.arange(len(rows)), wanted, arrays)()
-            yield rows, arrays
-            self.done += len(rows)
-            if self.progress is not None:
-                self.progress(self.done, self.total, what)
-
-    def _specs(self, model: Model) -> list[Spec]:
-        """Return what is kept of model A: signs, and which are near; a router's bits are no signs."""
-        signs = specs(model, self.sites, (), "float32")
-        return [
-            one if below is None else replace(one, name=f"{one.name} near {below}", below=below)
-            for one in signs
-            for below in (None, *(() if one.site.kind == "router" else (NEAR, NEAREST)))
-        ]
-
-    def reference(self, model: Model) -> None:
-        """Read model A."""
-        wanted = self._specs(model)
-        for _, arrays in self._passing(model, wanted, f"model A, {model.name}"):
-            for one in wanted:
-                self.spool.write(arrays[one.name].data)
-                if one.below == NEAR:
-                    on = int(np.bitwise_count(arrays[one.name]).sum())
-                    self.ambiguous[one.site.key] = self.ambiguous.get(one.site.key, 0) + on
-        self.kept = [(one.site.key, one.below, one.columns) for one in wanted]
-
-    def flips(self, model: Model, what: str) -> _Flips:
-        """Read another model; count its flips."""
-        wanted = specs(model, self.sites, (), "float32")
-        widths = {site.key: site.width for site in self.sites}
-        found = _Flips(
-            {key: np.zeros(len(self.frame), np.int64) for key in widths},
-            {key: np.zeros(width, np.int64) for key, width in widths.items()},
-            {key: np.zeros(width, np.int64) for key, width in widths.items()},
-            {(key, below): 0 for key, below, _ in self.kept if below is not None},
-        )
-        self.spool.seek(0)
-        for rows, arrays in self._passing(model, wanted, what):
-            flipped: dict[str, np.ndarray] = {}
-            for key, below, columns in self.kept:
-                bits = np.frombuffer(self.spool.read(len(rows) * columns), np.uint8).reshape(len(rows), columns)
-                if below is not None:
-                    found.near[key, below] += int(np.bitwise_count(flipped[key] & bits).sum())
-                    continue
-                differ = flipped[key] = bits ^ arrays[key]
-                found.tokens[key][rows] = np.bitwise_count(differ).sum(axis=1)
-                found.neurons[key][:] += hamming.counts(differ, widths[key])
-                found.turned_on[key][:] += hamming.counts(differ & arrays[key], widths[key])
-        return found
-
-
-def _layers(run: _Run, found: _Flips, nulls: dict[str, list[_Flips]], settings: DiffSettings) -> tuple[LayerFlips, ...]:
+def _layers(run: Run, found: Flips, nulls: dict[str, list[Flips]], settings: DiffSettings) -> tuple[LayerFlips, ...]:
     """Sum up by layer, with intervals over documents."""
     _, where = np.unique(run.frame.tokens["document"].to_numpy(), return_inverse=True)
     count = settings.documents
@@ -348,7 +284,7 @@ def _share(part: int | None, whole: int) -> float | None:
     return None if part is None or not whole else part / whole
 
 
-def _neuron_table(run: _Run, found: _Flips, nulls: dict[str, list[_Flips]]) -> pd.DataFrame:
+def _neuron_table(run: Run, found: Flips, nulls: dict[str, list[Flips]]) -> pd.DataFrame:
     parts = []
     for site in run.sites:
         key = site.key
@@ -361,7 +297,7 @@ def _neuron_table(run: _Run, found: _Flips, nulls: dict[str, list[_Flips]]) -> p
     return pd.concat(parts, ignore_index=True)
 
 
-def _token_table(frame: Codes, found: _Flips) -> pd.DataFrame:
+def _token_table(frame: Codes, found: Flips) -> pd.DataFrame:
     tokens = frame.tokens
     contexts = frame.contexts(np.arange(len(frame)), _CONTEXT)
     labels = {name: tokens[name] for name in tokens.columns if name not in {*NUMBERS, "token"}}

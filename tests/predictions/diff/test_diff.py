@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -236,3 +237,36 @@ def test_mistakes_are_named_in_one_line(model: Model, tmp_path: Path) -> None:
         with pytest.raises(PolytopeError, match=words) as raised:
             plm.diff(*arguments, **{"layers": None, **options} if len(arguments) < 4 else options)
         assert "\n" not in str(raised.value)
+
+
+def test_a_run_that_was_stopped_goes_on_and_finds_the_same(model, tmp_path):
+    b, to = changed(model), tmp_path / "passes"
+    store = plm.capture(model, TEXTS, to=tmp_path / "store", layers=[0, 2], shard_documents=1, progress=False)
+    whole = plm.diff(model, b, store, resamples=20, draws=2)
+    seen: list[int] = []
+
+    def stopping(share: float, done: int, total: int, _what: str) -> None:
+        seen.append(done)
+        if done >= share * total:
+            raise InterruptedError
+
+    for share in (0.1, 0.3, 0.6, 0.95):
+        with pytest.raises(InterruptedError):
+            plm.diff(model, b, store, resamples=20, draws=2, to=to, progress=partial(stopping, share))
+    seen.clear()
+    again = plm.diff(model, b, store, resamples=20, draws=2, to=to, progress=partial(stopping, 2))
+    assert len(seen) <= 5 + len(TEXTS) / 2  # each of the five passes tells where it was; little is left of one
+    assert seen[-1] == 5 * len(store)
+    assert again.layers == whole.layers
+    assert again.neuron_table.equals(whole.neuron_table)
+    assert again.token_table.equals(whole.token_table)
+    with pytest.raises(PolytopeError, match=r"model-b.*model_b"):
+        plm.diff(model, changed(model, seed=4), store, resamples=20, nulls=(), to=to)
+    (to / "model-b.jsonl").unlink()
+    (to / "model-a.bits").write_bytes(bytes(100))
+    with pytest.raises(PolytopeError, match=r"model-a\.bits.*name another directory"):
+        plm.diff(model, b, store, resamples=20, nulls=(), to=to)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "model-a.bits").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PolytopeError, match=r"model-a\.bits.*no regular file"):
+        plm.diff(model, b, store, nulls=(), to=tmp_path / "link")

@@ -51,9 +51,9 @@ def documents(count: int = 24, seed: int = 0) -> list[Document]:
     return made
 
 
-def captured(folder: Path) -> Any:
+def captured(folder: Path, model: Any = None) -> Any:
     """Return a small store with its model at hand."""
-    model = plm.load("tiny-gpt2")
+    model = plm.load("tiny-gpt2") if model is None else model
     return plm.capture(
         model, documents(), to=folder / "store", layers=[1, 2], keep=("u", "h"), tokens="all", progress=False
     )

@@ -209,18 +209,19 @@ def maps_at(model: Model, layer: int, u: Float[Tensor, "n D"], kind: Kind = "tan
     weights = Weights.of(model, layer)
     block = model.block(layer)
     act = activation(block.activation)
-    mlp = mlp_of(block, u)
-    on = act(mlp.h)
-    slope = _slope(act, mlp.h) if kind == "tangent" or mlp.up is None else on
-    if mlp.up is not None:
+    mlp = mlp_of(block, u.to(model.dtype))
+    h, up = mlp.h.float(), None if mlp.up is None else mlp.up.float()  # as the weights are
+    on = act(h)
+    slope = _slope(act, h) if kind == "tangent" or up is None else on
+    if up is not None:
         if kind == "secant":
             return Maps(weights, torch.cat([torch.zeros_like(on), on], dim=-1), torch.zeros_like(on), kind, layer)
-        gate = slope * mlp.up
-        return Maps(weights, torch.cat([gate, on], dim=-1), -gate * mlp.h, kind, layer)
+        gate = slope * up
+        return Maps(weights, torch.cat([gate, on], dim=-1), -gate * h, kind, layer)
     if kind == "secant":
-        soft = torch.where(mlp.h == 0, slope, on / torch.where(mlp.h == 0, 1.0, mlp.h))
+        soft = torch.where(h == 0, slope, on / torch.where(h == 0, 1.0, h))
         return Maps(weights, soft, torch.zeros_like(soft), kind, layer)
-    return Maps(weights, slope, on - slope * mlp.h, kind, layer)
+    return Maps(weights, slope, on - slope * h, kind, layer)
 
 
 def _slope(act: Any, h: Tensor) -> Tensor:

@@ -291,11 +291,11 @@ def _arms(
     mlp = mlp_of(block, u)
     found = maps_at(model, layer, u, kind)
     rng = np.random.default_rng(derived(seed, Purpose.REDUCTION, 1))
-    middle = u.mean(0)
+    middle = u.float().mean(0)
     ways: dict[str, Callable[[Mlp], Tensor]] = {
-        CODE: lambda m: (m.h > 0).to(u.dtype),
-        COSINE: lambda m: torch.nn.functional.normalize(m.u - middle, dim=-1),
-        VECTOR: lambda m: m.u,
+        CODE: lambda m: (m.h > 0).float(),
+        COSINE: lambda m: torch.nn.functional.normalize(m.u.float() - middle, dim=-1),
+        VECTOR: lambda m: m.u.float(),
     }
     arms: dict[tuple[str, int], Arm] = {}
     for k in ks:
@@ -359,7 +359,7 @@ def _quadratic(mlp: Mlp) -> Arm:
     scale = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-30).sqrt()  # terms of one size, so that the solution is stable
     normal = gram / (scale[:, :, None] * scale[:, None]) + 1e-8 * torch.eye(size, dtype=torch.float64)
     solved = torch.linalg.solve(normal, (moments / scale)[..., None])[..., 0] / scale
-    coefficients = solved.to(mlp.h)
+    coefficients = solved.to(mlp.h.device, torch.float32)
     return lambda m: (terms(m) * coefficients).sum(-1)
 
 

@@ -76,6 +76,7 @@ def can_start_at(model: Model, layers: Sequence[int]) -> bool:
 @torch.no_grad()
 def run_clean(model: Model, layers: Sequence[int], ids: Int64[Tensor, " S"]) -> Clean:
     """Run a sequence as it is, and keep what its rows will need."""
+    ids = ids.to(model.device)
     entry: dict[str, Tensor] = {}
     with ExitStack() as stack:
         stack.enter_context(model.alone())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from made import documents
 
 import polytope_lm as plm
+from polytope_lm.controls.weights import rounded
 from polytope_lm.errors import PolytopeError
 from polytope_lm.geometry.affine import Maps, Weights, inputs_of, k_means, maps, maps_at, reduce, substituting
 from polytope_lm.geometry.matching import match
+from polytope_lm.geometry.reduction import reduction
 from polytope_lm.models.gates import mlp_of
 
 
@@ -126,6 +129,25 @@ def test_a_matching_recovers_a_linear_relation():
     assert (shuffled.slope - target.slope.mean(0)).abs().mean() < 0.2 * (
         target.slope - target.slope.mean(0)
     ).abs().mean()
+
+
+@pytest.mark.parametrize("which", ["model", "gated"])
+def test_a_model_in_bfloat16_has_the_maps_of_its_numbers(which, request):
+    half = rounded(request.getfixturevalue(which), "bfloat16")
+    same, text = rounded(half, "float32"), "A river bank is wet"
+    for kind in ("tangent", "secant"):
+        ours, theirs = (maps(each, text, 1, kind=kind) for each in (half, same))
+        torch.testing.assert_close(ours.intercepts(), theirs.intercepts(), rtol=0.1, atol=0.2)
+    ids = torch.tensor([half.tokenizer(text)["input_ids"]])
+    clean = half.hf(ids).logits
+    with substituting(half, reduce(ours, len(ours))):
+        torch.testing.assert_close(half.hf(ids).logits, clean, rtol=0.1, atol=0.1)
+    norm = "norm of the Jacobian"
+    found, expected = (plm.measure(each, text, layers=1, which="jacobian")[norm] for each in (half, same))
+    np.testing.assert_allclose(found, expected, rtol=0.1)
+    texts = [one.text for one in documents(4)]
+    lost = reduction(half, texts, 1, ks=[1], tested=2, max_tokens=16, resamples=5)
+    assert abs(lost.arm("own map").lost.value) < 0.05
 
 
 def test_what_has_no_map_is_refused(model):

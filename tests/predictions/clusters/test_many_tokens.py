@@ -1,4 +1,4 @@
-"""More tokens than all distances of which memory holds: distances in blocks, clusters from a batch, some tokens asked."""
+"""More tokens than all distances of which memory holds: distances in blocks, clusters from a batch, some asked."""
 
 from __future__ import annotations
 

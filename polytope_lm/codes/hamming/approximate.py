@@ -264,9 +264,10 @@ def _search(
     def meet(pair: tuple[int, int]) -> int:
         one, two = (blocks[i] for i in pair)
         lanes = slice(two.start // kernels.LANES, two.stop // kernels.LANES)
-        both = [part for array in (index.words, index.names) for part in (array[one], array[two])]
-        mine = (limits[one], limits[two], heaps[one], heaps[two], pair[0] == pair[1])
-        counted: int = kernels.search_filtered(index.prefixes[one], panels[lanes], *both, index.table, *mine)
+        counted: int = kernels.search_filtered(
+            index.prefixes[one], panels[lanes], index.words[one], index.words[two], index.names[one], index.names[two],
+            index.table, limits[one], limits[two], heaps[one], heaps[two], pair[0] == pair[1],
+        )  # fmt: skip
         return counted
 
     counted, done, total = 0, 0, len(blocks) * (len(blocks) + 1) // 2

@@ -106,7 +106,7 @@ SMALL = {
     "boundaries": ["--pairs", "builtin", "--controls", "none", "--draws", "1", "--shuffles", "5"],
     "stable": ["--max-pairs", "8", "--resamples", "20", "--no-untrained"],
     "directions": ["--prompts", "20", "--controls", ""],
-    "determination": ["--tested", "2", "--resamples", "20"],
+    "determination": ["--tested", "2", "--fitting", "200", "--resamples", "20"],
 }
 """What makes each analysis a trial of a few minutes."""
 

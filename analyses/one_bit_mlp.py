@@ -58,6 +58,7 @@ class Options:
         layers: which, or the analysis' own choice (None): SmolLM2's of the trial, else up to four over the model.
         source: the documents.
         tested: documents.
+        fitting: tokens of the other documents, at most.
         seed: of every random choice.
         resamples: behind each interval.
         command: what the user typed.
@@ -69,6 +70,7 @@ class Options:
     layers: tuple[int, ...] | None
     source: str
     tested: int
+    fitting: int
     seed: int
     resamples: int
     command: str
@@ -93,8 +95,8 @@ def run_model(name: str, options: Options) -> DeterminationResult:
     beginnings = [Document(each.id, each.text[:CHARACTERS]) for each in plm.documents(options.source)]
     codes = plm.encode(model, beginnings, layers=layers, tokens="random:1")
     result = plm.predictions.determination(
-        codes, layers, documents=options.tested, seed=options.seed, resamples=options.resamples, to=out / "layers",
-        progress=teller(model.name, "documents"),
+        codes, layers, documents=options.tested, fit_tokens=options.fitting, seed=options.seed,
+        resamples=options.resamples, to=out / "layers", progress=teller(model.name, "documents"),
     )  # fmt: skip
     result = replace(result, command=options.command)
     result.save(out)
@@ -171,6 +173,7 @@ def own_options(parser: argparse.ArgumentParser) -> None:
         "--documents", default="sample", help="a file or directory of texts (default: the built-in sample)"
     )
     parser.add_argument("--tested", type=int, default=40, help="documents that are tested (%(default)s)")
+    parser.add_argument("--fitting", type=int, default=8000, help="tokens that maps are fitted on (%(default)s)")
     parser.add_argument("--resamples", type=int, default=1000, help="of documents (%(default)s)")
 
 
@@ -180,7 +183,15 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
     given = found.given
     layers = None if given.layers is None else found.layers or tuple(range(1000))
     return found.models, Options(
-        given.out, layers, given.documents, given.tested, given.seed, given.resamples, found.command, given.device
+        given.out,
+        layers,
+        given.documents,
+        given.tested,
+        given.fitting,
+        given.seed,
+        given.resamples,
+        found.command,
+        given.device,
     )
 
 

@@ -13,6 +13,8 @@ equal the true change but for it; what they add is where it comes from. The trut
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,15 +122,17 @@ def change(  # noqa: PLR0913 -- each is a choice that moves a number
 def _places(
     model: Model, a: str, b: Any, layer: int | Sequence[int] | None, at: str, position: int | Sequence[int] | str
 ) -> list[Place]:
-    if isinstance(position, str) and position != "all":
-        raise PolytopeError(f"position = {position!r}: give a number, several, or 'all'")
-    counts = [_count(model, text, name) for text, name in ((a, "A"), (b, "B")) if isinstance(text, str)]
-    several = range(counts[0]) if isinstance(position, str) else position
-    if isinstance(several, (int, np.integer)):
-        several = [int(several)]
-    elif len(set(counts)) > 1:
+    counts = [_count(model, a, "A"), *([_count(model, b, "B")] if isinstance(b, str) else [])]
+    if isinstance(position, str) and position == "all":
+        several: list[int] = list(range(counts[0]))
+    else:
+        several = list(position) if isinstance(position, Iterable) and not isinstance(position, str) else [position]  # type: ignore[list-item]
+    if not several or any(isinstance(each, bool) or not isinstance(each, Integral) for each in several):
+        raise PolytopeError(f"position = {brief(position)}: give a whole number, several, or 'all'")
+    if len(set(counts)) > 1 and not (len(several) == 1 and -min(counts) <= several[0] < 0):
         raise PolytopeError(
-            f"prompts of {counts[0]} and {counts[1]} tokens: positions other than one need equally long prompts"
+            f"prompts of {counts[0]} and {counts[1]} tokens: positions other than one, counted from the end of both, "
+            "need equally long prompts"
         )
     return [place for each in several for place in places(model, a, layer, at, each)]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polytope_lm.errors import PolytopeError, public
+from polytope_lm.errors import PolytopeError, brief, public
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -72,8 +72,8 @@ def integrate(
         most: intervals at most, a power of 2 from 4.
 
     """
-    if most < FIRST or most & (most - 1):
-        raise PolytopeError(f"most = {most}: give a power of 2 from {FIRST}")
+    if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < FIRST or most & (most - 1):
+        raise PolytopeError(f"most = {brief(most)}: give a power of 2 from {FIRST}")
     known = values(clenshaw_curtis(FIRST)[0])
     before, intervals = clenshaw_curtis(FIRST // 2)[1] @ known[::2], FIRST
     while True:

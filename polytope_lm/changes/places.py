@@ -13,7 +13,7 @@ The random direction is the mixture of Lee & Heimersheim, "Investigating Sensiti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from polytope_lm.paths.ends import End, activations, check_numbers, end, place
 from polytope_lm.paths.path import draw, sampled_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from jaxtyping import Float
 
@@ -101,9 +101,11 @@ def random_direction(sample: Any, seed: int = 0) -> Any:
 
 def named(given: Any) -> list[Direction]:
     """Return the directions that a user gave: one, several, or a mapping from names."""
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) and given:
         return [Direction(str(name), given=one) for name, one in given.items()]
-    several = isinstance(given, (list, tuple)) and not (given and all(isinstance(one, (int, float)) for one in given))
+    several = isinstance(given, (list, tuple, Mapping)) and not (
+        given and all(isinstance(one, (int, float)) for one in given)
+    )
     if isinstance(given, (np.ndarray, torch.Tensor)) and given.ndim == 2:
         several = True
     listed: Iterable[Any] = given if several else [given]
@@ -147,14 +149,17 @@ def vector(
             raise PolytopeError(f"direction = neuron {given}: layer {layer} has {out.shape[1]}, from 0")
         found = out[:, int(given)].double().cpu().numpy()
     else:
-        try:
-            given = given.detach().cpu() if isinstance(given, torch.Tensor) else given
-            found = np.asarray(given, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise PolytopeError(
-                f"direction = {brief(given)}: give a vector of {model.d_model} numbers, a prompt, or a neuron's number"
-            ) from None
+        found = numbers("direction", given, f"a vector of {model.d_model} numbers, a prompt, or a neuron's number")
     return check_vector(found, name, model.d_model)
+
+
+def numbers(name: str, given: Any, wanted: str) -> Float[np.ndarray, "*n"]:
+    """Return an argument's numbers, float64; of a tensor also where it is on a card or has a gradient."""
+    try:
+        given = given.detach().cpu() if isinstance(given, torch.Tensor) else given
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise PolytopeError(f"{name} = {brief(given)}: give {wanted}") from None
 
 
 def check_vector(found: np.ndarray, name: str, width: int) -> Float[np.ndarray, " D"]:
@@ -208,12 +213,12 @@ def places(
         PolytopeError: no prompt, an empty one, an unknown space, no such layer or position.
 
     """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = list(prompt) if isinstance(prompt, Iterable) and not isinstance(prompt, str) else [prompt]
     if not prompts:
         raise PolytopeError("prompt: none given; give a text or several")
-    layers = (
-        [model.n_layers // 2] if layer is None else [layer] if isinstance(layer, (int, np.integer)) else list(layer)
-    )
+    if layer is None:  # embeddings enter before block 0 only
+        layer = 0 if at == "embed" else model.n_layers // 2
+    layers = list(layer) if isinstance(layer, Iterable) else [layer]
     if not layers:
         raise PolytopeError("layer: none given; give one or several")
     spaces = [place(model, at, int(one) if isinstance(one, Integral) else one, None)[0] for one in layers]

@@ -115,7 +115,7 @@ class TrustRadius(Result):
         at: the space of `x` and `v`.
         tau: the relative error that is allowed.
         unit: of a change of the read-out.
-        rows_: the triples.
+        triples: the rows.
         forwards: forward passes run to predict, versions counted one by one.
         backwards: backward passes run to predict.
         provenance: of the model.

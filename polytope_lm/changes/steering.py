@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from polytope_lm.changes.places import check_vector
+from polytope_lm.changes.places import check_vector, numbers
 from polytope_lm.changes.readout import Readout
 from polytope_lm.errors import PolytopeError, brief, public
 from polytope_lm.models.hooks import forward, tapped
@@ -124,7 +124,7 @@ def steer(
         raise PolytopeError(f"tokens = {brief(tokens)}: give a whole number from 1; 48 is the default")
     model.block(layer)
     check_streams(model, layer, "resid_mid")
-    v = check_vector(np.asarray(vector, dtype=np.float64), "vector", model.d_model)
+    v = check_vector(numbers("vector", vector, f"{model.d_model} numbers"), "vector", model.d_model)
     ids = torch.as_tensor(end(model, prompt, "to steer", -1).ids, device=model.device)
     x = activations(model, ids.cpu().numpy(), layer, "resid_mid")
     norm, length = float(np.median(np.linalg.norm(x, axis=1))), float(np.linalg.norm(v))

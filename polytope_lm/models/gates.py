@@ -419,7 +419,10 @@ def _positions(positions: Any) -> Int64[np.ndarray, " R"]:
 def _neurons(model: Gated, neurons: Any) -> dict[int, Tensor]:
     """Read which neurons: `{layer: indices}`, or pairs `(layer, neuron)`."""
     if not isinstance(neurons, Mapping):
-        pairs = np.asarray(neurons)
+        try:
+            pairs = np.asarray(neurons)
+        except ValueError:  # rows of different lengths
+            pairs = np.empty(0)
         if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
             raise PolytopeError(
                 f"neurons = {brief(neurons)}: give {{layer: [neuron, ...]}} or pairs [(layer, neuron), ...]"

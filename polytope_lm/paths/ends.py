@@ -53,7 +53,7 @@ def end(model: Model, prompt: str, name: str, position: int) -> End:
     ids = np.array([*around.prefix, *text.ids, *around.suffix], dtype=np.int64)
     if len(ids) > model.context_length:
         raise PolytopeError(f"prompt {name} has {len(ids)} tokens, the context {model.context_length}: shorten it")
-    index = position % count
+    index = int(position) % count
     return End(ids, len(around.prefix) + index, prompt[text.starts[index] : text.ends[index]])
 
 

@@ -111,6 +111,11 @@ def test_a_gated_models_product_is_shared_by_halves(gated: plm.models.model.Mode
     torch.testing.assert_close(mine @ u, mlp(u[None])[0, 3].detach(), rtol=1e-4, atol=1e-6)
 
 
+def test_positions_may_come_from_an_array(tiny: plm.models.model.Model) -> None:
+    found = plm.change(tiny, A, B, layer=1, position=np.array([-2, -1]), most=4)
+    assert [one.position for one in found.changes] == [5, 6]
+
+
 def test_it_takes_a_bridge(tiny: plm.models.model.Model) -> None:
     bridged = plm.wrap(tiny.bridge, tiny.tokenizer, name="bridged")
     theirs, mine = (plm.change(model, A, B, layer=1, most=8).changes[0] for model in (bridged, tiny))
@@ -131,9 +136,17 @@ def test_it_takes_a_bridge(tiny: plm.models.model.Model) -> None:
         ({"b_or_delta": B + " old", "position": "all"}, "prompts of 7 and 10 tokens"),
         ({"readout": "kl"}, "'kl' has no gradient"),
         ({"readout": (" the cat", " a")}, "' the cat' is . tokens"),
+        ({"b_or_delta": B + " old", "position": 0}, "counted from the end of both, need equally long prompts"),
+        ({"b_or_delta": "The dog", "position": -5}, "counted from the end of both, need equally long prompts"),
         ({"position": "last"}, "position = 'last'"),
+        ({"position": 1.5}, "position = 1.5"),
+        ({"position": None}, "position = None"),
+        ({"position": []}, r"position = \[\]"),
+        ({"a": [A, A]}, "prompt A is a list"),
+        ({"layer": 1.5}, "no layer 1.5"),
         ({"layer": 9}, "no layer 9"),
         ({"most": 12}, "most = 12"),
+        ({"most": 8.0}, "most = 8.0"),
     ],
 )
 def test_what_is_wrong_is_told_in_a_line(tiny: plm.models.model.Model, change: dict[str, object], said: str) -> None:

@@ -59,6 +59,8 @@ def test_the_lens_prefers_what_the_model_says_at_the_end(tiny: plm.models.model.
     ("change", "said"),
     [
         ({"vector": np.zeros(128)}, "vector is zero"),
+        ({"vector": "This is good"}, "vector = 'This is good': give 128 numbers"),
+        ({"vector": torch.zeros(128, requires_grad=True)}, "vector is zero"),
         ({"vector": np.ones(5)}, r"vector has shape \(5,\)"),
         ({"nats": 0}, "nats = 0"),
         ({"tokens": 0}, "tokens = 0"),

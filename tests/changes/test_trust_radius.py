@@ -142,15 +142,18 @@ def test_an_encoder_is_read_by_its_final_state() -> None:
         ({"direction": 512}, "neuron 512: layer 1 has 512"),
         ({"direction": object()}, "direction = <object"),
         ({"direction": []}, "direction: none given"),
+        ({"direction": {}}, "direction: none given"),
         ({"readout": "Constantinople "}, "'Constantinople ' is . tokens of tiny-gpt2"),
         ({"readout": 7}, "readout = 7"),
         ({"readout": "l2"}, "'l2' is an encoder's"),
         ({"layer": 4}, "no layer 4; it has 4, from 0 to 3"),
         ({"layer": "all"}, "no layer"),
+        ({"layer": 1.5}, "no layer 1.5"),
         ({"position": 40}, "position=40 is outside"),
         ({"tau": 0}, "tau = 0"),
         ({"tau": float("nan")}, "tau = nan"),
         ({"prompt": ""}, "prompt"),
+        ({"prompt": None}, "is a NoneType"),
         ({"at": "post"}, "at='post'"),
         ({"depth": 2}, "no argument 'depth'"),
     ],
@@ -159,6 +162,11 @@ def test_what_is_wrong_is_told_in_a_line(tiny: plm.models.model.Model, change: d
     given = {"prompt": PROMPT, "direction": np.ones(128) + np.arange(128), "layer": 1} | change
     with pytest.raises(PolytopeError, match=said):
         plm.trust_radius(tiny, **given)
+
+
+def test_embeddings_need_no_layer(tiny: plm.models.model.Model) -> None:
+    left_out, zero = (plm.trust_radius(tiny, PROMPT, 3, layer, at="embed").triples[0] for layer in (None, 0))
+    assert (left_out.layer, left_out.predicted) == (0, zero.predicted)
 
 
 def test_a_result_comes_back_as_it_was_saved(tiny: plm.models.model.Model, tmp_path: object) -> None:

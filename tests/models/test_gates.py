@@ -271,6 +271,7 @@ BITS = np.zeros((3, 512), bool)
         (lambda m: m.flipping({1: []}), r"layer 1: no neuron \[\]"),
         (lambda m: m.flipping({1: ["a"]}), "layer 1: no neuron a"),
         (lambda m: m.flipping([1, 2]), r"neurons = \[1, 2\]"),
+        (lambda m: m.flipping([(1, 2), (3,)]), r"neurons = \[\(1, 2\), \(3,\)\]"),
         (lambda m: m.flipping({}), "no neurons were given"),
         (lambda m: m.flipping({1: [1]}, positions=77), "layer 1: .*position 77"),
     ],

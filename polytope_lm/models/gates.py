@@ -44,6 +44,10 @@ _active: WeakKeyDictionary[nn.Module, list[str]] = WeakKeyDictionary()
 """What is going on in each trunk, for the provenance of what is read meanwhile."""
 
 
+_frozen: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()
+"""The layers of each trunk whose gates are frozen: they have read `h` before a context inside could write it."""
+
+
 class Gated(Protocol):
     """What a model has that these contexts need."""
 
@@ -212,12 +216,14 @@ class _Given:
         kind: `pre`, `gate` or `up`.
         values: bits, or the soft code's numbers.
         positions: of each row in the sequence; None: each row at its own place, and the pass has as many.
+        everywhere: whatever the position, so that a pass may go on from a cache.
 
     """
 
     kind: str
     values: Tensor
     positions: Int64[np.ndarray, " R"] | None
+    everywhere: bool = False
 
     def laid(self, like: Tensor, name: str, layer: int) -> tuple[Tensor, Tensor]:
         """Return the values at each position of `[B, S, N]`, and which positions have one, `[S, 1]`."""
@@ -264,7 +270,7 @@ def flipping(model: Gated, neurons: Any, positions: Any = None) -> Iterator[None
     chosen = _neurons(model, neurons)
     where = None if positions is None else _positions(positions)
     given = {
-        layer: [_Given("pre" if "pre" in model.block(layer).pre else "gate", which, where)]
+        layer: [_Given("pre" if "pre" in model.block(layer).pre else "gate", which, where, everywhere=where is None)]
         for layer, which in chosen.items()
     }
 
@@ -303,8 +309,13 @@ def freezing(model: Gated, codes: Any, positions: Any = None) -> Iterator[None]:
         on = torch.where(p, mlp.h, 0.0) if p.dtype == torch.bool else p.to(mlp.h.dtype) * mlp.h
         return torch.where(there, on if mlp.up is None else on * mlp.up, mlp.post)
 
-    with rewriting(model, list(given), change, said="freezing codes"):
-        yield
+    frozen = _frozen.setdefault(model.trunk, [])
+    with rewriting(model, list(given), change, said="freezing codes"), _whole(model, list(given)):
+        frozen += given
+        try:
+            yield
+        finally:
+            del frozen[-len(given) :]
 
 
 @contextmanager
@@ -312,6 +323,13 @@ def _on_pre(
     model: Gated, given: Mapping[int, Sequence[_Given]], change: Callable[[int, _Given, Tensor], Tensor], said: str
 ) -> Iterator[None]:
     """Write the output of the maps whose sign is the code, while the context lasts."""
+    for layer in given:
+        if layer in _frozen.get(model.trunk, ()):
+            raise PolytopeError(
+                f"{model.name}, layer {layer}: its gates are frozen, so that {said} inside would change nothing; enter "
+                "freezing last"
+            )
+    placed = [layer for layer, kinds in given.items() if any(not one.everywhere for one in kinds)]
 
     def hook(layer: int, one: _Given, shape: dict[int, torch.Size]) -> Any:
         columns = model.block(layer).columns(one.kind)
@@ -340,6 +358,29 @@ def _on_pre(
             stack.callback(handle.remove)
             for one in kinds:
                 stack.callback(block.pre[one.kind].register_forward_hook(hook(layer, one, shape)).remove)
+        stack.enter_context(_whole(model, placed))
+        yield
+
+
+@contextmanager
+def _whole(model: Gated, layers: Sequence[int]) -> Iterator[None]:
+    """Refuse a pass that goes on from a cache: positions are those of the whole sequence."""
+
+    def checked(layer: int) -> Any:
+        def on_block(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            for value in (*args, *kwargs.values()):
+                if hasattr(value, "get_seq_length") and (before := int(value.get_seq_length(layer))):
+                    raise PolytopeError(
+                        f"{model.name}, layer {layer}: this pass goes on from {before} cached tokens, but positions "
+                        "are those of the whole sequence; run it at once, without a cache"
+                    )
+
+        return on_block
+
+    with ExitStack() as stack:
+        for layer in layers:
+            handle = model.block(layer).module.register_forward_pre_hook(checked(layer), with_kwargs=True)
+            stack.callback(handle.remove)
         yield
 
 

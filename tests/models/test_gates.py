@@ -219,6 +219,45 @@ def test_an_error_inside_leaves_the_model_as_it_was(gated: plm.models.model.Mode
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in gated.hf.modules())
 
 
+def test_a_pass_that_goes_on_from_a_cache_is_refused_where_positions_were_given() -> None:
+    model = plm.load("tiny-gpt2")
+    codes = {1: np.zeros((1, 512), bool)}
+    with torch.no_grad():
+        alone = out(model.hf)
+        for context in (
+            model.flipping({1: [0, 5]}, positions=[0]), model.imposing(codes, positions=[0]),
+            model.freezing(codes, positions=[0]),
+        ):  # fmt: skip
+            cache = model.hf(IDS[:1, :3], use_cache=True).past_key_values
+            with context, pytest.raises(PolytopeError, match=r"layer 1: this pass goes on from 3 cached tokens"):
+                model.hf(IDS[:1, 3:4], past_key_values=cache)
+        with model.flipping({1: [0, 5]}):  # everywhere: the same with a cache and without
+            whole = out(model.hf, IDS[:1])
+            start = model.hf(IDS[:1, :3], use_cache=True)
+            rest = model.hf(IDS[:1, 3:], past_key_values=start.past_key_values).logits
+            assert torch.allclose(whole[:, 3:], rest, atol=1e-4)
+    with model.flipping({1: [0, 5]}, positions=[0]), pytest.raises(PolytopeError, match="cached tokens"):
+        plm.change(model, TEXT, "The bank", layer=2)
+    assert torch.equal(alone, out(model.hf))
+
+
+def test_what_frozen_gates_would_hide_is_refused_and_the_other_order_works() -> None:
+    model = plm.load("tiny-relu")
+    codes = {1: np.ones((6, 512), bool)}
+    with (
+        model.freezing(codes),
+        pytest.raises(PolytopeError, match="layer 1: its gates are frozen"),
+        model.flipping({1: [3]}),
+    ):
+        pass
+    with torch.no_grad(), model.flipping({1: [3]}), model.freezing(codes):
+        found = model.hf(IDS).logits
+    with torch.no_grad(), model.freezing(codes), model.flipping({2: [3]}):  # another layer
+        model.hf(IDS)
+    with torch.no_grad(), model.freezing(codes):
+        assert not torch.allclose(found, model.hf(IDS).logits)
+
+
 def test_other_threads_wait_until_a_context_ends() -> None:
     model = plm.load("tiny-gpt2")
     clean = plm.encode(model, TEXT).bits(1)

@@ -108,7 +108,15 @@ def directions(  # noqa: PLR0913 -- each is a choice that moves a number
     check_logits(model)
     if isinstance(tau, bool) or not isinstance(tau, (int, float)) or not 0 < tau < 1:
         raise PolytopeError(f"tau = {brief(tau)}: give a relative error between 0 and 1; .1 is the default")
+    for what, count, least in (("draws", draws, 0), ("resamples", resamples, 1)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise PolytopeError(f"{what} = {brief(count)}: give a whole number from {least}")
+    if isinstance(smallest_effect, bool) or not isinstance(smallest_effect, (int, float)) or not smallest_effect > 0:
+        raise PolytopeError(
+            f"smallest_effect = {brief(smallest_effect)}: give a correlation above 0; .02 is the default"
+        )
     layers = default_layers(model) if layers is None else layers
+    controls = (controls,) if isinstance(controls, str) else controls
     unknown = [one for one in controls if one not in CONTROLS]
     if unknown:
         raise PolytopeError(f"no control {unknown[0]!r}; there are {', '.join(CONTROLS)}")

@@ -218,6 +218,10 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         ({"source": TEXTS[:7]}, "7 documents with 8 tokens"),
         ({"layers": [9]}, "no layer 9"),
         ({"controls": ["shuffled"]}, "no control 'shuffled'"),
+        ({"controls": "shuffled"}, "no control 'shuffled'"),
+        ({"draws": "x"}, "draws = 'x'"),
+        ({"resamples": 0}, "resamples = 0"),
+        ({"smallest_effect": -1}, "smallest_effect = -1"),
     ],
 )
 def test_what_is_wrong_is_told_in_a_line(change: dict[str, Any], said: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -85,7 +85,7 @@ def contrast(model: Model, positive: Sequence[str], negative: Sequence[str], lay
 def steer(
     model: Model,
     prompt: str,
-    vector: Float[np.ndarray, " D"],
+    vector: Any,
     layer: int,
     *,
     nats: float = 1.0,

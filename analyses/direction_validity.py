@@ -89,6 +89,7 @@ def steering(model: Model, layers: Sequence[int], kept: Path, command: str) -> l
             {
                 "direction": name, "layer": layer, "predicted": found.predicted, "measured": found.measured,
                 "share of the norm": (found.measured or 0) * found.length / found.norm, "censored": found.censored,
+                "predicted beyond": found.predicted_censored,
                 "unit": found.norm / found.length, "linear accessibility": lens,
             }
         )  # fmt: skip

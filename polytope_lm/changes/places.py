@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from polytope_lm.errors import PolytopeError, brief, public
+from polytope_lm.errors import PolytopeError, public
 from polytope_lm.models.families import weight_and_bias
-from polytope_lm.paths.ends import End, activations, check_numbers, end, place
+from polytope_lm.paths.ends import End, activations, check_numbers, end, place, vectors
 from polytope_lm.paths.path import draw, sampled_rows
 
 if TYPE_CHECKING:
@@ -149,17 +149,8 @@ def vector(
             raise PolytopeError(f"direction = neuron {given}: layer {layer} has {out.shape[1]}, from 0")
         found = out[:, int(given)].double().cpu().numpy()
     else:
-        found = numbers("direction", given, f"a vector of {model.d_model} numbers, a prompt, or a neuron's number")
+        found = vectors("direction", given, f"a vector of {model.d_model} numbers, a prompt, or a neuron's number")
     return check_vector(found, name, model.d_model)
-
-
-def numbers(name: str, given: Any, wanted: str) -> Float[np.ndarray, "*n"]:
-    """Return an argument's numbers, float64; of a tensor also where it is on a card or has a gradient."""
-    try:
-        given = given.detach().cpu() if isinstance(given, torch.Tensor) else given
-        return np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise PolytopeError(f"{name} = {brief(given)}: give {wanted}") from None
 
 
 def check_vector(found: np.ndarray, name: str, width: int) -> Float[np.ndarray, " D"]:
@@ -221,7 +212,7 @@ def places(
     layers = list(layer) if isinstance(layer, Iterable) else [layer]
     if not layers:
         raise PolytopeError("layer: none given; give one or several")
-    spaces = [place(model, at, int(one) if isinstance(one, Integral) else one, None)[0] for one in layers]
+    spaces = [place(model, at, int(one) if isinstance(one, np.integer) else one, None)[0] for one in layers]
     read = [end(model, text, f"{number + 1} ({text!r:.40})", position) for number, text in enumerate(prompts)]
     return [
         Place(text, one, int(one_layer), space)

@@ -120,14 +120,17 @@ def readout(model: Model, asked: ASKED) -> Readout:
 
     Raises:
         PolytopeError: an encoder where logits are asked for, a causal model's final state, a word that is no single
-            token, or anything else.
+            token, the same token twice, or anything else.
 
     """
     if asked is None:
         asked = "logprob" if model.has_logits else "l2"
     if isinstance(asked, (tuple, list)) and len(asked) == 2 and all(isinstance(word, str) for word in asked):
         check_logits(model)
-        return Readout("logit difference", tuple(_token(model, word) for word in asked), tuple(asked))
+        both = tuple(_token(model, word) for word in asked)
+        if both[0] == both[1]:
+            raise PolytopeError(f"readout = {brief(asked)}: both are token {both[0]}, the difference is 0; give two")
+        return Readout("logit difference", both, tuple(asked))
     if not isinstance(asked, str) or not asked:
         raise PolytopeError(f"readout = {brief(asked)}: give one of {', '.join(_NAMED)}, a token, or two tokens")
     if asked in {"l2", "cosine"} and model.has_logits:

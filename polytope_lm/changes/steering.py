@@ -12,20 +12,21 @@ Vectors Succeed", 2604.15557), which says where steering works, not how far.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import html
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from polytope_lm.changes.places import check_vector, numbers
+from polytope_lm.changes.places import check_vector
 from polytope_lm.changes.readout import Readout
 from polytope_lm.errors import PolytopeError, brief, public
 from polytope_lm.models.hooks import forward, tapped
 from polytope_lm.models.interventions import Replaced, check_streams, patched
 from polytope_lm.models.logits import check_logits, next_token_logits
-from polytope_lm.paths.ends import activations, end
+from polytope_lm.paths.ends import activations, end, vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ _SCAN = 24
 _KL = Readout("kl")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Steering:
     """How far one vector can be pushed at one layer.
 
@@ -53,7 +54,9 @@ class Steering:
         measured: the coefficient, over the continuation; None where it was not asked for.
         norm: median norm of the stream at the prompt's tokens.
         length: of the vector: `predicted * length / norm` is the push as a fraction of the norm.
-        censored: the measured coefficient is beyond the largest that was tried.
+        censored: the measured coefficient is beyond the largest that was tried, which stands in its place.
+        predicted_censored: so is the predicted one.
+        nats: of KL that were allowed.
 
     """
 
@@ -62,6 +65,20 @@ class Steering:
     norm: float
     length: float
     censored: bool
+    predicted_censored: bool
+    nats: float
+
+    def __repr__(self) -> str:
+        known = [("predicted", self.predicted, self.predicted_censored), ("measured", self.measured, self.censored)]
+        said = " and ".join(
+            f"{what} {'beyond ' * beyond}{value:.3g} ({value * self.length / self.norm:.0%} of the stream's norm)"
+            for what, value, beyond in known
+            if value is not None
+        )
+        return f"<Steering: {self.nats:g} nat of KL at the coefficient {said}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self).strip('<>'))}</p>"
 
 
 @public
@@ -124,14 +141,15 @@ def steer(
         raise PolytopeError(f"tokens = {brief(tokens)}: give a whole number from 1; 48 is the default")
     model.block(layer)
     check_streams(model, layer, "resid_mid")
-    v = check_vector(numbers("vector", vector, f"{model.d_model} numbers"), "vector", model.d_model)
+    v = check_vector(vectors("vector", vector, f"{model.d_model} numbers"), "vector", model.d_model)
     ids = torch.as_tensor(end(model, prompt, "to steer", -1).ids, device=model.device)
     x = activations(model, ids.cpu().numpy(), layer, "resid_mid")
     norm, length = float(np.median(np.linalg.norm(x, axis=1))), float(np.linalg.norm(v))
     unit = norm / length
-    predicted = _crossing(_predictor(model, ids, layer, v, LOOK * unit), float(nats), unit)[0]
+    predicted, beyond = _crossing(_predictor(model, ids, layer, v, LOOK * unit), float(nats), unit)
+    known = Steering(predicted, None, norm, length, censored=False, predicted_censored=beyond, nats=float(nats))
     if not measure:
-        return Steering(predicted, None, norm, length, censored=False)
+        return known
     whole = continuation(model, prompt, tokens) if continued is None else continued
     if len(whole) <= len(ids) or not torch.equal(whole[: len(ids)], ids):
         raise PolytopeError(f"continued: {len(whole)} ids that do not go on from the prompt's {len(ids)}")
@@ -142,7 +160,7 @@ def steer(
         return _percentile(clean, moved)
 
     measured, censored = _crossing(kl, float(nats), unit)
-    return Steering(predicted, measured, norm, length, censored=censored)
+    return replace(known, measured=measured, censored=censored)
 
 
 @torch.no_grad()

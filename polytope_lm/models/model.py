@@ -299,7 +299,8 @@ class Model:
             PolytopeError: the layer is out of range.
 
         """
-        if not isinstance(layer, (int, np.integer)) or not 0 <= layer < self.n_layers:
+        whole = isinstance(layer, (int, np.integer)) and not isinstance(layer, bool)
+        if not whole or not 0 <= layer < self.n_layers:
             raise PolytopeError(
                 f"{self.name}: no layer {layer!r}; it has {self.n_layers}, from 0 to {self.n_layers - 1}"
             )

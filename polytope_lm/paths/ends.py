@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -82,12 +82,16 @@ def check_numbers(kind: type, **given: object) -> None:
             raise PolytopeError(f"{name}={brief(value)} is no {what}")
 
 
-def vectors(name: str, given: object) -> Float[np.ndarray, ...]:
-    """Return an argument's numbers, float64."""
+def vectors(name: str, given: Any, wanted: str = "real numbers") -> Float[np.ndarray, ...]:
+    """Return an argument's numbers, float64; of a tensor also where it is on a card, bfloat16, or has a gradient."""
     try:
-        return np.asarray(given, dtype=np.float64)
+        if isinstance(given, torch.Tensor) and not given.is_complex():
+            given = given.detach().cpu().double()
+        if not np.iscomplexobj(given):  # NumPy would drop the imaginary part
+            return np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
-        raise PolytopeError(f"{name}={brief(given)} is no array of numbers") from None
+        pass
+    raise PolytopeError(f"{name} = {brief(given)} is no array of real numbers: give {wanted}")
 
 
 def place(model: Model, at: str, layer: int | None, kind: str | None) -> tuple[Space, Site]:

@@ -37,6 +37,8 @@ def _list(value: object) -> bool:
 
 
 def _layers(value: object) -> bool:
+    if isinstance(value, str):
+        return value == "all"
     empty = isinstance(value, Sequence | np.ndarray) and not len(value)
     return not empty and _several(value, lambda each: _whole(each, -1_000_000))
 
@@ -46,8 +48,9 @@ _WHOLE = (_whole, "a whole number from 0")
 _COUNT = (lambda value: _whole(value, 1), "a whole number from 1")
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "codes": (lambda value: isinstance(value, TokenCodes), "codes from plm.encode or plm.open_store"),
-    "layer": (_layers, "a layer's number, several, or None for all"),
-    "layers": (_layers, "a layer's number, several, or None for all"),
+    "layer": (_layers, "a layer's number, several, or 'all'"),
+    "layers": (_layers, "a layer's number, several, or 'all'"),
+    "word": (_name, "the name of the label that says which word it is"),
     "label": (_name, "a label's name"),
     "identity": (_name, "a label's name, or 'token_id'"),
     "labels": _NAMES,
@@ -60,6 +63,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sample_seeds": (_list, "several whole numbers"),
     "tokens": _COUNT,
     "draws": _WHOLE,
+    "prompts": _COUNT,
     # A count of them, or each token's own number.
     "documents": (lambda value: isinstance(value, np.ndarray) or _whole(value, 1), "a whole number from 1"),
     "max_tokens": _COUNT,

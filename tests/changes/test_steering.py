@@ -47,6 +47,20 @@ def test_measured_is_where_a_plain_hook_reaches_a_nat(tiny: plm.models.model.Mod
     assert 0.2 < found.predicted / found.measured < 5
 
 
+def test_what_is_beyond_the_largest_push_is_said(tiny: plm.models.model.Model) -> None:
+    v = torch.as_tensor(plm.changes.contrast(tiny, ["This is good"], ["This is bad"], 1)).to(torch.bfloat16)
+    far = plm.changes.steer(tiny, PROMPT, v, 1, tokens=2, nats=1e6)
+    assert far.censored
+    assert far.predicted_censored
+    assert far.predicted == far.measured == pytest.approx(8 * far.norm / far.length)
+    assert f"predicted beyond {far.predicted:.3g} (800% of the stream's norm)" in repr(far)
+    assert "measured beyond" in far._repr_html_()
+    near = plm.changes.steer(tiny, PROMPT, v, 1, measure=False)
+    assert not near.predicted_censored
+    assert "beyond" not in repr(near)
+    assert "measured" not in repr(near)
+
+
 def test_the_lens_prefers_what_the_model_says_at_the_end(tiny: plm.models.model.Model) -> None:
     logits = tiny.hf(torch.tensor([tiny.tokenizer(PROMPT)["input_ids"]])).logits[0, -1]
     best, worst = (tiny.tokenizer.decode([int(i)]) for i in (logits.argmax(), tiny.tokenizer(" the")["input_ids"][0]))
@@ -59,12 +73,13 @@ def test_the_lens_prefers_what_the_model_says_at_the_end(tiny: plm.models.model.
     ("change", "said"),
     [
         ({"vector": np.zeros(128)}, "vector is zero"),
-        ({"vector": "This is good"}, "vector = 'This is good': give 128 numbers"),
+        ({"vector": "This is good"}, "vector = 'This is good' is no array of real numbers: give 128 numbers"),
         ({"vector": torch.zeros(128, requires_grad=True)}, "vector is zero"),
         ({"vector": np.ones(5)}, r"vector has shape \(5,\)"),
         ({"nats": 0}, "nats = 0"),
         ({"tokens": 0}, "tokens = 0"),
         ({"layer": 7}, "no layer 7"),
+        ({"layer": True}, "no layer True"),
     ],
 )
 def test_what_is_wrong_is_told_in_a_line(tiny: plm.models.model.Model, change: dict[str, object], said: str) -> None:

@@ -61,6 +61,15 @@ def test_groups_multiverse_and_the_rest_say_it_too(world) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_senses_say_it_and_all_is_every_layer(world) -> None:
+    codes = world(n=300, documents=20)
+    for name, value in (("layer", "x"), ("layer", True), ("resamples", "x"), ("word", 3), ("label", 3)):
+        with pytest.raises(PolytopeError, match=f"{name} = "):
+            predictions.senses(codes, **{name: value})
+    options = {"k": 4, "resamples": 8}
+    assert predictions.clusters(codes, "all", **options).layers == predictions.clusters(codes, **options).layers
+
+
 def test_a_layer_named_twice_counts_once_and_numpy_numbers_are_numbers(world) -> None:
     codes = world(n=300, documents=20)
     options = {"k": np.int64(4), "resamples": 8}

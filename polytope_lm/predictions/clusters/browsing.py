@@ -87,7 +87,7 @@ def with_maps(
         raise PolytopeError(f"result = {brief(result)} has no map; give what predictions.clusters found")
     if result.tokens is None:
         raise PolytopeError("this result has lost its table of tokens (tokens.parquet), so there is no map")
-    wanted = [each.layer for each in result.layers] if layers is None else layers
+    wanted = [each.layer for each in result.layers] if layers is None or isinstance(layers, str) else layers
     compared = [result.layer(each) for each in ([wanted] if isinstance(wanted, int) else wanted)]
     rows, seed = rows_of_table(codes, result.tokens), result.settings.seed
     columns: dict[str, object] = {}

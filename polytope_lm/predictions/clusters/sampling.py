@@ -89,9 +89,11 @@ class Sample:
     summary: SampleSummary
 
 
-def layers_of(codes: TokenCodes, layer: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Return the layers that were asked for, each of them captured."""
-    several = codes.layers if layer is None else (layer,) if isinstance(layer, int) else np.atleast_1d(layer)
+def layers_of(codes: TokenCodes, layer: int | Sequence[int] | str | None) -> tuple[int, ...]:
+    """Return the layers that were asked for, each of them captured; None and `all`: every one."""
+    if layer is None or isinstance(layer, str):
+        return codes.layers
+    several = (layer,) if isinstance(layer, int) else np.atleast_1d(layer)
     wanted = tuple(dict.fromkeys(int(index) for index in several))
     for index in wanted:
         if index not in codes.layers:

@@ -40,6 +40,7 @@ from polytope_lm.files import expand
 from polytope_lm.models.loading import select_sites
 from polytope_lm.models.logits import check_logits
 from polytope_lm.paths.resume import resumable
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.directions import predicting, regions
 from polytope_lm.predictions.directions.measuring import Prompts, effects, measure, read_prompts
 from polytope_lm.predictions.directions.result import DirectionSettings, DirectionsResult, Finding, LayerDirections
@@ -68,6 +69,7 @@ _FEW = 30  # scalings that a verdict needs
 
 
 @reproducible("plm.predictions.directions")
+@asked
 def directions(  # noqa: PLR0913 -- each is a choice that moves a number
     model: Model,
     source: Source,
@@ -108,13 +110,6 @@ def directions(  # noqa: PLR0913 -- each is a choice that moves a number
     check_logits(model)
     if isinstance(tau, bool) or not isinstance(tau, (int, float)) or not 0 < tau < 1:
         raise PolytopeError(f"tau = {brief(tau)}: give a relative error between 0 and 1; .1 is the default")
-    for what, count, least in (("draws", draws, 0), ("resamples", resamples, 1)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise PolytopeError(f"{what} = {brief(count)}: give a whole number from {least}")
-    if isinstance(smallest_effect, bool) or not isinstance(smallest_effect, (int, float)) or not smallest_effect > 0:
-        raise PolytopeError(
-            f"smallest_effect = {brief(smallest_effect)}: give a correlation above 0; .02 is the default"
-        )
     layers = default_layers(model) if layers is None else layers
     controls = (controls,) if isinstance(controls, str) else controls
     unknown = [one for one in controls if one not in CONTROLS]

@@ -101,7 +101,7 @@ def routers(  # noqa: PLR0913 -- each is a choice that moves a number
 
     """
     routed = [site.layer for site in codes.sites if site.kind == "router"]
-    asked_for = routed if layer is None else layers_of(codes, layer)
+    asked_for = routed if layer is None or isinstance(layer, str) else layers_of(codes, layer)
     dense = [n for n in asked_for if n not in routed]
     if not routed or dense:
         what = f"layer {dense[0]} has" if dense else "these have"

@@ -33,6 +33,7 @@ import pandas as pd
 from polytope_lm.controls.labels import EXCHANGES, exchanged_between_documents
 from polytope_lm.documents.senses import READING
 from polytope_lm.errors import PolytopeError
+from polytope_lm.predictions.arguments import asked
 from polytope_lm.predictions.clusters.layers import COMPARATORS, not_kept
 from polytope_lm.predictions.clusters.result import REFERENCES, Difference
 from polytope_lm.predictions.clusters.sampling import check_label, label_names, layers_of, repeated_documents
@@ -103,6 +104,7 @@ class _Words:
 
 
 @reproducible("plm.predictions.senses")
+@asked
 def senses(  # noqa: PLR0913 -- each is a choice that moves a number
     codes: TokenCodes,
     layer: int | Sequence[int] | None = None,

@@ -217,6 +217,8 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         ({"tokens": 2}, "tokens = 2"),
         ({"source": TEXTS[:7]}, "7 documents with 8 tokens"),
         ({"layers": [9]}, "no layer 9"),
+        ({"layers": "x"}, "layers = 'x'"),
+        ({"model": "tiny-gpt2"}, "model = 'tiny-gpt2'"),
         ({"controls": ["shuffled"]}, "no control 'shuffled'"),
         ({"controls": "shuffled"}, "no control 'shuffled'"),
         ({"draws": "x"}, "draws = 'x'"),
@@ -227,4 +229,4 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
 def test_what_is_wrong_is_told_in_a_line(change: dict[str, Any], said: str) -> None:
     given: dict[str, Any] = {"source": TEXTS, "layers": [1], "prompts": 20, "tokens": 8} | change
     with pytest.raises(PolytopeError, match=said):
-        plm.predictions.directions(plm.load("tiny-gpt2"), **given)
+        plm.predictions.directions(**({"model": plm.load("tiny-gpt2")} | given))

@@ -128,7 +128,8 @@ class Verdict:
         if self.outcome == "inconclusive" and self.p < ALPHA <= self.p_holm:
             text += f"; supported alone, but not as one of {self.layers} layers (Holm p = {self.p_holm:.3f})"
         if self.outcome in {"no lead", "inconclusive"} and self.power is not None:
-            text += f"; a true lead of {self.power:.3f} would have been called supported in {POWER:.0%}"
+            each = " in every comparison" if len(self.cells) > 1 else ""
+            text += f"; a true lead of {self.power:.3f}{each} would have been called supported in {POWER:.0%}"
         if self.documents_needed is not None:
             text += f"; about {self.documents_needed:,} {self.unit} would settle it"
         weights = f" Weights {self.weights}." if self.weights else ""

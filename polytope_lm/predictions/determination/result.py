@@ -175,10 +175,10 @@ class DeterminationResult(Result):
         for one in self.places:
             by.setdefault("not testable" if one.verdict is None else one.verdict.outcome, []).append(one)
         found = "; ".join(f"{outcome} in {self._where(there)}" for outcome, there in by.items())
-        outside = sum(not one.site.premises.met for one in self.places)
+        outside = [one for one in self.places if not one.site.premises.met]
         return (
             f"That the code's bits carry more of an MLP's work than bits spent otherwise is {found}. "
-            f"{self._example()}" + (f" Outside the paper's premises in {outside}." if outside else "")
+            f"{self._example()}" + (f" Outside the paper's premises in {self._where(outside)}." if outside else "")
         )
 
     def _where(self, places: Sequence[LayerDetermination]) -> str:

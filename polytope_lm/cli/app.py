@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import polytope_lm
-from polytope_lm.cli import calibrating, commands, cross, demo, determining, diffing, stores, testing, validity
+from polytope_lm.cli import calibrating, commands, cross, demo, determining, diffing, firing, stores, testing, validity
 from polytope_lm.cli.configuring import configured
 from polytope_lm.cli.terminal import complain, emit
 from polytope_lm.errors import PolytopeError
@@ -153,6 +153,7 @@ app.command(short_help="What is in a store.")(stores.info)
 app.command(cls=stores.Rows, short_help="Nearest tokens by code and by direction.")(stores.nearest)
 app.command(short_help="What can be counted of tokens or prompts.")(stores.measure)
 app.command(short_help="Boundaries crossed between two prompts.")(cross.cross)
+app.command(short_help="Neurons that fire for one value of a label.")(firing.selective)
 app.command(short_help="Codes of two models: which bits differ.")(diffing.diff)
 testing.app.command(short_help="Prediction 2: boundaries and meaning.")(testing.boundaries)
 testing.app.command(short_help="Prediction 3: where directions stop being valid.")(validity.directions)

@@ -54,9 +54,9 @@ def calibrate(  # noqa: PLR0913
             seed=seed, resamples=resamples, smallest_effect=smallest_effect, progress=told,
         )  # fmt: skip
     command = o.spelled(
-        store, label=label, layers=layers, exchange=exchange.value, runs=runs, k=k, tokens=tokens,
+        "calibrate", store, label=label, layers=layers, exchange=exchange.value, runs=runs, k=k, tokens=tokens,
         per_document=per_document, seed=seed, resamples=resamples, smallest_effect=smallest_effect, out=out,
-    ).replace("polytope-lm test", "polytope-lm calibrate", 1)  # fmt: skip
+    )  # fmt: skip
     result = replace(result, command=command)
     if out is not None:
         result.save(out)

@@ -63,10 +63,10 @@ def diff(  # noqa: PLR0913
             device=device, dtype=dtype, to=None if out is None else out / "passes", progress=told,
         )  # fmt: skip
     command = o.spelled(
-        model_a, model_b, source, layers=layers, kind=kind, tokens=tokens, nulls=nulls, draws=draws, seed=seed,
+        "diff", model_a, model_b, source, layers=layers, kind=kind, tokens=tokens, nulls=nulls, draws=draws, seed=seed,
         resamples=resamples, by=by, out=out, split=split, text_column=text_column, label_columns=label_columns or None,
         max_documents=max_documents, revision_a=revision_a, revision_b=revision_b, dtype=dtype,
-    ).replace("polytope-lm test", "polytope-lm diff", 1)  # fmt: skip
+    )  # fmt: skip
     result = replace(result, command=command)
     values = None if by is None else result.by(by)
     page = None

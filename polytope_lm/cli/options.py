@@ -62,7 +62,7 @@ def spelled(*words: object, **options: object) -> str:
     more = [
         part for name, value in given if value is not False for part in ((name,) if value is True else (name, value))
     ]
-    return shlex.join(map(str, ["polytope-lm", "test", *words, *more]))
+    return shlex.join(map(str, ["polytope-lm", *words, *more]))
 
 
 Engine = Annotated[str, typer.Option(help="here, or ray: workers of a Ray session (RAY_ADDRESS, or one started here).")]

@@ -107,7 +107,7 @@ def clusters(  # noqa: PLR0913
             result = with_maps(opened, result, progress=told)
     s = result.settings
     command = o.spelled(
-        "clusters", store, label=s.label, layers=layers, k=s.k, tokens=s.max_tokens, seed=s.seed,
+        "test", "clusters", store, label=s.label, layers=layers, k=s.k, tokens=s.max_tokens, seed=s.seed,
         per_document=s.per_document, no_comparators=not comparators, resamples=s.resamples,
         smallest_effect=s.smallest_effect, out=out, extra=extra or None, weights=weights,
         multiverse=multiverse, groups=groups, maps=maps, model=model,
@@ -160,7 +160,7 @@ def routers(  # noqa: PLR0913
         )  # fmt: skip
     s = result.settings
     command = o.spelled(
-        "routers", store, label=s.label, layers=layers, k=s.k, tokens=s.max_tokens, seed=s.seed,
+        "test", "routers", store, label=s.label, layers=layers, k=s.k, tokens=s.max_tokens, seed=s.seed,
         per_document=s.per_document, resamples=s.resamples, smallest_effect=s.smallest_effect, out=out,
         weights=weights, model=model,
     )  # fmt: skip
@@ -320,7 +320,7 @@ def boundaries(  # noqa: PLR0913
         )  # fmt: skip
     tested, s = ",".join(str(layer.layer) for layer in result.layers), result.settings
     command = o.spelled(
-        "boundaries", model, pairs, layers=tested, kind=None if s.kind == "pre" else s.kind,
+        "test", "boundaries", model, pairs, layers=tested, kind=None if s.kind == "pre" else s.kind,
         controls=",".join(s.controls) or "none", draws=s.draws, shuffles=s.shuffles, seed=s.seed,
         resamples=s.resamples, smallest_effect=s.smallest_effect, out=out,
     )  # fmt: skip

@@ -54,7 +54,7 @@ def directions(  # noqa: PLR0913
         )  # fmt: skip
     tested = ",".join(str(layer.layer) for layer in result.layers)
     command = o.spelled(
-        "directions", model, source, layers=tested, prompts=prompts, tokens=tokens, tau=tau, seed=seed,
+        "test", "directions", model, source, layers=tested, prompts=prompts, tokens=tokens, tau=tau, seed=seed,
         resamples=resamples, smallest_effect=smallest_effect, draws=draws, out=out, controls=controls or None,
     )  # fmt: skip
     result = replace(result, command=command)

@@ -136,7 +136,10 @@ def test_the_least_lead_is_supported_in_80_percent_of_samples(freedom: float | N
     assert passed == pytest.approx(0.8, abs=0.01)
     found = _decide((0.0, 0.01), (0.0, 0.02))
     assert found.power is not None
-    assert f"a true lead of {found.power:.3f} in every comparison would have been called supported in 80%" in found.sentence
+    assert (
+        f"a true lead of {found.power:.3f} in every comparison would have been called supported in 80%"
+        in found.sentence
+    )
     # As one of several layers it takes more.
     assert over_layers([found, found])[0].power > found.power
 

@@ -57,8 +57,8 @@ def determination(  # noqa: PLR0913
     s = result.settings
     command = o.spelled(
         "test", "determination", store, layers=layers, documents=documents, max_tokens=s.max_tokens,
-        fit_tokens=fit_tokens, neurons=s.neurons, draws=s.draws, seed=s.seed, resamples=s.resamples, smallest_effect=s.smallest_effect,
-        out=out, model=model, no_together=result.together is None,
+        fit_tokens=fit_tokens, neurons=s.neurons, draws=s.draws, seed=s.seed, resamples=s.resamples,
+        smallest_effect=s.smallest_effect, out=out, model=model, no_together=result.together is None,
     )  # fmt: skip
     result = replace(result, command=command)
     result.save(out)

@@ -82,7 +82,7 @@ def check_numbers(kind: type, **given: object) -> None:
             raise PolytopeError(f"{name}={brief(value)} is no {what}")
 
 
-def vectors(name: str, given: Any, wanted: str = "real numbers") -> Float[np.ndarray, ...]:
+def vectors(name: str, given: Any, wanted: str = "numbers, one a coordinate") -> Float[np.ndarray, ...]:
     """Return an argument's numbers, float64; of a tensor also where it is on a card, bfloat16, or has a gradient."""
     try:
         if isinstance(given, torch.Tensor) and not given.is_complex():

@@ -100,8 +100,10 @@ def rate_standardised_code(bits: Bool[np.ndarray, "T N"], rates: Float[np.ndarra
         msg = f"none of {len(rates)} bits changes over these {len(bits)} tokens; compare other tokens or another layer"
         raise PolytopeError(msg)
     r = rates[varies].astype(np.float32)
-    values = (bits[:, varies] - r) / np.sqrt(r * (1 - r))
-    return Rows(values.astype(np.float32), dropped_bits=int((~varies).sum()))
+    values = bits[:, varies].astype(np.float32)  # then in place: of many tokens one such array is gigabytes
+    values -= r
+    values /= np.sqrt(r * (1 - r))
+    return Rows(values, dropped_bits=int((~varies).sum()))
 
 
 WEIGHTED = "margin-weighted code"

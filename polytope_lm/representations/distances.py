@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from polytope_lm.representations.registry import Rows
     from polytope_lm.statistics.clustering import Between
 
+_BLOCK = 512
+
 
 def pairwise(rows: Rows, name: str = "these rows") -> Float[np.ndarray, "T T"]:
     """Return the float32 distances between all rows: bits that differ (or should), or `1 - cos` (0 to 2).
@@ -68,7 +70,10 @@ def _unit(values: Float[np.ndarray, "T W"], name: str) -> Float[np.ndarray, "T W
     if (norms == 0).any():
         row = int(np.flatnonzero(norms == 0)[0])
         raise PolytopeError(f"row {row} of {name} is the zero vector, which has no cosine; leave that token out")
-    unit: Float[np.ndarray, "T W"] = (values / norms[:, None]).astype(np.float32)
+    unit = np.empty_like(values)
+    for start in range(0, len(values), _BLOCK):  # the quotients are float64: never all of them at once
+        rows = slice(start, start + _BLOCK)
+        unit[rows] = values[rows] / norms[rows, None]
     return unit
 
 
@@ -79,9 +84,6 @@ def _expected_hamming(p: Float[np.ndarray, "A N"], q: Float[np.ndarray, "B N"]) 
     out += on[0][:, None] + on[1]
     np.maximum(out, 0, out=out)
     return out
-
-
-_BLOCK = 512
 
 
 def nearest_rows(

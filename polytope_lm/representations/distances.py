@@ -54,7 +54,8 @@ def in_blocks(rows: Rows, name: str = "these rows") -> Between:
     unit = _unit(values, name)
 
     def cosine(a: Int[np.ndarray, " A"], b: Int[np.ndarray, " B"]) -> Float[np.ndarray, "A B"]:
-        out: Float[np.ndarray, "A B"] = unit[a] @ unit[b].T
+        every = len(b) == len(unit) and np.array_equal(b, np.arange(len(b)))
+        out: Float[np.ndarray, "A B"] = unit[a] @ (unit if every else unit[b]).T
         np.subtract(1, out, out=out)
         np.maximum(out, 0, out=out)
         # A row has no distance to itself, which rounding would give it.

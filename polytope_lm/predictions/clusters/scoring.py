@@ -184,6 +184,8 @@ def laid_out(
         start = time.perf_counter()
         rows = representation.rows(arrays, seed=derived(task.seed, Purpose.REPRESENTATION, number))
         distances = (_Whole if len(task.order) <= EXACT else _Blocks).of(rows, representation.name)
+        metric, dropped = rows.metric, rows.dropped_bits
+        del rows  # of many tokens they are a gigabyte beside their unit vectors
         start = _timed(clock, "distances", start)
         near, away = nearest_others(distances.between, task)
         start = _timed(clock, "neighbours", start)
@@ -195,7 +197,7 @@ def laid_out(
         start = _timed(clock, "k-medoids", start)
         lexical = np.array([float(amis(each, task.sample.token[None])[0]) for each in (clusters, *halves)])
         _timed(clock, "scores", start)
-        out.append(Layout(clusters, halves, near, away, lexical, rows.metric, rows.dropped_bits))
+        out.append(Layout(clusters, halves, near, away, lexical, metric, dropped))
     return out
 
 

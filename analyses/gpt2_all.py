@@ -129,6 +129,7 @@ def cost(model: Model, documents: Sequence[Document], steps: Sequence[str], opti
     layers = model.n_layers if options.layers is None else len(options.layers)
     text = max((document.text for document in documents), key=len)
     length = min(WINDOW, model.context_length)
+    plm.encode(model, text[:200], layers=[model.n_layers - 1], keep=())  # the first pass also loads and compiles
     start = time.perf_counter()
     read = plm.encode(model, text[: 8 * length], layers=[model.n_layers - 1], keep=(), max_length=length)
     rate = len(read) / (time.perf_counter() - start)
@@ -140,7 +141,8 @@ def cost(model: Model, documents: Sequence[Document], steps: Sequence[str], opti
         total += minutes
         lines.append(f"{step}: about {passed:,} tokens through the model, {minutes:,.0f} minutes")
     disk = 6 * len(documents) * 4 * sum(model.sites[0].width if name != "u" else model.d_model for name in KEEP)
-    return [*lines, f"together about {total / 60:.1f} hours; at most {disk / 1e9:.2f} GB of disk, one layer at a time"]
+    kept = f"; at most {disk / 1e9:.2g} GB of disk, one layer at a time" if "paper" in steps else ""
+    return [*lines, f"together about {total / 60:.1f} hours{kept}"]
 
 
 def paper(model: Model, documents: Sequence[Document], options: Options) -> None:

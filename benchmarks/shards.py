@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks._machine import Figure, arguments, describe, report
+from benchmarks._machine import Figure, arguments, describe, peak_memory, report
 from polytope_lm.codes.store import layout
 
 FILES = 14  # twelve layers' bits, two tables
@@ -41,6 +41,7 @@ def measure(store: Path, shards: int) -> list[Figure]:
     return [
         Figure(f"{shards:,} shards, listed", listing / shards * 1e6, "us a shard"),
         Figure(f"{shards:,} shards, records read and checked", reading / shards * 1e6, "us a shard"),
+        Figure(f"{shards:,} shards, peak memory with all records", peak_memory(), "MB"),
     ]
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from polytope_lm.codes.hamming.hamming import beside
-from polytope_lm.codes.store.layout import KEEPABLE
+from polytope_lm.codes.store.layout import KEEPABLE, Written
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.hooks import NotFiniteError, Reader, Tap, pack, pack_rows, read, read_bridge
 from polytope_lm.models.model import known_point
@@ -84,7 +84,7 @@ def fill(
     model: Model,
     windows: Sequence[Window],
     wanted: Sequence[Spec],
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray | Written],
     *,
     batch_tokens: int,
     first: int = 0,
@@ -124,7 +124,7 @@ class _Parts:
 
     model: Model
     wanted: Sequence[Spec]
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, np.ndarray | Written]
     start: Mapping[int, int]
     pad: int
     fits: int
@@ -204,7 +204,7 @@ def runs_at_once(model: Model) -> bool:
 
 
 def begin(
-    model: Model, batch: Batch, rows: np.ndarray, wanted: Sequence[Spec], arrays: Mapping[str, np.ndarray]
+    model: Model, batch: Batch, rows: np.ndarray, wanted: Sequence[Spec], arrays: Mapping[str, np.ndarray | Written]
 ) -> Callable[[], None]:
     """Run one batch; return what brings its numbers into rows `rows` of the arrays.
 
@@ -230,7 +230,7 @@ class _AtOnce:
     """Writes each activation into the arrays as it comes."""
 
     kept: _Kept
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, np.ndarray | Written]
     _packed: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
 
     def bits(self, spec: Spec, part: int, value: Tensor) -> None:
@@ -269,7 +269,7 @@ class _Later:
     """Packs on the device and sends bytes; they are written into the arrays when they have arrived."""
 
     kept: _Kept
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, np.ndarray | Written]
     arriving: Arriving
     index: Tensor | None  # of the kept tokens in the batch, on the device; None: all of them, in order
     _found: dict[str, dict[int, Tensor]] = field(default_factory=dict)

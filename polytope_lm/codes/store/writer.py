@@ -33,7 +33,7 @@ _SOURCE = {"texts": "texts", "ids": "identifiers", "labels": "labels or spans"}
 class OpenShard:
     """A shard that is being filled, batch by batch."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, layout.Written]
     batches: int = 0  # how many are filled; above 0 at first where an interrupted run goes on
 
 
@@ -47,7 +47,7 @@ class StoreWriter:
         self._lock: FileLock | None = None
         self._finished: int | None = None
         self._digest = layout.digest(manifest)
-        self._filled: dict[int, Mapping[str, np.ndarray]] = {}
+        self._filled: dict[int, tuple[str, ...]] = {}
 
     def __enter__(self) -> Self:
         with layout.told(self.path, "making the store"):
@@ -116,7 +116,7 @@ class StoreWriter:
             with _gone_on_failure(temporary):
                 if batches:
                     (temporary / layout.PARTIAL).unlink()
-                    opened = {n: layout.mapped(temporary / n, s, np.dtype(d), "r+") for n, (s, d) in shapes.items()}
+                    opened = {n: layout.Written(temporary / n, s, np.dtype(d)) for n, (s, d) in shapes.items()}
                 else:
                     shutil.rmtree(temporary, ignore_errors=True)
                     temporary.mkdir()
@@ -126,12 +126,11 @@ class StoreWriter:
                     yield filling
                 except KeyboardInterrupt:
                     if filling.batches:
-                        _flush(opened)
                         sums = {name: layout.sha256(temporary / name) for name in shapes}
                         note = {**state, "batches": filling.batches, "files": sums}
                         layout.write(temporary / layout.PARTIAL, layout.dump(note))
                     raise
-                self._filled[number] = opened
+                self._filled[number] = tuple(shapes)
 
     def commit(
         self, number: int, rows: int, tokens: pa.Table, documents: Sequence[Document], first: int,
@@ -143,10 +142,10 @@ class StoreWriter:
         """
         temporary = self._temporary(number)
         with layout.told(self.path, f"writing shard {layout.shard_name(number)}"), _gone_on_failure(temporary):
-            filled = self._filled.pop(number, {})
+            filled = self._filled.pop(number, ())
             # The disk is busy while sums are taken, and while the tables are made.
             with ThreadPoolExecutor(_THREADS) as syncing, ThreadPoolExecutor(_THREADS) as summing:
-                synced = [syncing.submit(_sync, temporary / name, array) for name, array in filled.items()]
+                synced = [syncing.submit(_sync, temporary / name) for name in filled]
                 files = {name: summing.submit(_record, temporary / name) for name in filled}
                 tables.write_parquet(tokens, temporary / layout.TOKENS)
                 tables.write_parquet(tables.document_table(documents, first), temporary / layout.DOCUMENTS)
@@ -341,18 +340,10 @@ def _record(file: Path) -> layout.FileRecord:
     return layout.FileRecord(file.stat().st_size, layout.sha256(file))
 
 
-def _sync(file: Path, array: np.ndarray | None = None) -> None:
-    """Make sure that a file, and what was written through its map, is on the disk."""
-    if array is not None:
-        _flush({file.name: array})
+def _sync(file: Path) -> None:
+    """Make sure that a file is on the disk."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-def _flush(opened: Mapping[str, np.ndarray]) -> None:
-    for array in opened.values():
-        if isinstance(array, np.memmap):
-            array.flush()
 
 
 def first_difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:

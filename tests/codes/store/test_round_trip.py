@@ -84,8 +84,7 @@ def test_size_at_a_hundred_thousand_tokens(tmp_path):
         tables.write_parquet(tables.token_table(part, {}), tmp_path / f"{first}.parquet")
         shards.append((tmp_path / f"{first}.parquet").stat().st_size)
     assert sum(shards) / n <= 8
-    array = arrays.allocate(tmp_path / "bits.npy", (n, -(-3072 // 8)), "uint8")
-    array.flush()
+    arrays.allocate(tmp_path / "bits.npy", (n, -(-3072 // 8)), "uint8")
     assert (tmp_path / "bits.npy").stat().st_size == n * 384 + 128
 
 
@@ -98,3 +97,39 @@ def test_the_record_of_a_shard_is_what_is_on_disk(model, tmp_path):
         schema = pq.read_schema(layout.shard_path(store.path, number) / layout.TOKENS)
         assert schema.names == list(tables.NUMBERS)
     assert (store.path / ".lock").stat().st_size == 0
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_rows_written_in_any_order_are_numpys_own(tmp_path, data):
+    dtype = data.draw(st.sampled_from(["uint8", "float16", "float32"]))
+    shape = data.draw(st.tuples(st.integers(0, 12), st.integers(0, 9)))
+    path, expected = tmp_path / "rows.npy", np.zeros(shape, dtype)
+    written = layout.allocate(path, shape, dtype)
+    np.save(tmp_path / "plain.npy", expected)
+    assert path.read_bytes() == (tmp_path / "plain.npy").read_bytes()
+    for number in range(data.draw(st.integers(0, 4)) if shape[0] else 0):
+        rows = data.draw(
+            st.one_of(
+                st.lists(st.integers(0, shape[0] - 1), unique=True).map(lambda r: np.array(r, int)),
+                st.tuples(st.integers(0, shape[0]), st.integers(0, shape[0])).map(lambda ends: slice(*ends)),
+            )
+        )
+        first = data.draw(st.integers(0, shape[1]))
+        last = data.draw(st.integers(first, shape[1]))
+        rest = (slice(None),) if data.draw(st.booleans()) else (slice(first, last),)
+        values = np.random.default_rng(number).integers(0, 200, expected[(rows, *rest)].shape).astype(np.float64)
+        expected[(rows, *rest)] = values
+        written[rows if rest == (slice(None),) else (rows, *rest)] = values
+    np.save(tmp_path / "plain.npy", expected)
+    assert path.read_bytes() == (tmp_path / "plain.npy").read_bytes()
+    np.testing.assert_array_equal(layout.mapped(path, shape, np.dtype(dtype)), expected)
+
+
+def test_a_disk_without_room_for_a_shard_is_told_before_it_is_filled(model, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=100))
+    with pytest.raises(plm.PolytopeError, match="the disk is full"):
+        plm.capture(model, SENTENCES, to=tmp_path / "store")
+    monkeypatch.undo()
+    assert plm.capture(model, SENTENCES, to=tmp_path / "store").verify() == []

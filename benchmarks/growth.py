@@ -1,10 +1,11 @@
 """Whether the writer and the opened store grow linearly from 10^4 to 10^7 tokens, in flat memory; and 10,000 shards.
 
-python -m benchmarks.growth --out DIR [--most 10000000] [--shards 10000]
+python -m benchmarks.growth --out DIR [--most 10000000] [--shards 10000] [--disk]
 
 Synthetic codes of one layer, 3,072 bits, in shards of 32,768 tokens, go through the writer alone: arrays, tables, sums,
 records. Then the store is opened, and 6,000 random rows are read. Each size has a process of its own, whose memory is
-the figure. `--shards`: a store of so many shards, made by `capture` from as many documents.
+the figure. `--shards`: a store of so many shards, made by `capture` from as many documents. `--disk`: twelve layers'
+codes through the writer, as `capture` does it, beside writing and hashing as many bytes, interleaved.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import multiprocessing
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,11 +38,11 @@ SHARD, DOCUMENT, SAMPLE = 32_768, 256, 6_000
 SIZES = (10**4, 10**5, 10**6, 10**7)
 
 
-def manifest(place: Path) -> dict[str, Any]:
-    """Return the manifest of a small real store, whose site and settings the synthetic one takes."""
+def manifest(place: Path, layers: int = 1) -> dict[str, Any]:
+    """Return the manifest of a small real store, whose sites and settings the synthetic one takes."""
     from benchmarks.capture import small_gpt2, texts  # noqa: PLC0415 - transformers: only this process needs it
 
-    store = plm.capture(small_gpt2(n_layer=1), texts(np.array([8])), to=place / "small", progress=False)
+    store = plm.capture(small_gpt2(n_layer=layers), texts(np.array([8])), to=place / "small", progress=False)
     return {**store.manifest, "shard_documents": SHARD // DOCUMENT}
 
 
@@ -128,12 +132,52 @@ def many_shards(place: Path, shards: int) -> list[Figure]:
     return [*figures, Figure(f"{shards:,} shards, open files at most", watch.most, "")]
 
 
+def through_the_writer(place: Path, about: dict[str, Any], shards: int, pool: np.ndarray) -> float:
+    """Write shards of all layers, each committed while the next is filled; return bytes a second."""
+    keys = [f"L{site['layer']:02d}.pre" for site in about["sites"]]
+    begun, last = time.perf_counter(), None
+    with StoreWriter(place, about) as writer, ThreadPoolExecutor(1) as behind, ThreadPoolExecutor(8) as filling:
+        for number in range(shards):
+            first, rows = number * about["shard_documents"], np.arange(len(pool))
+            documents = [Document(str(first + i), "a b c d " * 256) for i in range(about["shard_documents"])]
+            columns = dict.fromkeys(tables.NUMBERS, rows % 1024) | {"document": first + rows // 1024}
+            with writer.shard(number, len(pool), dict.fromkeys(keys, (384, "uint8")), documents) as shard:
+                list(filling.map(lambda key, arrays=shard.arrays: arrays[key].__setitem__(slice(None), pool), keys))
+            if last is not None:
+                last.result()
+            table = tables.token_table(columns, {})
+            last = behind.submit(writer.commit, number, len(pool), table, documents, first)
+        assert last is not None
+        last.result()
+        writer.finish(shards)
+    return shards * pool.nbytes * len(keys) / (time.perf_counter() - begun)
+
+
+def against_disk(out: Path) -> list[Figure]:
+    """Compare the writer of twelve layers with writing and hashing alone, five interleaved pairs."""
+    from benchmarks.gpu import write_and_hash  # noqa: PLC0415 - torch: only this comparison needs it
+
+    pool = np.random.default_rng(0).integers(0, 256, (131_072, 384), dtype=np.uint8)
+    about = {**manifest(out, 12), "shard_documents": len(pool) // 1024}
+    run: Any = SimpleNamespace(scratch=out)
+    pairs = []
+    for _ in range(5):
+        bare = write_and_hash(run, 12 * pool.nbytes, 12)
+        pairs.append((bare, through_the_writer(out / "disk", about, 4, pool)))
+        shutil.rmtree(out / "disk")
+    shutil.rmtree(out / "small")
+    bare, ours = (median(pair[i] for pair in pairs) / 1e9 for i in (0, 1))
+    note = "pairs: " + ", ".join(f"{theirs / 1e9:.2f} and {mine / 1e9:.2f}" for theirs, mine in pairs)
+    return [Figure("the writer of 12 layers", ours, "GB/s", bare, "writing and hashing alone", ours / bare, note=note)]
+
+
 def main() -> None:
     """Measure every size in a process of its own; print, draw."""
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="where stores are written, and removed, and the picture stays")
     parser.add_argument("--most", type=int, default=10**7)
     parser.add_argument("--shards", type=int, default=0)
+    parser.add_argument("--disk", action="store_true", help="the writer beside writing and hashing alone")
     options = parser.parse_args()
     machine, out, found = describe(), Path(options.out), []
     out.mkdir(parents=True, exist_ok=True)
@@ -163,6 +207,8 @@ def main() -> None:
     if options.shards:
         figures += many_shards(out / "shards", options.shards)
         shutil.rmtree(out / "shards")
+    if options.disk:
+        figures += against_disk(out)
     report(figures, options.json, machine)
 
 

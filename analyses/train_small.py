@@ -133,11 +133,6 @@ def held_out_loss(
     return float(np.mean([loss(model, part).item() for part in parts]))
 
 
-def weights_of(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
-    """Return the weights in half precision, the tied embedding once."""
-    return {name: p.detach().half().cpu().contiguous() for name, p in model.named_parameters()}
-
-
 def train_one(
     activation: str, work: Path, out: Path, training: Training, recipe: train_tiny.Recipe, device: torch.device
 ) -> dict[str, Any]:
@@ -159,12 +154,12 @@ def train_one(
 
     def after(step: int) -> None:
         if log_spaced(step):
-            checkpoints.save(step, weights_of(model))
+            checkpoints.save(step, train_tiny.weights_of(model))
             record["held_out"][step] = held_out_loss(model, loss, data["held_out"], recipe.batch)
             record["seconds"][step] = time.monotonic() - began
 
     losses = train(model, loss, batch, training, after=after, state=out / f"{name}.state", recipe=repr(recipe))
-    halves = weights_of(model)
+    halves = train_tiny.weights_of(model)
     model.load_state_dict({key: value.float().to(device) for key, value in halves.items()}, strict=False)
     save_file(halves, out / f"{name}.safetensors", metadata={"format": "pt"})
     exact = loss_of(device, fast=False)

@@ -3,6 +3,7 @@
     python -m analyses.train_tiny                      # tiny-gpt2
     python -m analyses.train_tiny --activation relu    # tiny-relu
     python -m analyses.train_tiny --activation silu    # tiny-moe, a mixture of experts
+    python -m analyses.train_tiny --out DIR --checkpoints CHECKPOINTS    # also keeps the weights of updates 0, 1, 2, 4, ...
 
 A run that was cut short goes on where it left off, to the same bytes, when it is started again.
 
@@ -39,7 +40,8 @@ from transformers import (
 )
 
 from polytope_lm.toys import training as training_loop
-from polytope_lm.toys.training import Training
+from polytope_lm.toys.training import Training, log_spaced
+from polytope_lm.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -272,11 +274,17 @@ def imbalance(logits: Float[torch.Tensor, "T E"], chosen: Int[torch.Tensor, "T k
 
 
 def train(
-    recipe: Recipe, tokens: Int[torch.Tensor, " n"], *, report: int = 50, unfinished: Path | None = None
+    recipe: Recipe,
+    tokens: Int[torch.Tensor, " n"],
+    *,
+    report: int = 50,
+    unfinished: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[PreTrainedModel, list[float]]:
     """Train on random windows and return the model, rounded to float16 and in eval mode, with its losses.
 
-    Every `report` steps the state is kept in the file `unfinished`, from which a later call goes on.
+    Every `report` steps the state is kept in the file `unfinished`, from which a later call goes on; the weights go to
+    `checkpoints` at log-spaced steps and at the end.
     """
     model, batches = build(recipe), draws(tokens, recipe)
     training = Training(recipe.steps, rate=recipe.rate, decay=recipe.decay, seed=recipe.seed + 1, report=report)
@@ -290,8 +298,12 @@ def train(
                 parts.append(recipe.balance * torch.stack([imbalance(r, chosen) for r, _, chosen in routed]).mean())
             return torch.stack(parts)
 
+        def after(step: int) -> None:
+            if checkpoints is not None and (log_spaced(step) or step == recipe.steps):
+                checkpoints.save(step, weights_of(model))
+
         losses = training_loop.train(
-            model, loss, lambda _step: next(batches), training, state=unfinished, recipe=repr(recipe)
+            model, loss, lambda _step: next(batches), training, after=after, state=unfinished, recipe=repr(recipe)
         )
     return model.half().float().eval(), losses
 
@@ -360,14 +372,18 @@ def measure(
     )
 
 
+def weights_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Return the weights in half precision, the tied embedding once."""
+    return {name: p.detach().half().cpu().contiguous() for name, p in model.named_parameters()}
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write an ordinary transformers directory: config, weights, tokenizer; no paths and no dates."""
     directory.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(directory)
-    # Named parameters hold the tied embedding once. The config says float32, so that is what is loaded.
-    halves = {name: p.detach().half().contiguous() for name, p in model.named_parameters()}
-    save_file(halves, directory / "model.safetensors", metadata={"format": "pt"})
+    # The config says float32, so that is what is loaded.
+    save_file(weights_of(model), directory / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(directory)
 
 
@@ -440,15 +456,23 @@ def card(recipe: Recipe, figures: Figures, topics: Mapping[str, str]) -> str:
     )
 
 
-def run(recipe: Recipe, topics: Mapping[str, str], directory: Path) -> Figures:
+def tokenized(recipe: Recipe, topics: Mapping[str, str]) -> tuple[PreTrainedTokenizerFast, Recipe]:
+    """Return the tokenizer of the topics trained on, and the recipe with its size."""
+    tokenizer = train_tokenizer(list(split(topics)[0].values()), recipe)
+    # A small text may give fewer merges than were asked for.
+    return tokenizer, replace(recipe, vocabulary=len(tokenizer))
+
+
+def run(
+    recipe: Recipe, topics: Mapping[str, str], directory: Path, *, checkpoints: Checkpoints | None = None
+) -> Figures:
     """Train, measure and write one model; return the card's figures."""
     seen, _ = split(topics)
-    tokenizer = train_tokenizer(list(seen.values()), recipe)
-    # A small text may give fewer merges than were asked for.
-    recipe = replace(recipe, vocabulary=len(tokenizer))
+    tokenizer, recipe = tokenized(recipe, topics)
     directory.mkdir(parents=True, exist_ok=True)
     unfinished = directory / "unfinished.pt"
-    model, losses = train(recipe, stream(tokenizer, list(seen.values())), unfinished=unfinished)
+    tokens = stream(tokenizer, list(seen.values()))
+    model, losses = train(recipe, tokens, unfinished=unfinished, checkpoints=checkpoints)
     figures = measure(model, tokenizer, recipe, losses, topics)
     save(model, tokenizer, directory)
     (directory / "README.md").write_text(card(recipe, figures, topics), encoding="utf-8")
@@ -466,6 +490,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps (%(default)s)")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="of weights, batches, dropout (%(default)s)")
     parser.add_argument("--out", type=Path, help="directory (the package's own data directory)")
+    parser.add_argument("--checkpoints", type=Path, help="directory of checkpoints, for the analysis of training")
     return parser.parse_args(argv)
 
 
@@ -476,7 +501,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.use_deterministic_algorithms(mode=True)
     recipe = Recipe(activation=chosen.activation, steps=chosen.steps, seed=chosen.seed)
     directory = chosen.out or DATA / NAMES[recipe.activation]
-    figures = run(recipe, python_topics, directory)
+    kept = chosen.checkpoints and Checkpoints(chosen.checkpoints / NAMES[recipe.activation])
+    figures = run(recipe, python_topics, directory, checkpoints=kept)
     size = (directory / "model.safetensors").stat().st_size
     print(f"{directory}: {size / 1e6:.2f} MB")
     print(f"held-out {figures.held_out:.3f} nats per token, unigram {figures.unigram:.3f}, {figures}")

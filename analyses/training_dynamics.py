@@ -2,11 +2,13 @@
 
     python -m analyses.training_dynamics digits OUT
     python -m analyses.training_dynamics language OUT --name small-relu --work WORK --trained TRAINED [--data DATA]
+    python -m analyses.training_dynamics language OUT --name tiny-gpt2 --checkpoints CHECKPOINTS [--data DATA]
     python -m analyses.training_dynamics page OUT      # OUT/training-dynamics.html and .json of all that was measured
 
 `digits` trains a network 64-128-128-10 on scikit-learn's digits (1,797 images of 8 x 8 pixels, a third held out), in a
-minute. `language` reads what `analyses.train_small` left in TRAINED and WORK; with DATA also prediction 1 is put to the
-test, on a labelled treebank. Checkpoints are at 0, 1, 2, 4, 8, ... updates. A run that is stopped goes on.
+minute. `language` reads what `analyses.train_small` left in TRAINED and WORK, or `analyses.train_tiny` in CHECKPOINTS;
+with DATA also prediction 1 is put to the test, on a labelled treebank. Checkpoints are at 0, 1, 2, 4, 8, ... updates. A
+run that is stopped goes on.
 
 Every combinatorial number stands beside a smooth one: bits that change beside the weights' own change and beside a
 rate-matched SimHash of the same vectors (planes that do not learn), local complexity beside the Jacobian's norm.
@@ -19,6 +21,7 @@ import dataclasses
 import json
 from itertools import pairwise
 from pathlib import Path
+from pydoc_data.topics import topics as python_topics
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,9 +47,13 @@ from polytope_lm.training.measures import bits_changed, relative_change, settled
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from jaxtyping import Int
+
     from polytope_lm.models.model import Model
 
 SEED = 0
+SMALL = sorted(train_small.NAMES.values())
+TINY = [train_tiny.NAMES[activation] for activation in ("gelu_new", "relu")]
 HIDDEN = (128, 128)
 STEPS = 2**12
 RADII = {"r = 0.005 |x|": 0.005, "r = 0.05 |x|": 0.05}
@@ -228,20 +235,44 @@ class Layer:
     h: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A language model whose checkpoints were kept, and the text that it never read, as tokens."""
+
+    name: str
+    recipe: train_tiny.Recipe
+    checkpoints: Checkpoints
+    tokenizer: PreTrainedTokenizerFast
+    held_out: Int[torch.Tensor, " n"]
+
+    @classmethod
+    def small(cls, name: str, work: Path, trained: Path) -> Subject:
+        """Return what `analyses.train_small` left in two directories."""
+        recipe = json.loads((trained / f"{name}.json").read_text(encoding="utf-8"))["recipe"]
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
+        checkpoints = Checkpoints(trained / "checkpoints" / name)
+        return cls(name, train_tiny.Recipe(**recipe), checkpoints, tokenizer, train_small.tokens_of(work, "held_out"))
+
+    @classmethod
+    def tiny(cls, name: str, checkpoints: Path) -> Subject:
+        """Return what `analyses.train_tiny` left in a directory; its tokenizer and text are made again."""
+        activation = next(key for key, value in train_tiny.NAMES.items() if value == name)
+        tokenizer, recipe = train_tiny.tokenized(train_tiny.Recipe(activation=activation), python_topics)
+        held_out = train_tiny.stream(tokenizer, list(train_tiny.split(python_topics)[1].values()))
+        return cls(name, recipe, Checkpoints(checkpoints / name), tokenizer, held_out)
+
+
 class LanguageMeasure:
     """Everything that is measured of one checkpoint of a small language model."""
 
-    def __init__(self, name: str, work: Path, trained: Path, data: Path | None) -> None:
-        self.checkpoints = Checkpoints(trained / "checkpoints" / name)
-        recipe = json.loads((trained / f"{name}.json").read_text(encoding="utf-8"))["recipe"]
-        self.name, self.recipe = name, train_tiny.Recipe(**recipe)
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
-        tokens = train_small.tokens_of(work, "held_out")
+    def __init__(self, subject: Subject, data: Path | None) -> None:
+        self.name, self.recipe, self.tokenizer = subject.name, subject.recipe, subject.tokenizer
+        self.checkpoints, tokens = subject.checkpoints, subject.held_out
         starts = np.random.default_rng(SEED).integers(0, len(tokens) - LENGTH - 1, WINDOWS)
         self.windows = torch.stack([tokens[start : start + LENGTH + 1] for start in starts])
         self.documents = None if data is None else treebank(data)[:120]
         if 0 not in self.checkpoints.steps:  # the untrained weights follow from the seed
-            self.checkpoints.save(0, train_small.weights_of(train_tiny.build(self.recipe)))
+            self.checkpoints.save(0, train_tiny.weights_of(train_tiny.build(self.recipe)))
         self.steps = self.checkpoints.steps
         self.settling = Settling(self.codes(self.model(self.checkpoints.load(self.steps[-1]))))
 
@@ -424,11 +455,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=("digits", "language", "page"))
     parser.add_argument("out", type=Path, help="directory of what is measured")
     parser.add_argument("--steps", type=int, default=STEPS, help="updates of the network on digits (%(default)s)")
-    parser.add_argument(
-        "--name", choices=sorted(train_small.NAMES.values()), default="small-relu", help="(%(default)s)"
-    )
-    parser.add_argument("--work", type=Path, help="directory of the tokens, for language")
-    parser.add_argument("--trained", type=Path, help="directory of the checkpoints, for language")
+    parser.add_argument("--name", choices=[*SMALL, *TINY], default=SMALL[-1], help="(%(default)s)")
+    parser.add_argument("--work", type=Path, help="directory of the tokens, for a small model")
+    parser.add_argument("--trained", type=Path, help="directory of what `train_small` left, for a small model")
+    parser.add_argument("--checkpoints", type=Path, help="directory of what `train_tiny` kept, for a tiny model")
     parser.add_argument("--data", type=Path, help="directory with a labelled treebank, for prediction 1")
     chosen = parser.parse_args(argv)
     if chosen.what == "page":
@@ -438,9 +468,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoints = train_digits(chosen.out, chosen.steps)
         measured(checkpoints, DigitMeasure(checkpoints), chosen.out / "digits" / "rows.jsonl")
         return
-    if chosen.work is None or chosen.trained is None:
-        parser.error("language needs --work and --trained")
-    measure = LanguageMeasure(chosen.name, chosen.work, chosen.trained, chosen.data)
+    if chosen.name in TINY:
+        if chosen.checkpoints is None:
+            parser.error(f"{chosen.name} needs --checkpoints")
+        subject = Subject.tiny(chosen.name, chosen.checkpoints)
+    else:
+        if chosen.work is None or chosen.trained is None:
+            parser.error(f"{chosen.name} needs --work and --trained")
+        subject = Subject.small(chosen.name, chosen.work, chosen.trained)
+    measure = LanguageMeasure(subject, chosen.data)
     measured(measure.checkpoints, measure, chosen.out / chosen.name / "rows.jsonl")
 
 

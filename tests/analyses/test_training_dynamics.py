@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from pydoc_data.topics import topics as python_topics
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from analyses import train_small, training_dynamics
+from analyses import train_small, train_tiny, training_dynamics
 from polytope_lm import PolytopeError
+from polytope_lm.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +92,9 @@ def test_a_language_model_equals_a_plain_forward(tmp_path, capsys):
     capsys.readouterr()
     found = rows(tmp_path / "td" / "small-relu")
     assert list(found) == [0, 1, 2, 4]
-    measure = training_dynamics.LanguageMeasure("small-relu", tmp_path, tmp_path / "out", None)
+    measure = training_dynamics.LanguageMeasure(
+        training_dynamics.Subject.small("small-relu", tmp_path, tmp_path / "out"), None
+    )
     bits = {}
     for step in found:
         model = measure.model(measure.checkpoints.load(step)).hf
@@ -115,6 +121,38 @@ def test_a_language_model_equals_a_plain_forward(tmp_path, capsys):
         torch.func.jacrev(block.mlp)(block.ln_2(torch.from_numpy(x))[None]).squeeze().norm().item() for x in tokens
     ]
     assert found[4]["norm of the Jacobian, tokens, layer 1"] == pytest.approx(np.mean(norms), rel=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "relu"])
+def test_the_checkpoints_of_a_tiny_model(tmp_path, capsys, monkeypatch, activation):
+    topics = {name: python_topics[name] for name in ("assert", "binary", "lambda", "power", "truth")}
+    recipe = partial(train_tiny.Recipe, steps=6, vocabulary=300, layers=2, width=32, heads=2, context=128, batch=2)
+    monkeypatch.setattr(train_tiny, "Recipe", recipe)
+    monkeypatch.setattr(training_dynamics, "python_topics", topics)
+    name = train_tiny.NAMES[activation]
+    kept = Checkpoints(tmp_path / "kept" / name)
+    train_tiny.run(recipe(activation=activation), topics, tmp_path / "model", checkpoints=kept)
+    assert kept.steps == [0, 1, 2, 4, 6]
+    # The last checkpoint is the model.
+    for key, value in load_file(tmp_path / "model" / "model.safetensors").items():
+        assert torch.equal(kept.load(6)[key], value.float())
+    where = ["--name", name, "--checkpoints", str(tmp_path / "kept")]
+    training_dynamics.main(["language", str(tmp_path / "td"), *where])
+    capsys.readouterr()
+    found = rows(tmp_path / "td" / name)
+    assert list(found) == kept.steps
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    text = [0, *tokenizer(topics["binary"]).input_ids, 0, *tokenizer(topics["lambda"]).input_ids]
+    starts = np.random.default_rng(training_dynamics.SEED).integers(0, len(text) - 97, 3)
+    windows = torch.tensor([text[start : start + 97] for start in starts])
+    with torch.no_grad():
+        logits = model(input_ids=windows[:, :-1]).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()).item()
+    assert found[6]["loss, held out"] == pytest.approx(loss, rel=1e-5)
+    with pytest.raises(SystemExit):
+        training_dynamics.main(["language", str(tmp_path / "td"), "--name", name])
+    assert f"{name} needs --checkpoints" in capsys.readouterr().err
 
 
 def test_a_page_of_nothing_is_refused(tmp_path):

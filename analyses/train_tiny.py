@@ -3,7 +3,7 @@
     python -m analyses.train_tiny                      # tiny-gpt2
     python -m analyses.train_tiny --activation relu    # tiny-relu
     python -m analyses.train_tiny --activation silu    # tiny-moe, a mixture of experts
-    python -m analyses.train_tiny --out DIR --checkpoints CHECKPOINTS    # also keeps the weights of updates 0, 1, 2, 4, ...
+    python -m analyses.train_tiny --out DIR --checkpoints CHECKPOINTS    # keeps the weights of updates 0, 1, 2, 4, ...
 
 A run that was cut short goes on where it left off, to the same bytes, when it is started again.
 

@@ -35,8 +35,11 @@ CAUSAL = tuple(name for name in MODELS if name != "minilm-l6")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-PLACES = {"--data": "DATA", "--out": "DIR", "--pairs": "PAIRS.jsonl"}
+PLACES = {"--data": "DATA", "--out": "DIR", "--pairs": "PAIRS.jsonl", "--senses": "SENSES"}
 """Options that name a place of one machine, and what stands for it in a result that is kept."""
+
+PAIR_SETS = ("builtin", "senses")
+"""What `--pairs` names that is no place."""
 
 
 def command_typed(analysis: str, typed: Sequence[str]) -> str:
@@ -47,13 +50,17 @@ def command_typed(analysis: str, typed: Sequence[str]) -> str:
         typed: its arguments.
 
     """
-    words = list(typed)
-    for i, word in enumerate(words):
-        name, given, _ = word.partition("=")
-        if name in PLACES and given:
-            words[i] = f"{name}={PLACES[name]}"
-        elif i and words[i - 1] in PLACES:
-            words[i] = PLACES[words[i - 1]]
+
+    def kept(option: str, value: str) -> str:
+        if option == "--model":
+            return Path(value).name
+        return value if value in PAIR_SETS else PLACES.get(option, value)
+
+    words: list[str] = []
+    for word in typed:
+        name, given, value = word.partition("=")
+        option = words[-1] if words else ""
+        words.append(f"{name}={kept(name, value)}" if given else kept(option, word))
     return shlex.join(["python", "-m", f"analyses.{analysis}", *words])
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import polytope_lm as plm
-from analyses._running import CAUSAL, Asked, asked, run
+from analyses._running import CAUSAL, PAIR_SETS, Asked, asked, run
 from polytope_lm import pairs as pair_sets
 from polytope_lm.predictions.boundaries import result as boundary_tables
 from polytope_lm.predictions.boundaries.measure import measure_pair
@@ -143,7 +143,7 @@ def _names(text: str) -> tuple[str, ...]:
 def own_options(parser: argparse.ArgumentParser) -> None:
     """Add what only this analysis asks."""
     parser.add_argument("--senses", type=Path, help="directory of CoarseWSD words")
-    parser.add_argument("--pairs", choices=("builtin", "senses"), help="only this set")
+    parser.add_argument("--pairs", choices=PAIR_SETS, help="only this set")
     parser.add_argument("--per-word", type=int, default=60, help="sense pairs of each word (%(default)s)")
     parser.add_argument("--controls", type=_names, default=("permuted", "untrained"), help="or none")
     parser.add_argument("--draws", type=int, default=5, help="of rate-matched hyperplanes (%(default)s)")

@@ -313,6 +313,6 @@ class _Told:
             self.before, words, self.words = done, self.words, ""
         else:
             each = (time.perf_counter() - self.start) / (done - self.before)
-            words = f"{each:.2f} s a pair, about {each * (self.total - done) / 60:.0f} min left"
+            words = f"{each:.2f} s a pair, about {each * (self.total - done) / 60:.0f} min left of {self.total:,} pairs"
         if self.progress is not None:
             self.progress(done, self.total, words)

@@ -411,11 +411,12 @@ def panels(table: pd.DataFrame) -> dict[str, list[Curve]]:
     found: dict[str, list[Curve]] = {}
     for quantity, rows in table.groupby("quantity", sort=False):
         name = str(quantity)
-        parts = name.split(", ")
+        bound = next((each for each in (", low", ", high") if name.endswith(each)), "")  # beside its estimate
+        parts = name.removesuffix(bound).split(", ")
         title = ", ".join(parts[:-1]) if len(parts) > 1 else name
         for ending in (" to the last", " since the one before"):
             title = f"changed{ending}" if name.endswith(ending) else title
-        curve = parts[-1] if len(parts) > 1 else name
+        curve = parts[-1] + bound if len(parts) > 1 else name
         found.setdefault(title, []).append(Curve(curve, list(rows["step"]), list(rows["value"])))
     return found
 

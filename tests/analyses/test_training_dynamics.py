@@ -7,6 +7,7 @@ from functools import partial
 from pydoc_data.topics import topics as python_topics
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -153,6 +154,19 @@ def test_the_checkpoints_of_a_tiny_model(tmp_path, capsys, monkeypatch, activati
     with pytest.raises(SystemExit):
         training_dynamics.main(["language", str(tmp_path / "td"), "--name", name])
     assert f"{name} needs --checkpoints" in capsys.readouterr().err
+
+
+def test_an_interval_is_drawn_beside_its_estimate():
+    names = ["lead, AMI", "lead, AMI, low", "lead, AMI, high", "loss, held out", "bits changed to the last"]
+    table = pd.DataFrame(
+        [(step, name, 0.5) for step in (0, 1) for name in names], columns=["step", "quantity", "value"]
+    )
+    drawn = {title: [curve.name for curve in curves] for title, curves in training_dynamics.panels(table).items()}
+    assert drawn == {
+        "lead": ["AMI", "AMI, low", "AMI, high"],
+        "loss": ["held out"],
+        "changed to the last": ["bits changed to the last"],
+    }
 
 
 def test_a_page_of_nothing_is_refused(tmp_path):

@@ -58,7 +58,7 @@ def main() -> None:
                 write(Path(directory), written, shards)
                 written = shards
                 figures += measure(Path(directory), shards)
-    report(figures, options.json, machine)
+        report(figures, options.json, machine)  # before the records are removed, which may take longer than all else
 
 
 if __name__ == "__main__":

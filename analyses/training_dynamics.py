@@ -32,6 +32,7 @@ from transformers import PreTrainedTokenizerFast
 import polytope_lm as plm
 from analyses import train_small, train_tiny
 from analyses._corpora import treebank
+from analyses._running import run
 from polytope_lm.codes.hamming.hamming import unpack
 from polytope_lm.errors import PolytopeError
 from polytope_lm.geometry.boundary import decision_points, nearest_boundary
@@ -248,7 +249,10 @@ class Subject:
     @classmethod
     def small(cls, name: str, work: Path, trained: Path) -> Subject:
         """Return what `analyses.train_small` left in two directories."""
-        recipe = json.loads((trained / f"{name}.json").read_text(encoding="utf-8"))["recipe"]
+        record = trained / f"{name}.json"
+        if not record.is_file():
+            raise PolytopeError(f"{record} is missing: give --trained the directory that `analyses.train_small` wrote")
+        recipe = json.loads(record.read_text(encoding="utf-8"))["recipe"]
         tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
         checkpoints = Checkpoints(trained / "checkpoints" / name)
         return cls(name, train_tiny.Recipe(**recipe), checkpoints, tokenizer, train_small.tokens_of(work, "held_out"))
@@ -271,6 +275,8 @@ class LanguageMeasure:
         starts = np.random.default_rng(SEED).integers(0, len(tokens) - LENGTH - 1, WINDOWS)
         self.windows = torch.stack([tokens[start : start + LENGTH + 1] for start in starts])
         self.documents = None if data is None else treebank(data)[:120]
+        if not any(self.checkpoints.steps):
+            raise PolytopeError(f"{self.checkpoints.directory} has no checkpoint of trained weights: train again")
         if 0 not in self.checkpoints.steps:  # the untrained weights follow from the seed
             self.checkpoints.save(0, train_tiny.weights_of(train_tiny.build(self.recipe)))
         self.steps = self.checkpoints.steps
@@ -462,23 +468,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoints", type=Path, help="directory of what `train_tiny` kept, for a tiny model")
     parser.add_argument("--data", type=Path, help="directory with a labelled treebank, for prediction 1")
     chosen = parser.parse_args(argv)
+    if chosen.what == "language":
+        needed = ("checkpoints",) if chosen.name in TINY else ("work", "trained")
+        if any(getattr(chosen, each) is None for each in needed):
+            parser.error(f"{chosen.name} needs " + " and ".join(f"--{each}" for each in needed))
+    run(lambda: _work(chosen))
+
+
+def _work(chosen: argparse.Namespace) -> None:
     if chosen.what == "page":
         page(chosen.out)
-        return
-    if chosen.what == "digits":
+    elif chosen.what == "digits":
         checkpoints = train_digits(chosen.out, chosen.steps)
         measured(checkpoints, DigitMeasure(checkpoints), chosen.out / "digits" / "rows.jsonl")
-        return
-    if chosen.name in TINY:
-        if chosen.checkpoints is None:
-            parser.error(f"{chosen.name} needs --checkpoints")
-        subject = Subject.tiny(chosen.name, chosen.checkpoints)
     else:
-        if chosen.work is None or chosen.trained is None:
-            parser.error(f"{chosen.name} needs --work and --trained")
-        subject = Subject.small(chosen.name, chosen.work, chosen.trained)
-    measure = LanguageMeasure(subject, chosen.data)
-    measured(measure.checkpoints, measure, chosen.out / chosen.name / "rows.jsonl")
+        if chosen.name in TINY:
+            subject = Subject.tiny(chosen.name, chosen.checkpoints)
+        else:
+            subject = Subject.small(chosen.name, chosen.work, chosen.trained)
+        measure = LanguageMeasure(subject, chosen.data)
+        measured(measure.checkpoints, measure, chosen.out / chosen.name / "rows.jsonl")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ def test_the_notebooks_two_forms_agree(name: str) -> None:
     jupytext = pytest.importorskip("jupytext", reason="needs the extra docs")
     text, paired = (jupytext.read(ROOT / "notebooks" / f"{name}.{ext}") for ext in ("py", "ipynb"))
     assert [c.source for c in text.cells] == [c.source for c in paired.cells]
+    assert all(cell.outputs for cell in paired.cells if cell.cell_type == "code")  # a repository page shows them
 
 
 def test_a_page_and_its_function_share_a_name_and_the_function_has_it():

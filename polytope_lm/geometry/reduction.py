@@ -57,6 +57,8 @@ MEAN, LINEAR, QUADRATIC, OWN, ABLATED = "mean map", "linear", "quadratic", "own 
 GROUPED = (MAPS, RANDOM, CODE, COSINE, VECTOR)
 ITERATIONS, FEWER, MANY = 20, 4, 1000
 """Of k-means, and how many beyond so many centres."""
+PER_MAP = 3
+"""Fitting tokens that a map must have at least: with fewer, centres are hardly more than the tokens themselves."""
 _LEAST_DOCUMENTS, _LEAST_TOKENS = 4, 8
 
 
@@ -207,7 +209,7 @@ def reduction(  # noqa: PLR0913 - options of a test
         progress: told `(done, total, what)`.
 
     Raises:
-        PolytopeError: a model without logits, too few documents, k beyond the fitting tokens.
+        PolytopeError: a model without logits, too few documents, k beyond a third of the fitting tokens.
 
     Examples:
         >>> import polytope_lm as plm
@@ -224,10 +226,12 @@ def reduction(  # noqa: PLR0913 - options of a test
         raise PolytopeError(f"{model.name} has no next-token distribution, so no loss: give a causal model with a head")
     fitted, windows = _split(model, documents, tested=tested, max_tokens=max_tokens, fit_tokens=fit_tokens, seed=seed)
     total = sum(len(ids) - 1 for ids in fitted)
-    wrong = [k for k in ks if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= total]
+    most = max(1, total // PER_MAP)
+    wrong = [k for k in ks if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= most]
     if wrong or not len(ks):
         raise PolytopeError(
-            f"ks={brief(list(ks))}: give numbers from 1 to {total:,}, the tokens that maps are fitted on"
+            f"ks={brief(list(ks))}: give numbers from 1 to {most:,}, at least {PER_MAP} for each map of the {total:,} "
+            "tokens that maps are fitted on; or raise fit_tokens, with documents enough"
         )
     said = progress or (lambda _done, _total, _what: None)
     said(0, len(windows), f"layer {layer}: fitting {total:,} maps")

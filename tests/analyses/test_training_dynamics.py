@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from analyses import train_small, train_tiny, training_dynamics
-from polytope_lm import PolytopeError
 from polytope_lm.training.checkpoints import Checkpoints
 
 
@@ -169,6 +168,15 @@ def test_an_interval_is_drawn_beside_its_estimate():
     }
 
 
-def test_a_page_of_nothing_is_refused(tmp_path):
-    with pytest.raises(PolytopeError, match=r"rows\.jsonl.*digits"):
-        training_dynamics.main(["page", str(tmp_path)])
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["page", "{0}"], r"rows\.jsonl.*digits"),
+        (["language", "{0}/td", "--name", "tiny-relu", "--checkpoints", "{0}"], "no checkpoint of trained weights"),
+        (["language", "{0}/td", "--work", "{0}", "--trained", "{0}"], r"small-relu\.json is missing"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line_and_nothing_is_written(tmp_path, asked, said):
+    with pytest.raises(SystemExit, match=f"^error: .*{said}"):
+        training_dynamics.main([word.format(tmp_path) for word in asked])
+    assert not list(tmp_path.iterdir())

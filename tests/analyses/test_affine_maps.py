@@ -27,6 +27,26 @@ def test_a_layer_is_not_told_by_another_better_than_by_itself(small):
     assert abs(other["shuffled tokens"] - other["mean map"]) < 0.5 * other["mean-ablated"]
 
 
+def test_a_network_is_told_by_its_twin_better_than_by_shuffled_tokens(small):
+    twin, model = plm.load("tiny-gpt2"), plm.load("tiny-relu")
+    found = affine_maps.matched(twin, 1, model, 1)
+    assert found["matched"] < found["shuffled tokens"]
+    assert found != affine_maps.matched(model, 1, model, 1)
+
+
+def test_every_ordered_pair_is_matched_once(monkeypatch, tmp_path):
+    models = {name: plm.load(name) for name in affine_maps.TINY}
+    monkeypatch.setattr(affine_maps, "matched", lambda _source, a, _target, b: {"lost": a + 10 * b})
+    told: list[str] = []
+    found = affine_maps.matchings(models, tmp_path / "pairs.json", lambda _done, _total, what: told.append(what))
+    pairs = {(one["source"], one["from"], one["target"], one["to"]) for one in found}
+    assert len(found) == len(pairs) == len(told) == 2 * 4 * 3 + 2 * 4  # within each network, and layer by layer between
+    assert all(one["lost"] == one["from"] + 10 * one["to"] for one in found)
+    assert all(a != b if source == target else a == b for source, a, target, b in pairs)
+    monkeypatch.setattr(affine_maps, "matched", lambda *_: pytest.fail("what is done is not run again"))
+    assert affine_maps.matchings(models, tmp_path / "pairs.json", lambda *_: None) == found
+
+
 def test_it_runs_and_goes_on(small, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(affine_maps, "matchings", lambda *_: [])
     command = ["--out", str(tmp_path), "--model", "tiny-relu", "--layers", "2", "--ks", "1,3", "--kinds", "secant"]

@@ -66,9 +66,28 @@ def test_a_run_keeps_its_seeds_and_draws(tmp_path, monkeypatch, few):
     assert len(found["mapped"]) == 7
     assert set(found["centres"]["dense"]) == {"1", "4"}
     assert len(found["own"]["dense"]["seeds"]) == 2
-    assert (tmp_path / "pictures" / "mnist-gradients.png").exists()
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} >= {"mnist-gradients.png", "mnist-mapped.png"}
     monkeypatch.setattr(mnist_maps, "of_seed", lambda *_: pytest.fail("a seed that is done is not run again"))
     mnist_maps.main(["--out", str(tmp_path), "--seeds", "2"])
+
+
+def test_two_xor_networks_are_mapped_onto_each_other_and_drawn(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="needs the extra mnist")
+    drawn: dict[str, tuple] = {}
+    whole = mnist_maps._xor_figure
+    monkeypatch.setattr(mnist_maps, "_xor_figure", lambda figures, path: (drawn.update(figures), whole(figures, path)))
+    found = mnist_maps.xor_drawn(tmp_path / "xor.png")
+    assert (tmp_path / "xor.png").stat().st_size > 10_000
+    assert list(drawn) == ["A", "A mapped to B", "B", "B mapped to A"]
+    goal = mnist_maps.task("xor", 600)
+    for name in "AB":  # a region's own map is the network there
+        network = drawn[name][0].network
+        rows = mnist_maps._rows(drawn[name][0], goal.x)
+        told = (rows[:, :2] * goal.x).sum(1) + rows[:, 2]
+        np.testing.assert_allclose(told, network.output(goal.x)[:, 0], atol=1e-9)
+    for one in found.values():
+        assert one["accuracy"] > 0.9
+        assert one["agrees with the target"] > 0.9
 
 
 def test_the_interval_is_students():

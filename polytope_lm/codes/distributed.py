@@ -17,6 +17,7 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 J = TypeVar("J")
 
+_log = logging.getLogger(__name__)
 _DEATHS = 3  # of a part's workers, without one finished shard between them
 _LOOK = 0.5  # seconds between two looks at the workers
 
@@ -114,10 +116,11 @@ def _together(parts: tuple[Any, torch.dtype, tuple[int, ...]]) -> nn.Parameter:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A division that the machines at hand can hold."""
+    """A division that the machines at hand can hold: workers, threads of each, processors that each is given."""
 
     number: int
     threads: int
+    processors: int
 
 
 def _placed(ray: Any, workers: Workers, job: Job, threads: int | None) -> _Placed:
@@ -128,13 +131,15 @@ def _placed(ray: Any, workers: Workers, job: Job, threads: int | None) -> _Place
         raise PolytopeError(f"gpus_per_worker {workers.gpus:g}: 0 or more")
     there = ray.cluster_resources()
     cpus, gpus = int(there.get("CPU", 1)), there.get("GPU", 0)
-    most = int(gpus / workers.gpus) if workers.gpus else cpus // (threads or 1)
+    most = int(gpus / workers.gpus) if workers.gpus else cpus
     if not most:
-        needed = f"{workers.gpus:g} graphics cards" if workers.gpus else f"{threads} threads"
-        raise PolytopeError(f"a worker needs {needed}, and Ray has {cpus} processors and {gpus:g} graphics cards")
-    number = workers.number or (most if job.shards is None else max(1, min(most, job.shards)))
+        raise PolytopeError(
+            f"a worker needs {workers.gpus:g} graphics cards, and Ray has {cpus} processors and {gpus:g} graphics cards"
+        )
+    few = most if workers.gpus else max(1, cpus // (threads or 1))
+    number = workers.number or (few if job.shards is None else max(1, min(few, job.shards)))
     if number > most:
-        each = f"{workers.gpus:g} graphics cards" if workers.gpus else f"{threads or 1} threads"
+        each = f"{workers.gpus:g} graphics cards" if workers.gpus else "a processor"
         raise PolytopeError(
             f"{number} workers of {each} each, and Ray has {cpus} processors and {gpus:g} graphics cards: at most "
             f"{most} workers"
@@ -146,17 +151,35 @@ def _placed(ray: Any, workers: Workers, job: Job, threads: int | None) -> _Place
             f"{job.shard_documents:,} documents, the least that a worker does: at most {job.shards} workers, or "
             "smaller shards (shard_documents, --shard-documents)"
         )
-    return _Placed(number, threads or max(1, cpus // number))
+    # A store that was begun keeps its number of threads, as bytes may depend on it, also where they share processors.
+    share = max(1, cpus // number)
+    return _Placed(number, threads or share, min(threads or share, share))
+
+
+class _Kept(logging.Handler):
+    """Keeps warnings, which Ray prints nowhere, until they are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.words: SimpleQueue[str] = SimpleQueue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.words.put(record.getMessage())
+
+    def taken(self) -> list[str]:
+        return [self.words.get() for _ in range(self.words.qsize())]
 
 
 class _Worker:
-    """Writes one part; asked from another thread how far it is, and to stop."""
+    """Writes one part; asked from another thread how far it is and what it has warned of, and to stop."""
 
     def __init__(self, model: Model, threads: int, *, device: str) -> None:
         torch.set_num_threads(threads)
         self.model = replace(model, hf=model.hf.to(device))
         self.characters = 0
         self.stopped = threading.Event()
+        self.warnings = _Kept()
+        logging.getLogger("polytope_lm").addHandler(self.warnings)
 
     def write(self, job: Job, part: tuple[int, int]) -> None:
         def told(done: int, _total: int | None = None, _doing: str = "") -> None:
@@ -169,8 +192,8 @@ class _Worker:
         except KeyboardInterrupt:
             return
 
-    def done(self) -> int:
-        return self.characters
+    def done(self) -> tuple[int, list[str]]:
+        return self.characters, self.warnings.taken()
 
     def stop(self) -> None:
         self.stopped.set()
@@ -205,10 +228,15 @@ class _Team:
         self.model = ray.put(model)
         self.sent = ray.put(job)
         self.device = "cuda" if gpus else "cpu"
-        resources = {"num_gpus": gpus} if gpus else {"num_cpus": placed.threads}
+        resources = {"num_gpus": gpus} if gpus else {"num_cpus": placed.processors}
         self.actor = ray.remote(_Worker).options(max_concurrency=3, max_restarts=0, **resources)
         self.workers: dict[int, Any] = {}
         self.characters: dict[int, int] = {}
+        self.before = 0  # characters of workers that died
+        self.total: int | None = None
+        if job.characters is not None and job.shards:
+            missing = job.shards - len(layout.committed(job.path))
+            self.total = round(job.characters * missing / job.shards)
         self.deaths: dict[int, tuple[int, int]] = {}
 
     def work(self, told: Callable[[int, int | None, str], None]) -> None:
@@ -220,6 +248,7 @@ class _Team:
                 for reference in ready:
                     part = pending.pop(reference)
                     if self._died(reference, part):
+                        self.before += self.characters.pop(part, 0)
                         pending[self._start(part)] = part
                 self._tell(told)
         except BaseException:
@@ -258,10 +287,13 @@ class _Team:
     def _tell(self, told: Callable[[int, int | None, str], None]) -> None:
         for part, worker in self.workers.items():
             try:
-                self.characters[part] = self.ray.get(worker.done.remote(), timeout=_LOOK)
+                self.characters[part], warned = self.ray.get(worker.done.remote(), timeout=_LOOK)
             except (self.ray.exceptions.RayError, TimeoutError):
                 continue  # it starts, or is dead: what it said last stands
-        told(sum(self.characters.values()), self.job.characters, f"{self.placed.number} workers")
+            for words in warned:
+                _log.warning("worker %d of %d: %s", part, self.placed.number, words)
+        done = self.before + sum(self.characters.values())  # a worker that died had begun what is done again
+        told(done if self.total is None else min(done, self.total), self.total, f"{self.placed.number} workers")
 
     def _stop(self, pending: dict[Any, int]) -> None:
         """Let the workers end where they can go on from: after the batch that is under way."""

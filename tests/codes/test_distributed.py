@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ import torch
 import polytope_lm as plm
 from benchmarks.workers import same
 from benchmarks.workers import workers as running
-from polytope_lm.codes.distributed import Job, Workers, spread
+from polytope_lm.codes.distributed import Job, Workers, _Worker, spread
 from polytope_lm.codes.store.reader import CodeStore
 from polytope_lm.errors import PolytopeError
 
@@ -77,22 +79,47 @@ def test_two_workers_write_what_one_process_writes(
 
 
 @pytest.mark.usefixtures("session")
+@pytest.mark.parametrize(("threads", "workers"), [(1, 2), (2, 2), (1, 1)])
 def test_a_run_goes_on_with_another_number_of_workers(
-    model: plm.Model, sample: plm.Documents, alone: Path, tmp_path: Path
+    model: plm.Model, sample: plm.Documents, tmp_path: Path, threads: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, threads = tmp_path / "store", torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Begun with so many threads a worker, it keeps them, also where two workers of two share two processors."""
+    options: dict[str, Any] = {"layers": [1, 2], "keep": ("u", "h"), "tokens": "random:20", "shard_documents": SHARD}
+    path, before = tmp_path / "store", torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
-        plm.capture(
-            model, sample, to=path, layers=[1, 2], keep=("u", "h"), tokens="random:20", shard_documents=SHARD,
-            part=(2, 3), progress=False,
-        )  # fmt: skip
+        plm.capture(model, sample, to=tmp_path / "alone", progress=False, **options)
+        plm.capture(model, sample, to=path, part=(2, 3), progress=False, **options)
     finally:
-        torch.set_num_threads(threads)
-    before = (path / "shards" / "00001" / "shard.json").stat().st_mtime_ns
-    with_ray(model, sample, path)
-    assert same(alone, path)
-    assert (path / "shards" / "00001" / "shard.json").stat().st_mtime_ns == before
+        torch.set_num_threads(before)
+    there = (path / "shards" / "00001" / "shard.json").stat().st_mtime_ns
+    told: list[tuple[int, int | None]] = []
+    telling = nullcontext(lambda done, total=None, _doing="": told.append((done, total)))
+    monkeypatch.setattr("polytope_lm.codes.capture.showing", lambda *_args, **_named: telling)
+    plm.capture(model, sample, to=path, engine="ray", workers=workers, progress=False, **options)
+    assert same(tmp_path / "alone", path)
+    assert (path / "shards" / "00001" / "shard.json").stat().st_mtime_ns == there
+    done, totals = zip(*told, strict=True)
+    assert list(done) == sorted(done)
+    whole = sum(len(document.text) for document in sample)
+    assert len(set(totals)) == 1
+    assert 0 < totals[0] < whole  # what was there is not to be done
+    assert done[-1] > 0.8 * totals[0]
+
+
+def test_what_a_worker_warns_of_is_told(model: plm.Model, tmp_path: Path) -> None:
+    def write(_model: plm.Model, _part: Any, told: Any) -> None:
+        logging.getLogger("polytope_lm.codes.forward").warning("memory ran out with batches of %d tokens", 4096)
+        told(7, 9, "")
+
+    threads = torch.get_num_threads()
+    worker = _Worker(model, threads, device="cpu")
+    try:
+        worker.write(job(tmp_path, write), (1, 1))
+        assert worker.done() == (7, ["memory ran out with batches of 4096 tokens"])
+        assert worker.done() == (7, [])
+    finally:
+        logging.getLogger("polytope_lm").removeHandler(worker.warnings)
 
 
 @pytest.mark.usefixtures("session")
@@ -170,7 +197,7 @@ def test_another_model_is_refused_by_its_store(model: plm.Model, sample: plm.Doc
     [
         (Workers(0), "workers 0: at least 1"),
         (Workers(2, gpus=-1), "gpus_per_worker -1: 0 or more"),
-        (Workers(9), "9 workers of 1 threads each, and Ray has 2 processors"),
+        (Workers(9), "9 workers of a processor each, and Ray has 2 processors"),
         (Workers(1, gpus=1), "a worker needs 1 graphics cards, and Ray has"),
         (Workers(2), "2 workers, and the documents make 1 shard of 6 documents"),
     ],

@@ -53,8 +53,9 @@ def command_typed(analysis: str, typed: Sequence[str]) -> str:
 
     def kept(option: str, value: str) -> str:
         if option == "--model":
-            return Path(value).name
-        return value if value in PAIR_SETS else PLACES.get(option, value)
+            return Path(value).name if value[:1] in {".", "/"} else value  # a hub's name has a slash, too
+        named = option == "--pairs" and value in PAIR_SETS
+        return value if named else PLACES.get(option, value)
 
     words: list[str] = []
     for word in typed:

@@ -17,3 +17,4 @@ def test_a_set_of_pairs_is_no_place_and_a_models_directory_is_one():
         "python -m analyses.semantic_boundaries --pairs builtin --senses SENSES --model=char-gpt1 --model tiny-relu"
     )
     assert command_typed("stable_regions", ["--pairs", "/x/pairs.jsonl"]).endswith("--pairs PAIRS.jsonl")
+    assert command_typed("x", ["--model", "a/b", "--out", "senses"]) == "python -m analyses.x --model a/b --out DIR"

@@ -7,10 +7,14 @@ hardly a second opinion.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
 
 
 class Purpose(IntEnum):
@@ -72,3 +76,12 @@ def derived(seed: int, purpose: Purpose, number: int = 0) -> int:
         msg = f"seed = {seed!r} is no seed; give a whole number from 0"
         raise PolytopeError(msg)
     return int(np.random.SeedSequence([int(seed), int(purpose), number]).generate_state(1)[0])
+
+
+def tie_order(rows: int, seed: int = 0) -> Int64[np.ndarray, " rows"]:
+    """Return the order in which rows at the same distance are taken as neighbours: the first in it is nearer.
+
+    One permutation of the searched rows for every search and every representation of them, on a processor or a device.
+    By the row's number instead, neighbours, and so their labels, would come from the first documents too often.
+    """
+    return np.random.default_rng(derived(seed, Purpose.TIES)).permutation(rows)

@@ -13,7 +13,7 @@ import pytest
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
-from polytope_lm.seeds import Purpose, derived
+from polytope_lm.seeds import Purpose, derived, tie_order
 from polytope_lm.statistics.confounders import Adjuster, beyond_controls
 from polytope_lm.worlds import code_world
 from polytope_lm.worlds.pair_worlds import FLIP_BACKS, flipback_world
@@ -99,3 +99,12 @@ def test_effects_pick_draws_and_match_pairs_by_streams_of_their_own(streams: dic
     beyond_controls(adjuster, counts, [(adjuster, counts)] * 2)
     assert adjuster.matched.any()
     assert _shared(streams) == []
+
+
+def test_ties_are_broken_by_one_permutation_a_seed() -> None:
+    assert sorted(tie_order(1000)) == list(range(1000))
+    np.testing.assert_array_equal(tie_order(1000, 4), tie_order(1000, 4))
+    assert not np.array_equal(tie_order(1000, 4), tie_order(1000, 5))
+    assert abs(np.corrcoef(tie_order(1000), np.arange(1000))[0, 1]) < 0.1
+    with pytest.raises(PolytopeError, match="seed = -1"):
+        tie_order(3, -1)

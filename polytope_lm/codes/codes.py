@@ -16,6 +16,7 @@ import numpy as np
 
 from polytope_lm.codes.code import Code, Differences, Nearest, as_array, cosines, visible_frame
 from polytope_lm.codes.hamming import hamming
+from polytope_lm.codes.hamming.searching import StoredRows, ranked
 from polytope_lm.codes.store.layout import KEEPABLE, array_names
 from polytope_lm.errors import PolytopeError, visible
 from polytope_lm.files import expand
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jaxtyping import Bool, Float, Int32, Int64, UInt8
 
-    from polytope_lm.codes.hamming.searching import Neighbours
+    from polytope_lm.codes.hamming.searching import Neighbours, Packed
     from polytope_lm.codes.neighbourhoods import Neighbourhoods
     from polytope_lm.codes.neuron_contexts import NeuronContexts
     from polytope_lm.codes.selective import Selective
@@ -41,7 +42,7 @@ DESCRIBED = "polytope_lm codes"
 """What a data set's description begins with, as a key of JSON."""
 _SHOWN = 12
 EXACT_TOKENS = 1_000_000
-"""Beyond so many tokens, half an hour on two cores, every token's neighbours are approximate."""
+"""From so many tokens on, half an hour of two cores if exact, every token's neighbours are approximate."""
 
 
 class TokenCodes(ABC):
@@ -102,6 +103,17 @@ class TokenCodes(ABC):
             out[here] = block[rows[here] - first]
             first += len(block)
         return out
+
+    def searchable(self, site: Site) -> Packed:
+        """Return one site's packed codes to be searched: rows that are read when a search asks for them.
+
+        A single block is given as it is.
+        """
+        block = next(iter(self.blocks(site)), None)
+        total = self.counts()[0]
+        if block is None or len(block) == total:
+            return self._whole(site) if block is None else block
+        return StoredRows(partial(self.rows, site), (total, block.shape[1]))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -332,37 +344,41 @@ class TokenCodes(ABC):
         return hamming.distances(self.rows(site, rows_a), self.rows(site, rows_b))
 
     def knn(
-        self, k: int = 10, layer: int | None = None, *, device: str | None = None, engine: str = "here"
+        self, k: int = 10, layer: int | None = None, *, device: str | None = None, engine: str = "here", seed: int = 0
     ) -> Neighbours:
         """Return every token's k nearest tokens by Hamming distance, itself left out.
 
-        Exact up to 10^6 tokens, and for any number on a `device` such as `cuda` or with `engine="ray"`, where some
-        thousand rows are a task. Beyond, `ApproximateNeighbours`, whose recall is said on stderr.
+        Exact for fewer than 10^6 tokens, and for any number on a `device` such as `cuda` or with `engine="ray"`, where
+        some thousand rows are a task. From 10^6 on, `ApproximateNeighbours`, whose recall is said on stderr.
+        A store's shards are read part by part. `seed` draws the order that breaks ties, the same in each of these ways.
+
+        Raises:
+            PolytopeError: k out of range, several layers to choose from, an unknown engine or device.
+
         """
         if engine not in {"here", "ray"}:
             raise PolytopeError(f"engine {engine!r}: here or ray")
         if engine == "ray":
             from polytope_lm.codes.distributed import graph  # noqa: PLC0415 - an extra's
 
-            return graph(partial(self.packed, layer), len(self), k)
-        packed = self.packed(layer)
-        if device is not None:
-            return hamming.nearest(packed, packed, k, exclude_self=True, device=device)
-        if len(packed) <= EXACT_TOKENS:
-            return hamming.nearest(packed, packed, k, exclude_self=True)
+            return graph(partial(self.searchable, self.site(layer)), self.counts()[0], k, seed)
+        packed = self.searchable(self.site(layer))
+        if device is not None or len(packed) < EXACT_TOKENS:
+            return hamming.nearest(packed, packed, k, exclude_self=True, device=device, seed=seed)
         from polytope_lm.codes.hamming.approximate import approximate_neighbours  # noqa: PLC0415 - seldom needed
 
-        found = approximate_neighbours(packed, k, seed=0)
+        found = approximate_neighbours(packed, k, seed=seed)
         print(f"neighbours of {len(packed):,} tokens are approximate: {found.recall}", file=sys.stderr)
         return found
 
-    def nearest(self, query: Code | int, k: int = 10, layer: int | None = None) -> Nearest:
+    def nearest(self, query: Code | int, k: int = 10, layer: int | None = None, *, seed: int = 0) -> Nearest:
         """Return the tokens nearest to one token by code and by direction, side by side, in context.
 
         Args:
             query: a `Code` of the same site, from these or other codes, or a row number of these.
             k: how many of each.
             layer: the layer; a `Code` brings its own.
+            seed: of the order that breaks ties.
 
         Directions are centred per coordinate by the searched tokens' mean: without it, the layer's common
         direction makes every token similar to every other.
@@ -387,7 +403,7 @@ class TokenCodes(ABC):
         one = query.packed[None]
         parts = [hamming.distances(one, np.ascontiguousarray(block))[0] for block in self.blocks(site)]
         near = np.concatenate(parts)
-        frame = self._ranked(_rank(near, row, k), "hamming", near)
+        frame = self._ranked(ranked(near, k, row, seed), "hamming", near)
         note = "by direction: cosine of pre-activations h, centred per coordinate"
         if not self.can_give("h"):
             note = "by direction: needs the pre-activations of these tokens; capture again with keep=['h'] (--keep h)"
@@ -397,14 +413,15 @@ class TokenCodes(ABC):
             return Nearest(query, frame, None, note)
         h = query.activations["h"] if "h" in query.activations else self.rows(site, np.array([row]), "h")[0]
         cosine = cosines(h, lambda: self.blocks(site, "h"))
-        by_direction = self._ranked(_rank(-cosine, row, k), "cosine", cosine.round(4))
+        by_direction = self._ranked(ranked(-cosine, k, row, seed), "cosine", cosine.round(4))
         return Nearest(query, frame, by_direction, note)
 
-    def neighbourhoods(self, k: int = 10, layer: int | None = None) -> Neighbourhoods:
+    def neighbourhoods(self, k: int = 10, layer: int | None = None, *, seed: int = 0) -> Neighbourhoods:
         """Return every token's k nearest by code and by direction, how many they share, and their labels.
 
         Activations are read block by block, and `.frames()` gives the frame in parts: for stores of any size that
-        `knn` takes. By direction as in `nearest`: cosine of centred pre-activations, which need `keep=['h']`.
+        `knn` takes. By direction as in `nearest`: cosine of centred pre-activations, which need `keep=['h']`. `seed`
+        draws the order that breaks ties, one for both.
 
         Raises:
             PolytopeError: k out of range, or several layers to choose from.
@@ -418,7 +435,7 @@ class TokenCodes(ABC):
         """
         from polytope_lm.codes.neighbourhoods import neighbourhoods  # noqa: PLC0415 - memory: a capture needs no table
 
-        return neighbourhoods(self, k, layer)
+        return neighbourhoods(self, k, layer, seed)
 
     def neuron(self, layer: int | None, neuron: int, k: int = 10, *, around: int = 12) -> NeuronContexts:
         """Return a neuron's strongest contexts, every token shaded by its activation, its boundary marked.
@@ -742,8 +759,3 @@ def _chosen_rows(tokens: pd.DataFrame, rows: Any) -> Int64[np.ndarray, " R"]:
     if len(outside):
         raise PolytopeError(f"no token {outside[0]}: there are {n}, from 0 to {n - 1}")
     return numbers.astype(np.int64)
-
-
-def _rank(distance: np.ndarray, row: int | None, k: int) -> np.ndarray:
-    order = np.argsort(distance, kind="stable")[: k + 1]
-    return order[order != row][:k] if row is not None else order[:k]

@@ -25,15 +25,13 @@ import torch
 from torch import nn
 
 from polytope_lm.codes.hamming import hamming
-from polytope_lm.codes.hamming.searching import Neighbours
+from polytope_lm.codes.hamming.searching import Neighbours, Packed
 from polytope_lm.codes.store import layout
 from polytope_lm.errors import PolytopeError, brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-
-    from jaxtyping import UInt8
 
     from polytope_lm.models.model import Model
 
@@ -338,30 +336,32 @@ _ROWS = 20_000  # of a neighbour graph, a task
 class _Rows:
     """Finds the neighbours of some rows among all."""
 
-    packed: Callable[[], UInt8[np.ndarray, "n B"]]
+    packed: Callable[[], Packed]
     k: int
+    seed: int
 
     def __call__(self, span: tuple[int, int]) -> Neighbours:
         packed, mine = self.packed(), np.arange(*span)
         # A row is its own group, and so is left out of its own neighbours.
         return hamming.nearest(
             packed[span[0] : span[1]], packed, self.k,
-            groups_queries=mine, groups_base=np.arange(len(packed)), threads=1,
+            groups_queries=mine, groups_base=np.arange(len(packed)), threads=1, seed=self.seed,
         )  # fmt: skip
 
 
-def graph(packed: Callable[[], UInt8[np.ndarray, "n B"]], rows: int, k: int) -> Neighbours:
+def graph(packed: Callable[[], Packed], rows: int, k: int, seed: int = 0) -> Neighbours:
     """Return every row's k nearest others, exactly, some thousand rows a task.
 
     Args:
         packed: returns the codes; it is sent to the workers and called there.
         rows: how many.
         k: neighbours of each.
+        seed: of the order that breaks ties.
 
     Raises:
         PolytopeError: no Ray; what `hamming.nearest` refuses.
 
     """
     spans = [(first, min(first + _ROWS, rows)) for first in range(0, rows, _ROWS)]
-    found = list(each(_Rows(packed, k), spans))
+    found = list(each(_Rows(packed, k, seed), spans))
     return Neighbours(np.concatenate([f.indices for f in found]), np.concatenate([f.distances for f in found]))

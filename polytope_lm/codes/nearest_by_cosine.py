@@ -9,7 +9,7 @@ multiplied out. V are the leading principal directions of some of the rows: pre-
 d_model of them, a quarter of their width, and half as many hold nine tenths of their squared length. Where the rows
 have no such directions, the bound is the product itself. What rounding could take from a bound is added to the rests,
 so that no neighbour is lost to it. Cosines are summed in double precision and compared after they were rounded to
-single: equal rows are equally near.
+single: equal rows are equally near, and come in one drawn order (`seeds.tie_order`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from threadpoolctl import threadpool_limits
 
 from polytope_lm.codes.hamming.hamming import run_on_rows
 from polytope_lm.compiled import compiled
+from polytope_lm.seeds import tie_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jaxtyping import Float, Float32, Float64, Int32
+    from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 _QUERIES, _BASE = 16_384, 1024  # rows at hand at one time
 _TILE = 256  # queries of one product: their bounds stay in the cache
@@ -36,12 +37,12 @@ _RESTS = 0.1, 0.01  # mean squared rests, of the first bound and of the second
 
 
 def nearest_by_cosine(
-    blocks: Callable[[], Iterator[np.ndarray]], k: int
+    blocks: Callable[[], Iterator[np.ndarray]], k: int, seed: int = 0
 ) -> tuple[Int32[np.ndarray, "T k"], Float32[np.ndarray, "T k"]]:
     """Return each row's k nearest others by the cosine of centred rows, and the cosines, nearest first.
 
-    The rows are given block by block, as often as asked. Ties go to the earlier row. A row that is the mean has
-    cosine 0 with all.
+    The rows are given block by block, as often as asked. Ties come in the order that `seed` draws. A row that is the
+    mean has cosine 0 with all.
     """
     count = sum(len(block) for block in blocks())
     total: Any = sum(block.sum(axis=0, dtype=np.float64) for block in blocks())
@@ -49,6 +50,7 @@ def nearest_by_cosine(
     step = max(1, count // (2 * _SAMPLE))
     directions = _directions(np.concatenate([block[::step] for block in blocks()]) - mean)
     indices, values = np.full((count, k), -1, np.int32), np.full((count, k), -np.inf, np.float32)
+    place = np.argsort(tie_order(count, seed))
     for start, queries in _centred(blocks, mean, _QUERIES):
         mine = slice(start, start + len(queries))
         rows = (queries, _lengths(queries), *_bounds(queries, directions))
@@ -56,7 +58,7 @@ def nearest_by_cosine(
             coarse, fine = _bounds(base, directions)
             search = partial(
                 _search, rows, (indices[mine], values[mine]), np.ascontiguousarray(coarse.T),
-                (base, _lengths(base), fine, start - first, first),
+                (base, _lengths(base), fine, start - first, first), place,
             )  # fmt: skip
             with threadpool_limits(1, user_api="blas"):  # each thread multiplies its own rows
                 run_on_rows(search, len(queries), None)
@@ -65,7 +67,7 @@ def nearest_by_cosine(
 
 def _search(
     queries: tuple[np.ndarray, ...], found: tuple[np.ndarray, ...], columns: np.ndarray, base: tuple[Any, ...],
-    some: slice,
+    place: Int64[np.ndarray, " T"], some: slice,
 ) -> None:  # fmt: skip
     """Offer a block's rows to some queries."""
     *others, apart, first = base
@@ -73,8 +75,9 @@ def _search(
         tile = slice(start, min(start + _TILE, some.stop))
         rows, lengths, coarse, fine = (one[tile] for one in queries)
         _offer(
-            coarse @ columns, (rows, lengths, fine), tuple(others), apart + start, first, found[0][tile], found[1][tile]
-        )
+            coarse @ columns, (rows, lengths, fine), tuple(others), apart + start, first, place,
+            found[0][tile], found[1][tile],
+        )  # fmt: skip
 
 
 def _centred(
@@ -143,10 +146,11 @@ def _offer(
     base: tuple[Float32[np.ndarray, "b N"], Float64[np.ndarray, " b"], Float32[np.ndarray, "b E"]],
     apart: int,
     first: int,
+    places: Int64[np.ndarray, " T"],
     indices: Int32[np.ndarray, "q k"],
     values: Float32[np.ndarray, "q k"],
 ) -> None:
-    """Put a block's rows among their queries' k nearest; blocks come in order, so that a tie is the earlier row's.
+    """Put a block's rows among their queries' k nearest; of a tie the row with the lower place is nearer.
 
     Queries and base: the centred rows, their lengths, the second bounds. The block begins `first`, and the queries
     `apart` rows later.
@@ -156,21 +160,24 @@ def _offer(
         for start in range(0, bounds.shape[1], _RUN):
             near = False
             for i in range(start, min(start + _RUN, bounds.shape[1])):
-                near |= bounds[row, i] > worst
+                near |= bounds[row, i] >= worst
             if not near:
                 continue
             for i in range(start, min(start + _RUN, bounds.shape[1])):
-                if bounds[row, i] <= worst or i == row + apart:
+                if bounds[row, i] < worst or i == row + apart:
                     continue
-                if _product(queries[2][row], base[2][i], np.float32(0)) <= worst:
+                if _product(queries[2][row], base[2][i], np.float32(0)) < worst:
                     continue
                 scale = queries[1][row] * base[1][i]
                 cosine = np.float32(_product(queries[0][row], base[0][i], 0.0) / scale) if scale > 0 else np.float32(0)
-                if cosine <= worst:
+                at, own = values.shape[1] - 1, places[first + i]
+                if cosine < worst or (cosine == worst and places[indices[row, at]] < own):
                     continue
-                place = values.shape[1] - 1
-                while place > 0 and values[row, place - 1] < cosine:
-                    indices[row, place], values[row, place] = indices[row, place - 1], values[row, place - 1]
-                    place -= 1
-                indices[row, place], values[row, place] = first + i, cosine
+                while at > 0 and (
+                    values[row, at - 1] < cosine
+                    or (values[row, at - 1] == cosine and places[indices[row, at - 1]] > own)
+                ):
+                    indices[row, at], values[row, at] = indices[row, at - 1], values[row, at - 1]
+                    at -= 1
+                indices[row, at], values[row, at] = first + i, cosine
                 worst = values[row, -1]

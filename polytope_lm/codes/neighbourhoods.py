@@ -1,8 +1,8 @@
 """Every token's nearest tokens by code and by direction, how many they share, and their labels.
 
-By code: Hamming distance, exact up to 10^6 tokens. By direction: the cosine of the pre-activations h, less each
-coordinate's mean over all tokens, exact. Ties go to the earlier token. The activations are read block by block, so a
-store's are never in memory at once; the frame comes in parts, too.
+By code: Hamming distance, exact for fewer than 10^6 tokens. By direction: the cosine of the pre-activations h, less
+each coordinate's mean over all tokens, exact. Of ties the token that comes first in one drawn order is nearer, in both.
+Codes and activations are read block by block, so a store's are never in memory at once; the frame comes in parts, too.
 """
 
 from __future__ import annotations
@@ -159,18 +159,18 @@ def _agreeing(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return np.where(missing, np.nan, same.mean(axis=1))
 
 
-def neighbourhoods(codes: Readable, k: int, layer: int | None) -> Neighbourhoods:
+def neighbourhoods(codes: Readable, k: int, layer: int | None, seed: int = 0) -> Neighbourhoods:
     """Find all tokens' neighbours: see `TokenCodes.neighbourhoods`."""
     site = codes.site(layer)
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise PolytopeError(f"k = {brief(k)}: give a whole number")
     if not 1 <= k < len(codes):
         raise PolytopeError(f"k = {k}: choose from 1 to {len(codes) - 1}, the number of other tokens")
-    found = codes.knn(int(k), site.layer)
+    found = codes.knn(int(k), site.layer, seed=seed)
     direction = cosine = None
     if codes.can_give("h") and site.kind != "router":
         from polytope_lm.codes.nearest_by_cosine import nearest_by_cosine  # noqa: PLC0415  numba takes half a second
 
-        direction, cosine = nearest_by_cosine(lambda: codes.blocks(site, "h"), int(k))
+        direction, cosine = nearest_by_cosine(lambda: codes.blocks(site, "h"), int(k), seed)
     labels = tuple(name for name in codes.tokens.columns if name not in {*NUMBERS, "token"})
     return Neighbourhoods(codes, site, found.indices, found.distances, direction, cosine, labels)

@@ -12,9 +12,10 @@ import numpy as np
 from polytope_lm.codes.hamming import hamming
 from polytope_lm.codes.hamming.hamming import distances as hamming_distances
 from polytope_lm.errors import PolytopeError
+from polytope_lm.seeds import tie_order
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int, Int32
+    from jaxtyping import Float, Int, Int32, Int64
 
     from polytope_lm.representations.registry import Rows
     from polytope_lm.statistics.clustering import Between
@@ -88,9 +89,9 @@ def _expected_hamming(p: Float[np.ndarray, "A N"], q: Float[np.ndarray, "B N"]) 
 
 
 def nearest_rows(
-    rows: Rows, k: int, name: str = "these rows", between: Between | None = None
+    rows: Rows, k: int, name: str = "these rows", between: Between | None = None, seed: int = 0
 ) -> tuple[Int32[np.ndarray, "T k"], Float[np.ndarray, "T k"]]:
-    """Return each row's k nearest others, nearest first, ties by lower index, and the distances to them.
+    """Return each row's k nearest others, nearest first, ties in the order that `seed` draws, and the distances.
 
     Hamming neighbours come from the packed bits; others from distances in blocks (`between`, where they are at
     hand), never all at once.
@@ -99,27 +100,29 @@ def nearest_rows(
     if not 1 <= k < n:
         raise PolytopeError(f"{k} neighbours of each of {n} tokens; give a number from 1 to {n - 1}")
     if rows.metric == "Hamming":
-        found = hamming.nearest(rows.values, rows.values, k, exclude_self=True)
+        found = hamming.nearest(rows.values, rows.values, k, exclude_self=True, seed=seed)
         return found.indices, found.distances.astype(np.float32)
     between = in_blocks(rows, name) if between is None else between
-    everything = np.arange(n)
+    everything, order = np.arange(n), tie_order(n, seed)
+    place = np.argsort(order)
     indices, distances = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     for start in range(0, n, _BLOCK):
         own = everything[start : start + _BLOCK]
-        indices[own], distances[own] = _least(between(own, everything), own, k)
+        indices[own], distances[own] = _least(between(own, everything), own, k, order, place)
     return indices, distances
 
 
 def _least(
-    distance: Float[np.ndarray, "A T"], own: np.ndarray, k: int
-) -> tuple[Int32[np.ndarray, "A k"], Float[np.ndarray, "A k"]]:
-    """Return the k least of each row, its own column left out, through keys `distance * 2^32 + column`.
+    distance: Float[np.ndarray, "A T"], own: np.ndarray, k: int, order: Int64[np.ndarray, " T"],
+    place: Int64[np.ndarray, " T"],
+) -> tuple[Int32[np.ndarray, "A k"], Float[np.ndarray, "A k"]]:  # fmt: skip
+    """Return the k least of each row, its own column left out, through keys `distance * 2^32 + place`.
 
-    A float32 that is not negative orders as its bits do, so ties go to the lower column exactly.
+    A float32 that is not negative orders as its bits do, so ties go to the lower place in `order` exactly.
     """
     distance[np.arange(len(own)), own] = np.inf
     keys = (distance + np.float32(0)).view(np.uint32).astype(np.uint64) << np.uint64(32)
-    keys |= np.arange(distance.shape[1], dtype=np.uint64)
+    keys |= place.astype(np.uint64)
     keys = np.sort(np.partition(keys, k - 1, axis=1)[:, :k], axis=1)
-    columns = (keys & np.uint64(2**32 - 1)).astype(np.int32)
+    columns = order[(keys & np.uint64(2**32 - 1)).astype(np.int64)].astype(np.int32)
     return columns, (keys >> np.uint64(32)).astype(np.uint32).view(np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 
 from polytope_lm.codes.capture import encode
 from polytope_lm.codes.hamming import hamming
+from polytope_lm.codes.hamming.searching import ranked
 from polytope_lm.errors import PolytopeError, brief, visible
 from polytope_lm.report.browser import CONTEXT, SIDES, pack
 from polytope_lm.widgets.parts import anywidget, module, styles, traitlets
@@ -137,8 +138,7 @@ class Searched:
         sides = []
         for key, values in measured.items():
             name, measure, unit_shown, digits = SIDES[key]  # as the report shows them
-            order = np.argsort(values, kind="stable")[: self.k + 1]
-            rows = order[order != (-1 if row is None else row)][: self.k]
+            rows = ranked(values, self.k, row)
             measured_as = values[rows] if key == "code" else -values[rows]
             theirs = hamming.unpack(self._packed[rows], width)
             differ = [np.flatnonzero(other != bits) for other in theirs]

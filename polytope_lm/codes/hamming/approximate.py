@@ -10,25 +10,26 @@ all distances are nearly equal, they lose the most.
 
 Queries meet the rows that share their nearest pivot first, so that `L` is small from the start. How many bits
 are drawn is decided by the cost that some queries predict, up to all of them, which is the exact search. Time
-still goes as the square of the rows.
+still goes as the square of the rows. Two parts of the rows are in memory at one time (`hamming.PART`): with S parts
+all codes are read about S / 2 + 3 times.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from polytope_lm.codes.hamming import hamming
-from polytope_lm.codes.hamming.searching import Neighbours, check_rows
+from polytope_lm.codes.hamming.searching import Neighbours, Packed, check_rows
 from polytope_lm.errors import PolytopeError
+from polytope_lm.seeds import tie_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaxtyping import Int, UInt8, UInt64
+    from jaxtyping import Int, Int64, UInt8, UInt64
 
 CHUNK = 8192
 _VECTOR_BYTES = 64
@@ -87,19 +88,18 @@ class ApproximateNeighbours(Neighbours):
         return f"ApproximateNeighbours({rows}; {self.recall})"
 
 
-@dataclass(frozen=True)
-class _Index:
-    """The rows in the order in which they are searched."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some rows, in the order in which they are searched, filled up to whole vectors; with their drawn bits."""
 
-    names: Int[np.ndarray, " n8"]
+    first: int
     words: UInt64[np.ndarray, "n8 W8"]
     prefixes: UInt64[np.ndarray, "n8 P"]
-    table: UInt64[np.ndarray, " N2"]
-    rows: int
+    panels: UInt64[np.ndarray, "C P 8"]
 
 
 def approximate_neighbours(
-    packed: UInt8[np.ndarray, "n B"],
+    packed: UInt8[Packed, "n B"],
     k: int,
     *,
     seed: int,
@@ -110,14 +110,14 @@ def approximate_neighbours(
 ) -> ApproximateNeighbours:
     """Find nearly all of the k rows nearest to each row, and measure how many.
 
-    Distances are exact, ties go to the lower index among what was found, and the result is the same for every
-    number of threads. Memory beyond the result: a copy of the codes with rows filled up to 64 bytes, and 8 k
-    bytes a row. It stops within seconds when interrupted.
+    Distances are exact, ties among what was found come in the order of `nearest`, and the result is the same for every
+    number of threads. Memory beyond the result: two parts of the codes, and 8 k + 24 bytes a row. It stops within
+    seconds when interrupted.
 
     Args:
-        packed: packed codes `[n, B]`; may be a memory map, it is read in chunks.
+        packed: packed codes `[n, B]`; may be a memory map or `StoredRows`: it is read part by part.
         k: neighbours of each row, at most n - 1.
-        seed: of the drawn bits, the pivots and the queries searched exactly.
+        seed: of the drawn bits, the pivots, the queries searched exactly and the order of ties.
         expected_recall: least expected share found, above 0 and at most 1; 1 is the exact search.
         recall_queries: rows whose neighbours are searched exactly to measure the recall.
         threads: how many threads; by default `OMP_NUM_THREADS`, or every core that the process may use.
@@ -134,31 +134,20 @@ def approximate_neighbours(
     exact = hamming.nearest(packed[queries], packed, k + 1, threads=threads).distances[:, 1:]
     bits = _bits_to_draw(packed, queries, exact[:, -1], expected_recall, rng)
     if bits == 8 * packed.shape[1]:
-        found, counted = _exact(packed, k, threads, progress), 1.0
+        found, counted = hamming.nearest_in_set(packed, k, threads=threads, seed=seed, progress=progress), 1.0
     else:
-        index = _index(packed, bits, expected_recall, rng, threads)
-        heaps, pairs = _search(index, k, threads, progress)
-        found, counted = hamming.read_heaps(heaps), 2 * pairs / (len(packed) * (len(packed) - 1))
+        rows = _by_pivot(packed, rng, threads)
+        drawn = np.sort(rng.choice(8 * packed.shape[1], size=bits, replace=False))
+        table = drawn_limits(8 * packed.shape[1], bits, expected_recall)
+        order = tie_order(len(packed), seed)
+        heaps, pairs = _search(packed, rows, np.argsort(order)[rows], (drawn, table), k, threads, progress)
+        found = hamming.read_heaps(heaps, order, rows)
+        counted = 2 * pairs / (len(packed) * (len(packed) - 1))
     recall = _recall(found.distances[queries], exact)
     return ApproximateNeighbours(found.indices, found.distances, recall, bits, counted)
 
 
-def _exact(packed: np.ndarray, k: int, threads: int | None, progress: Callable[[int, int], None] | None) -> Neighbours:
-    """Search exactly, some queries at a time, so that it can be told how far it is."""
-    n, parts = len(packed), []
-    own = np.arange(n)  # each row a group of its own: it is not its own neighbour
-    for start in range(0, n, CHUNK):
-        rows = slice(start, start + CHUNK)
-        part = hamming.nearest(packed[rows], packed, k, groups_queries=own[rows], groups_base=own, threads=threads)
-        parts.append(part)
-        if progress is not None:
-            progress(min(start + CHUNK, n) * n, n * n)
-    return Neighbours(
-        np.concatenate([part.indices for part in parts]), np.concatenate([part.distances for part in parts])
-    )
-
-
-def _check(packed: np.ndarray, k: int, expected_recall: float, recall_queries: int) -> None:
+def _check(packed: Packed, k: int, expected_recall: float, recall_queries: int) -> None:
     check_rows(packed, "packed")
     if not 1 <= k < len(packed):
         most = len(packed) - 1
@@ -182,16 +171,30 @@ def drawn_limits(width: int, bits: int, expected_recall: float) -> UInt64[np.nda
     """Return, for each distance 0 to `width`, the least drawn distance that is left out: `t(L) + 1`.
 
     `t(L)` is the smallest t with `P[H(width, L, bits) <= t] >= expected_recall`. One more entry, above all
-    distances, is for rows that have no k neighbours yet.
+    distances, is for rows that have no k neighbours yet. The law's weights are summed within ten standard deviations
+    of its mean: scipy's own quantiles take most of a minute at 36,864 bits.
     """
-    from scipy.stats import hypergeom  # noqa: PLC0415 -- slow to import
+    from scipy.special import gammaln  # noqa: PLC0415 -- slow to import
 
-    last = hypergeom.ppf(expected_recall, width, np.arange(width + 1), bits)
-    return np.append(np.maximum(last, 0) + 1, bits + 1).astype(np.uint64)
+    factorial = gammaln(np.arange(width + 1) + 1.0)  # its logarithm
+    reach = int(5 * bits**0.5) + 1
+    around = np.arange(-reach, reach + 1)
+    out = np.full(width + 2, bits + 1, np.uint64)
+    for some in hamming.slices(width + 1, CHUNK // 8):
+        distance = np.arange(some.start, some.stop)[:, None]
+        drawn = bits * distance // width + around
+        possible = (drawn >= np.maximum(0, bits + distance - width)) & (drawn <= np.minimum(bits, distance))
+        inside = np.where(possible, drawn, np.maximum(0, bits + distance - width))
+        parts = (inside, distance - inside, bits - inside, width - distance - bits + inside)
+        weight = np.where(possible, -sum(factorial[part] for part in parts), -np.inf)
+        law = np.exp(weight - weight.max(axis=1, keepdims=True)).cumsum(axis=1)
+        last = (law < expected_recall * law[:, -1:]).sum(axis=1)
+        out[some] = drawn[np.arange(len(drawn)), last] + 1
+    return out
 
 
 def _bits_to_draw(
-    packed: np.ndarray,
+    packed: Packed,
     queries: Int[np.ndarray, " q"],
     farthest: Int[np.ndarray, " q"],
     expected_recall: float,
@@ -223,60 +226,52 @@ def _moments(distance: np.ndarray, width: int, bits: int) -> tuple[np.ndarray, n
     return bits * share, np.sqrt(bits * share * (1 - share) * (width - bits) / max(width - 1, 1)) + 1e-9
 
 
-def _index(
-    packed: np.ndarray, bits: int, expected_recall: float, rng: np.random.Generator, threads: int | None
-) -> _Index:
-    """Order the rows by their nearest pivots, copy them into whole vectors of words, draw the bits."""
-    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
-
-    n, width = len(packed), 8 * packed.shape[1]
+def _by_pivot(packed: Packed, rng: np.random.Generator, threads: int | None) -> Int64[np.ndarray, " n"]:
+    """Return the rows in the order of their nearest pivots."""
+    n = len(packed)
     pivots = np.sort(rng.choice(n, size=max(1, min(_PIVOTS, n // _ROWS_PER_PIVOT)), replace=False))
     nearest = hamming.nearest(packed, packed[pivots], 1, threads=threads).indices[:, 0]
-    order = np.argsort(nearest, kind="stable")
-    drawn = np.sort(rng.choice(width, size=bits, replace=False))
-    rows = hamming.filled(n)
-    copy = np.zeros((rows, -(-packed.shape[1] // _VECTOR_BYTES) * _VECTOR_BYTES), np.uint8)
-    prefixes = np.zeros((rows, bits // 64), np.uint64)
-    for start in range(0, n, CHUNK):
-        chunk = np.ascontiguousarray(packed[order[start : start + CHUNK]])
-        copy[start : start + len(chunk), : packed.shape[1]] = chunk
-        kernels.drawn(chunk, drawn, prefixes[start : start + len(chunk)])
-    names = np.concatenate([order, np.full(rows - n, -1, order.dtype)])
-    return _Index(names, copy.view(np.uint64), prefixes, drawn_limits(width, bits, expected_recall), n)
+    return np.argsort(nearest, kind="stable")
 
 
 def _search(
-    index: _Index, k: int, threads: int | None, progress: Callable[[int, int], None] | None
-) -> tuple[UInt64[np.ndarray, "n k"], int]:
-    """Return the heaps in the rows' own order, and how many pairs were counted in full.
+    packed: Packed, rows: Int64[np.ndarray, " n"], places: Int64[np.ndarray, " n"],
+    filter_: tuple[Int64[np.ndarray, " b"], UInt64[np.ndarray, " N2"]], k: int, threads: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[UInt64[np.ndarray, "n k"], int]:  # fmt: skip
+    """Return the heaps of the rows in the order given, and how many pairs were counted in full.
 
-    Blocks of rows meet as in `hamming.rounds`, each with its own rows first: what is found does not depend on threads.
+    `places` are the rows' in the order of ties; the filter is the drawn bits and their limits. What is found does not
+    depend on threads: see `hamming.meetings`.
     """
-    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415 - numba, when it is first needed
+    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
-    rows = len(index.names)
-    heaps = np.full((rows, k), _NOTHING, np.uint64)
-    limits = np.zeros(rows, np.uint64)
-    limits[: index.rows] = index.table[-1]
-    panels = kernels.panels(index.prefixes)
-    blocks = [slice(first, min(first + CHUNK, rows)) for first in range(0, rows, CHUNK)]
+    n, (drawn, table) = len(rows), filter_
+    names = np.concatenate([places, np.full(hamming.filled(n) - n, -1)])
+    heaps = np.full((len(names), k), _NOTHING, np.uint64)
+    limits = np.where(names < 0, 0, table[-1]).astype(np.uint64)
 
-    def meet(pair: tuple[int, int]) -> int:
-        one, two = (blocks[i] for i in pair)
-        lanes = slice(two.start // kernels.LANES, two.stop // kernels.LANES)
+    def load(part: slice) -> _Part:
+        codes = np.zeros(
+            (hamming.filled(part.stop - part.start), -(-packed.shape[1] // _VECTOR_BYTES) * _VECTOR_BYTES), np.uint8
+        )
+        prefixes = np.zeros((len(codes), len(drawn) // 64), np.uint64)
+        codes[: part.stop - part.start, : packed.shape[1]] = packed[rows[part]]
+        hamming.run_on_rows(lambda some: kernels.drawn(codes[some], drawn, prefixes[some]), len(codes), threads)
+        return _Part(part.start, codes.view(np.uint64), prefixes, kernels.panels(prefixes))
+
+    def meet(one: _Part, two: _Part, a: slice, b: slice) -> int:
+        at_a, at_b = (slice(part.first + x.start, part.first + x.stop) for part, x in ((one, a), (two, b)))
+        lanes = slice(b.start // kernels.LANES, b.stop // kernels.LANES)
         counted: int = kernels.search_filtered(
-            index.prefixes[one], panels[lanes], index.words[one], index.words[two], index.names[one], index.names[two],
-            index.table, limits[one], limits[two], heaps[one], heaps[two], pair[0] == pair[1],
+            one.prefixes[a], two.panels[lanes], one.words[a], two.words[b], names[at_a], names[at_b],
+            table, limits[at_a], limits[at_b], heaps[at_a], heaps[at_b], at_a == at_b,
         )  # fmt: skip
         return counted
 
-    counted, done, total = 0, 0, len(blocks) * (len(blocks) + 1) // 2
-    with ThreadPoolExecutor(hamming.thread_count(threads)) as pool:
-        for pairs in hamming.rounds(len(blocks)):
-            counted += sum(pool.map(meet, pairs))
-            done += len(pairs)
-            if progress is not None:
-                progress(index.rows**2 * done // total, index.rows**2)
-    out = np.empty((index.rows, k), np.uint64)
-    out[index.names[: index.rows]] = heaps[: index.rows]
-    return out, counted
+    counted = 0
+    for done, total, pairs in hamming.meetings(n, CHUNK, load, meet, threads):
+        counted += sum(pairs)
+        if progress is not None:
+            progress(n * n * done // total, n * n)
+    return heaps[:n], counted

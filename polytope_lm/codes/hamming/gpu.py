@@ -5,14 +5,15 @@ all their distances, on a GPU's matrix units. Distance and place of a base row m
 
     key = distance * 2^p + place - 2^31,     N + 1 < 2^(32 - p),
 
-so that the smallest keys are the nearest rows, ties by the lower index, as on the CPU: every index agrees. At
-3,072 bits p is 20, 10^6 rows of the base; a larger base is searched part by part.
+so that the smallest keys are the nearest rows. The base is permuted once, by the order that breaks ties on the CPU,
+too (`seeds.tie_order`), and a place is one in this order: every index agrees. At 3,072 bits p is 20, 10^6 rows of the
+base; a larger base is searched part by part.
 
-Tiles of the base come in one drawn order. The first is small and sorted whole; then only keys below a query's
-k-th so far are kept, appended to a list a query, and lists are merged into the k nearest after every tile. Once
-`s` rows were seen, a tile of `c` more is expected to add `k c / s` keys at most, whatever the codes are: the order
-is drawn. Should a list overflow all the same, its query is searched again with every tile sorted. So each
-product is read once, and nothing but the result leaves the device.
+The first tile of the base is small and sorted whole; then only keys below a query's k-th so far are kept, appended to
+a list a query, and lists are merged into the k nearest after every tile. Once `s` rows were seen, a tile of `c` more
+is expected to add `k c / s` keys at most, whatever the codes are: the order is drawn. Should a list overflow all the
+same, its query is searched again with every tile sorted. So each product is read once, and nothing but the result
+leaves the device.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polytope_lm.codes.hamming.searching import Neighbours, check_search
+from polytope_lm.codes.hamming.searching import Neighbours, Packed, check_search
 from polytope_lm.errors import PolytopeError
 from polytope_lm.on_device import checked_device, verified
+from polytope_lm.seeds import tie_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,13 +64,14 @@ class Tiles:
 
 def nearest_on(
     device: torch.device | str,
-    queries: UInt8[np.ndarray, "n B"],
-    base: UInt8[np.ndarray, "m B"],
+    queries: UInt8[Packed, "n B"],
+    base: UInt8[Packed, "m B"],
     k: int,
     *,
     exclude_self: bool = False,
     groups_queries: Int[np.ndarray, "n ..."] | None = None,
     groups_base: Int[np.ndarray, "m ..."] | None = None,
+    seed: int = 0,
     tiles: Tiles | None = None,
 ) -> Neighbours:
     """Find the k rows of `base` that are nearest to each query, as `hamming.nearest` does, on a torch device.
@@ -83,9 +86,11 @@ def nearest_on(
         own = np.arange(len(base), dtype=np.int32)[:, None]
         of_queries, of_base = np.hstack([of_queries, own]), np.hstack([of_base, own])
     size = min(tiles.part, 2 ** place_bits(_whole(8 * queries.shape[1])))
-    found = np.full((len(queries), k), np.iinfo(np.int64).max)  # distance * 2^32 + index
+    order = tie_order(len(base), seed)
+    found = np.full((len(queries), k), np.iinfo(np.int64).max)  # distance * 2^32 + place
     for first in range(0, len(base), size):
-        part = _Part.of(base[first : first + size], of_base[first : first + size], place)
+        rows = order[first : first + size]
+        part = _Part.of(base[rows], of_base[rows], place)
         cuts = [slice(start, start + tiles.queries) for start in range(0, len(queries), tiles.queries)]
         blocks = ((_signs(_on(queries[rows], place)), _on(of_queries[rows], place)) for rows in cuts)
         keys = torch.cat([_search(signs, groups, part, k, tiles) for signs, groups in blocks]).cpu().numpy()
@@ -94,7 +99,8 @@ def nearest_on(
         wide[keys == NOTHING] = np.iinfo(np.int64).max
         found = np.sort(np.concatenate([found, wide], axis=1), axis=1)[:, :k] if first else wide
     there = found < np.iinfo(np.int64).max
-    return Neighbours(*(np.where(there, x, -1).astype(np.int32) for x in (found & (2**32 - 1), found >> 32)))
+    indices = order[np.where(there, found & (2**32 - 1), 0)]
+    return Neighbours(*(np.where(there, x, -1).astype(np.int32) for x in (indices, found >> 32)))
 
 
 def place_bits(width: int) -> int:
@@ -107,19 +113,18 @@ def place_bits(width: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A part of the base on the device, in a drawn order; `signs` are filled up with rows of zeros."""
+    """A part of the base on the device, in the drawn order; `signs` are filled up with rows of zeros."""
 
     signs: Int8[Tensor, "m32 N"]
-    place: Int32[Tensor, " m"]  # of each row in the part
+    place: Int32[Tensor, " m"]
     groups: Int32[Tensor, "m G"]
     bits: int  # of a key that hold the place
 
     @classmethod
     def of(cls, packed: np.ndarray, groups: np.ndarray, device: torch.device) -> _Part:
-        order = np.random.default_rng(0).permutation(len(packed))  # of the work: no result depends on it
-        drawn = _on(order.astype(np.int32), device)
-        signs = _signs(_on(packed, device)[drawn])
-        return cls(signs, drawn, _on(groups, device)[drawn], place_bits(signs.shape[1]))
+        signs = _signs(_on(packed, device))
+        place = torch.arange(len(packed), dtype=torch.int32, device=device)
+        return cls(signs, place, _on(groups, device), place_bits(signs.shape[1]))
 
     def tile(self, start: int, stop: int) -> _Part:
         """Return some rows."""

@@ -6,19 +6,31 @@ as `numpy.packbits(bitorder="little")` writes it. Bits of the last byte behind t
 be zero, or they count.
 
 Rows are copied into 64-bit words, so a width that is no multiple of 64 costs as much as the next one.
-All results are exact and the same for every number of threads.
+All results are exact and the same for every number of threads. Of rows that are searched, an array or `StoredRows`,
+only two parts are copied at a time; neighbours at the same distance come in one drawn order (`seeds.tie_order`).
 """
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from polytope_lm.codes.hamming.searching import Neighbours, check_bytes, check_pair, check_same_width, check_search
+from polytope_lm.codes.hamming.searching import (
+    Neighbours,
+    Packed,
+    check_bytes,
+    check_pair,
+    check_same_width,
+    check_search,
+)
 from polytope_lm.errors import PolytopeError
+from polytope_lm.seeds import tie_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +38,10 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Bool, Float, Int, Int32, Int64, UInt8, UInt64
 
+P = TypeVar("P")
+T = TypeVar("T")
+
+PART = 131_072  # rows that are at hand at one time, at most twice
 _CHUNK = 4096  # rows of the base in panels at one time: at 3,072 bits they stay in the L2 cache
 _TASK = 1024  # most queries of one task
 _ROWS = 8  # what the kernels take at once
@@ -117,8 +133,8 @@ def distances(
 
 
 def nearest(
-    queries: UInt8[np.ndarray, "n B"],
-    base: UInt8[np.ndarray, "m B"],
+    queries: UInt8[Packed, "n B"],
+    base: UInt8[Packed, "m B"],
     k: int,
     *,
     exclude_self: bool = False,
@@ -126,73 +142,141 @@ def nearest(
     groups_base: Int[np.ndarray, "m ..."] | None = None,
     threads: int | None = None,
     device: torch.device | str | None = None,
+    seed: int = 0,
 ) -> Neighbours:
-    """Find the k rows of `base` that are nearest to each query: exact, ties by the lower index.
+    """Find the k rows of `base` that are nearest to each query: exact, ties in the order that `seed` draws.
 
     Groups say which pairs are no neighbours: a row of the base that shares a group with the query, in any of
     the G groupings (document, lemma, form, ...), is left out. A negative id is no group and shares nothing.
     Where fewer than k rows are left, index and distance are -1. Ids are below 2^31, `[rows, G]`, or `[rows]`
-    for one grouping. `exclude_self`: the queries are the base, and row i is not its own neighbour. The base
-    may be a memory map. Threads: by default `OMP_NUM_THREADS`, or every core that the process may use. `device`: a
-    torch device, such as `cuda`, finds the same rows there; by default the processor.
+    for one grouping. `exclude_self`: the queries are the base, and row i is not its own neighbour. Queries and base
+    may be memory maps or `StoredRows`: they are read part by part. Threads: by default `OMP_NUM_THREADS`, or every core
+    that the process may use. `device`: a torch device, such as `cuda`, finds the same rows there; by default the
+    processor.
     """
     if device is not None and str(device) != "cpu":
         from polytope_lm.codes.hamming.gpu import nearest_on  # noqa: PLC0415  torch takes a second to import
 
         return nearest_on(
             device, queries, base, k,
-            exclude_self=exclude_self, groups_queries=groups_queries, groups_base=groups_base,
+            exclude_self=exclude_self, groups_queries=groups_queries, groups_base=groups_base, seed=seed,
         )  # fmt: skip
     grouped_queries, grouped_base = check_search(queries, base, k, exclude_self, groups_queries, groups_base)
+    one_set = exclude_self and np.array_equal(grouped_queries, grouped_base)
+    if one_set and (queries is base or all(np.array_equal(queries[s], base[s]) for s in slices(len(base), PART))):
+        return nearest_in_set(base, k, grouped_base, threads=threads, seed=seed)
     from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
-    one_set = exclude_self and (queries is base or np.array_equal(queries, base))
-    if one_set and np.array_equal(grouped_queries, grouped_base):
-        return _nearest_of_pairs(_words(base, filled(len(base))), k, grouped_base, threads)
-    own = np.arange(len(queries)) if exclude_self else np.full(len(queries), -1)
-    words = _words(queries, filled(len(queries)))
+    order = tie_order(len(base), seed)
+    grouped_base = grouped_base[order]
+    own = np.argsort(order) if exclude_self else np.full(len(queries), -1)
     heaps = np.full((len(queries), k), _NOTHING, np.uint64)
-    limits = np.zeros(len(words), np.uint64)
-    limits[: len(queries)] = _NOTHING >> np.uint64(32)
-    for first in range(0, len(base), _CHUNK):
-        chunk = base[first : first + _CHUNK]
-        panels = kernels.panels(_words(chunk, len(chunk)))
+    for some in slices(len(queries), PART):
+        words = _words(queries[some], filled(some.stop - some.start))
+        limits = np.zeros(len(words), np.uint64)
+        limits[: some.stop - some.start] = _NOTHING >> np.uint64(32)
+        mine = _Queries(words, own[some], grouped_queries[some], limits, heaps[some])
+        for part in slices(len(base), PART):
+            rows = base[order[part]]
+            for chunk in slices(len(rows), _CHUNK):
+                panels = kernels.panels(_words(rows[chunk], chunk.stop - chunk.start))
+                run_on_rows(partial(mine.search, panels, part.start + chunk.start, grouped_base), len(words), threads)
+    return read_heaps(heaps, order)
 
-        def task(rows: slice, panels: Any = panels, first: int = first) -> None:
-            mine = (own[rows], grouped_queries[rows], grouped_base, limits[rows], heaps[rows])
-            kernels.search(words[rows], panels, first, *mine)
 
-        run_on_rows(task, len(words), threads)
-    return read_heaps(heaps)
+@dataclass(frozen=True, eq=False)
+class _Queries:
+    """What kernels are given of some queries: see `kernels.search`."""
+
+    words: UInt64[np.ndarray, "n8 W"]
+    own: Int[np.ndarray, " n"]
+    groups: Int[np.ndarray, "n G"]
+    limits: UInt64[np.ndarray, " n8"]
+    heaps: UInt64[np.ndarray, "n k"]
+
+    def search(self, panels: np.ndarray, first: int, groups_base: np.ndarray, rows: slice) -> None:
+        """Offer a chunk of the base to some of them."""
+        from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
+
+        given = (self.own[rows], self.groups[rows], groups_base, self.limits[rows], self.heaps[rows])
+        kernels.search(self.words[rows], panels, first, *given)
 
 
-def _nearest_of_pairs(
-    words: UInt64[np.ndarray, "n8 W"], k: int, groups: Int32[np.ndarray, "n G"], threads: int | None
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some places of the searched order."""
+
+    first: int
+    words: UInt64[np.ndarray, "n8 W"]
+    panels: UInt64[np.ndarray, "P W 8"]
+
+
+def nearest_in_set(
+    packed: UInt8[Packed, "n B"],
+    k: int,
+    groups: Int32[np.ndarray, "n G"] | None = None,
+    *,
+    threads: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Neighbours:
-    """Find all rows' nearest in one set, every pair of rows counted once.
+    """Find all rows' nearest others in one set, as `nearest` does, every pair of rows counted once.
 
-    Blocks meet as players of a tournament do: the pairs of a round share no block, so that threads never
-    write to one heap.
+    `progress` is told `(done, total)` in pairs of rows.
     """
     from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
-    n, workers = len(groups), thread_count(threads)
-    players = 2 * workers * max(1, -(-len(words) // (2 * workers * _TASK)))  # each round, as many pairs for each thread
-    size = filled(max(1, -(-len(words) // players)))
-    blocks = [slice(first, min(first + size, len(words))) for first in range(0, len(words), size)]
-    panels = kernels.panels(words)
-    heaps = np.full((len(words), k), _NOTHING, np.uint64)
+    n, order = len(packed), tie_order(len(packed), seed)
+    placed = np.empty((n, 0), np.int32) if groups is None else groups[order]
+    heaps = np.full((filled(n), k), _NOTHING, np.uint64)
     heaps[n:] = 0
+    workers, rows = thread_count(threads), filled(min(n, PART))
+    players = 2 * workers * max(1, -(-rows // (2 * workers * _TASK)))  # each round, as many pairs for each thread
 
-    def meet(pair: tuple[int, int]) -> None:
-        one, two = (blocks[i] for i in pair)
-        base = panels[two.start // _ROWS : two.stop // _ROWS]
-        kernels.search_pairs(words[one], base, (one.start, two.start), groups, heaps[one], heaps[two])
+    def load(places: slice) -> _Part:
+        words = _words(packed[order[places]], filled(places.stop - places.start))
+        return _Part(places.start, words, kernels.panels(words))
 
-    with ThreadPoolExecutor(workers) as pool:
-        for pairs in rounds(len(blocks)):
-            list(pool.map(meet, pairs))
-    return read_heaps(heaps[:n])
+    def meet(one: _Part, two: _Part, a: slice, b: slice) -> None:
+        panels, firsts = two.panels[b.start // _ROWS : b.stop // _ROWS], (one.first + a.start, two.first + b.start)
+        both = (heaps[first : first + block.stop - block.start] for first, block in zip(firsts, (a, b), strict=True))
+        kernels.search_pairs(one.words[a], panels, firsts, placed, *both)
+
+    for done, total, _ in meetings(n, filled(-(-rows // players)), load, meet, threads):
+        if progress is not None:
+            progress(n * n * done // total, n * n)
+    return read_heaps(heaps[:n], order, order)
+
+
+def meetings(
+    rows: int, size: int, load: Callable[[slice], P], meet: Callable[[P, P, slice, slice], T], threads: int | None
+) -> Iterator[tuple[int, int, list[T]]]:
+    """Let all blocks of so many rows meet, each itself and every other once; yield after each round.
+
+    At most two parts of the rows are at hand, from `load`; `meet` is given these and a block of each. No block is twice
+    in a round, so that threads never write to one heap. A part meets itself before it meets others, a block likewise.
+    Yielded are how many meetings are done, of how many, and what the round's returned.
+    """
+    parts = slices(rows, PART)
+    blocks = [slices(filled(part.stop - part.start), size) for part in parts]
+    pairs = [(i, i) for i in range(len(parts))] + list(combinations(range(len(parts)), 2))
+    every = sum(map(len, blocks))
+    held: dict[int, P] = {}
+    done, total = 0, every * (every + 1) // 2
+    with ThreadPoolExecutor(thread_count(threads)) as pool:
+        for one, two in pairs:
+            held = {i: part for i, part in held.items() if i in {one, two}}
+            held |= {i: load(parts[i]) for i in {one, two} - held.keys()}
+            mine, theirs = blocks[one], blocks[two]
+            for players in rounds(len(mine)) if one == two else rounds_between(len(mine), len(theirs)):
+                given = [(held[one], held[two], mine[i], theirs[j]) for i, j in players]
+                done += len(given)
+                yield done, total, list(pool.map(lambda each: meet(*each), given))
+
+
+def slices(rows: int, size: int) -> list[slice]:
+    """Return so many rows as slices of the size, the last one shorter."""
+    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
 
 
 def rounds(players: int) -> Iterator[list[tuple[int, int]]]:
@@ -209,11 +293,28 @@ def rounds(players: int) -> Iterator[list[tuple[int, int]]]:
         circle[1:] = [circle[-1], *circle[1:-1]]
 
 
-def read_heaps(heaps: UInt64[np.ndarray, "n k"]) -> Neighbours:
-    """Sort heaps of keys, `distance * 2^32 + index`, and take them apart; all ones is no neighbour."""
-    keys = np.sort(heaps, axis=1)
-    parts = (keys & np.uint64(2**32 - 1), keys >> np.uint64(32))
-    return Neighbours(*(np.where(keys == _NOTHING, -1, part.astype(np.int64)).astype(np.int32) for part in parts))
+def rounds_between(players: int, others: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield the rounds in which everyone of one side meets everyone of another once, nobody twice in a round."""
+    most = max(players, others)
+    for shift in range(most):
+        yield [(i, (i + shift) % most) for i in range(players) if (i + shift) % most < others]
+
+
+def read_heaps(
+    heaps: UInt64[np.ndarray, "n k"], order: Int64[np.ndarray, " m"], of: Int64[np.ndarray, " n"] | None = None
+) -> Neighbours:
+    """Sort heaps of keys, `distance * 2^32 + place`, and take them apart; all ones is no neighbour.
+
+    `order` has the row at each place, `of` the row whose heap each is; by default they come in the rows' order.
+    """
+    indices, distances = (np.empty(heaps.shape, np.int32) for _ in range(2))
+    for some in slices(len(heaps), _CHUNK):
+        keys = np.sort(heaps[some], axis=1)
+        there, rows = keys != _NOTHING, some if of is None else of[some]
+        place = np.where(there, keys & np.uint64(2**32 - 1), 0).astype(np.int64)
+        indices[rows] = np.where(there, order[place], -1)
+        distances[rows] = np.where(there, (keys >> np.uint64(32)).astype(np.int64), -1)
+    return Neighbours(indices, distances)
 
 
 def run_on_rows(task: Callable[[slice], None], rows: int, threads: int | None) -> None:

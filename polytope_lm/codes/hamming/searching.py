@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.seeds import tie_order
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
-    from jaxtyping import Int32
+    from jaxtyping import Int, Int32, Int64, Real, UInt8
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Packed codes that are read some rows at a time: to a search they are an array.
+
+    Attributes:
+        take: returns the rows of these numbers, `[R, B]`.
+        shape: how many rows there are, and their bytes.
+
+    """
+
+    take: Callable[[np.ndarray], np.ndarray]
+    shape: tuple[int, int]
+    dtype: ClassVar[Any] = np.dtype(np.uint8)
+    ndim: ClassVar[int] = 2
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Int[np.ndarray, " R"]) -> UInt8[np.ndarray, "R B"]:
+        return self.take(np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows)
+
+
+Packed = np.ndarray | StoredRows
+"""What can be searched."""
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """The k nearest rows of a base to each query, nearest first, ties by the lower index.
+    """The k nearest rows of a base to each query, nearest first, ties in one drawn order (`seeds.tie_order`).
 
     Attributes:
         indices: rows of the base, `[n, k]`; -1 where fewer than k rows were allowed.
@@ -38,7 +67,14 @@ class Neighbours:
         return frame[frame["index"] >= 0].reset_index(drop=True)
 
 
-def check_pair(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
+def ranked(distance: Real[np.ndarray, " n"], k: int, row: int | None = None, seed: int = 0) -> Int64[np.ndarray, " k"]:
+    """Return the k rows at the least distances but `row`, nearest first, ties as in a search."""
+    order = tie_order(len(distance), seed)
+    order = order[np.argsort(distance[order], kind="stable")[: k + 1]]
+    return order[order != row][:k] if row is not None else order[:k]
+
+
+def check_pair(a: Packed, b: Packed, names: tuple[str, str]) -> None:
     """Check that two arrays of codes, one a row, have the same width."""
     for name, codes in zip(names, (a, b), strict=True):
         check_rows(codes, name)
@@ -46,7 +82,7 @@ def check_pair(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
 
 
 def check_search(
-    queries: np.ndarray, base: np.ndarray, k: int, exclude_self: bool,
+    queries: Packed, base: Packed, k: int, exclude_self: bool,
     of_queries: np.ndarray | None, of_base: np.ndarray | None,
 ) -> tuple[Int32[np.ndarray, "n G"], Int32[np.ndarray, "m G"]]:  # fmt: skip
     """Check what a search is given; return the groups of queries and base."""
@@ -86,21 +122,21 @@ def _groups(
     return np.maximum(a, -1).astype(np.int32), np.maximum(b, -1).astype(np.int32)
 
 
-def check_bytes(packed: np.ndarray, name: str) -> None:
+def check_bytes(packed: Packed, name: str) -> None:
     """Check that codes are packed."""
     if packed.dtype != np.uint8 or packed.ndim == 0:
         got = f"{name} has type {packed.dtype} and shape {packed.shape}"
         raise PolytopeError(f"{got}; packed codes are uint8 [..., bytes]: pack booleans with hamming.pack first")
 
 
-def check_rows(codes: np.ndarray, name: str) -> None:
+def check_rows(codes: Packed, name: str) -> None:
     """Check that codes are packed, one a row."""
     check_bytes(codes, name)
     if codes.ndim != 2 or codes.shape[1] == 0:
         raise PolytopeError(f"{name} has shape {codes.shape}; give [rows, bytes] (one code: code[None])")
 
 
-def check_same_width(a: np.ndarray, b: np.ndarray, names: tuple[str, str]) -> None:
+def check_same_width(a: Packed, b: Packed, names: tuple[str, str]) -> None:
     """Check that two arrays of codes have the same width."""
     if a.shape[-1] != b.shape[-1]:
         sizes = f"{names[0]} has {a.shape[-1]} bytes a code, {names[1]} has {b.shape[-1]}"

@@ -33,7 +33,7 @@ from polytope_lm.representations import binary as code
 from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import in_blocks, pairwise
 from polytope_lm.representations.routers import random_control
-from polytope_lm.seeds import Purpose, derived
+from polytope_lm.seeds import Purpose, derived, tie_order
 from polytope_lm.statistics.agreement import amis
 from polytope_lm.statistics.clustering import check_k, k_medoids
 from polytope_lm.statistics.estimate import MIN_DOCUMENTS, Resampled, effective_number, half_samples
@@ -134,7 +134,7 @@ def make_task(sample: Sample, k: int | None, seed: int, resamples: int) -> Task:
     given = exchanged_between_documents(
         sample.labels, sample.documents, EXCHANGES, seed=derived(seed, Purpose.EXCHANGES)
     )
-    order = np.random.default_rng(derived(seed, Purpose.TIES)).permutation(n)
+    order = tie_order(n, seed)
     asked = np.arange(n)
     if n > EXACT:
         asked = np.sort(np.random.default_rng(derived(seed, Purpose.ASKED)).choice(n, EXACT, replace=False))

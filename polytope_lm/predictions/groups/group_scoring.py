@@ -12,7 +12,7 @@ from polytope_lm.predictions.groups import result as names
 from polytope_lm.predictions.groups.intruders import intruder_items, judge_name, judged_by_encoder, score_answers
 from polytope_lm.predictions.groups.result import GroupScore
 from polytope_lm.predictions.groups.stability import position_check, stability
-from polytope_lm.seeds import Purpose, derived
+from polytope_lm.seeds import Purpose, derived, tie_order
 from polytope_lm.statistics.agreement import conditional_information, resampled_ami, resampled_conditional
 from polytope_lm.statistics.estimate import Estimate, Resampled
 from polytope_lm.statistics.neighbours import nearest_label, strict_neighbours
@@ -54,7 +54,7 @@ class Shared:
     @property
     def order(self) -> Int[np.ndarray, " n"]:
         """The random order of tokens that breaks ties in distance."""
-        return np.random.default_rng(derived(self.settings.seed, Purpose.TIES)).permutation(len(self.rows))
+        return tie_order(len(self.rows), self.settings.seed)
 
     @property
     def seed(self) -> int:

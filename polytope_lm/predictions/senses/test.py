@@ -55,7 +55,7 @@ from polytope_lm.representations.directions import COSINES
 from polytope_lm.representations.distances import pairwise
 from polytope_lm.representations.registry import get, registered
 from polytope_lm.result import reproducible, versions
-from polytope_lm.seeds import Purpose, derived
+from polytope_lm.seeds import Purpose, derived, tie_order
 from polytope_lm.statistics.estimate import Resampled, effective_number, resampled
 from polytope_lm.statistics.neighbours import strict_neighbours
 from polytope_lm.statistics.verdict import Cell, decide
@@ -346,7 +346,7 @@ def _hits(
     out = np.zeros((representation.draws, 2, len(words.rows)))
     for part in words.parts.values():
         mine = arrays.part(part)
-        order = np.random.default_rng(derived(seed, Purpose.TIES)).permutation(len(part))
+        order = tie_order(len(part), seed)
         own = words.labelings[:, part]
         for draw in range(representation.draws):
             rows = representation.rows(mine, seed=derived(seed, Purpose.REPRESENTATION, draw))

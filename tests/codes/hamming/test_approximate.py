@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from scipy.stats import hypergeom
 
+import polytope_lm as plm
+from polytope_lm.codes import codes as module
 from polytope_lm.codes.hamming import approximate, hamming
 from polytope_lm.codes.hamming.approximate import approximate_neighbours, drawn_limits
+from polytope_lm.codes.hamming.searching import StoredRows
+from polytope_lm.codes.store import layout, tables
+from polytope_lm.codes.store.reader import CodeStore
+from polytope_lm.codes.store.writer import StoreWriter
+from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
@@ -32,8 +41,9 @@ def _brute(packed: np.ndarray, k: int) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several chunks of base and queries at a size that brute force can check."""
-    monkeypatch.setattr(approximate, "CHUNK", 512)
+    """Several blocks and parts of the rows at a size that brute force can check."""
+    monkeypatch.setattr(approximate, "CHUNK", 256)
+    monkeypatch.setattr(hamming, "PART", 512)
 
 
 def test_found_neighbours_are_true_rows_at_exact_distances_and_the_recall_is_the_real_one() -> None:
@@ -156,16 +166,61 @@ def test_mistakes_are_told_in_one_line(change, says) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_codes_of_more_tokens_than_are_searched_exactly_say_their_recall(monkeypatch, capsys) -> None:
-    from polytope_lm.codes import codes as module
+def _store(place: Path, packed: np.ndarray, width: int, shards: int) -> CodeStore:
+    """Write codes through the store's own writer, in shards of different sizes."""
+    codes = plm.encode(plm.load("tiny-gpt2"), ["one text"], layers=1, keep=())
+    key, site = codes.sites[0].key, {**codes.sites[0].to_dict(), "width": width}
+    about = {**codes.provenance, "sites": [site], "keep": [], "keep_dtype": "float32", "format": layout.FORMAT}
+    cuts = np.linspace(0, len(packed), shards + 1).astype(int) + np.r_[0, np.arange(shards - 1) % 7, 0]
+    with StoreWriter(place, {**about, "documents": "made", "shard_documents": 1}) as writer:
+        for number, (first, last) in enumerate(pairwise(cuts.tolist())):
+            documents, places = [Document(str(number), "a b")], np.arange(last - first)
+            with writer.shard(number, last - first, {key: (packed.shape[1], "uint8")}, documents) as shard:
+                shard.arrays[key][:] = packed[first:last]
+            columns = dict.fromkeys(tables.NUMBERS, places * 0) | {"document": places * 0 + number, "position": places}
+            writer.commit(number, last - first, tables.token_table(columns, {}), documents, number)
+        writer.finish(shards)
+    return CodeStore(place)
 
-    class Many:
-        def packed(self, _layer: int | None) -> np.ndarray:
-            return _planted(1200, 10, 1024)
 
-    monkeypatch.setattr(module, "EXACT_TOKENS", 1000)
-    found = module.TokenCodes.knn(Many(), 5)  # type: ignore[arg-type]
+def test_a_store_of_many_shards_gives_the_graph_of_one_array(tmp_path: Path, monkeypatch, capsys) -> None:
+    packed = _planted(1200, 10, 1024)
+    store = _store(tmp_path / "store", packed, 1024, 40)
+    exact = store.knn(5, seed=3)
+    np.testing.assert_array_equal(exact.distances, _brute(packed, 5))
+    same = hamming.nearest(packed, packed, 5, exclude_self=True, seed=3)
+    np.testing.assert_array_equal(exact.indices, same.indices)
+    monkeypatch.setattr(module, "EXACT_TOKENS", 1201)
+    assert not isinstance(store.knn(5), approximate.ApproximateNeighbours)
+    monkeypatch.setattr(module, "EXACT_TOKENS", 1200)  # from so many on
+    found = store.knn(5, seed=3)
     assert isinstance(found, approximate.ApproximateNeighbours)
     assert str(found.recall) in capsys.readouterr().err
-    monkeypatch.setattr(module, "EXACT_TOKENS", 1200)
-    assert not isinstance(module.TokenCodes.knn(Many(), 5), approximate.ApproximateNeighbours)  # type: ignore[arg-type]
+    one = approximate_neighbours(packed, 5, seed=3)
+    assert one.bits < 1024
+    np.testing.assert_array_equal(found.indices, one.indices)
+    np.testing.assert_array_equal(found.distances, one.distances)
+    assert (found.recall, found.counted) == (one.recall, one.counted)
+
+
+def test_of_a_store_two_parts_are_in_memory_at_a_time(tmp_path: Path, monkeypatch) -> None:
+    """All codes take 25 MB, a part 2 MB; traced are numpy's own arrays, not shards while they are mapped."""
+    monkeypatch.setattr(approximate, "_PILOT_ROWS", 256)
+    packed = np.random.default_rng(0).integers(0, 256, (6144, 4096), dtype=np.uint8)
+    packed[:, 300:] = packed[np.arange(6144) % 12, 300:]  # near enough to be told apart by few bits
+    store = _store(tmp_path / "store", packed, 8 * 4096, 7)
+    asked: list[int] = []
+    rows = store.rows
+    monkeypatch.setattr(store, "rows", lambda site, some, name=None: asked.append(len(some)) or rows(site, some, name))
+    source = store.searchable(store.sites[0])
+    assert isinstance(source, StoredRows)
+    approximate_neighbours(packed[:2000], 3, seed=0, recall_queries=20)  # what is compiled, is
+    tracemalloc.start()
+    try:
+        found = approximate_neighbours(source, 3, seed=0, recall_queries=20)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.bits < 8 * 4096
+    assert max(asked) <= 512
+    assert most < packed.nbytes / 2

@@ -10,17 +10,20 @@ from hypothesis import strategies as st
 
 from polytope_lm.codes.hamming import hamming
 from polytope_lm.codes.hamming.gpu import Lists, Tiles, append_below, nearest_on, place_bits
+from polytope_lm.codes.hamming.searching import StoredRows
 from polytope_lm.errors import PolytopeError
+from polytope_lm.seeds import tie_order
 
 SMALL = Tiles(queries=32, base=64, first=32)
 
 
 def by_sorting(queries: np.ndarray, base: np.ndarray, k: int, forbidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort all distances of unpacked bits, ties by the lower index; -1 behind the last allowed row."""
+    """Sort all distances of unpacked bits, ties in the drawn order; -1 behind the last allowed row."""
     a, b = (np.unpackbits(x, axis=1).astype(np.int64) for x in (queries, base))
     distance = (a[:, None] != b[None]).sum(axis=2)
     distance[forbidden] = 10**9
-    order = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    drawn = tie_order(len(base))
+    order = drawn[np.argsort(distance[:, drawn], axis=1, kind="stable")[:, :k]]
     near = np.take_along_axis(distance, order, axis=1)
     return np.where(near < 10**9, order, -1), np.where(near < 10**9, near, -1)
 
@@ -83,6 +86,17 @@ def test_a_base_of_several_parts():
     base, queries = codes(300, 12, 0), codes(5, 12, 1)
     found = nearest_on("cpu", queries, base, 9, tiles=Tiles(32, 64, 32, part=70))
     check(found, by_sorting(queries, base, 9, np.zeros((5, 300), bool)))
+    stored = StoredRows(lambda rows: base[rows], base.shape)
+    check(hamming.nearest(queries, stored, 9), (found.indices, found.distances))
+    check(nearest_on("cpu", queries, stored, 9, tiles=Tiles(32, 64, 32, part=70)), (found.indices, found.distances))
+
+
+def test_another_seed_breaks_ties_in_another_order_and_both_sides_follow():
+    packed = codes(90, 3, 0)
+    for seed in (0, 5):
+        expected = hamming.nearest(packed, packed, 8, exclude_self=True, seed=seed)
+        found = nearest_on("cpu", packed, packed, 8, exclude_self=True, seed=seed, tiles=SMALL)
+        check(found, (expected.indices, expected.distances))
 
 
 def test_codes_too_wide_for_keys_are_refused():

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polytope_lm.codes.hamming import hamming
+from polytope_lm.codes.hamming.searching import StoredRows
 from polytope_lm.errors import PolytopeError
+from polytope_lm.seeds import tie_order
 
 
 def _bits(rng: np.random.Generator, rows: int, width: int, distinct: int | None = None) -> np.ndarray:
@@ -22,12 +24,12 @@ def _brute_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _brute_nearest(a: np.ndarray, b: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort every row's allowed pairs by (distance, index), in plain Python."""
+    """Sort every row's allowed pairs by (distance, place in the drawn order), in plain Python."""
     indices, found = np.full((len(a), k), -1), np.full((len(a), k), -1)
-    matrix = _brute_distances(a, b)
+    matrix, order = _brute_distances(a, b), tie_order(len(b)).tolist()
     for i in range(len(a)):
-        allowed = sorted((int(matrix[i, j]), j) for j in range(len(b)) if not excluded[i, j])[:k]
-        for rank, (distance, j) in enumerate(allowed):
+        allowed = sorted((int(matrix[i, j]), order.index(j), j) for j in range(len(b)) if not excluded[i, j])[:k]
+        for rank, (distance, _, j) in enumerate(allowed):
             indices[i, rank], found[i, rank] = j, distance
     return indices, found
 
@@ -106,7 +108,8 @@ def test_many_chunks_and_tasks_give_the_same_for_every_number_of_threads(threads
     np.testing.assert_array_equal(matrix[sample], _brute_distances(bits[sample], bits))
     same = (groups[:2500, None] == groups[None]) & (groups[:2500, None] >= 0)
     matrix[same] = 10**6
-    order = np.argsort(matrix, axis=1, kind="stable")[:, :200]
+    drawn = tie_order(9001)
+    order = drawn[np.argsort(matrix[:, drawn], axis=1, kind="stable")[:, :200]]
     np.testing.assert_array_equal(result.indices, order)
     np.testing.assert_array_equal(result.distances, np.take_along_axis(matrix, order, axis=1))
 
@@ -157,7 +160,7 @@ def test_missing_neighbours_are_minus_one_and_not_in_the_frame() -> None:
 
 
 def test_any_negative_id_is_no_group() -> None:
-    base = np.array([[0], [1], [3]], np.uint8)
+    base = np.array([[0], [1], [7]], np.uint8)
     groups = np.array([-(2**32), -(2**40), -(2**32)])  # as int32 these would be 0
     result = hamming.nearest(base, base, 3, groups_queries=groups, groups_base=groups)
     np.testing.assert_array_equal(result.indices, [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
@@ -237,7 +240,8 @@ def test_one_set_against_itself_counts_each_pair_once_and_keeps_the_ties(case, k
             packed, packed, k, exclude_self=True, threads=threads,
             groups_queries=given_groups, groups_base=given_groups,
         )  # fmt: skip
-        order = np.argsort(distance, axis=1, kind="stable")[:, :k]
+        drawn = tie_order(n)
+        order = drawn[np.argsort(distance[:, drawn], axis=1, kind="stable")[:, :k]]
         expected = np.take_along_axis(distance, order, 1)
         np.testing.assert_array_equal(found.distances, np.where(expected >= 10**6, -1, expected))
         np.testing.assert_array_equal(found.indices, np.where(expected >= 10**6, -1, order))
@@ -252,3 +256,64 @@ def test_one_set_of_many_blocks_is_the_same_as_queries_apart() -> None:
         for row in range(2500):
             rest = apart.indices[row][apart.indices[row] != row]
             np.testing.assert_array_equal(found.indices[row], rest[:8])
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several parts, the last one shorter, at a size that brute force can check."""
+    monkeypatch.setattr(hamming, "PART", 64)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_set_of_several_parts_with_many_ties_is_sorted_right(threads) -> None:
+    rng = np.random.default_rng(5)
+    bits, groups = _bits(rng, 301, 9), rng.integers(-1, 30, 301)
+    packed, same = hamming.pack(bits), (groups[:, None] == groups) & (groups[:, None] >= 0)
+    indices, found = _brute_nearest(bits, bits, 7, np.eye(301, dtype=bool) | same)
+    told = []
+    one_set = hamming.nearest_in_set(
+        packed, 7, groups[:, None].astype(np.int32), threads=threads, progress=lambda *at: told.append(at)
+    )
+    own = {"groups_queries": groups, "groups_base": groups, "exclude_self": True, "threads": threads}
+    for result in (
+        one_set,
+        hamming.nearest(packed, packed, 7, **own),
+        hamming.nearest(packed[:], packed.copy(), 7, **own),
+    ):
+        np.testing.assert_array_equal(result.indices, indices)
+        np.testing.assert_array_equal(result.distances, found)
+    assert told == sorted(set(told))
+    assert told[-1] == (301**2, 301**2)
+    indices, found = _brute_nearest(bits[:130], bits, 9, np.zeros((130, 301), bool))
+    apart = hamming.nearest(packed[:130], packed, 9, threads=threads)
+    np.testing.assert_array_equal(apart.indices, indices)
+    np.testing.assert_array_equal(apart.distances, found)
+
+
+def test_equal_codes_are_neighbours_in_the_order_that_the_seed_draws() -> None:
+    packed = np.zeros((50, 3), np.uint8)
+    found = {seed: hamming.nearest(packed, packed, 4, exclude_self=True, seed=seed).indices for seed in (0, 1)}
+    for seed, indices in found.items():
+        order = tie_order(50, seed)
+        for row in range(50):
+            assert indices[row].tolist() == order[order != row][:4].tolist()
+    assert not np.array_equal(found[0], found[1])
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_rows_that_are_read_are_searched_as_an_array_is_some_at_a_time() -> None:
+    packed = hamming.pack(_bits(np.random.default_rng(6), 500, 20))
+    asked = []
+
+    def take(rows: np.ndarray) -> np.ndarray:
+        asked.append(len(rows))
+        return packed[rows]
+
+    stored = StoredRows(take, packed.shape)
+    for some, more in ((stored, {"exclude_self": True}), (StoredRows(take, packed.shape), {}), (packed[:70], {})):
+        expected = hamming.nearest(packed[: len(some)], packed, 5, **more)
+        found = hamming.nearest(some, stored, 5, **more)
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.distances, expected.distances)
+    assert max(asked) == 64

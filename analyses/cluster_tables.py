@@ -7,7 +7,8 @@ gives rows; what was not run is not there. A model of which only some layers are
 these, as *unfinished*, Holm over them alone. Printed is Markdown. Nothing is run.
 
 First every label and reading, over layers; then, for `--label` and for senses, every layer's differences with their
-intervals; then the further claims and comparators, each with its verdict and the cell that decided.
+intervals; then the further claims and comparators: for these each with its verdict and the cell that decided, for
+every label its outcome.
 """
 
 from __future__ import annotations
@@ -205,6 +206,17 @@ def beside(result: Compared) -> Iterable[list[object]]:
         ]  # fmt: skip
 
 
+def by_label(results: Sequence[ClustersResult]) -> tuple[list[str], list[list[object]]]:
+    """Return heads and a row for each model and label: the outcome of every further claim and comparator."""
+    every = {
+        (one.provenance["model"], one.settings.label): {(row[2], row[3]): row[4] for row in beside(one)}
+        for one in results
+    }
+    shown = list(dict.fromkeys(pair for outcomes in every.values() for pair in outcomes))
+    heads = ["model", "label", *(f"{claim} against {against}" for claim, against in shown)]
+    return heads, [[*place, *(outcomes.get(pair, "") for pair in shown)] for place, outcomes in every.items()]
+
+
 def decides(verdicts: dict[int, Verdict]) -> str:
     """Write the cell that decided where the claim does worst, with its interval and layer."""
     layer = min(verdicts, key=lambda n: verdicts[n].deciding.high)
@@ -242,7 +254,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("Layer by layer: how far the code is ahead, AMI", *by_layer(chosen, AMI)),
             ("Layer by layer: how far the code is ahead, agreement", *by_layer(chosen, AGREEMENT)),
             ("Word senses, layer by layer: accuracy", *by_layer(senses, ACCURACY)),
-            ("Further claims and comparators", BESIDE, [row for one in (*clusters, *senses) for row in beside(one)]),
+            ("Further claims and comparators", BESIDE, [row for one in (*chosen, *senses) for row in beside(one)]),
+            ("Further claims and comparators, every label: the outcomes", *by_label(clusters)),
             ("Do the intervals hold", RATES, [rate_row(place, data) for place, data in rates]),
         ]
         print("\n\n".join(f"{title}:\n\n{markdown(heads, rows)}" for title, heads, rows in tables if rows))

@@ -31,12 +31,17 @@ def test_kept_results_become_rows(tmp_path, capsys) -> None:
     assert cluster_tables.span([value]) in told
     assert cluster_tables.span([-0.25, 0.125]) == "\u2212.250 to +.125"
     assert told.count(f"| {layer.verdict.outcome} (0) |") >= 1
-    assert "| code | NMF directions |" in told
-    assert told.count("| label |") == 2 + len(layer.comparators)
-    assert all(cluster_tables.interval(each.verdict.deciding) in told for each in layer.comparators)
+    outcomes = next(line for line in told.splitlines() if "| code against NMF directions |" in line)
+    row = told.splitlines()[told.splitlines().index(outcomes) + 2]
+    told_of = dict(zip(outcomes.split(" | "), row.split(" | "), strict=False))
+    nmf = next(each for each in layer.comparators if each.references == ("NMF directions",))
+    assert told_of["code against NMF directions"] == f"{nmf.verdict.outcome} (0)"
     assert "Layer by layer" not in told
     cluster_tables.main([str(tmp_path), "--label", "label"])
     told = capsys.readouterr().out
+    assert told.count("| label | code |") == len([each for each in layer.comparators if each.claim == "code"])
+    assert "| code | NMF directions |" in told
+    assert all(cluster_tables.interval(each.verdict.deciding) in told for each in layer.comparators)
     lead = cluster_tables.interval(layer.difference("code", "cosine of h, raw", AGREEMENT).estimate)
     assert re.search(rf"\| 0 \| {layer.verdict.outcome} \| {re.escape(lead)}", told)
     assert "| cal | 10.0% | 10.0% (m | 1 | small | upos | x | AMI: raw) | 0.0% | 50.0% | 1 |" in told

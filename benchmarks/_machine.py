@@ -29,6 +29,7 @@ PACKAGES = (
     "transformers",
     "transformer-lens",
     "faiss-cpu",
+    "numkong",
     "pandas",
     "pyarrow",
 )

@@ -32,7 +32,7 @@ from polytope_lm.codes.store.writer import StoreWriter
 from polytope_lm.documents import Document
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 SHARD, DOCUMENT, SAMPLE = 32_768, 256, 6_000
 SIZES = (10**4, 10**5, 10**6, 10**7)
@@ -46,11 +46,18 @@ def manifest(place: Path, layers: int = 1) -> dict[str, Any]:
     return {**store.manifest, "shard_documents": SHARD // DOCUMENT}
 
 
-def fill(place: Path, about: dict[str, Any], tokens: int) -> None:
+def random_codes(n_bytes: int) -> Callable[[int, int], np.ndarray]:
+    """Return what gives the codes of a shard, by its number and rows."""
+    pool = np.random.default_rng(0).integers(0, 256, (SHARD, n_bytes), dtype=np.uint8)  # drawn once: it takes longer
+    return lambda number, rows: np.roll(pool, number, axis=0)[:rows]
+
+
+def fill(
+    place: Path, about: dict[str, Any], tokens: int, codes: Callable[[int, int], np.ndarray] | None = None
+) -> None:
     """Write so many tokens, a shard at a time."""
-    rng = np.random.default_rng(0)
-    key = f"L{about['sites'][0]['layer']:02d}.pre"
-    pool = rng.integers(0, 256, (SHARD, 384), dtype=np.uint8)  # drawing costs more than writing does
+    key, n_bytes = f"L{about['sites'][0]['layer']:02d}.pre", -(-about["sites"][0]["width"] // 8)
+    codes = codes or random_codes(n_bytes)
     with StoreWriter(place, about) as writer:
         for number in range(-(-tokens // SHARD)):
             rows = min(SHARD, tokens - number * SHARD)
@@ -58,8 +65,8 @@ def fill(place: Path, about: dict[str, Any], tokens: int) -> None:
             documents = [Document(f"{first + i}", "a b c d" * 8) for i in range(-(-rows // DOCUMENT))]
             places = np.arange(rows)
             columns = dict.fromkeys(tables.NUMBERS, places % DOCUMENT) | {"document": first + places // DOCUMENT}
-            with writer.shard(number, rows, {key: (384, "uint8")}, documents) as shard:
-                shard.arrays[key][:] = np.roll(pool, number, axis=0)[:rows]
+            with writer.shard(number, rows, {key: (n_bytes, "uint8")}, documents) as shard:
+                shard.arrays[key][:] = codes(number, rows)
             writer.commit(number, rows, tables.token_table(columns, {}), documents, first)
         writer.finish(-(-tokens // SHARD))
 

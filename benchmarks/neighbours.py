@@ -1,9 +1,10 @@
-"""Exact k nearest neighbours on packed codes: ours, faiss, and what the processor could do.
+"""Exact k nearest neighbours on packed codes: ours, faiss, NumKong, and what the processor could do.
 
 `python -m benchmarks.neighbours [--json]`. The runs take turns, and figures are medians. The roofline is the
 rate of xor, popcount and add on 64-bit words, everything in registers but one read from the L1 cache in
 eight: a method that takes one of each per word cannot be faster on the same threads. All pairs of one set
-are half as many, by symmetry.
+are half as many, by symmetry. NumKong gives distances and no neighbours: it is timed on all distances, and
+once more with numpy's selection of the k least, rows divided among as many threads.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faiss
+import numkong
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
@@ -22,6 +24,10 @@ from numba.core import cgutils
 from benchmarks._machine import Figure, arguments, describe, interleaved, median_ratio, report
 from polytope_lm.codes.hamming import hamming, kernels
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ROWS = 500  # whose distances NumKong gives at one time, a thread
 _L1_WORDS = 2048  # 16 KB
 _PASSES = 100_000
 _MUST = 4.0
@@ -88,8 +94,24 @@ def _roofline(threads: int) -> None:
         list(pool.map(lambda words: _roofline_loop(words, words[:8].copy(), _PASSES), buffers))
 
 
+def numkong_rows(work: Work, keep: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return what is kept of all distances from NumKong, some rows at a time."""
+    packed = numkong.hammings_pack(work.codes)
+    starts = range(0, len(work.codes), _ROWS)
+
+    def distances(start: int) -> np.ndarray:
+        return keep(np.asarray(numkong.hammings_packed(work.codes[start : start + _ROWS], packed)))
+
+    with ThreadPoolExecutor(work.threads) as pool:
+        return np.concatenate(list(pool.map(distances, starts)))
+
+
 def measure(work: Work, repeats: int) -> list[Figure]:
     """Time everything in turn and check that the distances are equal."""
+
+    def least(distances: np.ndarray) -> np.ndarray:
+        return np.sort(np.partition(distances, work.k - 1, axis=1)[:, : work.k], axis=1)
+
     faiss.omp_set_num_threads(work.threads)
     index = faiss.IndexBinaryFlat(work.codes.shape[1] * 8)
     index.add(work.codes)
@@ -101,6 +123,7 @@ def measure(work: Work, repeats: int) -> list[Figure]:
     expected, _ = index.search(work.codes, work.k)
     found = ours()
     assert (found.distances == expected).all(), "distances differ from faiss's"
+    assert (found.distances == numkong_rows(work, least)).all(), "distances differ from NumKong's"
     own = {"exclude_self": True}
     apart = hamming.nearest(work.codes, work.codes, work.k + 1, threads=work.threads).indices[:, 1:]
     assert (ours(**own).indices == apart).all(), "by symmetry, other neighbours are found"
@@ -110,6 +133,8 @@ def measure(work: Work, repeats: int) -> list[Figure]:
         {
             "ours": ours,
             "faiss": lambda: index.search(work.codes, work.k),
+            "numkong": lambda: numkong_rows(work, lambda distances: distances[:, 0]),
+            "numkong, least": lambda: numkong_rows(work, least),
             "grouped": lambda: ours(**groups),
             "one set": lambda: ours(**own),
             "roofline": lambda: _roofline(work.threads),
@@ -138,6 +163,17 @@ def _figures(work: Work, seconds: dict[str, list[float]]) -> list[Figure]:
             note=f"median of {len(seconds['ours'])} pairs; all distances equal",
         ),
         Figure("pairs per second", rows * rows / ours, "pairs/s", rows * rows / peer, "faiss"),
+        *(
+            Figure(
+                f"the same beside NumKong, {what}",
+                ours,
+                "s",
+                median(seconds[name]),
+                "NumKong hammings_packed",
+                median_ratio(seconds[name], seconds["ours"]),
+            )
+            for name, what in (("numkong", "distances alone"), ("numkong, least", "the k least by numpy"))
+        ),
         Figure(
             "xor and popcount of 64-bit words",
             words / ours,

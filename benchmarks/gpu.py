@@ -2,7 +2,8 @@
 
 `python -m benchmarks.gpu --out DIR` takes less than six minutes on an H100 and writes `gpu.json` and `gpu.md` there,
 after every section anew. `--quick` measures a little of everything; `--device cpu --tiny` shows that it runs. A section
-that fails prints why in one line and the others go on. Peers that are not installed are named. It needs no network.
+that fails prints why in one line and the others go on. Peers that are absent are named, with the reason. It needs no
+network.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import tempfile
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,12 +36,18 @@ from polytope_lm.codes.hamming import gpu, hamming
 from polytope_lm.codes.plan import make_plan
 from polytope_lm.documents import Document
 from polytope_lm.models.hooks import pack_rows
+from polytope_lm.seeds import tie_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+T = TypeVar("T")
 WORDS, LENGTH, WIDTH, K = 1000, 1024, 3072, 16
-PEERS = {"transformer_lens": "TransformerLens run_with_cache", "faiss": "faiss GPU", "cupy": "cupy popcount"}
+CERTAIN = 1e-4
+
+
+class Absent(Exception):  # noqa: N818 - no error: it is said, and the rest is measured
+    """A peer that is not here, and why."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,17 @@ class Run:
     tiny: bool
     quick: bool
     scratch: Path
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def peer(self, name: str, measure: Callable[[], T]) -> T | None:
+        """Return what a peer gives, or say why there is nothing of it."""
+        try:
+            return measure()
+        except Exception as error:  # noqa: BLE001 - whatever fails in a peer, ours is measured
+            reason = (str(error).splitlines() or [""])[0][:120]
+            self.absent[name] = reason if isinstance(error, Absent) else f"failed: {type(error).__name__}: {reason}"
+            print(f"{name} is absent: {self.absent[name]}", flush=True)
+            return None
 
     def size(self, whole: int, quick: int, tiny: int) -> int:
         """Return the size for this run."""
@@ -194,8 +214,14 @@ def captures(run: Run, shape: str) -> list[Figure]:
     name = "the lower of trunk and write-and-hash"
     ratio, what = disk / lower, f"bits to disk, {what.replace(f'{count} documents', f'{count * times:,} documents')}"
     figures.append(Figure(what, disk, "tokens/s", lower, name, ratio, 0.9, note=note))
-    if importlib.util.find_spec("transformer_lens") and not run.tiny and shape == "gpt2":
-        figures.append(_lens(run, model, batches[0][:8], memory))
+    some = batches[0][:8].to(run.device)
+    took = run.peer(f"TransformerLens run_with_cache, {shape} shape", lambda: lens(run, model, some))
+    if took is not None:
+        peer = some.numel() / took
+        figures.append(
+            Figure(f"the same beside TransformerLens, {shape} shape", memory, "tokens/s", peer, "run_with_cache",
+                   memory / peer)
+        )  # fmt: skip
     return figures
 
 
@@ -214,33 +240,65 @@ def _check_bits(model: plm.models.model.Model, ids: torch.Tensor, arrays: dict[s
     assert differ.mean() < 0.01, f"{differ.mean():.2%} of the bits differ from a plain hook's"
 
 
-CERTAIN = 1e-4
-
-
 def kernels(run: Run) -> list[Figure]:
-    """Count the bits that another attention kernel flips in float32, and those of them that were not near zero."""
-    model = random_model(run, "gpt2", torch.float32)
-    documents = texts(run.size(64, 16, 3), 64 if run.tiny else 256)
-
-    def read() -> np.ndarray:
-        codes = plm.encode(model, documents, batch_tokens=16_384)
-        return np.concatenate([codes.activations("h", layer=n) for n in range(model.n_layers)], axis=1)
-
-    plain, figures = read(), []
-    model.hf.set_attn_implementation("eager")
-    there = {"eager attention": read()}
-    model.hf.set_attn_implementation("sdpa")
-    backend = "inductor" if run.device.type == "cuda" else "eager"  # without a card there may be no compiler
-    for block in model.hf.transformer.h:
-        block.attn.compile(backend=backend)
-    there[f"compiled attention ({backend})"] = read()
-    for name, h in there.items():
-        differ = (h > 0) != (plain > 0)
-        certain = int((differ & (np.abs(plain) >= CERTAIN)).sum())
-        note = f"{int(differ.sum()):,} of {differ.size:,} bits differ"
-        what = f"{name} against sdpa, float32: bits that differ though abs(h) is at least {CERTAIN:g}"
-        figures.append(Figure(what, certain, "bits", must=0, bound="at most", note=note))
+    """Count the bits that other attention kernels flip against eager attention, near zero and beyond."""
+    documents = texts(run.size(32, 16, 3), 64 if run.tiny else 256)
+    figures = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = random_model(run, "gpt2", dtype)
+        (_, eagerly), *others = attentions(run, model)
+        eager = _read(model, documents, eagerly)
+        near = np.abs(eager) < CERTAIN
+        for name, prepare in others:
+            read = partial(_read, model, documents, prepare)
+            h = run.peer(f"{name}, {str(dtype)[6:]}", read)
+            if h is None:
+                continue
+            differ = (h > 0) != (eager > 0)
+            note = f"and {int((differ & near).sum()):,} below it, of {differ.size:,} bits"
+            # In half precision sums are rounded more coarsely than that.
+            must = 0 if dtype == torch.float32 else None
+            what = f"{name} against eager, {str(dtype)[6:]}: bits that differ though abs(h) is at least {CERTAIN:g}"
+            figures.append(Figure(what, int((differ & ~near).sum()), "bits", must=must, bound="at most", note=note))
     return figures
+
+
+def attentions(run: Run, model: plm.models.model.Model) -> list[tuple[str, Callable[[], Any]]]:
+    """Return each way of attention, and what sets it up for a context; eager first, compiled last."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: PLC0415
+
+    def of(name: str, context: Any = None) -> Any:
+        try:
+            model.hf.set_attn_implementation(name)
+        except (ImportError, ValueError) as error:
+            raise Absent((str(error).splitlines() or [""])[0][:120]) from None
+        return context or nullcontext()
+
+    def compiled() -> Any:
+        # without a card there may be no compiler
+        backend = "inductor" if run.device.type == "cuda" else "eager"
+        of("sdpa")
+        for block in model.hf.transformer.h:
+            block.attn.compile(backend=backend)
+        return nullcontext()
+
+    return [
+        ("eager attention", lambda: of("eager")),
+        ("sdpa", lambda: of("sdpa")),
+        ("torch's flash kernel", lambda: of("sdpa", sdpa_kernel(SDPBackend.FLASH_ATTENTION))),
+        ("flash_attention_2", lambda: of("flash_attention_2")),
+        ("compiled attention", compiled),
+    ]
+
+
+def _read(model: plm.models.model.Model, documents: list[Document], prepare: Callable[[], Any]) -> np.ndarray:
+    """Return every layer's pre-activations of the documents, side by side, under one way of attention."""
+    with prepare():
+        try:
+            codes = plm.encode(model, documents, batch_tokens=16_384)
+        except RuntimeError as error:  # a kernel that this card or number format has not
+            raise Absent((str(error).splitlines() or [""])[0][:120]) from None
+    return np.concatenate([codes.activations("h", layer=n) for n in range(model.n_layers)], axis=1)
 
 
 def write_and_hash(run: Run, size: int, files: int) -> float:
@@ -263,21 +321,25 @@ def write_and_hash(run: Run, size: int, files: int) -> float:
         return len(content) * files / (time.perf_counter() - begun)
 
 
-def _lens(run: Run, model: plm.models.model.Model, ids: torch.Tensor, ours: float) -> Figure:
-    """Time TransformerLens's run_with_cache of the pre-activations."""
-    bridge, ids = model.bridge, ids.to(run.device)
+def lens(run: Run, model: plm.models.model.Model, ids: torch.Tensor) -> float:
+    """Return the seconds of TransformerLens's run_with_cache of all pre-activations."""
+    try:
+        bridge = model.bridge
+    except ImportError as error:
+        raise Absent(str(error)) from None
+    names = [f"blocks.{n}.mlp.hook_pre" for n in range(model.n_layers)]
 
     @torch.inference_mode()
-    def cached() -> None:
-        bridge.run_with_cache(ids, return_type=None, names_filter=lambda name: name.endswith("mlp.hook_pre"))
+    def cached() -> Any:
+        return bridge.run_with_cache(ids, return_type=None, names_filter=names.__contains__)[1]
 
-    cached()
-    peer = ids.numel() / run.seconds(cached)
-    return Figure("the same beside TransformerLens", ours, "tokens/s", peer, "run_with_cache", ours / peer)
+    missing = [name for name in names if name not in cached()]
+    assert not missing, f"{missing[0]} is not cached"
+    return run.seconds(cached)
 
 
 def neighbours(run: Run) -> list[Figure]:
-    """Exact neighbours of 10^5 and 10^6 codes among 10^6; a sample is compared with the processor's."""
+    """Exact neighbours of 10^5 and 10^6 codes among 10^6; a sample is compared with the processor's and the peers'."""
     base = np.random.default_rng(0).integers(0, 256, (run.size(10**6, 200_000, 500), WIDTH // 8), np.uint8)
     base[len(base) // 2 :: 97] = base[0]  # ties
     cases = [(run.size(100_000, 50_000, 40), 3.0)] + ([(10**6, 40.0)] if not (run.quick or run.tiny) else [])
@@ -293,7 +355,75 @@ def neighbours(run: Run) -> list[Figure]:
         whole = len(base) == 10**6
         what = f"exact neighbours, {queries:,} x {len(base):,}, {WIDTH:,} bits, k = {K}"
         figures.append(Figure(what, took, "s", must=most if whole else None, bound="at most", note=note))
-    return figures
+    return figures + [figure for name, make in POPCOUNTS.items() for figure in _beside(run, name, make, base)]
+
+
+def _beside(
+    run: Run, name: str, make: Callable[[Run, np.ndarray], Callable[..., Any]], base: np.ndarray
+) -> list[Figure]:
+    """Search some of the queries with a peer, if it is here, and with ours; their distances must be equal."""
+    asked = base[: run.size(5_000, 2_000, 20)]
+
+    def measured() -> tuple[np.ndarray, float]:
+        search = make(run, base)
+        search(asked[:8])
+        begun = time.perf_counter()
+        return search(asked), time.perf_counter() - begun
+
+    there = run.peer(name, measured)
+    if there is None:
+        return []
+    begun = time.perf_counter()
+    found = gpu.nearest_on(run.device, asked, base, K)
+    ours = time.perf_counter() - begun
+    assert np.array_equal(there[0], found.distances), f"distances differ from {name}'s"
+    what = f"exact neighbours, {len(asked):,} x {len(base):,}, beside {name}"
+    note = "all distances equal; the base is sent anew by ours, and is there before for the peer"
+    return [Figure(what, ours, "s", there[1], name, there[1] / ours, note=note)]
+
+
+def faiss_gpu(run: Run, base: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return faiss's exact search on the device: distances of the K nearest."""
+    try:
+        import faiss  # noqa: PLC0415
+    except ImportError as error:
+        raise Absent(str(error)) from None
+    if not hasattr(faiss, "GpuIndexBinaryFlat") or not faiss.get_num_gpus():
+        raise Absent("this faiss has no GPU")
+    config = faiss.GpuIndexBinaryFlatConfig()
+    config.device = run.device.index or 0
+    index = faiss.GpuIndexBinaryFlat(faiss.StandardGpuResources(), 8 * base.shape[1], config)
+    index.add(base)
+    return lambda queries: np.asarray(index.search(queries, K)[0])
+
+
+def cupy_popcount(run: Run, base: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a search by cupy: xor, popcount, sum over words, partition; a few queries at a time."""
+    try:
+        import cupy  # noqa: PLC0415
+
+        cupy.cuda.Device(run.device.index or 0).use()
+        count = cupy.ReductionKernel(
+            "uint64 a, uint64 b", "int32 d", "__popcll(a ^ b)", "a + b", "d = a", "0", "hamming"
+        )
+        words = cupy.asarray(base.view(np.uint64))
+    except ImportError as error:
+        raise Absent(str(error)) from None
+    except Exception as error:  # noqa: BLE001 - it is installed, and finds no card
+        raise Absent(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}") from None
+
+    def search(queries: np.ndarray) -> np.ndarray:
+        found = []
+        for start in range(0, len(queries), 64):
+            some = cupy.asarray(queries[start : start + 64].view(np.uint64))
+            distances = count(some[:, None], words[None], axis=2)
+            found.append(cupy.asnumpy(cupy.sort(cupy.partition(distances, K - 1, axis=1)[:, :K], axis=1)))
+        return np.concatenate(found)
+
+    return search
+
+
+POPCOUNTS = {"faiss GPU": faiss_gpu, "cupy popcount": cupy_popcount}
 
 
 def _agree(base: np.ndarray, sample: np.ndarray, found: hamming.Neighbours) -> str:
@@ -302,10 +432,10 @@ def _agree(base: np.ndarray, sample: np.ndarray, found: hamming.Neighbours) -> s
         expected = hamming.nearest(base[sample], base, K)
         indices, distances, by = expected.indices, expected.distances, "our CPU kernel"
     else:
-        words = base.view(np.uint64)
+        words, order = base.view(np.uint64), tie_order(len(base))
         near = np.stack([np.bitwise_count(words ^ words[i]).sum(axis=1) for i in sample]).astype(np.int64)
-        keys = np.sort(near * 2**32 + np.arange(len(base)), axis=1)[:, :K]
-        indices, distances, by = keys & (2**32 - 1), keys >> 32, "numpy"
+        keys = np.sort(near * 2**32 + np.argsort(order), axis=1)[:, :K]
+        indices, distances, by = order[keys & (2**32 - 1)], keys >> 32, "numpy"
     assert np.array_equal(found.indices[sample], indices), f"indices differ from {by}'s"
     assert np.array_equal(found.distances[sample], distances), f"distances differ from {by}'s"
     return f"every index of {len(sample)} queries is that of {by}"
@@ -340,17 +470,31 @@ def paths(run: Run) -> list[Figure]:
     prefix = share_prefix(model, torch.from_numpy(ids), **where)
     tap = (model.n_layers - 1, "h")
 
-    def patched() -> np.ndarray:
-        return run_patched(model, ids, vectors, **where, taps=[tap], logits=False, prefix=prefix).activations[tap]
+    def patched(prefix: Any = prefix, some: slice = slice(None)) -> np.ndarray:
+        found = run_patched(model, ids, vectors[some], **where, taps=[tap], logits=False, prefix=prefix)
+        return found.activations[tap]
 
-    patched()
-    figures = [Figure("points of a path a second, prefix shared", len(vectors) / run.seconds(patched), "points/s")]
+    few = slice(0, len(vectors) // 8)
+    patched(), patched(None, few)
+    rate = len(vectors) / run.seconds(patched)
+    whole = len(vectors[few]) / run.seconds(lambda: patched(None, few))
+    figures = [
+        Figure("points of a path a second, prefix shared", rate, "points/s", whole, "whole sequences", rate / whole)
+    ]
     geometry = model.geometry(model.sites[1])
-    in_layer_crossings(geometry, vectors[:8], vectors[8:16] if len(vectors) > 8 else vectors[:8])
     half = len(vectors) // 2
-    took = run.seconds(lambda: in_layer_crossings(geometry, vectors[:half], vectors[half : 2 * half]), 3)
-    figures.append(Figure("lines solved a second, on the processor", half / took, "lines/s"))
-    return figures
+    ends = vectors[:half], vectors[half : 2 * half]
+    found, took = {}, {}
+    for name, device in (("here", None), ("there", run.device)):
+        found[name] = in_layer_crossings(geometry, *ends, device=device)
+        took[name] = run.seconds(lambda device=device: in_layer_crossings(geometry, *ends, device=device), 3)
+    lines = {name: half / seconds for name, seconds in took.items()}
+    other = int((found["here"].counts != found["there"].counts).sum())
+    figures.append(
+        Figure("lines solved a second, products on the device", lines["there"], "lines/s", lines["here"],
+               "the processor alone", lines["there"] / lines["here"], note=f"{len(found['there'].t):,} crossings")
+    )  # fmt: skip
+    return [*figures, Figure("lines with another number of crossings there", other, "lines", must=0, bound="at most")]
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -367,7 +511,7 @@ def write(out: Path, head: dict[str, Any], sections: dict[str, Any]) -> None:
     """Write the JSON and the table of what is measured so far."""
     (out / "gpu.json").write_text(json.dumps({**head, "sections": sections}, indent=1) + "\n")
     lines = [f"{head['card']}, torch {head['torch']}, {time.strftime('%Y-%m-%d')}"]
-    lines += [f"Absent: {head['absent'] or 'no peer'}", ""]
+    lines += ["Absent: " + ("; ".join(f"{name} ({why})" for name, why in head["absent"].items()) or "no peer"), ""]
     lines += ["| what | measured | peer | ratio | must |", "|---|---|---|---|---|"]
     for name, section in sections.items():
         if "failed" in section:
@@ -396,12 +540,11 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(options.device)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else describe().cpu
-    absent = [name for package, name in PEERS.items() if importlib.util.find_spec(package) is None]
-    head = {"card": card, "torch": torch.__version__, "absent": ", ".join(absent), "machine": str(describe())}
-    print(f"{card}; {head['machine']}; absent: {head['absent'] or 'no peer'}", flush=True)
+    head = {"card": card, "torch": torch.__version__, "absent": {}, "machine": str(describe())}
+    print(f"{card}; {head['machine']}", flush=True)
     sections: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        run = Run(device, options.tiny, options.quick, Path(scratch))
+        run = Run(device, options.tiny, options.quick, Path(scratch), head["absent"])
         for name, section in measure(run).items():
             if options.only and not any(word in name for word in options.only):
                 continue

@@ -8,7 +8,7 @@
 | `choices` | leads by size, the choices behind each below | `Multiverse` |
 | `clouds` | named groups of points | neurons |
 | `curves` | numbers along a line, ticks below, a band | `TrustRadius` |
-| `histories` | numbers over the steps of a training, a panel each | `analyses/training_dynamics.py` |
+| `histories` | numbers over the steps of a training, or over k, a panel each | `training_dynamics`, `Reduction` |
 | `ridges` | a histogram a row | `CodeOverview` |
 
 They take names and numbers and return plotly figures. Names are made inert here (`errors.escaped`), so that
@@ -488,11 +488,13 @@ def clouds(
 
 @dataclass(frozen=True)
 class Curve:
-    """One number along a line."""
+    """One number along a line; with `low` and `high`, its interval at each place."""
 
     name: str
     x: Iterable[float]
     y: Iterable[float]
+    low: Iterable[float] | None = None
+    high: Iterable[float] | None = None
 
 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -544,35 +546,52 @@ def curves(
     return figure
 
 
-def histories(panels: Mapping[str, Sequence[Curve]], *, x: str, note: str = "", columns: int = 3) -> go.Figure:
-    """Draw many numbers over the steps of a training, a small panel each, on one logarithmic axis of steps.
+def histories(
+    panels: Mapping[str, Sequence[Curve]],
+    *,
+    x: str,
+    note: str = "",
+    columns: int = 3,
+    span: tuple[float, float] | None = None,
+) -> go.Figure:
+    """Draw many numbers over the steps of a training, or over k, a panel each, on one logarithmic axis of steps.
 
     Args:
         panels: the curves of each panel, by its title. Step 0 is drawn at a half.
         x: what the steps are.
         note: a sentence above the panels.
         columns: panels side by side.
+        span: what the axis of the numbers shows; curves that leave it are cut there.
 
     """
     from plotly.subplots import make_subplots  # noqa: PLC0415 - slow to import and used here alone
 
+    columns, alone = min(columns, len(panels)), len(panels) == 1
     rows = -(-len(panels) // columns)
     titles = [escaped(title) for title in panels]
+    title = escaped(note) or (titles.pop() if alone else "")
     grid = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.32 / rows, horizontal_spacing=0.07)
-    figure = _figure(height=110 + 290 * rows, title=escaped(note), margin={"t": 80})
+    figure = _figure(height=110 + 290 * rows, title=title, margin={"t": 80})
     figure.layout.annotations = grid.layout.annotations
     for number, lines in enumerate(panels.values()):
         end = str(number + 1) if number else ""
         figure.layout[f"xaxis{end}"] = grid.layout[f"xaxis{end}"].to_plotly_json() | _axis(title=escaped(x), type="log")
-        figure.layout[f"yaxis{end}"] = grid.layout[f"yaxis{end}"].to_plotly_json() | _axis()
+        figure.layout[f"yaxis{end}"] = grid.layout[f"yaxis{end}"].to_plotly_json() | _axis(range=span)
         for i, line in enumerate(lines):
+            y, bars = list(line.y), None
+            if line.low is not None and line.high is not None:
+                above = [high - value for high, value in zip(line.high, y, strict=True)]
+                below = [value - low for low, value in zip(line.low, y, strict=True)]
+                bars = {"array": above, "arrayminus": below, "thickness": 1, "width": 3}
             figure.add_scatter(
-                x=[max(step, 0.5) for step in line.x], y=list(line.y), mode="lines+markers", name=escaped(line.name),
-                legendgroup=str(number), xaxis=f"x{end}", yaxis=f"y{end}", showlegend=False,
+                x=[max(step, 0.5) for step in line.x], y=y, error_y=bars, mode="lines+markers", name=escaped(line.name),
+                legendgroup=None if alone else str(number), xaxis=f"x{end}", yaxis=f"y{end}", showlegend=alone,
                 line={"color": COLOURS[i % len(COLOURS)], "width": 2, "dash": _DASHES[i % len(_DASHES)]},
                 marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 6},
                 hovertemplate=f"{escaped(line.name)}<br>%{{x}}: %{{y:.4g}}<extra></extra>",
             )  # fmt: skip
+            if alone:
+                continue  # the legend has the names
             figure.add_annotation(
                 x=1, y=1 - 0.07 * i, xref=f"x{end} domain", yref=f"y{end} domain", xanchor="right", yanchor="top",
                 text=escaped(line.name), showarrow=False, font={"color": COLOURS[i % len(COLOURS)], "size": 10},

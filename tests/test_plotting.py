@@ -113,3 +113,15 @@ def test_histories_have_a_panel_each_on_a_logarithmic_axis_with_step_0_at_a_half
     texts = [note.text for note in figure.layout.annotations]
     assert "two" in texts
     assert not any("<b>" in text for text in texts)
+
+
+def test_one_history_alone_has_a_legend_and_intervals():
+    line = plotting.Curve("a", [1, 10], [0.5, 0.75], low=[0.25, 0.5], high=[0.625, 1.0])
+    figure = plotting.histories({"over <b>": [line]}, x="k", span=(-1, 1))
+    (drawn,) = figure.data
+    assert drawn.showlegend
+    assert drawn.error_y.array == (0.125, 0.25)
+    assert drawn.error_y.arrayminus == (0.25, 0.25)
+    assert figure.layout.yaxis.range == (-1, 1)
+    assert figure.layout.title.text.startswith("over")
+    assert "<b>" not in figure.layout.title.text

@@ -169,6 +169,11 @@ class Maps:
         ]
         return np.concatenate(parts)
 
+    def distances(self, others: Maps) -> Float[np.ndarray, " n"]:
+        """Return the Frobenius distance of each `(J, a)` from that of the same row of others."""
+        found: np.ndarray = np.linalg.norm(self.features() - others.features(), axis=1)
+        return found
+
     def means(self, labels: Int[np.ndarray, " n"], k: int) -> Maps:
         """Return the mean map of each of k groups; a group without members has the mean of all.
 

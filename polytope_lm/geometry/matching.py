@@ -5,7 +5,8 @@ is `(d', e') = (d, e) A + c`, fitted by ridge regression, its penalty chosen on 
 penalty the fit is the same under any metric of the target, that of `(J, a)` included.
 
 A matching says little by itself: the mean map needs no source, and shuffled tokens give the mean map. Put both beside
-it.
+it. Share explained, on tokens that it was not fitted on, under the Frobenius norm of `(J, a)`: `1 - sum_t |matched_t -
+own_t|^2 / sum_t |mean - own_t|^2`, the mean that of the fitting tokens; `analyses/affine_maps.py` computes it.
 
 Source: Sattelberg et al. (2023), who map networks onto each other.
 """
@@ -80,7 +81,11 @@ def match(source: Maps, target: Maps) -> Matching:
     if len(source) < 2 * HELD_OUT:
         raise PolytopeError(f"{len(source)} tokens: give at least {2 * HELD_OUT}, one in {HELD_OUT} is held out")
     held = np.arange(len(source)) % HELD_OUT == 0
-    weight, bias, penalty = ridge(_numbers(source).cpu().numpy(), _numbers(target).cpu().numpy(), held)
+    X, Y = _numbers(source).cpu().numpy(), _numbers(target).cpu().numpy()
+    # Behind ReLUs no map has a shift of its own, nor has a secant a gate's slope: what is constant needs no equation.
+    told, tells = ((each != each[:1]).any(0) for each in (Y, X))
+    weight, bias = np.zeros((X.shape[1], Y.shape[1]), X.dtype), Y[0].copy()
+    weight[np.ix_(tells, told)], bias[told], penalty = ridge(X[:, tells], Y[:, told], held)
     at = target.slope
     return Matching(torch.from_numpy(weight).to(at), torch.from_numpy(bias).to(at), penalty, target[:1])
 

@@ -16,8 +16,11 @@ each token its own map nothing is lost. The first position of a document is left
 | own map | each token its own |
 | mean-ablated | the output's mean |
 
-Score: loss recovered, `1 - (CE - clean)/(mean-ablated - clean)`; where removing the MLP costs less than .02 nats, the
-difference alone. Intervals: percentile bootstrap over tested documents.
+Score: **loss recovered**, `1 - (L_k - L_orig)/(L_noMLP - L_orig)`, L the cross-entropy of the next token in nats: 1 where
+nothing is lost, 0 where as much as without the MLP, negative where k maps do more harm than that. *Without*: its output
+is the mean over the fitting tokens. Where that costs less than .02 nats, the difference alone. Intervals: percentile
+bootstrap over tested documents. The ratio is that by which sparse autoencoders are judged (Rajamanoharan et al.,
+"Improving dictionary learning with gated sparse autoencoders", 2404.16014; there without means 0).
 """  # noqa: E501 - a table's row is one line
 
 from __future__ import annotations
@@ -162,15 +165,22 @@ class Reduction(Result):
         return [on]
 
     def plot(self) -> go.Figure:
-        """Draw nats lost against k."""
-        lines = [
-            Curve(name, [arm.k for arm in self.arms if arm.name == name],
-                  [arm.lost.value for arm in self.arms if arm.name == name])
-            for name in GROUPED
-        ]  # fmt: skip
-        ks = [arm.k for arm in self.arms if arm.name == MAPS]
-        lines += [Curve(name, [ks[0], ks[-1]], [self.arm(name).lost.value] * 2) for name in (LINEAR, QUADRATIC)]
-        return histories({f"{self.site.place}, {self.maps} maps: nats lost a token against k": lines}, x="k")
+        """Draw loss recovered against k with its intervals, or nats lost where there is no ratio."""
+        share = all(arm.recovered is not None for arm in self.arms)
+        what = "loss recovered (1: all, 0: as without the MLP)" if share else "nats lost a token"
+
+        def curve(name: str, arms: Sequence[ArmLoss], ks: Sequence[float]) -> Curve:
+            found = [arm.recovered or arm.lost for arm in arms]
+            return Curve(name, ks, [e.value for e in found], [e.low for e in found], [e.high for e in found])
+
+        lines = []
+        for name in GROUPED:
+            arms = [arm for arm in self.arms if arm.name == name]
+            lines.append(curve(name, arms, [arm.k for arm in arms]))
+        ks = lines[0].x
+        lines += [curve(name, [self.arm(name)] * 2, [min(ks), max(ks)]) for name in (LINEAR, QUADRATIC)]
+        title = f"{self.site.place}, {self.maps} maps: {what} against k"
+        return histories({title: lines}, x="k", span=(-1.05, 1.05) if share else None)
 
 
 def _three(estimate: Estimate) -> tuple[float, float, float]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
 import polytope_lm as plm
 from analyses import affine_maps
+from polytope_lm.geometry.matching import match
 
 
 @pytest.fixture
@@ -17,34 +20,98 @@ def small(monkeypatch):
     monkeypatch.setitem(vars(affine_maps.plm), "documents", lambda _name: documents)
     monkeypatch.setattr(affine_maps, "LENGTH", 32)
     monkeypatch.setattr(affine_maps, "TESTED", 2)
+    monkeypatch.setattr(affine_maps, "FITTED", 1500)
 
 
-def test_a_layer_is_not_told_by_another_better_than_by_itself(small):
-    model = plm.load("tiny-relu")
-    itself, other = (affine_maps.matched(model, layer, model, 1) for layer in (1, 0))
-    assert itself["matched"] < other["matched"]
-    assert other["mean-ablated"] == itself["mean-ablated"] > 0
-    assert abs(other["shuffled tokens"] - other["mean map"]) < 0.5 * other["mean-ablated"]
+@pytest.fixture
+def place():
+    return lambda name, layer: affine_maps.Place(name, plm.load(name), layer)
 
 
-def test_a_network_is_told_by_its_twin_better_than_by_shuffled_tokens(small):
-    twin, model = plm.load("tiny-gpt2"), plm.load("tiny-relu")
-    found = affine_maps.matched(twin, 1, model, 1)
-    assert found["matched"] < found["shuffled tokens"]
-    assert found != affine_maps.matched(model, 1, model, 1)
+def test_a_layer_is_not_told_by_another_better_than_by_itself(small, place):
+    itself, other = (affine_maps.matched(place("tiny-relu", a), place("tiny-relu", 1), "tangent") for a in (1, 0))
+    assert itself["lost"]["matched"][0] < other["lost"]["matched"][0]
+    assert itself["explained"]["matched"][0] > max(0.95, other["explained"]["matched"][0])
+    assert other["lost"]["mean-ablated"] == itself["lost"]["mean-ablated"]
+    removed = other["lost"]["mean-ablated"][0]
+    assert removed > 0
+    assert other["recovered"]["matched"][0] == pytest.approx(1 - other["lost"]["matched"][0] / removed, abs=0.01)
+    assert abs(other["lost"]["shuffled tokens"][0] - other["lost"]["mean map"][0]) < 0.5 * removed
+    assert abs(other["explained"]["shuffled tokens"][0]) < 0.1
 
 
-def test_every_ordered_pair_is_matched_once(monkeypatch, tmp_path):
-    models = {name: plm.load(name) for name in affine_maps.TINY}
-    monkeypatch.setattr(affine_maps, "matched", lambda _source, a, _target, b: {"lost": a + 10 * b})
+@pytest.mark.parametrize("kind", ["tangent", "secant"])
+def test_a_network_is_told_by_its_twin_better_than_by_shuffled_tokens(small, place, kind):
+    found = affine_maps.matched(place("tiny-gpt2", 1), place("tiny-relu", 1), kind)
+    assert found["lost"]["matched"][0] < found["lost"]["shuffled tokens"][0]
+    assert found["explained"]["matched"][0] > found["explained"]["shuffled tokens"][0] + 0.1
+    assert found["tested"] == 2 * 30
+    assert found["documents"] == 2
+
+
+def test_the_share_explained_is_that_of_whole_matrices(small, place):
+    """By hand: every `(J, a)` whole, the fit that of a second call."""
+    source, target = place("tiny-gpt2", 0), place("tiny-gpt2", 1)
+    found = affine_maps.matched(source, target, "secant")
+    own = target.maps(target.fitted, "secant")
+    matching = match(source.maps(source.fitted, "secant"), own)
+
+    def whole(maps):
+        return torch.cat([maps.matrices().flatten(1), maps.intercepts()], dim=1).double()
+
+    off = around = 0.0
+    for here, there in zip(source.tested, target.tested, strict=True):
+        true = whole(target.maps(there, "secant"))
+        off += (whole(matching(source.maps(here, "secant"))) - true).square().sum().item()
+        around += (whole(own).mean(0) - true).square().sum().item()
+    assert found["explained"]["matched"][0] == pytest.approx(1 - off / around, abs=2e-4)
+
+
+def test_twins_read_the_same_tokens_and_no_tested_document_is_fitted(place):
+    ours, theirs = place("tiny-gpt2", 0), place("tiny-relu", 0)
+    for mine, others in zip(ours.windows, theirs.windows, strict=True):
+        np.testing.assert_array_equal(mine, others)
+    fitted, tested = ours.windows
+    assert len(tested) == 20
+    assert affine_maps.FITTED <= sum(len(ids) - 1 for ids in fitted) < affine_maps.FITTED + affine_maps.LENGTH
+    assert not {tuple(ids) for ids in tested} & {tuple(ids) for ids in fitted}
+
+
+def test_intervals_are_over_documents():
+    """A document that has all the tokens' weight moves the interval; two that are alike leave none."""
+    alike = np.tile([100.0, 5, 50, 60, 40, 1, 4, 4], (6, 1))
+    found = affine_maps.over_documents(alike)
+    assert found["explained"] == {"matched": [0.75] * 3, "shuffled tokens": [0.0] * 3}
+    assert found["recovered"]["matched"] == [0.875] * 3
+    assert found["lost"]["mean-ablated"] == [0.4] * 3
+    alike[0, 5] = 4
+    value, low, high = affine_maps.over_documents(alike)["explained"]["matched"]
+    assert value == pytest.approx(1 - 9 / 24, abs=1e-4)
+    assert low < value < high == 0.75
+    alike[:, 4] = 1
+    assert affine_maps.over_documents(alike)["recovered"] is None  # removing the MLP costs .01 nats
+
+
+def test_every_ordered_pair_is_matched_once(monkeypatch, tmp_path, place):
+    places = [place(name, layer) for name in affine_maps.TINY for layer in range(4)]
+    monkeypatch.setattr(affine_maps, "matched", lambda source, target, _kind: {"lost": source.layer + target.layer})
     told: list[str] = []
-    found = affine_maps.matchings(models, tmp_path / "pairs.json", lambda _done, _total, what: told.append(what))
-    pairs = {(one["source"], one["from"], one["target"], one["to"]) for one in found}
-    assert len(found) == len(pairs) == len(told) == 2 * 4 * 3 + 2 * 4  # within each network, and layer by layer between
-    assert all(one["lost"] == one["from"] + 10 * one["to"] for one in found)
-    assert all(a != b if source == target else a == b for source, a, target, b in pairs)
+    keep = tmp_path / "pairs.json"
+    found = affine_maps.matchings(places, ("tangent", "secant"), keep, lambda _done, _total, what: told.append(what))
+    pairs = {(one["maps"], one["source"], one["from"], one["target"], one["to"]) for one in found}
+    # Within each network, and layer by layer between; secant maps of tiny-relu alone are its tangent ones.
+    assert len(found) == len(pairs) == len(told) == (2 * 4 * 3 + 2 * 4) + (4 * 3 + 2 * 4)
+    assert all(one["lost"] == one["from"] + one["to"] for one in found)
+    assert all(a != b if source == target else a == b for _, source, a, target, b in pairs)
+    assert ("secant", "tiny-relu", 0, "tiny-relu", 1) not in pairs
     monkeypatch.setattr(affine_maps, "matched", lambda *_: pytest.fail("what is done is not run again"))
-    assert affine_maps.matchings(models, tmp_path / "pairs.json", lambda *_: None) == found
+    assert affine_maps.matchings(places, ("tangent", "secant"), keep, lambda *_: None) == found
+
+
+def test_networks_of_other_tokens_are_not_matched(monkeypatch, tmp_path, place):
+    monkeypatch.setattr(affine_maps, "matched", lambda *_: {})
+    places = [place("tiny-gpt2", 1), affine_maps.Place("another", plm.load("tiny-relu"), 1)]
+    assert affine_maps.matchings(places, ("tangent",), tmp_path / "pairs.json", lambda *_: None) == []
 
 
 def test_it_runs_and_goes_on(small, monkeypatch, tmp_path, capsys):

@@ -79,6 +79,8 @@ def test_distances_are_those_of_whole_matrices(any_model, u, kind):
     whole = torch.cat([found.matrices().flatten(1), found.intercepts()], dim=1).double()
     ours = torch.from_numpy(found.features()).double()
     np.testing.assert_allclose(torch.cdist(ours, ours), torch.cdist(whole, whole), atol=2e-4)
+    turned = found[torch.arange(len(found)).flip(0)]
+    np.testing.assert_allclose(found.distances(turned), (whole - whole.flip(0)).norm(dim=1), atol=2e-4)
 
 
 def test_centres_are_means_and_the_nearest_is_the_nearest(any_model, u):
@@ -129,6 +131,19 @@ def test_a_matching_recovers_a_linear_relation():
     assert (shuffled.slope - target.slope.mean(0)).abs().mean() < 0.2 * (
         target.slope - target.slope.mean(0)
     ).abs().mean()
+
+
+def test_numbers_that_never_change_are_kept_and_tell_nothing():
+    shared = Weights(torch.randn(4, 3), torch.randn(4), torch.randn(3, 4), torch.randn(3))
+    still = torch.full((300, 4), 0.7)
+    source = Maps(shared, torch.randn(300, 4), still, "secant", 0)
+    target = Maps(shared, torch.cat([2 * source.slope[:, :2], still[:, :2]], dim=1), still, "secant", 1)
+    matching = match(source, target)
+    elsewhere = Maps(shared, source.slope, still + 5, "secant", 0)
+    for given in (source, elsewhere):
+        np.testing.assert_allclose(matching(given).slope, target.slope, atol=0.1)  # a ridge's fit
+        np.testing.assert_array_equal(matching(given).slope[:, 2:], still[:, :2])
+        np.testing.assert_array_equal(matching(given).shift, still)
 
 
 @pytest.mark.parametrize("which", ["model", "gated"])

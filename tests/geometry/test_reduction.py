@@ -81,7 +81,29 @@ def test_it_is_saved_and_shown(found, tmp_path):
     assert "random groups" in found.headline
     assert found.command.startswith("plm.geometry.reduction.reduction(")
     (figure,) = found.figures().values()
-    assert {trace.name for trace in figure.data} >= {"k maps", "random groups", "linear"}
+    traces = {trace.name: trace for trace in figure.data}
+    for name in ("k maps", "random groups", "by code", "by cosine", "by vector"):
+        drawn, arms = traces[name], [arm for arm in found.arms if arm.name == name]
+        assert list(drawn.x) == [arm.k for arm in arms]
+        np.testing.assert_allclose(drawn.y, [arm.recovered.value for arm in arms])
+        ends = np.array(drawn.y) + drawn.error_y.array, np.array(drawn.y) - drawn.error_y.arrayminus
+        np.testing.assert_allclose(ends, [[a.recovered.high for a in arms], [a.recovered.low for a in arms]])
+    np.testing.assert_allclose(traces["linear"].y, found.arm("linear").recovered.value)
+    assert figure.layout.yaxis.range == (-1.05, 1.05)
+
+
+def test_loss_recovered_is_the_share_of_what_the_mlp_does(found):
+    for arm in found.arms:
+        assert arm.recovered.value == pytest.approx(1 - arm.lost.value / found.removed.value)
+
+
+def test_where_the_mlp_does_nothing_nats_are_drawn(found):
+    from dataclasses import replace
+
+    bare = replace(found, arms=tuple(replace(arm, recovered=None) for arm in found.arms))
+    traces = {trace.name: trace for trace in bare.plot().data}
+    np.testing.assert_allclose(traces["k maps"].y, [a.lost.value for a in found.arms if a.name == "k maps"])
+    assert bare.plot().layout.yaxis.range is None
 
 
 def test_what_cannot_be_reduced_is_refused(documents):

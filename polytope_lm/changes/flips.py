@@ -169,7 +169,7 @@ def tangents(
     found = []
     for number in range(layer, model.n_layers):
         block = model.block(number)
-        act = activation(block.activation)
+        act = activation(block)
         h, post = clean[number, "h"][0], clean[number, "post"][0]
         up = clean[number, "up"][0] if "gate" in block.pre else None
         mine = act(h) if up is None else act(h) * up
@@ -220,7 +220,7 @@ def in_layer(model: Model, layer: int, u: Float[Tensor, "n D"], moved: Float[Ten
 
     """
     block = model.block(layer)
-    act = activation(block.activation)
+    act = activation(block)
 
     def pre(kind: str, at: Tensor) -> Tensor:
         weight, bias = block.numbers(kind)

@@ -125,7 +125,7 @@ def _norm(
 def _soft_code_held(block: Block, held: Held) -> Iterator[None]:
     """Put `p h` in the place of `act(h)` while the context lasts."""
     read: dict[str, Tensor] = {}
-    act = activation(block.activation)
+    act = activation(block)
 
     def on_pre(kind: str) -> Any:
         return lambda _m, _args, out: read.__setitem__(kind, out[..., block.columns(kind)])

@@ -54,6 +54,7 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": _step,
     "leaky_relu": _step,
     "prelu": _step,
+    "rrelu": _step,
     "gelu": ndtr,
     "gelu_python": ndtr,
     "gelu_new": _tanh_gelu,

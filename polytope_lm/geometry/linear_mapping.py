@@ -98,7 +98,7 @@ def run_of(part: Any) -> Run:
     if isinstance(part, Block):
         if part.routing is not None:
             raise PolytopeError("the block is a mixture of experts, which has no MLP of its own: give a dense block")
-        act, maps = activation(part.activation), {kind: _double(part.numbers(kind)) for kind in part.pre}
+        act, maps = activation(part), {kind: _double(part.numbers(kind)) for kind in part.pre}
         down, device = _double(weight_and_bias(part.down)), weight_and_bias(part.down)[0].device
 
         def network(u: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.piecewise import PiecewiseAffine, piecewise_affine
 from polytope_lm.models.sites import NormKind, Premises, Site, linearity_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ ACTIVATION_CLASSES = {
     "GELUTanh": "gelu_pytorch_tanh", "PytorchGELUTanh": "gelu_pytorch_tanh",
     "BloomGelu": "gelu_pytorch_tanh", "FastGELUActivation": "gelu_fast",
     "QuickGELUActivation": "quick_gelu", "SiLUActivation": "silu", "SiLU": "silu",
-    "ReLU": "relu", "ReLU6": "relu6", "ReLUSquaredActivation": "relu2",
+    "ReLU": "relu", "ReLU6": "relu6", "ReLUSquaredActivation": "relu2", "LeakyReLU": "leaky_relu", "PReLU": "prelu",
+    "RReLU": "rrelu", "Hardtanh": "hardtanh", "Threshold": "threshold", "Softshrink": "softshrink",
 }  # fmt: skip
 MIXTURE_PATHS = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe")
 ROUTERS = ("gate", "router")
@@ -72,6 +74,7 @@ class Block:
         streams: the block carries one stream, `[B, S, D]`; Gemma 3n carries several.
         inexact: why the modules' weights do not give `h`; empty where they do.
         routing: where to read a router's output; None where there is none.
+        act: the activation's own module, where it holds numbers that its name does not tell: slopes, bounds.
 
     """
 
@@ -91,6 +94,12 @@ class Block:
     streams: bool = True
     inexact: str = ""
     routing: Routing | None = None
+    act: nn.Module | None = None
+
+    @property
+    def bends(self) -> PiecewiseAffine | None:
+        """The activation's break points and slopes; None where it is not affine between them."""
+        return piecewise_affine(nn.ReLU() if self.act is None and self.activation == "relu" else self.act)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -265,13 +274,15 @@ def _draft(block: nn.Module, layer: int, config: Any, name: str, act: str | None
         down = None if mlp is None else _first(mlp, DOWN)
         if down is None:
             continue
-        act = act or _activation(mlp, config)
+        own = _own_activation(mlp) if act is None else None
+        name_of = act or _activation(own, config)
+        numbered = own if piecewise_affine(own) else None
         if (gate := resolve(mlp, "gate_proj")) is not None and (up := resolve(mlp, "up_proj")) is not None:
-            return Block(block, {"gate": gate, "up": up}, down, act)
+            return Block(block, {"gate": gate, "up": up}, down, name_of, act=numbered)
         if (both := _first(mlp, FUSED)) is not None:
-            return Block(block, {"gate": both, "up": both}, down, act, fused=True)
+            return Block(block, {"gate": both, "up": both}, down, name_of, fused=True, act=numbered)
         if (pre := _first(mlp, PLAIN_PRE)) is not None:
-            return Block(block, {"pre": pre}, down, act)
+            return Block(block, {"pre": pre}, down, name_of, act=numbered)
     for path in MIXTURE_PATHS:
         mlp = resolve(block, path)
         if isinstance(router := None if mlp is None else _first(mlp, ROUTERS), nn.Module):
@@ -325,12 +336,16 @@ def _first(module: nn.Module, paths: tuple[str, ...]) -> Any:
     return next((m for p in paths if (m := resolve(module, p)) is not None), None)
 
 
-def _activation(mlp: nn.Module, config: Any) -> str:
-    """Read the activation from the MLP's own module, else from the configuration."""
-    for name in ACTS:
-        found = resolve(mlp, name)
-        if found is not None and type(unbridged(found)).__name__ in ACTIVATION_CLASSES:
-            return ACTIVATION_CLASSES[type(unbridged(found)).__name__]
+def _own_activation(mlp: nn.Module) -> nn.Module | None:
+    """Return the module that is the MLP's activation, where it is of a known class."""
+    there = (unbridged(found) for name in ACTS if (found := resolve(mlp, name)) is not None)
+    return next((found for found in there if type(found).__name__ in ACTIVATION_CLASSES), None)
+
+
+def _activation(own: nn.Module | None, config: Any) -> str:
+    """Name the activation by its own module, else by the configuration."""
+    if own is not None:
+        return ACTIVATION_CLASSES[type(own).__name__]
     for name in ("hidden_activation", "activation_function", "hidden_act", "activation", "afn"):
         if value := getattr(config, name, None):
             return str(value)

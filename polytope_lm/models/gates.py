@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from polytope_lm.errors import PolytopeError, brief
+from polytope_lm.models.piecewise import function_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,18 +105,20 @@ def _dense(model: Gated, layer: int) -> Block:
     return block
 
 
-def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """Return an activation by its name in the model's configuration, as a function of tensors.
+def activation(block: Block) -> Callable[[Tensor], Tensor]:
+    """Return a block's activation as a function of tensors: its module's own, else the one of its name.
 
     Raises:
         PolytopeError: none of that name.
 
     """
+    if block.act is not None:
+        return function_of(block.act)
     try:
-        found = ACT2FN[name]
+        found = ACT2FN[block.activation]
     except (KeyError, TypeError):
         raise PolytopeError(
-            f"activation {name!r} has no formula here: give a model with gelu, silu, relu, ..."
+            f"activation {block.activation!r} has no formula here: give a model with gelu, silu, relu, ..."
         ) from None
     return found  # type: ignore[no-any-return]
 
@@ -129,7 +132,7 @@ def mlp_of(block: Block, u: Float[Tensor, "... D"]) -> Mlp:
     """Return what a block's MLP makes of inputs, by its own modules and its activation; hooks are not called."""
     maps = branches(block, u)
     h, up = maps["gate" if "gate" in maps else "pre"], maps.get("up")
-    on = activation(block.activation)(h)
+    on = activation(block)(h)
     return Mlp(u, h, up, on if up is None else on * up)
 
 

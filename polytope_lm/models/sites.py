@@ -38,8 +38,8 @@ _LONGEST = 200  # characters of a name: file systems take 255 bytes
 _FROM_THE_PAPER = get_args(Linearity)  # nearest first
 
 _ACTIVATIONS: dict[Linearity, frozenset[str]] = {
-    "piecewise affine": frozenset({"relu", "leaky_relu", "prelu", "jumprelu"}),
-    "piecewise affine, further kinks": frozenset({"relu6"}),
+    "piecewise affine": frozenset({"relu", "leaky_relu", "prelu", "rrelu", "jumprelu"}),
+    "piecewise affine, further kinks": frozenset({"relu6", "hardtanh", "threshold", "softshrink"}),
     "piecewise quadratic": frozenset({"relu2"}),
     "smooth": frozenset(
         {"gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python", "gelu_accurate", "gelu_10",
@@ -60,7 +60,7 @@ class Premises:
 
     Attributes:
         linearity: `piecewise affine` (ReLU), the same with `further kinks` that the code does not show
-            (ReLU6), `piecewise quadratic` (squared ReLU), `smooth` (GELU, SiLU) or `gated` (`act(g) * up`:
+            (ReLU6, Hardtanh), `piecewise quadratic` (squared ReLU), `smooth` (GELU, SiLU) or `gated` (`act(g) * up`:
             quadratic inside a region), `routed` (a mixture of experts). `unknown` for other activations and for
             a declared hook point.
         activation: the activation's name in the model's own configuration; `top 2 of 8` of a router.

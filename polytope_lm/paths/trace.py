@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 POINTS: Mapping[str, tuple[Point, ...]] = {"gate": ("gate",), "up": ("up",), "gate+up": ("gate", "up")}
 """What to read for a gated MLP's code kinds; for others `h`."""
-_SLOPES = {"relu": 0.0, "leaky_relu": 0.01}  # below zero
 _STEPS = 33  # of the output's change
 _MOST_STEPS = 100_000
 BLOCK = 512  # points whose activations are held at once
@@ -60,15 +59,20 @@ class Found:
         return self.method.site
 
 
-def in_layer(curves: Sequence[Curve]) -> list[list[Found]]:
-    """Solve the own layer of paths of one site, space and shape together, in closed form: a list for each path."""
+def in_layer(curves: Sequence[Curve], level: float = 0.0) -> list[list[Found]]:
+    """Solve the own layer of paths of one site, space and shape together, in closed form: a list for each path.
+
+    With `level` found are the crossings of `h = level` in place of the code's.
+    """
     one = curves[0]
+    geometry = one.model.geometry(one.site)
+    geometry = replace(geometry, bias=geometry.bias - level) if level else geometry
     solve: Callable[..., LineCrossings] = arc_crossings  # on the processor, wherever the model is
     if one.shape == "line":
         away = one.model.device if one.model.device.type == "cuda" else None
         solve = partial(in_layer_crossings, device=away)
     a, b = (np.concatenate(ends) for ends in zip(*(curve.ends() for curve in curves), strict=True))
-    solved = solve(one.model.geometry(one.site), a, b, at=one.at)
+    solved = solve(geometry, a, b, at=one.at)
     rows = np.cumsum([0, *(len(curve.counted) for curve in curves)])
     bounds = np.searchsorted(solved.pair, rows)
     found = []
@@ -170,7 +174,8 @@ class Trace:
             return chebyshev.follow(self.at, evaluations=most, signs=len(self.sites))
         own, breaks = _layer(curve.model, curve.site), np.empty(0)
         if curve.at != "embed":
-            breaks = in_layer([replace(curve, everywhere=curve.sequences is not None)])[0][0].t
+            moving = replace(curve, everywhere=curve.sequences is not None)
+            breaks = np.concatenate([in_layer([moving], level)[0][0].t for level in own.act.at])
 
         def start(t: np.ndarray) -> kinks.Stream:
             points = curve.points(t)[:, None] if curve.sequences is None else curve.versions(t)
@@ -291,13 +296,15 @@ class Trace:
 
 
 def piecewise(model: Model, site: Site) -> bool:
-    """Whether every MLP from a site's block on is affine but for the crossings of its own code."""
-    later = [model.site(layer, site.kind).premises for layer in range(site.layer, model.n_layers)]
-    return all(one.linearity == "piecewise affine" and one.activation in _SLOPES for one in later)
+    """Whether every MLP from a site's block on is affine between break points of its activation that are known."""
+    if site.kind != "pre":
+        return False
+    later = (model.block(layer) for layer in range(site.layer, model.n_layers))
+    return all("pre" in block.pre and block.bends is not None for block in later)
 
 
 def default_evaluations(model: Model, site: Site) -> int:
-    """Return how many evaluations a path has if not told: more behind ReLUs."""
+    """Return how many evaluations a path has if not told: more behind piecewise affine activations."""
     return kinks.EVALUATIONS if piecewise(model, site) else chebyshev.EVALUATIONS
 
 
@@ -305,10 +312,10 @@ def _layer(model: Model, site: Site) -> kinks.Layer:
     """Take an MLP's numbers out of the model."""
     block = model.block(site.layer)
     down = weight_and_bias(block.down)[0].detach().float().cpu().numpy()
-    slope = _SLOPES[site.premises.activation]
+    assert block.bends is not None  # noqa: S101 - `piecewise` has asked
     geometry = model.geometry(site)
     geometry = replace(geometry, weight=geometry.weight.astype(np.float64))
-    return kinks.Layer(geometry, down.astype(np.float64), slope, block.parallel, block.post_norm)
+    return kinks.Layer(geometry, down.astype(np.float64), block.bends, block.parallel, block.post_norm)
 
 
 def profile(

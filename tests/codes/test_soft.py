@@ -17,7 +17,7 @@ def test_h_times_probability_is_the_activation(name: str) -> None:
     """`act(h) = h P(on)` with the model's own activation; leaky ones have ReLU's decision."""
     torch = pytest.importorskip("torch")
     activations = pytest.importorskip("transformers.activations")
-    act = torch.relu if name in {"leaky_relu", "prelu"} else activations.ACT2FN[name]
+    act = torch.relu if name in {"leaky_relu", "prelu", "rrelu"} else activations.ACT2FN[name]
     for kind, tolerance in ((np.float64, 1e-12), (np.float32, 2e-6)):
         h = H.astype(kind)
         p = soft.probability(h, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -154,7 +155,7 @@ def test_wrong_places_are_told_in_a_line(model: plm.models.model.Model) -> None:
     with pytest.raises(PolytopeError, match="position = 5 comes after the position that is read, 2"):
         Onward(model, IDS, 1, 5, read_at=2)
     with pytest.raises(PolytopeError, match="activation 'sine'"):
-        activation("sine")
+        activation(replace(plm.load("tiny-gpt2").block(0), activation="sine"))
 
 
 def test_a_bridge_is_read_as_everything_else(model: plm.models.model.Model) -> None:

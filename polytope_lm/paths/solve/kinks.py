@@ -14,7 +14,8 @@ function of `y_l`, though a kinked one of t. So the model is run at a few points
 and everything else is computed. (Where the norm reads another stream, `f` is that; a parallel block's attention
 reads `x_l`.) In a layer without attention `a` is 0, and what is found is exact but for rounding.
 
-Layer by layer the path is cut at all crossings found upstream, as ExactLine does for networks without norm
+Layer by layer the path is cut at all crossings found upstream (and where `h` meets another break point of the
+activation, such as 6 of ReLU6: see `models.piecewise`), as ExactLine does for networks without norm
 or attention (Sotoudeh & Thakur, "Computing Linear Restrictions of Neural Networks", 2019, arXiv:1908.06214).
 Between two cuts `h` is smooth: signs at the cuts and at points between them bracket each crossing, parabolas
 through three points look for pairs of crossings about one extremum, and brackets are closed by false position.
@@ -38,14 +39,16 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from polytope_lm.errors import PolytopeError
+from polytope_lm.models.piecewise import RELU
 from polytope_lm.paths.solve.chebyshev import Changes, Followed, Stretch
 from polytope_lm.paths.solve.line import mlp_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
 
+    from polytope_lm.models.piecewise import PiecewiseAffine
     from polytope_lm.models.sites import Geometry
     from polytope_lm.paths.solve.chebyshev import Run
 
@@ -59,6 +62,13 @@ _WIDEST, _HALVED = 1 / 64, 2e-3  # pieces wider than this are cut further
 _LEAST = 1e-7  # break points nearer than this are one
 _POLISHED = 4  # rounds of false position
 _DIPS = 3  # rounds of looking for extrema
+
+
+class _Level(NamedTuple):
+    """A value of a layer's `h`: 0, where its code changes, or another break point of its activation."""
+
+    layer: int
+    level: float
 
 
 class Stream(NamedTuple):
@@ -75,7 +85,7 @@ class Layer:
     Attributes:
         geometry: its site's numbers.
         down: the down projection, `[D, N]`; a bias needs no mention, `a` has it.
-        slope: of the activation below zero; 0 for a ReLU.
+        act: its activation.
         parallel: the same block's attention reads `x`, not what the MLP leaves.
         post_norm: the norm's output is carried on, not its input.
 
@@ -83,7 +93,7 @@ class Layer:
 
     geometry: Geometry
     down: Float[np.ndarray, "D N"]
-    slope: float = 0.0
+    act: PiecewiseAffine = RELU
     parallel: bool = False
     post_norm: bool = False
 
@@ -98,7 +108,7 @@ class Layer:
         """Return the stream behind the MLP, its bias left out."""
         h = self.pre(x)
         carried = mlp_inputs(self.geometry, x) if self.post_norm else x
-        y = carried + np.where(h > 0, h, self.slope * h) @ np.asarray(self.down, np.float64).T
+        y = carried + self.act(h) @ np.asarray(self.down, np.float64).T
         return Stream(y, x if self.parallel else y)
 
 
@@ -177,12 +187,17 @@ class _Surrogate:
         """Return a layer's `h` at points, the neurons of one token after those of another."""
         return self.layers[number].pre(self.x(t, number)).reshape(len(t), -1)
 
-    def h_of(self, t: np.ndarray, number: int, column: np.ndarray) -> np.ndarray:
-        """Return `h` of another neuron at each point."""
-        geometry = self.layers[number].geometry
-        u, width = mlp_inputs(geometry, self.x(t, number)), len(geometry.bias)
+    def over(self, t: np.ndarray, at: _Level) -> Float[np.ndarray, "n _"]:
+        """Return how far a layer's `h` is over a level at points."""
+        return self.h(t, at.layer) - at.level
+
+    def over_of(self, t: np.ndarray, at: _Level, column: np.ndarray) -> np.ndarray:
+        """Return how far `h` of another neuron at each point is over a level."""
+        geometry = self.layers[at.layer].geometry
+        u, width = mlp_inputs(geometry, self.x(t, at.layer)), len(geometry.bias)
         own = u[np.arange(len(t)), column // width]
-        return np.asarray((own * geometry.weight[column % width]).sum(axis=-1) + geometry.bias[column % width])
+        bias = geometry.bias[column % width] - at.level
+        return np.asarray((own * geometry.weight[column % width]).sum(axis=-1) + bias)
 
     def _behind(self, t: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Return what each layer's kernel sees at points, and the last stream."""
@@ -256,7 +271,7 @@ def follow_pieces(
             row a point, tokens one after the other.
         start: the stream behind the path's own layer.
         layers: those searched.
-        breaks: the own layer's crossings.
+        breaks: where the own layer's activation bends.
         evaluations: evaluation points at most.
 
     Raises:
@@ -274,7 +289,7 @@ def follow_pieces(
     while True:
         x = [rows.astype(np.float64).reshape(len(t), -1, width) for rows in values[-count:]]
         known = _Surrogate(start, layers, t, x)
-        found = _search(known, breaks, [h[[0, -1]] > 0 for h in values[:count]], scale)
+        found = _search(known, breaks, [h[[0, -1]] for h in values[:count]], scale)
         where = np.concatenate([part.t for part in found])
         doubt = np.concatenate([size[part.neuron] / part.speed for size, part in zip(scale, found, strict=True)])
         left = evaluations - len(t)
@@ -300,26 +315,35 @@ def follow_pieces(
 
 
 def _search(
-    known: _Surrogate, breaks: Float[np.ndarray, " n"], ends: Sequence[Bool[np.ndarray, "2 _"]], scale: list[np.ndarray]
+    known: _Surrogate,
+    breaks: Float[np.ndarray, " n"],
+    ends: Sequence[Float[np.ndarray, "2 _"]],
+    scale: list[np.ndarray],
 ) -> list[Changes]:
-    """Find each layer's crossings, cutting the path at those of the layers before."""
+    """Find each layer's crossings, cutting the path at all bends of the layers before."""
     found: list[Changes] = []
-    for number, on in enumerate(ends):
+    for number, h_ends in enumerate(ends):
         cuts = np.unique(np.concatenate([[0.0, 1.0], breaks]))
         cuts = cuts[np.diff(cuts, prepend=-1.0) > _LEAST]
         cuts[-1] = 1.0
-        t = _between(cuts)
-        t, h = _with_extrema(known, number, t, known.h(t, number), cuts)
+        between = _between(cuts)
+        code = _Level(number, 0.0)
+        t, h = _with_extrema(known, code, between, cuts)
         error = _SAFETY * known.power(t)[1:-1, None] * scale[number]
         low, side = np.abs(h), h > 0
         alone = (side[1:-1] == side[:-2]) & (side[1:-1] == side[2:])
         turned = (side[1:-1] != side[:-2]) & (side[1:-1] != side[2:])
         near = low[1:-1] <= error
         lowest = (low[1:-1] <= low[:-2]) & (low[1:-1] <= low[2:])
-        part = _roots(known, number, t, h, on)
+        part = _roots(known, code, t, h, h_ends > 0)
         counts = {"doubtful": alone & lowest & near, "slight": turned & near}
         found.append(part._replace(**{name: which.sum(axis=0) for name, which in counts.items()}))
         breaks = np.concatenate([breaks, part.t])
+        for level in known.layers[number].act.at:
+            if level != 0:  # a bend that the code does not show
+                at = _Level(number, level)
+                t, h = _with_extrema(known, at, between, cuts)
+                breaks = np.concatenate([breaks, _roots(known, at, t, h, h_ends > level).t])
     return found
 
 
@@ -333,10 +357,9 @@ def _between(cuts: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(more))
 
 
-def _with_extrema(
-    known: _Surrogate, number: int, t: np.ndarray, h: np.ndarray, cuts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Add points where a parabola through three points inside a piece comes near zero and goes back."""
+def _with_extrema(known: _Surrogate, at: _Level, t: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Add points where a parabola through three points inside a piece comes near the level and goes back."""
+    h = known.over(t, at)
     for _ in range(_DIPS):
         i = np.flatnonzero(~np.isin(t[1:-1], cuts)) + 1
         before, after = ((h[k + 1] - h[k]) / (t[k + 1] - t[k])[:, None] for k in (i - 1, i))
@@ -353,11 +376,11 @@ def _with_extrema(
         if not len(new):
             break
         order = np.argsort(np.concatenate([t, new]))
-        t, h = np.concatenate([t, new])[order], np.concatenate([h, known.h(new, number)])[order]
+        t, h = np.concatenate([t, new])[order], np.concatenate([h, known.over(new, at)])[order]
     return t, h
 
 
-def _roots(known: _Surrogate, number: int, t: np.ndarray, h: np.ndarray, ends: np.ndarray) -> Changes:
+def _roots(known: _Surrogate, at: _Level, t: np.ndarray, h: np.ndarray, ends: np.ndarray) -> Changes:
     """Close in on each change of sign between successive points; at the path's ends the model's own signs count."""
     on = h > 0
     on[0], on[-1] = ends
@@ -372,7 +395,7 @@ def _roots(known: _Surrogate, number: int, t: np.ndarray, h: np.ndarray, ends: n
         root = low + (high - low) * np.clip(share, 0, 1)
         if turn == _POLISHED - 1 or not len(root):
             break
-        value = known.h_of(root, number, column)
+        value = known.over_of(root, at, column)
         before = (value > 0) != up
         low, at_low = np.where(before, root, low), np.where(before, value, at_low)
         high, at_high = np.where(before, high, root), np.where(before, at_high, value)

@@ -162,7 +162,7 @@ def pool_of(
 def fit(model: Model, layer: int, pool: Pool, *, draws: int, seed: int) -> Fit:
     """Fit everything that the arms need of one layer."""
     block, u = model.block(layer), pool.u[layer]
-    act = activation(block.activation)
+    act = activation(block)
     few = pool.post[layer]
     off = (mlp_of(block, u[: len(few)]).post - few).abs().max() / few.abs().max().clamp(min=1e-30)
     if float(off) > max(_EXACT, torch.finfo(few.dtype).eps ** 0.5):

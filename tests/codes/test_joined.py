@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import polytope_lm as plm
 from polytope_lm.codes.codes import JoinedCodes
+from polytope_lm.codes.hamming import hamming
 from polytope_lm.codes.hamming.hamming import beside
 from polytope_lm.controls import weights
 from polytope_lm.errors import PolytopeError
@@ -78,6 +79,9 @@ def test_a_store_joins_its_shards(gated: plm.models.model.Model, tmp_path: Path)
     joined = store.joined([0, 1])
     expected = np.concatenate([store.bits(0), store.bits(1)], axis=1)
     np.testing.assert_array_equal(joined.bits(), expected)
+    packed = hamming.pack(expected)
+    near = hamming.nearest(packed, packed, 4, exclude_self=True, seed=2)
+    np.testing.assert_array_equal(joined.knn(4, seed=2).indices, near.indices)
     rows = np.array([7, 1, 12])
     np.testing.assert_array_equal(joined.select(rows).bits(), expected[rows])
     both = [store.activations("u", layer)[rows] for layer in (0, 1)]

@@ -3,11 +3,13 @@
 Protocol. Words of a labelled treebank, at most eight a document, are measured (`plm.measure`): each count beside its
 smooth twin. Asked is what each tells of the next token's loss, of the entropy, and of a label (content word or not):
 by rank correlation, and beyond the twin and the position in the text, cross-fitted with whole documents left out, as
-partial rank correlation and as gain in rank correlation; and the same for the twin beyond the count. Documents are
-asked the same: distinct codes beside distinct tokens, the Linear Mapping Number beside mean linearity, the spread of
-the share of neurons on beside the norm of `u`. Percentile bootstrap over documents.
+partial rank correlation and as gain in rank correlation; the same for the twin beyond the count; and the difference of
+the two gains, which says which of them tells more. Documents are asked the same, of their mean loss and entropy and
+their genre: each of the seven spline features beside the same statistic of its smooth number, distinct codes beside
+distinct tokens, the Linear Mapping Number beside mean linearity, crossings from token to token beside the Jacobian's
+variation on the way, beyond the length. Percentile bootstrap over documents.
 
-    python -m analyses.counts_beyond_slopes --data DIR --out DIR [--model NAME ...] [--layers 1,2] [--documents 120]
+    python -m analyses.counts_beyond_slopes --data DIR --out DIR [--model NAME ...] [--layers 1,2] [--documents 400]
 
 DIR/MODEL/r=RADIUS/ has what was measured of each layer (a run that was stopped goes on from there), DIR/result.json all
 scores. Texts are not kept.
@@ -28,7 +30,7 @@ from analyses._corpora import treebank
 from analyses._running import CAUSAL, asked, folder_name, run, words_drawn, write_json
 from polytope_lm.errors import PolytopeError
 from polytope_lm.geometry.local_complexity import RADIUS
-from polytope_lm.geometry.token_measures import SMOOTH, Settings
+from polytope_lm.geometry.token_measures import SMOOTH, SMOOTH_OF_PROMPTS, Settings
 from polytope_lm.predictions.directions.predicting import beyond
 from polytope_lm.statistics.confounders import fold_numbers
 from polytope_lm.statistics.estimate import Resampled, resampled
@@ -42,13 +44,6 @@ if TYPE_CHECKING:
 
 WORDS, LONGEST, RESAMPLES = 8, 400, 1000  # words of a document that are measured, its characters, resamples
 CONTENT = {"NOUN", "PROPN", "VERB", "ADJ", "ADV"}
-OF_PROMPTS = {
-    "distinct codes": "distinct tokens",
-    "linear mapping number": "mean linearity",
-    "sd of share on": "mean norm of u",
-    "mean crossings from the token before": "mean variation of the Jacobian from the token before",
-}
-"""Each count of a document, and its smooth twin."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def measured(
     if not file.is_file():
         rule = "word-final" if per == "token" else "all"
         codes = plm.encode(model, documents, layers=[layer], keep=(), tokens=rule)
-        which = None if per == "token" else ("boundary", "path", "output")
+        which = None if per == "token" else ("boundary", "jacobian", "path", "output")
         frame = plm.measure(codes, per=per, most=None, which=which, settings=Settings(radius=radius))
         frame = frame.drop(columns=["token"], errors="ignore")
         kept.mkdir(parents=True, exist_ok=True)
@@ -85,7 +80,11 @@ def measured(
         frame.to_parquet(partial, index=False)
         partial.replace(file)
         print(f"  {model.name}, layer {layer}: {len(frame):,} {per}s", flush=True)
-    return pd.read_parquet(file)
+    found = pd.read_parquet(file)
+    pairs = SMOOTH_OF_PROMPTS.items() if per == "prompt" else SMOOTH.items()
+    if lacking := [f"{name!r}" for pair in pairs for name in pair if pair[0] in found and name not in found]:
+        raise PolytopeError(f"{file} has no {', '.join(lacking)}: remove the file, the run makes it again")
+    return found
 
 
 def answered(frame: pd.DataFrame, one: Question, seed: int) -> dict[str, Any] | None:
@@ -97,11 +96,14 @@ def answered(frame: pd.DataFrame, one: Question, seed: int) -> dict[str, Any] | 
     fold, weights = fold_numbers(document, seed=seed), resampled(document, RESAMPLES, seed=seed)
     y, count, smooth, position = (own[n].to_numpy(float) for n in (one.target, one.count, one.smooth, "position"))
     found = {"of": one.count, "beside": one.smooth, "target": one.target, "rows": len(own)}
+    gains: list[Resampled] = []
     for name, x, other in (("count", count, smooth), ("smooth", smooth, count)):
         more = beyond(y, x, {"other": other, "position": position}, fold, weights)
         found[f"rank correlation, {name}"] = round(float(spearmanr(x, y).statistic), 4)
         found[f"partial, {name} beyond the other"] = interval(more.partial)
         found[f"gain, {name} beyond the other"] = interval(more.gain)
+        gains.append(more.gain)
+    found["gain, count's less smooth's"] = interval(gains[0] - gains[1])
     return found
 
 
@@ -129,7 +131,7 @@ def analyse(name: str, documents: Sequence[Document], given: argparse.Namespace,
         prompts["position"] = prompts["tokens"]  # longer texts have more of everything
         asked_of += [
             (prompts, Question(count, smooth, target))
-            for count, smooth in OF_PROMPTS.items()
+            for count, smooth in SMOOTH_OF_PROMPTS.items()
             for target in ("mean loss", "mean entropy", f"genre {most}")
         ]
         for frame, question in asked_of:
@@ -142,13 +144,12 @@ def show(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Print every answer in a line."""
     for name, rows in models.items():
         for row in rows:
-            gains = [
-                "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**row[f"gain, {which} beyond the other"])
-                for which in ("count", "smooth")
-            ]
-            print(
-                f"{name} {row['layer']:>2} {row['target']:<16} {row['of']:<34} {gains[0]}   {row['beside']}: {gains[1]}"
+            count, smooth, more = (
+                "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**row[f"gain, {which}"])
+                for which in ("count beyond the other", "smooth beyond the other", "count's less smooth's")
             )
+            print(f"{name} {row['layer']:>2} {row['target']:<16} {row['of']:<34} {count}   {row['beside']}: {smooth}")
+            print(f"{'':<{len(name)}}    {'':<16} {'less the twin':<34} {more}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -157,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     def own(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--data", type=Path, required=True, help="directory with treebank/")
         parser.add_argument("--radius", type=float, default=RADIUS, help="of frames, over the norm (%(default)s)")
-        parser.add_argument("--documents", type=int, default=120, help="of the treebank, at most (%(default)s)")
+        parser.add_argument("--documents", type=int, default=400, help="of the treebank, at most (%(default)s)")
 
     chosen = asked("counts_beyond_slopes", __doc__, argv, own, models=CAUSAL, layers=None)
 

@@ -17,6 +17,7 @@ from .codes.store.reader import open_store as open_store
 from .codes.transformer import SplineCode as SplineCode
 from .documents import documents as documents
 from .errors import PolytopeError as PolytopeError
+from .geometry.distinct import distinct_codes as distinct_codes
 from .geometry.spline_features import SplineFeatures as SplineFeatures
 from .geometry.token_measures import measure as measure
 from .models.loading import load as load

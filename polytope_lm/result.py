@@ -52,6 +52,7 @@ _HOMES = {
     "determination": "polytope_lm.predictions.determination.result",
     "diff": "polytope_lm.predictions.diff.result",
     "directions": "polytope_lm.predictions.directions.result",
+    "distinct": "polytope_lm.geometry.distinct",
     "groups": "polytope_lm.predictions.groups.result",
     "multiverse": "polytope_lm.predictions.clusters.specifications",
     "neuron": "polytope_lm.predictions.neurons.result",

@@ -118,11 +118,13 @@ def run(name: str, out: Path, stages: Stages) -> Demo:
     results = _compare(store, out, stages, f"polytope-lm demo --model {name} --out {out}")
     crossings = _cross(model, layers[0], out, stages)
     with stages.stage("page", "report.html, one file that works offline") as done:
+        from polytope_lm.geometry.distinct import distinct_codes  # noqa: PLC0415
         from polytope_lm.predictions import overview  # noqa: PLC0415
 
-        seen = overview(store)
+        seen, grown = overview(store), distinct_codes(store)
         seen.save(out)
-        page = write(out / "report.html", clusters=results[0], crossings=crossings, overview=seen)
+        grown.save(out)
+        page = write(out / "report.html", clusters=results[0], crossings=crossings, overview=seen, others=[grown])
         done(str(page))
     return Demo(*results, tuple(crossings), page, dict(stages.seconds))
 

@@ -251,7 +251,8 @@ def measure(  # noqa: PLR0913
 ) -> None:  # fmt: skip
     """Measure the polytopes of a store's tokens or prompts: counts, each beside a smooth number.
 
-    The store's own model is run again. Shown are medians and, in brackets, the 10th and 90th percentile.
+    The store's own model is run again. Shown are medians and, in brackets, the 10th and 90th percentile; then how
+    many different codes there are, beside what independent neurons of the same rates would have.
 
     \b
     Examples:
@@ -260,26 +261,32 @@ def measure(  # noqa: PLR0913
     """  # noqa: D301
     from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415
     from polytope_lm.errors import PolytopeError  # noqa: PLC0415
+    from polytope_lm.geometry.distinct import distinct_codes  # noqa: PLC0415
     from polytope_lm.geometry.token_measures import Settings  # noqa: PLC0415
     from polytope_lm.geometry.token_measures import measure as taken  # noqa: PLC0415
 
     if out is not None and out.suffix not in {".csv", ".parquet"}:
         raise PolytopeError(f"--out {out}: the name ends in {out.suffix or 'nothing'}; give a .csv or .parquet file")
     opened, chosen = open_store(store), parse_layers(layers)
-    settings = Settings(radius=radius, seed=seed)
+    wanted, settings = None if isinstance(chosen, str) else chosen, Settings(radius=radius, seed=seed)
     ran = model_of(opened, model, Needed("to measure", "give --model"), trust=trust_remote_code)
     with costing("measure", f"at most {counted(most, per.value)}") as told:
         frame = taken(
-            opened, layers=None if isinstance(chosen, str) else chosen, per=per.value, model=ran, most=most,
-            which=names_of(which) or None, settings=settings, progress=told,
+            opened, layers=wanted, per=per.value, model=ran, most=most, which=names_of(which) or None,
+            settings=settings, progress=told,
         )  # fmt: skip
+    grown = distinct_codes(opened, wanted, seed=seed)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(out, index=False) if out.suffix == ".csv" else frame.to_parquet(out, index=False)
     if json:
-        emit({"store": str(store), "per": per.value, "rows": _records(frame)}, "measures")
+        rows, distinct = _records(frame), _records(grown.to_frame())
+        emit({"store": str(store), "per": per.value, "rows": rows, "distinct codes": distinct}, "measures")
         return
     _show_measures(frame, per.value)
+    heads, *rows = grown.rows()
+    say(grown.headline)
+    show_table(heads, rows, right=heads[1:])
     if out is not None:
         say(f"written: {out}")
 

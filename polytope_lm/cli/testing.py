@@ -66,8 +66,8 @@ def clusters(  # noqa: PLR0913
     """Prediction 1: whether clusters of codes mean more than clusters of directions.
 
     If the store was captured without --keep u,h, its model runs again. Writes result.json, tokens.parquet,
-    overview.json and report.html. What --extra, --weights, --multiverse, --groups and --maps add is shown,
-    but is never part of the verdict.
+    overview.json, distinct-codes.json and report.html. What --extra, --weights, --multiverse, --groups and --maps
+    add is shown, but is never part of the verdict.
 
     \b
     Examples:
@@ -76,6 +76,7 @@ def clusters(  # noqa: PLR0913
     chosen = o.parse_layers(layers)
     asked = None if weights is None else o.parse_names(weights)
     from polytope_lm.codes.store.reader import open_store  # noqa: PLC0415
+    from polytope_lm.geometry.distinct import distinct_codes  # noqa: PLC0415
     from polytope_lm.predictions import clusters as compare  # noqa: PLC0415
     from polytope_lm.predictions import overview  # noqa: PLC0415
     from polytope_lm.report import write  # noqa: PLC0415
@@ -114,9 +115,10 @@ def clusters(  # noqa: PLR0913
     )  # fmt: skip
     result = replace(result, command=command)
     more = _more(opened, result, out, multiverse=multiverse, groups=groups)
-    seen = overview(opened)
+    seen, grown = overview(opened), distinct_codes(opened, wanted, seed=seed)
     seen.save(out)
-    page = write(out / "report.html", clusters=result, overview=seen, **more)
+    grown.save(out)
+    page = write(out / "report.html", clusters=result, overview=seen, others=[grown], **more)
     if json:
         emit({**result.to_dict(), "report": str(page)})
         return

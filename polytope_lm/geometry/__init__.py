@@ -8,16 +8,17 @@ from typing import Any
 _MODULES = (
     "affine",
     "boundary",
+    "distinct",
     "jacobian",
     "linear_mapping",
     "local_complexity",
     "matching",
-    "measure",
     "plane_regions",
     "reduction",
     "relu_network",
     "slices",
     "spline_features",
+    "token_measures",
 )
 
 

@@ -11,8 +11,9 @@ Groups of a token's measures:
 - `jacobian`: smooth itself, the norm of the MLP's Jacobian.
 - `output`: next-token loss and entropy, in nats: what the others may tell.
 
-Of a prompt: the seven spline features; distinct codes beside distinct tokens; the Linear Mapping Number of the MLP
-between a dozen of its tokens beside their mean linearity; means of what its tokens have.
+Of a prompt: the seven spline features, each beside the same statistic of the smooth number; distinct codes beside
+distinct tokens; the Linear Mapping Number of the MLP between a dozen of its tokens beside their mean linearity; means
+of what its tokens have. How distinct codes grow with the number of tokens: `distinct`.
 
 Region density alone is known to fail as a measure of nonlinearity (Gamba et al. 2202.11749), so no count stands alone.
 """
@@ -57,6 +58,15 @@ SMOOTH = {
     "crossings from the token before": "variation of the Jacobian from the token before",
 }
 """Each count of a token, and its smooth twin."""
+SMOOTH_OF_PROMPTS = {
+    **{name: name.replace("share on", "norm of the Jacobian").replace("boundary distance", "norm of u")
+       for name in FEATURES},
+    "distinct codes": "distinct tokens",
+    "linear mapping number": "mean linearity",
+    "mean crossings from the token before": "mean variation of the Jacobian from the token before",
+}  # fmt: skip
+"""Each count of a prompt, and its smooth twin: of a spline feature the same statistic of its token's smooth number."""
+_SPREAD = {"least": np.min, "greatest": np.max, "sd of": np.std}
 SAMPLES = 12
 """Tokens of a prompt between which linearity is taken."""
 _ROWS = 256
@@ -145,59 +155,6 @@ def measure(
     if "output" in chosen:
         taken.output()
     return _tokens(taken) if per == "token" else _prompts(taken)
-
-
-def distinct_codes(codes: TokenCodes, layer: int | None = None, at: Sequence[int] | None = None) -> pd.DataFrame:
-    """Return how the number of distinct codes grows with the number of tokens, beside that of distinct tokens.
-
-    Of n tokens drawn at random from T, the expected number of distinct ones is exact,
-
-        E[D_n] = sum over values v of 1 - C(T - m_v, n) / C(T, n),    m_v how often v occurs
-
-    (rarefaction; Hurlbert 1971). A code that only repeats with its token in its context grows as fast as n does.
-
-    Args:
-        codes: codes or a store.
-        layer: may be left out where there is one.
-        at: values of n; by default 1, 2, 5, 10, ... and T.
-
-    Raises:
-        PolytopeError: no tokens, an n that is not between 1 and T.
-
-    Examples:
-        >>> import polytope_lm as plm
-        >>> from polytope_lm.geometry.token_measures import distinct_codes
-        >>> codes = plm.encode(plm.load("tiny-gpt2"), ["The duck", "The duck swims"], layers=[1])
-        >>> distinct_codes(codes, at=[1, len(codes)])["tokens"].tolist() == [1, len(codes)]
-        True
-
-    """
-    import pandas as pd  # noqa: PLC0415 - slow to import
-
-    packed, total = np.ascontiguousarray(codes.packed(layer)), len(codes)
-    if not total:
-        raise PolytopeError("no tokens here: nothing to count")
-    steps = [base * 10**power for power in range(len(str(total))) for base in (1, 2, 5)]
-    wanted = [n for n in steps if n < total] + [total] if at is None else list(at)
-    if not wanted or not all(isinstance(n, (int, np.integer)) and 1 <= n <= total for n in wanted):
-        raise PolytopeError(f"at={brief(at)}: give whole numbers from 1 to {total}, the tokens that there are")
-    whole = packed.view([("code", f"V{packed.shape[1]}")]).reshape(-1)
-    kinds = {"distinct codes": whole, "distinct tokens": codes.tokens["token_id"].to_numpy()}
-    grown = {name: _rarefied(np.unique(values, return_counts=True)[1], wanted) for name, values in kinds.items()}
-    return pd.DataFrame({"tokens": wanted, **grown})
-
-
-def _rarefied(times: Int[np.ndarray, " K"], at: Sequence[int]) -> Float[np.ndarray, " n"]:
-    from scipy.special import gammaln  # noqa: PLC0415 - slow to import
-
-    total = int(times.sum())
-    found = []
-    for n in at:
-        left = total - times
-        with np.errstate(invalid="ignore"):  # fewer than n others: it is drawn for certain
-            missed = gammaln(left + 1) - gammaln(left - n + 1) - gammaln(total + 1) + gammaln(total - n + 1)
-        found.append(float((1 - np.where(left >= n, np.exp(missed), 0.0)).sum()))
-    return np.array(found)
 
 
 @dataclass(eq=False)
@@ -446,6 +403,12 @@ def _prompts(taken: _Taken) -> pd.DataFrame:
             matrix = np.ones((1, 1)) if len(picked) < 2 else linearity_matrix(run, taken.u[site.layer][picked])
             off = ~np.eye(len(matrix), dtype=bool)
             mean = {f"mean {name}": _mean(taken.columns[name][index, column]) for name in means}
+            spread = {
+                f"{word} {name}": float(of(taken.columns[name][index, column]))
+                for name in ("norm of the Jacobian", "norm of u")
+                if name in taken.columns
+                for word, of in _SPREAD.items()
+            }
             rows.append(
                 {
                     "document": document, "id": taken.codes.ids[document], "layer": site.layer, "site": site.key,
@@ -454,7 +417,7 @@ def _prompts(taken: _Taken) -> pd.DataFrame:
                     "distinct tokens": len(np.unique(token[index])),
                     "linear mapping number": linear_mapping_number(matrix),
                     "mean linearity": float(matrix[off].mean()) if off.any() else 1.0,
-                    **mean, **{name: table[name].iloc[index[0]] for name in constant},
+                    **mean, **spread, **{name: table[name].iloc[index[0]] for name in constant},
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)

@@ -35,6 +35,10 @@ def test_a_count_that_adds_something_is_told_from_one_that_does_not() -> None:
     assert nothing["gain, count beyond the other"]["low"] <= 0.01
     assert nothing["gain, smooth beyond the other"]["low"] > 0.05
     assert something["gain, count beyond the other"]["low"] > 0.1
+    assert nothing["gain, count's less smooth's"]["high"] < 0
+    for one in (nothing, something):
+        gains = [one[f"gain, {which} beyond the other"]["value"] for which in ("count", "smooth")]
+        assert one["gain, count's less smooth's"]["value"] == pytest.approx(gains[0] - gains[1], abs=2e-4)
     assert answered(planted(0.0).assign(count=1.0), question, 0) is None
 
 

@@ -198,7 +198,9 @@ def test_test_clusters_then_report(store: Path, tmp_path: Path) -> None:
     assert data["verdict"] in shown.out
     assert saved["command"].startswith(f"polytope-lm test clusters {store} --label ")
     assert all(f"--{chosen.strip()}" in saved["command"] for chosen in choices.split("--")[1:])
-    assert {f.name for f in out.iterdir()} == {"result.json", "tokens.parquet", "overview.json", "report.html"}
+    files = {"result.json", "tokens.parquet", "overview.json", "distinct-codes.json", "report.html"}
+    assert {f.name for f in out.iterdir()} == files
+    assert "Distinct codes" in (out / "report.html").read_text()
     page = tmp_path / "page.html"
     assert printed(run("report", out, "--out", page, "--json"), "page")["report"] == str(page)
     assert "<script>alert(1)</script>" not in page.read_text()

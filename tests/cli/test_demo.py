@@ -37,6 +37,7 @@ def test_demo_does_the_whole_job_and_goes_on_when_run_again(tmp_path: Path) -> N
         "result.json",
         "tokens.parquet",
         "overview.json",
+        "distinct-codes.json",
         "report.html",
         "class",
         "store",

@@ -30,6 +30,9 @@ def test_it_shows_medians_and_writes_every_row(store: Path, tmp_path: Path) -> N
     assert table["layer"].value_counts().to_dict() == {1: 30, 2: 30}
     direct = plm.measure(plm.open_store(store), model=plm.load("tiny-gpt2"), layers=[1, 2], most=30)
     assert table["local complexity"].tolist() == direct["local complexity"].tolist()
+    grown = plm.distinct_codes(plm.open_store(store), layers=[1, 2])
+    assert grown.headline in " ".join(shown.out.split())
+    assert f"{grown.growths[1].codes[-1]:,.0f}" in shown.out.partition("independent neurons")[2]
     assert set(table["upos"].dropna()) <= {"NOUN", "VERB", "ADJ", "ADV", "DET", "ADP"}
 
 
@@ -38,6 +41,9 @@ def test_json_has_a_record_a_prompt(store: Path) -> None:
     assert found["per"] == "prompt"
     assert len(found["rows"]) == 24
     assert found["rows"][0]["linear mapping number"] >= 1
+    direct = plm.distinct_codes(plm.open_store(store), layers=1).to_frame()
+    assert [row["distinct codes"] for row in found["distinct codes"]] == direct["distinct codes"].tolist()
+    assert found["distinct codes"][-1]["random hyperplanes"] == direct["random hyperplanes"].iloc[-1]
 
 
 def test_what_does_not_exist_is_null(store: Path) -> None:

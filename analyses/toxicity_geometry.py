@@ -1,11 +1,12 @@
 """Whether a prompt's geometry tells toxic comments, and more than length, words or the vectors themselves tell.
 
-Protocol. (1) Spline features of each text, seven a layer (`plm.SplineFeatures`), into logistic regression and a random
-forest. Contrasts: toxic against clean comments *of one domain*; toxic comments against news, the *mixed* contrast,
-where whatever tells the two sources passes for toxicity; clean comments against news, where nothing is toxic at all;
-two topics of news, one domain again. (2) Beside them each of the seven alone (in all layers), the length, a bag of
-words, and the mean of `u` in the middle layer. (3) Grouped cross-validation: texts that share eight words in a row are
-in one fold. AUC of held-out scores, percentile bootstrap over groups; differences are paired.
+Protocol. (1) Spline features of each text, seven a layer, into logistic regression and a random forest: a pipeline of
+scikit-learn each, `plm.SplineFeatures` first. Contrasts: toxic against clean comments *of one domain*; toxic comments
+against news, the *mixed* contrast, where whatever tells the two sources passes for toxicity; clean comments against
+news, where nothing is toxic at all; two topics of news, one domain again. (2) Beside them each of the seven alone (in
+all layers), the length, a bag of words, and the mean of `u` in the middle layer. (3) Grouped cross-validation: texts
+that share eight words in a row are in one fold. AUC of held-out scores, percentile bootstrap over groups. Differences
+are paired: all seven, and each alone, less the length, a bag of words and mean `u`.
 
     python -m analyses.toxicity_geometry --data DIR --out DIR [--model NAME ...] [--texts 500]
 
@@ -17,7 +18,6 @@ all scores. Texts are not kept.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import polytope_lm as plm
 from analyses._corpora import news
@@ -47,22 +47,9 @@ SOURCE = {"mixed domains": 99.18, "one domain": 89.80}
 TOPICS = ("Business", "Sci/Tech")
 LONGEST = 128  # tokens of a text
 FOLDS, RESAMPLES, SHARED_WORDS, AT_ONCE = 5, 1000, 8, 100
-
-
-@dataclass(frozen=True)
-class Read:
-    """What a model made of texts.
-
-    Attributes:
-        features: spline features, `[n, 7 L]`, layer by layer.
-        tokens: how many each text has, `[n]`.
-        mean_u: of the middle layer, `[n, D]`.
-
-    """
-
-    features: np.ndarray
-    tokens: np.ndarray
-    mean_u: np.ndarray
+ORDER = ("sd of share on", *(name for name in FEATURES if name != "sd of share on"))
+EVERY, VECTORS = "all spline features", "mean u, middle layer"
+WITH_VECTORS = "mean u and all spline features"
 
 
 def comments(directory: Path, each: int, seed: int) -> tuple[list[str], np.ndarray]:
@@ -98,62 +85,102 @@ def groups_of(texts: Sequence[str]) -> np.ndarray:
     return group
 
 
-def read(model: Model, texts: Sequence[str], kept: Path) -> Read:
-    """Return what a model makes of texts, a hundred at a time; what is kept is not read again."""
-    kept.mkdir(parents=True, exist_ok=True)
-    transformer, middle, parts = plm.SplineFeatures(model, max_length=LONGEST), model.n_layers // 2, []
-    for start in range(0, len(texts), AT_ONCE):
-        some, file = list(texts[start : start + AT_ONCE]), kept / f"{start:05d}.npz"
-        if not file.is_file():
-            codes = plm.encode(model, some, layers=[middle], keep=("u",), max_length=LONGEST)
-            document, u = codes.tokens["document"].to_numpy(), codes.activations("u")
-            counts = np.bincount(document, minlength=len(some))
-            sums = np.zeros((len(some), u.shape[1]))
-            np.add.at(sums, document, u)
-            found = {"features": transformer.fit_transform(some), "tokens": counts, "mean_u": sums / counts[:, None]}
-            partial = file.with_suffix(".partial.npz")
-            np.savez(partial, **found)
-            partial.replace(file)
-            print(f"  {model.name}: {start + len(some):,} of {len(texts):,} texts", flush=True)
-        with np.load(file, allow_pickle=False) as stored:
-            parts.append({name: stored[name] for name in ("features", "tokens", "mean_u")})
-        if len(parts[-1]["tokens"]) != len(some):
-            raise PolytopeError(f"{file} holds {len(parts[-1]['tokens'])} texts, not {len(some)}: remove {kept}")
-    return Read(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+class Texts:
+    """What a model makes of texts, by text: what the pipelines look up instead of running it again in each fold.
+
+    Attributes:
+        model: the model.
+        known: spline features, layer by layer, `[7 L]`.
+        tokens: how many each has.
+        mean_u: of the middle layer, `[D]`.
+
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.known: dict[str, np.ndarray] = {}
+        self.tokens: dict[str, int] = {}
+        self.mean_u: dict[str, np.ndarray] = {}
+
+    def features(self) -> plm.SplineFeatures:
+        """Return the first step of a pipeline."""
+        return plm.SplineFeatures(self.model, max_length=LONGEST, memory=self.known)
+
+    def length(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the logarithm of the length in tokens, `[n, 1]`."""
+        return np.log([[self.tokens[text]] for text in texts])
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Return mean `u`, `[n, D]`."""
+        return np.stack([self.mean_u[text] for text in texts])
+
+    def read(self, texts: Sequence[str], kept: Path) -> None:
+        """Read texts, a hundred at a time; what is kept is not read again."""
+        kept.mkdir(parents=True, exist_ok=True)
+        model, middle = self.model, self.model.n_layers // 2
+        for start in range(0, len(texts), AT_ONCE):
+            some, file = list(texts[start : start + AT_ONCE]), kept / f"{start:05d}.npz"
+            if not file.is_file():
+                codes = plm.encode(model, some, layers=[middle], keep=("u",), max_length=LONGEST)
+                document, u = codes.tokens["document"].to_numpy(), codes.activations("u")
+                counts = np.bincount(document, minlength=len(some))
+                sums = np.zeros((len(some), u.shape[1]))
+                np.add.at(sums, document, u)
+                features = self.features().fit_transform(some)
+                partial = file.with_suffix(".partial.npz")
+                np.savez(partial, features=features, tokens=counts, mean_u=sums / counts[:, None])
+                partial.replace(file)
+                print(f"  {model.name}: {start + len(some):,} of {len(texts):,} texts", flush=True)
+            with np.load(file, allow_pickle=False) as stored:
+                found = {name: stored[name] for name in ("features", "tokens", "mean_u")}
+            if len(found["tokens"]) != len(some):
+                raise PolytopeError(f"{file} holds {len(found['tokens'])} texts, not {len(some)}: remove {kept}")
+            for into, name in ((self.known, "features"), (self.tokens, "tokens"), (self.mean_u, "mean_u")):
+                into.update(zip(some, found[name], strict=True))
 
 
-def held_out(classifier: Any, X: np.ndarray, y: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
-    """Return each text's score by a classifier that saw no text of its group."""
+def held_out(pipeline: Any, texts: np.ndarray, y: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
+    """Return each text's score by a pipeline that saw no text of its group."""
     scores = np.empty(len(y))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(X, y, group):
-        scores[test] = classifier.fit(X[train], y[train]).predict_proba(X[test])[:, 1]
+    for train, test in folds.split(texts, y, group):
+        scores[test] = pipeline.fit(texts[train], y[train]).predict_proba(texts[test])[:, 1]
     return scores
 
 
-def predictors(found: Read, texts: np.ndarray) -> dict[str, tuple[Any, np.ndarray]]:
-    """Return every predictor's classifier and what it is given: the variance of `s_t` first, all of them last."""
-    linear = lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))  # noqa: E731
-    columns = np.arange(found.features.shape[1])
-    order = ("sd of share on", *(name for name in FEATURES if name != "sd of share on"))
-    own = {
-        f"{name}, all layers": (linear(), found.features[:, columns % len(FEATURES) == FEATURES.index(name)])
-        for name in order
-    }
-    length = np.log(found.tokens)[:, None]
+def predictors(read: Texts) -> dict[str, Any]:
+    """Return every predictor's pipeline, from texts: the variance of `s_t` first, all of the features last."""
+    linear = lambda *steps: make_pipeline(*steps, StandardScaler(), LogisticRegression(max_iter=2000))  # noqa: E731
+    length, vectors = FunctionTransformer(read.length), FunctionTransformer(read.vectors)
     forest = RandomForestClassifier(300, min_samples_leaf=2, random_state=0)
+    alone = {
+        alone_named(name): linear(
+            read.features(), FunctionTransformer(in_all_layers, kw_args={"place": FEATURES.index(name)})
+        )
+        for name in ORDER
+    }
     return {
-        **own,
-        "all spline features": (linear(), found.features),
-        "all spline features, random forest": (forest, found.features),
-        "length": (linear(), length),
-        "bag of words": (make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(max_iter=2000)), texts),
-        "mean u, middle layer": (linear(), found.mean_u),
-        "mean u and all spline features": (linear(), np.concatenate([found.mean_u, found.features], axis=1)),
+        **alone,
+        EVERY: linear(read.features()),
+        f"{EVERY}, random forest": make_pipeline(read.features(), forest),
+        "length": linear(length),
+        "bag of words": make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(max_iter=2000)),
+        VECTORS: linear(vectors),
+        WITH_VECTORS: linear(make_union(vectors, read.features())),
     }
 
 
-def contrast(found: Read, texts: Sequence[str], y: np.ndarray, seed: int) -> dict[str, Any]:
+def in_all_layers(X: np.ndarray, place: int) -> np.ndarray:
+    """Return one of the seven features, of every layer."""
+    return X[:, place :: len(FEATURES)]
+
+
+def alone_named(feature: str) -> str:
+    """Return what the predictor of one feature is called."""
+    return f"{feature}, all layers"
+
+
+def contrast(read: Texts, texts: Sequence[str], y: np.ndarray, seed: int) -> dict[str, Any]:
     """Score all predictors of one contrast.
 
     Raises:
@@ -165,14 +192,15 @@ def contrast(found: Read, texts: Sequence[str], y: np.ndarray, seed: int) -> dic
         raise PolytopeError(f"{int(y.sum())} of {len(y)} texts are of the first class: both are needed, in 10 groups")
     weights = np.concatenate([np.ones((1, len(y))), resampled(group, RESAMPLES, seed=seed)])
     aucs, scores = {}, dict[str, Resampled]()
-    for name, (classifier, X) in predictors(found, array).items():
-        area = auc_draws(held_out(classifier, X, y, group, seed), y, weights)
+    for name, pipeline in predictors(read).items():
+        area = auc_draws(held_out(pipeline, array, y, group, seed), y, weights)
         scores[name] = Resampled(float(area[0]), area[1:])
         aucs[name] = interval(scores[name])
-    every = "all spline features"
+    first = alone_named(ORDER[0])
     pairs = (
-        *((every, other) for other in ("sd of share on, all layers", "length", "bag of words", "mean u, middle layer")),
-        ("mean u and all spline features", "mean u, middle layer"),
+        *((one, other) for one in (*map(alone_named, ORDER), EVERY) for other in ("length", "bag of words", VECTORS)),
+        (EVERY, first),
+        (WITH_VECTORS, VECTORS),
     )
     ahead = {f"{one} - {other}": interval(scores[one] - scores[other]) for one, other in pairs}
     counts = {"texts": len(y), "first class": int(y.sum()), "groups": len(np.unique(group))}
@@ -193,20 +221,20 @@ def analyse(name: str, given: argparse.Namespace) -> dict[str, Any]:
     of_topic = {topic: [d.text for d in items if d.labels["topic"] == topic][: each // 2] for topic in TOPICS}
     clean = [text for topic in TOPICS for text in of_topic[topic]]
     folder = out / folder_name(name) / "features" / f"{each}-{seed}"
-    of_comments, of_news = read(model, texts, folder / "comments"), read(model, clean, folder / "news")
+    read = Texts(model)
+    read.read(texts, folder / "comments")
+    read.read(clean, folder / "news")
     business = np.repeat([True, False], [len(of_topic[topic]) for topic in TOPICS])
     against_news = {}
     for kind, title in ((toxic, "toxic comments against news, mixed domains"), (~toxic, "clean comments against news")):
-        fields = ("features", "tokens", "mean_u")
-        both = Read(*(np.concatenate([getattr(of_comments, f)[kind], getattr(of_news, f)]) for f in fields))
         sources = [text for text, own in zip(texts, kind, strict=True) if own] + clean
-        against_news[title] = contrast(both, sources, np.arange(len(sources)) < kind.sum(), seed)
+        against_news[title] = contrast(read, sources, np.arange(len(sources)) < kind.sum(), seed)
     return {
         "layers": model.n_layers,
         "provenance": model.provenance,
-        "toxic against clean comments, one domain": contrast(of_comments, texts, toxic, seed),
+        "toxic against clean comments, one domain": contrast(read, texts, toxic, seed),
         **against_news,
-        f"{TOPICS[0]} against {TOPICS[1]}, one domain": contrast(of_news, clean, business, seed),
+        f"{TOPICS[0]} against {TOPICS[1]}, one domain": contrast(read, clean, business, seed),
     }
 
 

@@ -115,6 +115,9 @@ class SplineFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         layers: indices, or `all`.
         kind: code kind of a gated MLP (`gate`, `up`, `gate+up`).
         max_length: tokens of a text that are read at one time, at most; by default the model's context.
+        memory: a dict, filled with the features of every text that is read; a text that is in it is not read again.
+            Clones share it, so that folds and grids of a cross-validation read each text once. Of one model and one
+            choice of the others alone.
 
     Examples:
         >>> import polytope_lm as plm
@@ -132,12 +135,19 @@ class SplineFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(
-        self, model: Any = "tiny-gpt2", *, layers: Any = "all", kind: str | None = None, max_length: int | None = None
+        self,
+        model: Any = "tiny-gpt2",
+        *,
+        layers: Any = "all",
+        kind: str | None = None,
+        max_length: int | None = None,
+        memory: dict[str, np.ndarray] | None = None,
     ) -> None:
         self.model = model
         self.layers = layers
         self.kind = kind
         self.max_length = max_length
+        self.memory = memory
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
         """Load the model and check the settings; nothing is learned.
@@ -155,14 +165,29 @@ class SplineFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Return the features of each text, layer by layer.
 
         Raises:
-            PolytopeError: not fitted; no texts, an empty one, or something that is no text.
+            PolytopeError: not fitted; no texts, an empty one, or something that is no text; another's memory.
 
         """
         if not hasattr(self, "sites_"):
             from sklearn.exceptions import NotFittedError  # noqa: PLC0415
 
             raise NotFittedError("SplineFeatures is not fitted: call fit first")
-        texts, plan = _texts(X), self._plan()
+        texts = _texts(X)
+        if self.memory is None:
+            return self._read(texts)
+        if unread := [text for text in dict.fromkeys(texts) if text not in self.memory]:
+            self.memory.update(zip(unread, self._read(unread), strict=True))
+        for number, text in enumerate(texts):
+            if self.memory[text].shape != (self.n_features_out_,):
+                raise PolytopeError(
+                    f"memory has {self.memory[text].shape} features of text {number}, not {self.n_features_out_}: "
+                    "it is of another model, or of other layers: give each a dict of its own"
+                )
+        return np.stack([self.memory[text] for text in texts])
+
+    def _read(self, texts: list[str]) -> Float[np.ndarray, "n F"]:
+        """Run the model over texts."""
+        plan = self._plan()
         out, first = np.empty((len(texts), self.n_features_out_)), 0
         for some in chunks(texts, _TEXTS):
             documents = [Document(id=str(i), text=text) for i, text in enumerate(some)]

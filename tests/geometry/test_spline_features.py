@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import polytope_lm as plm
 from polytope_lm import PolytopeError, SplineFeatures
+from polytope_lm.geometry import spline_features
 from polytope_lm.geometry.spline_features import FEATURES, features
 
 TEXTS = ["He sat on the bank of the river.", "A bank", "The ducks on the pond were not impressed by the new boat."]
@@ -93,6 +94,25 @@ def test_a_pipeline_is_cross_validated(model):
     assert scores.shape == (3,)
     assert scores.mean() > 0.8
     assert pipeline.set_params(splinefeatures__layers=[0, 2]).fit(texts, [0, 1] * 12)[0].n_features_out_ == 14
+
+
+def test_a_memory_is_shared_by_clones_and_each_text_is_read_once(model, monkeypatch):
+    read, known = [], {}
+    plain = spline_features.read_batch
+    monkeypatch.setattr(spline_features, "read_batch", lambda *a: (read.append(len(a[1].windows)), plain(*a))[1])
+    texts = [f"The duck {i} swims" for i in range(6)] + [f"A bank of money {i}" for i in range(6)]
+    remembering = SplineFeatures(model, layers=[1], memory=known)
+    assert clone(remembering).memory is known
+    scores = cross_val_score(make_pipeline(remembering, LogisticRegression()), texts, [0] * 6 + [1] * 6, cv=3)
+    assert sum(read) == len(texts) == len(known)
+    without = SplineFeatures(model, layers=[1])
+    np.testing.assert_allclose(
+        remembering.fit(texts).transform(texts[::-1]), without.fit_transform(texts[::-1]), atol=1e-6
+    )
+    plainly = cross_val_score(make_pipeline(without, LogisticRegression()), texts, [0] * 6 + [1] * 6, cv=3)
+    np.testing.assert_array_equal(scores, plainly)
+    with pytest.raises(PolytopeError, match=r"\(7,\) features of text 0, not 14"):
+        SplineFeatures(model, layers=[0, 1], memory=known).fit_transform(texts)
 
 
 def test_what_gives_no_features_is_refused(model):

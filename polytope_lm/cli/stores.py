@@ -280,8 +280,8 @@ def measure(  # noqa: PLR0913
         out.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(out, index=False) if out.suffix == ".csv" else frame.to_parquet(out, index=False)
     if json:
-        rows, distinct = _records(frame), _records(grown.to_frame())
-        emit({"store": str(store), "per": per.value, "rows": rows, "distinct codes": distinct}, "measures")
+        distinct = _records(grown.to_frame())
+        emit({"store": str(store), "per": per.value, "rows": _records(frame), "distinct codes": distinct}, "measures")
         return
     _show_measures(frame, per.value)
     heads, *rows = grown.rows()

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.sites import Site
     from polytope_lm.tokens.windowing import Batch
 
-FEATURES = (
+FEATURES: tuple[str, ...] = (
     "mean share on", "least share on", "greatest share on", "sd of share on",
     "least boundary distance", "mean boundary distance", "sd of boundary distance",
 )  # fmt: skip

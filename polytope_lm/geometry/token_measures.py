@@ -66,7 +66,7 @@ SMOOTH_OF_PROMPTS = {
     "mean crossings from the token before": "mean variation of the Jacobian from the token before",
 }  # fmt: skip
 """Each count of a prompt, and its smooth twin: of a spline feature the same statistic of its token's smooth number."""
-_SPREAD = {"least": np.min, "greatest": np.max, "sd of": np.std}
+_SPREAD: dict[str, Callable[[np.ndarray], Any]] = {"least": np.min, "greatest": np.max, "sd of": np.std}
 SAMPLES = 12
 """Tokens of a prompt between which linearity is taken."""
 _ROWS = 256

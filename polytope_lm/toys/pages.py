@@ -7,6 +7,7 @@ import hashlib
 import json
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -18,21 +19,31 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def write_page(path: str | Path, name: str, title: str, data: Mapping[str, Any]) -> Path:
+def write_page(
+    path: str | Path,
+    name: str,
+    title: str,
+    data: Mapping[str, Any],
+    *,
+    room: str = "polytope_lm.toys",
+    words: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """Write a page and return its path.
 
     Args:
         path: of the file.
-        name: of the page's template and script, `film` or `sliders`.
+        name: of the page's template and script, such as `film` or `sliders`.
         title: its heading.
         data: what the script reads, as JSON.
+        room: the package whose folder `static` has them.
+        words: what else the template says, by name.
 
     Raises:
         PolytopeError: the path can't be written.
 
     """
     where = Path(path)
-    parts = files("polytope_lm.toys") / "static"
+    parts = files(room) / "static"
     script = (parts / f"{name}.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # "<" can end a script element; inside a JSON text it only stands in strings, where it may be spelled.
@@ -40,10 +51,11 @@ def write_page(path: str | Path, name: str, title: str, data: Mapping[str, Any])
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string((parts / f"{name}.html.j2").read_text(encoding="utf-8")).render(
         title=visible(title),
-        style=Markup((parts / "toys.css").read_text(encoding="utf-8")),  # noqa: S704 - the package's own file
+        style=Markup((files("polytope_lm.toys") / "static" / "toys.css").read_text(encoding="utf-8")),  # noqa: S704 - the package's own file
         script=Markup(script),  # noqa: S704 - the same
         data=Markup(inert),  # noqa: S704 - no "<" is left in it
         policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:",
+        **words,
     )
     try:
         where.write_text(page, encoding="utf-8")

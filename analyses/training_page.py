@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "12 3", "4 2 1 2", "1 2", "10 2 2 2 2 2")
-MORE = "../findings.md#what-changes-while-a-network-is-trained"
 BOUNDS = {", low": "low", ", high": "high"}
 
 
@@ -50,13 +49,12 @@ def panels(steps: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]
     return {title: list(curves.values()) for title, curves in found.items()}
 
 
-def write(numbers: Mapping[str, Any], path: Path, *, more: str = MORE) -> Path:
+def write(numbers: Mapping[str, Any], path: Path) -> Path:
     """Write the page and return its path.
 
     Args:
         numbers: by network, its `steps` and when what had `settled`.
         path: of the page.
-        more: where the text is that says what the numbers mean.
 
     Raises:
         PolytopeError: nothing was measured, or the path can't be written.
@@ -74,7 +72,7 @@ def write(numbers: Mapping[str, Any], path: Path, *, more: str = MORE) -> Path:
         raise PolytopeError(f"nothing to draw in {path}: no network was measured; run analyses.training_dynamics")
     data = {"networks": networks, "colours": COLOURS, "dashes": DASHES}
     title = "What changes while a network is trained"
-    return write_page(path, "training", title, data, room="analyses", words={"more": more})
+    return write_page(path, "training", title, data, room="analyses")
 
 
 def photographed(page: Path, picture: Path) -> None:

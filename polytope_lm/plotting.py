@@ -8,7 +8,7 @@
 | `choices` | leads by size, the choices behind each below | `Multiverse` |
 | `clouds` | named groups of points | neurons |
 | `curves` | numbers along a line, ticks below, a band | `TrustRadius` |
-| `histories` | numbers over the steps of a training, or over k, a panel each | `training_dynamics`, `Reduction` |
+| `histories` | numbers over the steps of a training, or over k, a panel each | `Reduction` |
 | `ridges` | a histogram a row | `CodeOverview` |
 
 They take names and numbers and return plotly figures. Names are made inert here (`errors.escaped`), so that

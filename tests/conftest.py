@@ -15,6 +15,7 @@ import jaxtyping
 import pytest
 import shapes
 import torch
+from pages import FIRST_SCREEN, Opened
 
 # Shapes in the signatures are checked while the tests run.
 shapes.install()
@@ -150,3 +151,24 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield running
         running.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[[Path], Opened]]:
+    """Open a page and note every error and every request that it makes."""
+    made = []
+
+    def open_page(path: Path) -> Opened:
+        page = browser.new_page(viewport=FIRST_SCREEN)
+        made.append(page)
+        trouble: list[str] = []
+        requests: list[str] = []
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        return Opened(page, trouble, requests)
+
+    yield open_page
+    for page in made:
+        page.close()

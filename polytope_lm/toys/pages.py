@@ -7,7 +7,6 @@ import hashlib
 import json
 from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -20,13 +19,7 @@ if TYPE_CHECKING:
 
 
 def write_page(
-    path: str | Path,
-    name: str,
-    title: str,
-    data: Mapping[str, Any],
-    *,
-    room: str = "polytope_lm.toys",
-    words: Mapping[str, str] = MappingProxyType({}),
+    path: str | Path, name: str, title: str, data: Mapping[str, Any], *, room: str = "polytope_lm.toys"
 ) -> Path:
     """Write a page and return its path.
 
@@ -36,7 +29,6 @@ def write_page(
         title: its heading.
         data: what the script reads, as JSON.
         room: the package whose folder `static` has them.
-        words: what else the template says, by name.
 
     Raises:
         PolytopeError: the path can't be written.
@@ -55,7 +47,6 @@ def write_page(
         script=Markup(script),  # noqa: S704 - the same
         data=Markup(inert),  # noqa: S704 - no "<" is left in it
         policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:",
-        **words,
     )
     try:
         where.write_text(page, encoding="utf-8")

@@ -76,11 +76,11 @@ def test_curves_are_chosen_hidden_and_read_off(tmp_path, opened):
     assert titles() == ["loss", middle, "sharpness", "lead", "changed to the last"]
     assert page.inner_text("#settled") == "settled by update: bits changed 64"
     assert keys(middle) == ["training 22", "decision boundary 31.3"]
-    assert keys("lead") == ["AMI 0.2 [−0.1, 0.25]"]
+    assert keys("lead") == ["AMI 0.2 [\u22120.1, 0.25]"]
     page.focus("#step")
     page.keyboard.press("ArrowLeft")
     assert page.inner_text("#step-told") == "1"
-    assert keys(middle) == ["training 21", "decision boundary –"]
+    assert keys(middle) == ["training 21", "decision boundary \u2013"]
     page.locator(f"figure:has(h2:text-is('{middle}')) svg").first.hover(position={"x": 1, "y": 40})
     assert page.inner_text("#step-told") == "0"
     assert keys("loss") == ["held out 4"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ALIGNED = ("model", "layer", "pairs", "sharpness", "percentile", "beyond other pairs", "beyond speed", "verdict")
 BOUNDARIES = (
     "model", "pairs", "layer", "n", "AUC of crossings, raw", "flip-backs beyond covariates", "hyperplanes",
-    "other weights", "inflation of crossings", "verdict",
+    "other weights", "inflation of crossings", "verdict", "power",
 )  # fmt: skip
 
 
@@ -94,6 +94,7 @@ def bounded(result: BoundariesResult) -> list[list[object]]:
                 result.provenance.get("model", ""), result.settings.pairs, layer.layer, layer.pairs,
                 f"{layer.effect('crossings').by_group.value:.3f}", _interval(beyond), planes, others,
                 "infinite" if inflation is None else f"{inflation:.0f}", layer.verdict.outcome,
+                "" if layer.verdict.power is None else f"{layer.verdict.power:.3f}",
             ]
         )  # fmt: skip
     return rows

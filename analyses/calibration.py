@@ -25,15 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from scipy.stats import t
 
 import polytope_lm as plm
 from analyses._corpora import treebank
 from analyses._running import asked, folder_name, read_lines, run, words_drawn, write_json
 from polytope_lm.codes.store.reader import open_store
 from polytope_lm.controls.labels import EXCHANGES
-from polytope_lm.predictions.calibration.test import (
+from polytope_lm.predictions.calibration.splits import halves_agree, part
+from polytope_lm.predictions.calibration.trials import (
     CELLS,
     Bench,
     exchanged,
@@ -50,8 +49,6 @@ from polytope_lm.representations.controls import SIMHASH_DRAWS
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
-
-    from jaxtyping import Int
 
     from polytope_lm.codes.codes import TokenCodes
     from polytope_lm.predictions.clusters.sampling import Sample
@@ -80,20 +77,6 @@ def sampled(codes: TokenCodes, label: str, size: str, seed: int) -> Sample:
     counts = np.bincount(sample.documents)
     rng = np.random.default_rng(seed)
     return part(sample, rng.permutation(np.flatnonzero(counts == PER_DOCUMENT))[:SMALL])
-
-
-def part(sample: Sample, documents: Int[np.ndarray, " d"]) -> Sample:
-    """Return the tokens of some documents."""
-    kept = np.isin(sample.documents, documents)
-    numbers = pd.factorize(sample.documents[kept])[0].astype(np.int32)
-    groups = sample.groups[kept].copy()
-    groups[:, 3] = numbers
-    summary = replace(sample.summary, tokens=int(kept.sum()), documents=int(numbers.max()) + 1)
-    labels = np.unique(sample.labels[kept], return_inverse=True)[1].astype(np.int32)
-    return replace(
-        sample, rows=sample.rows[kept], labels=labels, token=sample.token[kept], documents=numbers, groups=groups,
-        summary=summary,
-    )  # fmt: skip
 
 
 def nulls(codes: TokenCodes, place: Place, trials: int, seed: int, done: set[str]) -> Iterator[dict[str, Any]]:
@@ -125,28 +108,19 @@ def nulls(codes: TokenCodes, place: Place, trials: int, seed: int, done: set[str
 def splits(codes: TokenCodes, place: Place, count: int, seed: int, done: set[str]) -> Iterator[dict[str, Any]]:
     """Yield a line for each split of the documents: whether both halves agree, cell by cell and label by label."""
     samples = {label: sampled(codes, label, place.size, seed) for label in LABELS}
-    first = samples[LABELS[0]]
-    k = make_task(first, None, seed, 4).k
+    k = make_task(samples[LABELS[0]], None, seed, 4).k
     for number in range(count):
         if key_of(place, "halves", str(number)) in done:
             continue
-        order = np.random.default_rng([seed, number]).permutation(int(first.documents.max()) + 1)
-        agree: dict[str, bool] = {}
-        sides = [sorted(order[: len(order) // 2]), sorted(order[len(order) // 2 :])]
-        benches = []
-        for side in sides:
-            task = make_task(part(first, np.array(side)), k, seed, HALVES)
-            benches.append(set_up(codes, place.layer, task, representations(SIMHASH_DRAWS)))
-        for label, sample in samples.items():
-            tasks = [make_task(part(sample, np.array(side)), k, seed, HALVES) for side in sides]
-            here = [replace(bench, task=task) for bench, task in zip(benches, tasks, strict=True)]
-            pair = [trial(each, pooled(each, each.task.labelings), 0, EFFECT) for each in here]
-            for (score, reference), a, b in zip(CELLS, pair[0].differences, pair[1].differences, strict=True):
-                square = a.sd**2 + b.sd**2
-                # Welch and Satterthwaite's degrees of freedom.
-                freedom = square**2 / (a.sd**4 / (a.freedom or 1e9) + b.sd**4 / (b.freedom or 1e9))
-                within = abs(a.value - b.value) <= t.ppf(0.975, freedom) * np.sqrt(square)
-                agree[f"{label}, {score}: {reference}"] = bool(within)
+        found = halves_agree(
+            codes, place.layer, samples, number, k=k, draws=SIMHASH_DRAWS, seed=seed, resamples=HALVES,
+            smallest_effect=EFFECT,
+        )  # fmt: skip
+        agree = {
+            f"{label}, {score}: {reference}": each
+            for label, cells in found.items()
+            for (score, reference), each in zip(CELLS, cells, strict=True)
+        }
         yield {"key": key_of(place, "halves", str(number)), "agree": agree}
 
 

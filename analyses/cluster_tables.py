@@ -34,7 +34,7 @@ from polytope_lm.representations.routers import RANDOM_ROUTERS
 from polytope_lm.statistics.verdict import OUTCOMES, ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from polytope_lm.predictions.clusters.result import LayerComparison
     from polytope_lm.predictions.senses.result import LayerSenses
@@ -58,7 +58,8 @@ LAYERS = (
 )  # fmt: skip
 """The differences that each layer's row shows, where they are there."""
 BESIDE = (
-    "model", "label or reading", "claim", "against", "verdict", "AMI or accuracy", "agreement", "cell that decides",
+    "model", "label or reading", "claim", "against", "verdict", "AMI or accuracy", "agreement", "power",
+    "cell that decides",
 )  # fmt: skip
 RATES = ("calibration", "pooled", "worst cell", "supported", "halves agree", "splits")
 
@@ -122,10 +123,16 @@ def said(verdicts: dict[int, Verdict]) -> str:
     return ", ".join(f"{name} ({ranges(layers)})" for name, layers in by.items() if layers)
 
 
-def powers(verdicts: Iterable[Verdict]) -> str:
-    """Write the least true leads that would have been supported, where they are told."""
-    there = [each.power for each in verdicts if each.power is not None]
-    return span(there).replace("+", "") if there else ""
+def powers(verdicts: Mapping[int, Verdict]) -> str:
+    """Write the least true leads that would have been supported, where they are told: `.033 (9) to .108 (4)`."""
+    there = {layer: each.power for layer, each in verdicts.items() if each.power is not None}
+    ends = dict.fromkeys((min(there, key=there.__getitem__), max(there, key=there.__getitem__)) if there else ())
+    return " to ".join(f"{lead(there[layer])} ({layer})" for layer in ends)
+
+
+def lead(power: float | None) -> str:
+    """Write a least true lead: `.033`; nothing where there is none."""
+    return "" if power is None else signed(power).removeprefix("+")
 
 
 def cells_of(layer: LayerComparison | LayerSenses, score: str) -> dict[tuple[str, str], Estimate]:
@@ -144,7 +151,7 @@ def clusters_row(result: ClustersResult) -> list[object]:
                 span([cells[CODE, name].value for cells in every for name in references if (CODE, name) in cells])
             )
     model = result.provenance["model"]
-    return [model, result.settings.label, ranges(verdicts), said(verdicts), *leads, powers(verdicts.values())]
+    return [model, result.settings.label, ranges(verdicts), said(verdicts), *leads, powers(verdicts)]
 
 
 def senses_row(result: SensesResult) -> list[object]:
@@ -156,7 +163,7 @@ def senses_row(result: SensesResult) -> list[object]:
         for reference in result.layers[0].references
     ]
     head = f"{result.provenance['model']}, {result.settings.reading}"
-    return [head, ranges(verdicts), said(verdicts), span(level).replace("+", ""), *leads, powers(verdicts.values())]
+    return [head, ranges(verdicts), said(verdicts), span(level).replace("+", ""), *leads, powers(verdicts)]
 
 
 def label_of(result: Compared) -> str:
@@ -168,13 +175,14 @@ def by_layer(results: Sequence[Compared], score: str) -> tuple[list[str], list[l
     """Return heads and a row a layer: the differences of `LAYERS` that some result has, with their intervals."""
     every = [(one, layer, cells_of(layer, score)) for one in results for layer in one.layers]
     shown = [pair for pair in LAYERS if any(pair in cells for _, _, cells in every)]
-    heads = ["model", "label or reading", "layer", "verdict"]
+    heads = ["model", "label or reading", "layer", "verdict", "power"]
     for claim, reference in shown:
         over = "this layer's code" if reference == CODE else SHORT.get(reference, reference)
         heads.append(over if claim == CODE else f"{claim} over {over}")
     rows: list[list[object]] = [
         [
             one.provenance["model"], label_of(one), layer.verdict.place.partition(" ")[2], layer.verdict.outcome,
+            lead(layer.verdict.power),
             *(interval(cells[pair]) if pair in cells else "" for pair in shown),
         ]
         for one, layer, cells in every
@@ -202,7 +210,8 @@ def beside(result: Compared) -> Iterable[list[object]]:
         leads = [span([each.value for each in cells[score]]) if score in cells else "" for score in (main, AGREEMENT)]
         yield [
             result.provenance["model"], label_of(result), claim,
-            ", ".join(SHORT.get(name, name) for name in references), said(there), *leads, decides(there),
+            ", ".join(SHORT.get(name, name) for name in references), said(there), *leads, powers(there),
+            decides(there),
         ]  # fmt: skip
 
 

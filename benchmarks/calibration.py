@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks._machine import Figure, arguments, describe, report
 from benchmarks._runs import rate_of, run_all
 from polytope_lm.controls.labels import EXCHANGES
-from polytope_lm.predictions.calibration.test import (
+from polytope_lm.predictions.calibration.trials import (
     CELLS,
     Bench,
     Trial,

@@ -22,6 +22,7 @@ class Exchange(StrEnum):
 Label = Annotated[str, typer.Option(help="The label that is exchanged, such as upos.")]
 How = Annotated[Exchange, typer.Option(help="How the labels are exchanged; the first two are true nulls.")]
 Runs = Annotated[int, typer.Option(min=1, help="How often they are exchanged.")]
+Splits = Annotated[int, typer.Option(min=0, help="Splits of the documents into halves that must agree; 0: none.")]
 Clusters = Annotated[int | None, typer.Option("--k", min=2, help="Clusters; by default 100, or n/60 below 6,000.")]
 Tokens = Annotated[int, typer.Option(min=2, help="Compare at most this many tokens.")]
 PerDocument = Annotated[int, typer.Option(min=1, help="Compare at most this many tokens of one document.")]
@@ -32,10 +33,12 @@ Saved = Annotated[Path | None, typer.Option("--out", help="Directory for calibra
 
 def calibrate(  # noqa: PLR0913
     store: o.StorePath, *, label: Label, layers: o.Layers = "all", exchange: How = Exchange.documents,
-    runs: Runs = 200, k: Clusters = None, tokens: Tokens = 6000, per_document: PerDocument = 20, seed: o.Seed = 0,
-    resamples: Resamples = 40, smallest_effect: Smallest = 0.01, out: Saved = None, json: o.Json = False,
+    runs: Runs = 200, splits: Splits = 20, k: Clusters = None, tokens: Tokens = 6000,
+    per_document: PerDocument = 20, seed: o.Seed = 0, resamples: Resamples = 40, smallest_effect: Smallest = 0.01, out: Saved = None, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Say how often `test clusters` is wrong on a store: the same test with labels that mean nothing.
+
+    Also splits the documents into halves, which must agree on the real labels.
 
     \b
     Examples:
@@ -48,14 +51,17 @@ def calibrate(  # noqa: PLR0913
     opened = open_store(store)
     wanted = None if isinstance(chosen, str) else chosen
     places = len(opened.layers) if wanted is None else len(wanted)
-    with costing("calibrate", f"{counted(runs, 'exchange')} of labels in {counted(places, 'layer')}") as told:
+    with costing(
+        "calibrate", f"{counted(runs, 'exchange')} of labels, {counted(splits, 'split')} in {counted(places, 'layer')}"
+    ) as told:
         result = test(
-            opened, wanted, label, exchange=exchange.value, runs=runs, k=k, tokens=tokens, per_document=per_document,
-            seed=seed, resamples=resamples, smallest_effect=smallest_effect, progress=told,
+            opened, wanted, label, exchange=exchange.value, runs=runs, splits=splits, k=k, tokens=tokens,
+            per_document=per_document, seed=seed, resamples=resamples, smallest_effect=smallest_effect, progress=told,
         )  # fmt: skip
     command = o.spelled(
-        "calibrate", store, label=label, layers=layers, exchange=exchange.value, runs=runs, k=k, tokens=tokens,
-        per_document=per_document, seed=seed, resamples=resamples, smallest_effect=smallest_effect, out=out,
+        "calibrate", store, label=label, layers=layers, exchange=exchange.value, runs=runs, splits=splits,
+        k=k, tokens=tokens, per_document=per_document, seed=seed, resamples=resamples,
+        smallest_effect=smallest_effect, out=out,
     )  # fmt: skip
     result = replace(result, command=command)
     if out is not None:
@@ -63,10 +69,12 @@ def calibrate(  # noqa: PLR0913
     if json:
         emit(result.to_dict())
         return
+    say(result.headline, style="bold")
     rows = [
         (str(layer.layer), name, str(rate), "" if mean is None else f"{mean:+.4f}")
         for layer in result.layers
-        for name, rate, mean in layer.rates()
+        for name, rate, mean in (*layer.rates(), *((name, rate, None) for name, rate in layer.halves()))
     ]
     show_table(("layer", "rate", "how often", "mean difference"), rows)
-    say(result.summary)
+    for note in result.notes():
+        say(note)

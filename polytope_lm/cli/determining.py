@@ -66,6 +66,7 @@ def determination(  # noqa: PLR0913
     if json:
         emit({**result.to_dict(), "report": str(page)})
         return
+    say_verdict(result)
     heads, *rows = result.rows()
     # What an arm makes of post is in the page.
     kept = [column for column, head in enumerate(heads) if head != "becomes"]
@@ -73,5 +74,4 @@ def determination(  # noqa: PLR0913
     say()
     for note in result.notes():
         say(note)
-    say_verdict(result)
     say(f"written: {page.resolve().as_uri()}")

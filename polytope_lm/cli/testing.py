@@ -122,8 +122,8 @@ def clusters(  # noqa: PLR0913
     if json:
         emit({**result.to_dict(), "report": str(page)})
         return
-    show_scores(result)
     say_verdict(result)
+    show_scores(result)
     say(f"written: {page.resolve().as_uri()}")
 
 
@@ -173,8 +173,8 @@ def routers(  # noqa: PLR0913
     if json:
         emit({**result.to_dict(), "report": str(page)})
         return
-    show_scores(result)
     say_verdict(result)
+    show_scores(result)
     say(f"written: {page.resolve().as_uri()}")
 
 
@@ -257,7 +257,7 @@ def _more(
 
 
 def show_scores(result: "ClustersResult") -> None:
-    """Print each layer's scores, and how far the code is ahead of each reference."""
+    """Print each layer's scores, how far the code is ahead of each reference, and the further verdicts."""
     from polytope_lm.predictions.clusters.result import SCORES  # noqa: PLC0415
 
     for layer in result.layers:
@@ -272,6 +272,9 @@ def show_scores(result: "ClustersResult") -> None:
         rows.append(("n, tokens", *(f"{code.score(name).n:,}" for name in SCORES)))
         show_table(("", *SCORES), rows)
         say()
+    for note in result.notes():
+        say(note)
+    say()
 
 
 PairsFile = Annotated[str, typer.Argument(metavar="PAIRS", help="A JSON-lines file of prompt pairs, or builtin.")]
@@ -332,12 +335,12 @@ def boundaries(  # noqa: PLR0913
     if json:
         emit({**result.to_dict(), "report": str(page)})
         return
+    say_verdict(result)
     for problem in result.problems[:_SHOWN]:
         complain(f"left out: {problem}")
     if len(result.problems) > _SHOWN:
         complain(f"left out: {len(result.problems) - _SHOWN} more pairs; result.json has all")
     show_effects(result)
-    say_verdict(result)
     say(f"written: {page.resolve().as_uri()}")
 
 

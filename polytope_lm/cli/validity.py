@@ -63,8 +63,8 @@ def directions(  # noqa: PLR0913
     if json:
         emit({**result.to_dict(), "report": str(page)})
         return
-    show_directions(result)
     say_verdict(result)
+    show_directions(result)
     say(f"written: {page.resolve().as_uri()}")
 
 

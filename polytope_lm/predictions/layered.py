@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pandas as pd
@@ -22,12 +23,14 @@ class Comparator:
         claim: the representation that is to be ahead, `code` mostly.
         references: what it is compared with, such as `top neuron`.
         verdict: what follows.
+        without: references of the same group that this layer can't give, and why.
 
     """
 
     claim: str
     references: tuple[str, ...]
     verdict: Verdict
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Layer(Protocol):
@@ -76,7 +79,10 @@ class Layered:
         raise PolytopeError(f"layer {layer} is not in this result; layers compared: {there}")
 
     def comparisons(self) -> pd.DataFrame:
-        """Return one row a layer, claim and comparator: the verdict of each, with its deciding cell."""
+        """Return one row a layer, claim and comparator: the verdict of each, with its deciding cell.
+
+        `without`: references that this layer can't give, so that the verdict stands on the others alone.
+        """
         rows = []
         for layer in self.layers:
             main = Comparator("code", tuple(dict.fromkeys(c.reference for c in layer.verdict.cells)), layer.verdict)
@@ -87,7 +93,7 @@ class Layered:
                         "layer": layer.layer, "claim": each.claim, "against": " and ".join(each.references),
                         "verdict": verdict.outcome, "score": verdict.deciding_score,
                         "reference": verdict.deciding_reference, "difference": found.value, "low": found.low,
-                        "high": found.high, "power": verdict.power,
+                        "high": found.high, "power": verdict.power, "without": " and ".join(each.without),
                     }
                 )  # fmt: skip
         return pd.DataFrame(rows)
@@ -104,7 +110,15 @@ class Layered:
                 if (c.claim, c.references) == key
             }
             claim, references = key
-            out.append(f"{claim[0].upper()}{claim[1:]} against {' and '.join(references)}: {in_layers(there)}")
+            without = {
+                name: why
+                for layer in self.layers
+                for c in layer.comparators
+                if (c.claim, c.references) == key
+                for name, why in c.without.items()
+            }
+            alone = "".join(f" Without {name}: {why}." for name, why in without.items())
+            out.append(f"{claim[0].upper()}{claim[1:]} against {' and '.join(references)}: {in_layers(there)}{alone}")
         return out
 
     def left_out_notes(self) -> list[str]:

@@ -44,6 +44,8 @@ OUTCOMES: tuple[str, ...] = get_args(Outcome)
 """In the order in which sentences name them; files of earlier versions say *refuted* for behind or no lead."""
 
 POWER = 0.8
+_OPEN = frozenset({"no lead", "inconclusive"})
+"""Outcomes that stand beside the lead that this sample would have seen."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Verdict:
         )
         if self.outcome == "inconclusive" and self.p < ALPHA <= self.p_holm:
             text += f"; supported alone, but not as one of {self.layers} layers (Holm p = {self.p_holm:.3f})"
-        if self.outcome in {"no lead", "inconclusive"} and self.power is not None:
+        if self.outcome in _OPEN and self.power is not None:
             each = " in every comparison" if len(self.cells) > 1 else ""
             text += f"; a true lead of {self.power:.3f}{each} would have been called supported in {POWER:.0%}"
         if self.documents_needed is not None:
@@ -334,7 +336,7 @@ def in_layers(verdicts: Mapping[int, Verdict]) -> str:
             every = f"in {'both' if len(there) == 2 else f'all {len(there)}'} layers"
             some = f"in {len(there)} of {len(verdicts)} layers ({ranges(there)})"
             where = every if len(there) == len(verdicts) else some
-            why = "" if outcome == "not testable" else f", by {_cells(there)}"
+            why = "" if outcome == "not testable" else f", by {_cells(there)}{_power(there)}"
             parts.append(f"{outcome} {where}{why}")
     text = "; ".join(parts)
     outside = ranges(layer for layer, verdict in verdicts.items() if not verdict.premises_met)
@@ -344,6 +346,18 @@ def in_layers(verdicts: Mapping[int, Verdict]) -> str:
     weights = next((f" Weights {verdict.weights}." for verdict in verdicts.values() if verdict.weights), "")
     premises = "; ".join(dict.fromkeys(verdict.premises.partition(";")[0] for verdict in verdicts.values()))
     return f"{text[0].upper()}{text[1:]}.{beyond}{'.' if beyond else ''} Premises: {premises}.{weights}"
+
+
+def _power(there: Mapping[int, Verdict]) -> str:
+    """Say from which to which true lead these layers would have been called supported, where that is due."""
+    known = {n: each.power for n, each in there.items() if each.power is not None and each.outcome in _OPEN}
+    if not known:
+        return ""
+    least, most = min(known, key=lambda n: known[n]), max(known, key=lambda n: known[n])
+    up_to = "" if len(known) == 1 else f" to {known[most]:.3f} in layer {most}"
+    each = " in every comparison" if any(len(verdict.cells) > 1 for verdict in there.values()) else ""
+    lead = f"a true lead of {known[least]:.3f} in layer {least}{up_to}{each}"
+    return f", where {lead} would have been called supported in {POWER:.0%}"
 
 
 def _cells(there: Mapping[int, Verdict]) -> str:

@@ -25,6 +25,10 @@ def test_kept_results_become_rows(tmp_path, capsys):
         layers = json.loads((SAVED / name / "result.json").read_text())["layers"]
         assert all(f"| {layer['site']['layer']} |" in told for layer in layers)
     assert "| AUC of crossings, raw |" in told
+    head, _, row = next(told[told.index("| model | pairs |") :].split("\n", 3)[:3] for _ in "1")
+    power = json.loads((SAVED / "boundaries" / "result.json").read_text())["layers"][0]["verdict"].get("power")
+    assert head.endswith("| verdict | power |")
+    assert row.endswith(f"| {power:.3f} |" if power is not None else "|  |")
 
 
 def test_a_directory_without_results_is_refused(tmp_path):

@@ -14,7 +14,7 @@ from polytope_lm.result import load_result
 if TYPE_CHECKING:
     from pathlib import Path
 
-FEW = ("--runs", 3, "--resamples", 4, "--k", 4)
+FEW = ("--runs", 3, "--splits", 1, "--resamples", 4, "--k", 4)
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,14 @@ def test_it_says_how_often_the_test_is_wrong(store: Path, tmp_path: Path) -> Non
     found = run("calibrate", store, "--label", "upos", "--layers", 1, *FEW, "--out", tmp_path)
     assert found.code == 0, found.err
     assert "interval excludes 0" in found.out
-    assert "exchanged between documents 3 times" in found.out
+    assert "halves agree" in found.out
+    assert "not testable" in found.out
     saved = load_result(tmp_path / "calibration.json")
+    assert found.out.startswith(f"{saved.headline}\n")
+    assert "exchanged between documents 3 times" in saved.headline
     words = saved.command.split()
     assert words[:2] == ["polytope-lm", "calibrate"]
-    direct = plm.calibrate(plm.open_store(store), 1, "upos", runs=3, resamples=4, k=4)
+    direct = plm.calibrate(plm.open_store(store), 1, "upos", runs=3, splits=1, resamples=4, k=4)
     assert saved.layers == direct.layers
     again = run(
         "calibrate", store, "--label", "upos", "--layers", 1, *FEW, "--exchange", "drawn per document", "--json"

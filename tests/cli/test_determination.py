@@ -33,6 +33,8 @@ def test_it_writes_a_result_and_a_page_and_goes_on_where_it_was(store: Path, tmp
     assert "What a code determines" in page
     assert (tmp_path / "layers" / "layer-01.jsonl").exists()
     saved = load_result(tmp_path / "determination.json")
+    assert found.out.startswith(f"{saved.verdict}\n")
+    assert repr(saved).startswith(f"<DeterminationResult: {saved.verdict}")
     again = run("test", "determination", store, "--layers", 1, "--out", tmp_path, *FEW, "--json")
     said = printed(again, "determination")
     assert said["command"] == saved.command

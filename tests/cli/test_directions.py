@@ -18,6 +18,7 @@ def test_it_writes_its_result_and_page_and_goes_on(tmp_path: Path) -> None:
     assert first.code == 0, first.err
     assert "rank correlation of curvature" in first.out
     result = plm.load_result(tmp_path / "out")
+    assert first.out.startswith(f"{result.verdict}\n")
     assert result.command.startswith(f"polytope-lm test directions {MODEL} sample --layers 3")
     assert "Directions" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     again = run("test", "directions", MODEL, "sample", "--out", tmp_path / "out", *few, "--json")

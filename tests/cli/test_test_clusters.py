@@ -8,6 +8,7 @@ import pytest
 from commands import MODEL, printed, refused, run
 
 from polytope_lm.cli.testing import parse_extra
+from polytope_lm.predictions.clusters.result import ClustersResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +77,16 @@ def _gone(*_: object, **__: object) -> None:
     raise PolytopeError("the model is gone")
 
 
+def test_the_verdict_is_the_first_line_and_what_was_not_compared_is_told(store: Path, tmp_path: Path) -> None:
+    shown = run("test", "clusters", store, *CHOICES, "--out", tmp_path)
+    assert shown.code == 0, shown.err
+    result = ClustersResult.load(tmp_path)
+    assert shown.out.startswith(f"{result.verdict}\n")
+    said = shown.out.splitlines()
+    assert result.notes()
+    assert all(note in said for note in result.notes())
+
+
 def test_everything_besides_is_written_beside_the_result(store: Path, tmp_path: Path) -> None:
     more = ("--multiverse", "--groups", "--model", MODEL)
     shown = run("test", "clusters", store, *CHOICES, *more, "--out", tmp_path, "--json")
@@ -89,7 +100,6 @@ def test_a_sweep_that_fails_does_not_take_the_comparison_with_it(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from polytope_lm import predictions
-    from polytope_lm.predictions.clusters.result import ClustersResult
 
     monkeypatch.setattr(predictions, "multiverse", _gone)
     shown = run("test", "clusters", store, *CHOICES, "--multiverse", "--out", tmp_path)

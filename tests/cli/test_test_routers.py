@@ -22,6 +22,8 @@ def test_a_store_of_the_tiny_mixture_is_tested_and_reported(tmp_path: Path) -> N
     shown = run("test", "routers", store, *options).out
     assert "random routers, equal loads" in shown
     result = plm.load_result(out)
+    assert shown.startswith(f"{result.verdict}\n")
+    assert all(note in shown for note in result.notes())
     assert result.layers[0].site.key == "L00-03.router"
     assert result.command.startswith(f"polytope-lm test routers {store} --label class --layers all --k 10")
     page = (out / "report.html").read_text(encoding="utf-8")

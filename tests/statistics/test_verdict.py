@@ -192,7 +192,19 @@ def test_layers_are_told_in_a_plain_sentence() -> None:
     said = in_layers({0: one, 1: low, 2: low, 5: outside})
     assert said.startswith("Supported in 1 of 4 layers (0), by AMI against raw cosine (+0.100 [+0.061, +0.139]); behi")
     assert "behind in 3 of 4 layers (1, 2, 5)" in said
+    assert "true lead" not in said
     assert "Outside the paper's premises in layer 5." in said
     assert said.endswith("Premises: smooth (gelu_new), with biases, LayerNorm before it.")
     assert ranges([0, 1, 2, 7, 8, 11]) == "0-2, 7, 8, 11"
     assert set(OUTCOMES) >= {one.outcome, low.outcome}
+
+
+def test_beside_layers_that_decide_nothing_stands_the_lead_that_they_would_have_seen() -> None:
+    wide, narrow, ruled_out = (_decide(*(cell,) * 4) for cell in ((0.0, 0.03), (0.01, 0.01), (0.0, 0.003)))
+    assert [each.outcome for each in (wide, narrow, ruled_out)] == ["inconclusive", "inconclusive", "no lead"]
+    said = in_layers({2: wide, 5: narrow, 7: ruled_out})
+    seen = "in every comparison would have been called supported in 80%"
+    assert f", where a true lead of {narrow.power:.3f} in layer 5 to {wide.power:.3f} in layer 2 {seen}" in said
+    assert f", where a true lead of {ruled_out.power:.3f} in layer 7 {seen}; inconclusive in 2 of 3" in said
+    # Files of earlier versions do not have it.
+    assert "true lead" not in in_layers(dict.fromkeys((2, 5), replace(wide, power=None)))

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from polytope_lm.plotting import Marks, dots
 from polytope_lm.result import Result
 from polytope_lm.statistics.nulls import Rate
+from polytope_lm.statistics.verdict import OUTCOMES
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -19,8 +21,15 @@ if TYPE_CHECKING:
 MOST_SUPPORTED = 0.025
 """A test of one-sided level 2.5 % may say *supported* in at most this share of null runs."""
 
+MIDDLE = 0.05
 TWO_SIDED = (0.03, 0.07)
 """Share of null runs whose 95 % interval may exclude 0, for 1,000 runs."""
+
+AGREEING = (0.93, 0.97)
+"""Share of splits in which two halves should agree within their intervals."""
+
+NULL = ("between documents", "drawn per document")
+"""Exchanges that leave no difference in truth."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class CellRate:
         reference: what the code is compared with.
         mean: the mean difference over the runs; 0 in truth where nothing is left.
         excludes_zero: how often the two-sided 95 % interval left out 0.
+        agree: in how many splits of the documents both halves, with the real labels, agreed within their intervals;
+            None where none was split.
 
     """
 
@@ -39,6 +50,7 @@ class CellRate:
     reference: str
     mean: float
     excludes_zero: Rate
+    agree: Rate | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,10 @@ class LayerCalibration:
         behind: how often it was *behind*; None in files of earlier versions.
         no_lead: how often it was *no lead*.
         refuted: how often it was *refuted*, in files of earlier versions.
+        mixed: how often it was *mixed*.
+        inconclusive: how often it was *inconclusive*.
+        not_testable: how often it was *not testable*.
+        premises: the site's, in words.
 
     """
 
@@ -63,6 +79,10 @@ class LayerCalibration:
     behind: Rate | None = None
     no_lead: Rate | None = None
     refuted: Rate | None = None
+    mixed: Rate | None = None
+    inconclusive: Rate | None = None
+    not_testable: Rate | None = None
+    premises: str = ""
 
     def rates(self) -> list[tuple[str, Rate, float | None]]:
         """Return each rate with its name, and the mean difference where it is one's."""
@@ -70,8 +90,16 @@ class LayerCalibration:
             (f"{cell.score} against {cell.reference}: interval excludes 0", cell.excludes_zero, cell.mean)
             for cell in self.cells
         ]
-        named = {"supported": self.supported, "behind": self.behind, "no lead": self.no_lead, "refuted": self.refuted}
+        named = {name: getattr(self, name.replace(" ", "_")) for name in OUTCOMES}
         return [*((name, rate, None) for name, rate in named.items() if rate is not None), *cells]
+
+    def halves(self) -> list[tuple[str, Rate]]:
+        """Return in how many splits both halves agreed, with each difference's name."""
+        return [
+            (f"{cell.score} against {cell.reference}: halves agree", cell.agree)
+            for cell in self.cells
+            if cell.agree is not None
+        ]
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,6 +121,9 @@ class CalibrationResult(Result):
         layers: rates of each layer.
         provenance: of the codes.
         command: what reproduces it.
+        effective: Kish's number of documents; None in files of earlier versions.
+        splits: of the documents into two halves.
+        splits_left_out: why splits are missing; empty where none is.
 
     """
 
@@ -110,29 +141,63 @@ class CalibrationResult(Result):
     layers: tuple[LayerCalibration, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    effective: float | None = None
+    splits: int = 0
+    splits_left_out: str = ""
 
     kind = "calibration"
     file = "calibration.json"
     tab = "Calibration"
+    derived = ("headline", "pooled", "agreeing")
 
     @property
     def headline(self) -> str:
-        """The summary."""
-        return self.summary
+        """Whether the test is wrong too often, and how often it was, in plain sentences."""
+        worst = max(self.layers, key=lambda layer: layer.supported.value)
+        cells = [(layer.layer, cell) for layer in self.layers for cell in layer.cells]
+        at, widest = max(cells, key=lambda place: place[1].excludes_zero.value)
+        agreeing = self.agreeing
+        halves = "" if agreeing is None else (
+            f" With the real labels two halves of the documents agree in {agreeing:.1%} of comparisons (95 % is right)."
+        )  # fmt: skip
+        premises = "; ".join(dict.fromkeys(layer.premises.partition(";")[0] for layer in self.layers if layer.premises))
+        weights = self.provenance.get("weights")
+        effective = "" if self.effective is None else f" (effectively {self.effective:.0f})"
+        return (
+            f"{self._opening()}: with the labels {self.label!r} exchanged {self.exchange} {self.runs:,} times, it said "
+            f"supported in {worst.supported} in layer {worst.layer}, the most (right is at most {MOST_SUPPORTED:.1%}), "
+            f"and {self.pooled:.1%} of all intervals excluded 0 (right is 5 %; the most {widest.excludes_zero}, "
+            f"{widest.score} against {widest.reference} in layer {at}).{halves} {self.tokens:,} tokens of "
+            f"{self.documents:,} documents{effective}, k = {self.k}."
+            f"{f' Premises: {premises}.' if premises else ''}{f' Weights {weights}.' if weights else ''}"
+        )
+
+    def _opening(self) -> str:
+        if self.exchange not in NULL:
+            return "What words and documents tell of the label stays, so this is no null"
+        every = Rate.of(round(self.pooled * self.runs), self.runs)
+        wrong = every.low > MIDDLE or any(layer.supported.low > MOST_SUPPORTED for layer in self.layers)
+        return (
+            "The test is wrong too often on these codes" if wrong else "No sign that the test is wrong on these codes"
+        )
 
     @property
-    def summary(self) -> str:
-        """One sentence: the highest rate of *supported*, and of intervals that exclude 0."""
-        worst = max(self.layers, key=lambda layer: layer.supported.value)
-        cells = (cell for layer in self.layers for cell in layer.cells)
-        widest = max(cells, key=lambda cell: cell.excludes_zero.value)
-        return (
-            f"Labels {self.label!r} exchanged {self.exchange} {self.runs} times: supported in "
-            f"{worst.supported} (layer {worst.layer}, the most; at most {MOST_SUPPORTED:.1%} is right for a "
-            f"null); intervals exclude 0 in at most {widest.excludes_zero} ({widest.score} against "
-            f"{widest.reference}; 5 % is right for a null). {self.tokens:,} tokens of {self.documents:,} "
-            f"documents, k = {self.k}."
-        )
+    def pooled(self) -> float:
+        """The share of all two-sided intervals, over cells and layers, that excluded 0."""
+        return float(np.mean([cell.excludes_zero.value for layer in self.layers for cell in layer.cells]))
+
+    @property
+    def agreeing(self) -> float | None:
+        """The share of comparisons of two halves, over cells and layers, that agreed; None without splits."""
+        found = [cell.agree.value for layer in self.layers for cell in layer.cells if cell.agree is not None]
+        return float(np.mean(found)) if found else None
+
+    def notes(self) -> list[str]:
+        """Return why splits of the documents are missing."""
+        if not self.splits_left_out:
+            return []
+        done = max((c.agree.runs for layer in self.layers for c in layer.cells if c.agree is not None), default=0)
+        return [f"{self.splits - done} of {self.splits} splits of the documents left out: {self.splits_left_out}."]
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a layer and rate: events, runs, value, low, high."""
@@ -140,7 +205,7 @@ class CalibrationResult(Result):
         rows = [
             (layer.layer, layer.site, name, rate.events, rate.runs, rate.value, rate.low, rate.high, mean)
             for layer in self.layers
-            for name, rate, mean in layer.rates()
+            for name, rate, mean in (*layer.rates(), *((name, rate, None) for name, rate in layer.halves()))
         ]
         return pd.DataFrame(rows, columns=heads)
 
@@ -154,5 +219,18 @@ class CalibrationResult(Result):
         layers = [layer.layer for layer in self.layers]
         return dots(layers, {"share of runs": marks}, line=MOST_SUPPORTED, band=TWO_SIDED)
 
+    def figures(self) -> dict[str, go.Figure]:
+        """Return the rates of exchanged labels and, where documents were split, how often halves agreed."""
+        found: dict[str, list[Rate]] = {}
+        for layer in self.layers:
+            for name, rate in layer.halves():
+                found.setdefault(name, []).append(rate)
+        drawn = {self.kind: self.plot()}
+        if found:
+            marks = [Marks(name, rates, style) for style, (name, rates) in enumerate(found.items())]
+            numbers = [layer.layer for layer in self.layers]
+            drawn["halves"] = dots(numbers, {"share of splits": marks}, line=1 - MIDDLE, band=AGREEING)
+        return drawn
+
     def __repr__(self) -> str:
-        return f"<CalibrationResult: {self.summary}>"
+        return f"<CalibrationResult: {self.headline}>"

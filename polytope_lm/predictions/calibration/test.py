@@ -15,77 +15,45 @@ Three ways to make other labels:
   documents better apart. How often it is *supported* is not a false-positive rate, but a bound on what the
   token in its context adds.
 
-Distances, clusters and neighbours know no label: they are found once a layer, on all tokens and in each half. All
-labels are scored once, as one pool of 20 more than there are runs; a run's null is the mean over 20 others of it.
+All labels are scored once, as one pool of 20 more than there are runs; a run's null is the mean over 20 others of it.
+
+Nulls do not show whether intervals are wide enough where a difference is there. So the documents are also split into
+halves, and with the *real* labels two halves must agree within their intervals in 95 % of splits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
-import numpy as np
-
-from polytope_lm.controls.labels import EXCHANGES, drawn_per_document, exchanged_between_documents, permuted_labels
+from polytope_lm.controls.labels import EXCHANGES
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.arguments import asked
-from polytope_lm.predictions.calibration.result import CalibrationResult, CellRate, LayerCalibration
-from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, REFERENCES
-from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT, check_neighbours, choose, layers_of
-from polytope_lm.predictions.clusters.scoring import (
-    HALVES,
-    NEIGHBOURS,
-    About,
-    Pool,
-    Task,
-    compare,
-    laid_out,
-    make_task,
-    summed_up,
+from polytope_lm.predictions.calibration.result import CalibrationResult, LayerCalibration
+from polytope_lm.predictions.calibration.splits import halves_agree
+from polytope_lm.predictions.calibration.trials import (
+    Exchange,
+    cell_rates,
+    exchanged,
+    pooled,
+    rate_of,
+    representations,
+    set_up,
+    trial,
 )
+from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT, check_neighbours, choose, layers_of
+from polytope_lm.predictions.clusters.scoring import HALVES, NEIGHBOURS, make_task
 from polytope_lm.progress import stepwise
-from polytope_lm.representations import binary as code
 from polytope_lm.representations import controls as simhash
-from polytope_lm.representations.arrays import LayerArrays
-from polytope_lm.representations.directions import COSINES
-from polytope_lm.representations.registry import get
 from polytope_lm.result import reproducible
-from polytope_lm.seeds import Purpose, derived
-from polytope_lm.statistics.nulls import Rate
+from polytope_lm.statistics.verdict import OUTCOMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from jaxtyping import Int
+    from collections.abc import Callable, Sequence
 
     from polytope_lm.codes.codes import TokenCodes
-    from polytope_lm.predictions.clusters.result import LayerComparison
-    from polytope_lm.predictions.clusters.scoring import Layout
-    from polytope_lm.representations.registry import Representation
-    from polytope_lm.statistics.estimate import Estimate
 
-Exchange = Literal["between documents", "drawn per document", "within word and document"]
-CORRELATION = 0.1
-
-CELLS = tuple((score, reference) for score in (AMI, AGREEMENT) for reference in REFERENCES)
-"""What the verdict reads."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run of the test: the layer's own verdict, and code minus reference in the order of `CELLS`."""
-
-    outcome: str
-    differences: tuple[Estimate, ...]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """One layer's codes, and the clusters and neighbours of each representation: all that knows no label."""
-
-    arrays: LayerArrays
-    task: Task
-    layouts: Mapping[str, list[Layout]]
+SPLITS = 20
+"""Splits of the documents by default: each costs about half of what the layer's exchanges do."""
 
 
 @reproducible("plm.calibrate")
@@ -101,12 +69,16 @@ def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
     tokens: int = 6000,
     per_document: int | None = PER_DOCUMENT,
     draws: int = simhash.SIMHASH_DRAWS,
+    splits: int = SPLITS,
     seed: int = 0,
     resamples: int = HALVES,
     smallest_effect: float = 0.01,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> CalibrationResult:
     """Return how often `plm.predictions.clusters` is wrong on these codes, layer by layer.
+
+    Each layer has the rate of every outcome and, for each difference that the verdict reads, how often its interval
+    excludes 0 with labels exchanged, and how often two halves of the documents agree on the real labels.
 
     Args:
         codes: codes in memory or a store, captured with `keep=("u", "h")`.
@@ -118,23 +90,46 @@ def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
         tokens: compare at most this many, sampled by seed.
         per_document: at most this many of one document; None: all.
         draws: of rate-matched SimHash.
+        splits: how often the documents are split into two halves that must agree on the real labels; 0: never.
         seed: of every random choice.
         resamples: halves of the documents behind each interval.
         smallest_effect: the smallest difference of interest.
         progress: told `(done, total, what)` before each run.
 
     Raises:
-        PolytopeError: no run, an unknown exchange, or what `plm.predictions.clusters` refuses.
+        PolytopeError: no run, fewer than 0 splits, an unknown exchange, or what `plm.predictions.clusters` refuses.
 
     """
-    _check(runs, exchange)
+    _check(runs, splits, exchange)
     sample = choose(codes, label, tokens=tokens, seed=seed, per_document=per_document)
     check_neighbours(codes, sample, label, NEIGHBOURS)
     layers, task = layers_of(codes, layer), make_task(sample, k, seed, resamples)
-    found, tell = [], stepwise(progress, len(layers) * runs)
+    found, tell, refused = [], stepwise(progress, len(layers) * (runs + splits)), ""
     for index in layers:
         bench = set_up(codes, index, task, representations(draws))
-        found.append(_rated(bench, exchange, runs, smallest_effect, tell))
+        pools = pooled(bench, exchanged(task, exchange, runs + EXCHANGES))
+        trials, agreed = [], []
+        for run in range(runs):
+            tell(f"layer {index}: labels exchanged")
+            trials.append(trial(bench, pools, run, smallest_effect))
+        for number in range(splits):
+            tell(f"layer {index}: documents split in halves")
+            try:
+                agree = halves_agree(
+                    codes, index, {label: sample}, number, k=task.k, draws=draws, seed=seed, resamples=resamples,
+                    smallest_effect=smallest_effect,
+                )  # fmt: skip
+            except PolytopeError as error:
+                refused = refused or str(error)
+            else:
+                agreed.append(agree[label])
+        site = bench.arrays.site
+        found.append(
+            LayerCalibration(
+                site.layer, site.key, cells=cell_rates(trials, agreed), premises=str(site.premises),
+                **{name.replace(" ", "_"): rate_of(trials, name) for name in OUTCOMES if name != "refuted"},
+            )
+        )  # fmt: skip
     return CalibrationResult(
         label=label,
         exchange=exchange,
@@ -148,99 +143,18 @@ def calibrate(  # noqa: PLR0913 -- each is a choice that moves a number
         tokens=sample.summary.tokens,
         documents=sample.summary.documents,
         layers=tuple(found),
+        effective=task.effective,
+        splits=splits,
+        splits_left_out=refused,
         provenance=dict(codes.provenance),
     )
 
 
-def _check(runs: int, exchange: str) -> None:
+def _check(runs: int, splits: int, exchange: str) -> None:
     if runs < 1:
         raise PolytopeError(f"runs = {runs} gives no rate; at least 1 is needed, 200 is the default")
+    if splits < 0:
+        raise PolytopeError(f"splits = {splits} of the documents; give 0 for none, {SPLITS} is the default")
     if exchange not in get_args(Exchange):
         there = ", ".join(repr(each) for each in get_args(Exchange))
         raise PolytopeError(f"no exchange of labels {exchange!r}; choose {there}")
-
-
-def representations(draws: int) -> tuple[Representation, ...]:
-    """Return those that the verdict reads: code, both cosines, and `draws` draws of rate-matched SimHash."""
-    if draws < 1:
-        raise PolytopeError(f"draws = {draws} of SimHash; at least 1 is needed, {simhash.SIMHASH_DRAWS} is usual")
-    return (*(get(name) for name in (code.CODE, *COSINES)), replace(get(simhash.SIMHASH), draws=draws))
-
-
-def set_up(codes: TokenCodes, layer: int, task: Task, chosen: Sequence[Representation]) -> Bench:
-    """Find one layer's clusters and neighbours."""
-    arrays = LayerArrays(codes, layer, task.sample.rows)
-    return Bench(arrays, task, {each.name: laid_out(each, arrays, task, _no_clock) for each in chosen})
-
-
-def _rated(
-    bench: Bench, exchange: Exchange, runs: int, smallest_effect: float, tell: Callable[[str], None]
-) -> LayerCalibration:
-    """Put prediction 1 to the test with the labels exchanged in `runs` ways."""
-    site, found = bench.arrays.site, []
-    pools = pooled(bench, exchanged(bench.task, exchange, runs + EXCHANGES))
-    for run in range(runs):
-        tell(f"layer {site.layer}: labels exchanged")
-        found.append(trial(bench, pools, run, smallest_effect))
-    rates = {name.replace(" ", "_"): rate_of(found, name) for name in ("supported", "behind", "no lead")}
-    return LayerCalibration(site.layer, site.key, cells=cell_rates(found), **rates)
-
-
-def pooled(bench: Bench, labelings: Int[np.ndarray, "m n"]) -> dict[str, list[Pool]]:
-    """Score every labeling once, by representation and draw."""
-    return {name: [Pool.of(each, labelings) for each in layouts] for name, layouts in bench.layouts.items()}
-
-
-def trial(bench: Bench, pools: Mapping[str, Sequence[Pool]], which: int, smallest_effect: float) -> Trial:
-    """Put prediction 1 to the test with one labeling of a pool; its null is the mean over 20 others."""
-    task, size = bench.task, len(next(iter(pools.values()))[0].labelings)
-    others = (which + 1 + np.random.default_rng([which, size]).permutation(size - 1)[:EXCHANGES]) % size
-    documents = task.sample.documents
-    measured = {}
-    for name, several in pools.items():
-        about = (name, get(name).role, "")
-        measured[name] = summed_up(
-            about, several[0].layout, [each.drawn(documents, which, others) for each in several], task
-        )
-    about_all = About(task.sample.summary.documents, task.effective, smallest_effect)
-    return trial_of(compare(bench.arrays.site, task, measured, about_all))
-
-
-def trial_of(comparison: LayerComparison) -> Trial:
-    """Return what counts of a comparison."""
-    found = [comparison.difference(code.CODE, reference, score).estimate for score, reference in CELLS]
-    return Trial(comparison.verdict.outcome, tuple(found))
-
-
-def exchanged(task: Task, exchange: Exchange, count: int) -> Int[np.ndarray, "count n"]:
-    """Return the sample's labels, exchanged in so many ways."""
-    sample, seed = task.sample, derived(task.seed, Purpose.PERMUTED_LABELS)
-    if exchange == "between documents":
-        return exchanged_between_documents(sample.labels, sample.documents, count, seed=seed)
-    if exchange == "drawn per document":
-        return drawn_per_document(sample.labels, sample.documents, count, correlation=CORRELATION, seed=seed)
-    drawn = [
-        permuted_labels(sample.labels, sample.groups[:, 1], sample.documents, seed=derived(seed, Purpose.TIES, number))
-        for number in range(count)
-    ]
-    return np.stack([each.values for each in drawn]).astype(np.int32)
-
-
-def rate_of(trials: Sequence[Trial], outcome: str) -> Rate:
-    """Return how often the verdict was this one."""
-    return Rate.of(sum(each.outcome == outcome for each in trials), len(trials))
-
-
-def cell_rates(trials: Sequence[Trial]) -> tuple[CellRate, ...]:
-    """Return how often each two-sided interval excluded 0."""
-    out = []
-    for i, (score, reference) in enumerate(CELLS):
-        found = [each.differences[i] for each in trials]
-        away = sum(not each.low <= 0 <= each.high for each in found)
-        mean = float(np.mean([each.value for each in found]))
-        out.append(CellRate(score, reference, mean, Rate.of(away, len(found))))
-    return tuple(out)
-
-
-def _no_clock(step: str, seconds: float) -> None:
-    del step, seconds

@@ -487,8 +487,4 @@ class ClustersResult(Layered, Result):
         return [*self.beside(), *self.left_out_notes()]
 
     def __repr__(self) -> str:
-        sample, layers = self.sample, len(self.layers)
-        return (
-            f"<ClustersResult: {layers} layer{'s' * (layers > 1)}, {sample.tokens:,} tokens of "
-            f"{sample.documents:,} documents, k = {self.settings.k}. {self.verdict}>"
-        )
+        return f"<ClustersResult: {self.verdict}>"

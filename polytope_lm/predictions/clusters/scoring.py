@@ -386,6 +386,7 @@ def compare(
     about: About,
     beside: Sequence[str] = (),
     comparators: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> LayerComparison:
     """Take all differences of one layer and decide it, before any correction over layers.
 
@@ -396,17 +397,23 @@ def compare(
         about: what verdicts say besides.
         beside: controls over which the code's lead is only shown.
         comparators: for each claim, the groups of references that each get a verdict.
+        left_out: what this layer could not give, and why.
 
     """
+    left_out = left_out or {}
     pairs = [(name, reference) for name in measured for reference in references_of(site) if name != reference]
     wanted = [(code.CODE, name) for name in beside]
     groups = [
-        (claim, tuple(name for name in group if name in measured))
+        (
+            claim,
+            tuple(name for name in group if name in measured),
+            {name: left_out.get(name, "not measured") for name in group if name not in measured},
+        )
         for claim, several in (comparators or {}).items()
         for group in several
         if claim in measured
     ]
-    wanted += [(claim, name) for claim, group in groups for name in group]
+    wanted += [(claim, name) for claim, group, _ in groups for name in group]
     differences: list[Difference] = []
     for name, reference in dict.fromkeys((*pairs, *wanted)):
         for score in SCORES:
@@ -420,13 +427,13 @@ def compare(
     )
     best = {score: max(COSINES, key=lambda name: measured[name].result.score(score).estimate.value) for score in SCORES}
     verdicts = tuple(
-        Comparator(claim, group, decided(site, differences, seen, about, claim, group))
-        for claim, group in groups
+        Comparator(claim, group, decided(site, differences, seen, about, claim, group), without)
+        for claim, group, without in groups
         if group
     )
     verdict = decided(site, differences, seen, about)
     results = tuple(each.result for each in measured.values())
-    return LayerComparison(site, task.k, results, tuple(differences), best, verdict, {}, verdicts)
+    return LayerComparison(site, task.k, results, tuple(differences), best, verdict, left_out, verdicts)
 
 
 def decided(

@@ -347,9 +347,9 @@ class _LabelRun:
     def add(self, layer: _Measurement) -> None:
         """Compare what one layer gave."""
         site, measured = layer.site, layer.measured[self.label]
-        further = self.choices.further(site)
-        found = compare(site, self.task, measured, self.about, beside_code(measured), further)
-        self.layers.append(replace(found, left_out=layer.left_out[self.label]))
+        further, left_out = self.choices.further(site), layer.left_out[self.label]
+        found = compare(site, self.task, measured, self.about, beside_code(measured), further, left_out)
+        self.layers.append(found)
         self.table = add_layer(self.table, found, measured)
 
     def result(self, provenance: dict[str, Any], timings: dict[str, float]) -> ClustersResult:

@@ -273,4 +273,4 @@ class DeterminationResult(Result):
         return dots([each.label for each in self.places[0].scores], {what: marks}, line=0)
 
     def __repr__(self) -> str:
-        return f"<DeterminationResult: {len(self.places)} places, {self.settings.documents} documents. {self.verdict}>"
+        return f"<DeterminationResult: {self.verdict} {len(self.places)} places, {self.settings.documents} documents.>"

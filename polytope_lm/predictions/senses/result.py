@@ -202,11 +202,7 @@ class SensesResult(Layered, Result):
         return dots([layer.layer for layer in self.layers], {f"{ACCURACY}, macro over words": marks})
 
     def __repr__(self) -> str:
-        layers = len(self.layers)
-        return (
-            f"<SensesResult: {layers} layer{'s' * (layers > 1)}, {len(self.words)} words, "
-            f"{self.sentences:,} sentences. {self.verdict}>"
-        )
+        return f"<SensesResult: {self.verdict} {len(self.words)} words, {self.sentences:,} sentences.>"
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return one row a layer and representation: accuracy with its interval, and how far it is ahead."""

@@ -5,21 +5,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, ttest_ind
 
 import polytope_lm as plm
 from analyses._running import read_lines
 from benchmarks import calibration as benchmark
 from benchmarks._runs import missing_jobs
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions.calibration.result import CalibrationResult
-from polytope_lm.predictions.calibration.test import (
+from polytope_lm.predictions.calibration.result import CalibrationResult, CellRate, LayerCalibration
+from polytope_lm.predictions.calibration.splits import within
+from polytope_lm.predictions.calibration.trials import (
     CELLS,
     cell_rates,
     exchanged,
-    make_task,
     pooled,
     rate_of,
     representations,
@@ -29,7 +31,10 @@ from polytope_lm.predictions.calibration.test import (
 )
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI
 from polytope_lm.predictions.clusters.sampling import choose
+from polytope_lm.predictions.clusters.scoring import BUILT_IN, make_task
+from polytope_lm.statistics.estimate import Estimate, effective_number
 from polytope_lm.statistics.nulls import Rate
+from polytope_lm.statistics.verdict import OUTCOMES
 
 RUNS = 40
 
@@ -80,7 +85,7 @@ def real_codes():
 
 @pytest.mark.parametrize("exchange", ["between documents", "drawn per document"])
 def test_real_codes_with_exchanged_labels_are_hardly_ever_supported(real_codes, exchange: str) -> None:
-    options = {"runs": 200, "k": 12, "draws": 2, "resamples": 20, "tokens": 700}
+    options = {"runs": 200, "k": 12, "draws": 2, "resamples": 20, "tokens": 700, "splits": 0}
     result = plm.calibrate(real_codes, 1, "class", exchange=exchange, **options)
     layer = result.layers[0]
     assert (layer.supported.runs, result.runs) == (200, 200)
@@ -90,7 +95,7 @@ def test_real_codes_with_exchanged_labels_are_hardly_ever_supported(real_codes, 
 
 
 def test_a_calibration_saves_shows_and_repeats_itself(real_codes, tmp_path) -> None:
-    options = {"runs": 4, "k": 8, "draws": 1, "resamples": 20, "tokens": 400}
+    options = {"runs": 4, "k": 8, "draws": 1, "resamples": 8, "tokens": 400, "splits": 2}
     result = plm.calibrate(real_codes, None, "class", **options)
     assert result == plm.calibrate(real_codes, None, "class", **options)
     path = result.save(tmp_path)
@@ -100,10 +105,21 @@ def test_a_calibration_saves_shows_and_repeats_itself(real_codes, tmp_path) -> N
     assert path.read_bytes() == before
     frame = result.to_frame()
     assert list(frame["layer"].unique()) == [1, 2]
-    assert len(frame) == 2 * (3 + len(CELLS))
+    assert len(frame) == 2 * (6 + 2 * len(CELLS))
+    outcomes = frame[frame["rate"].isin(OUTCOMES)].groupby("layer")["events"].sum()
+    assert outcomes.tolist() == [4, 4]
+    assert set(frame[frame["rate"].str.endswith("halves agree")]["runs"]) == {2}
     assert ((frame["low"] <= frame["value"]) & (frame["value"] <= frame["high"])).all()
-    assert len(result.plot().data) == 3 + len(CELLS)
-    assert "supported in" in repr(result)
+    assert len(result.plot().data) == 6 + len(CELLS)
+    assert len(result.figures()["halves"].data) == len(CELLS)
+    assert repr(result) == f"<CalibrationResult: {result.headline}>"
+    sample = choose(real_codes, "class", tokens=400, seed=0)
+    assert result.effective == pytest.approx(effective_number(sample.documents))
+    assert f"(effectively {result.effective:.0f}), k = 8. Premises: smooth (gelu_new), with biases" in result.headline
+    assert result.pooled == pytest.approx(frame[frame["rate"].str.endswith("excludes 0")]["value"].mean())
+    assert result.agreeing == pytest.approx(frame[frame["rate"].str.endswith("halves agree")]["value"].mean())
+    weighed = replace(result, provenance={**result.provenance, "weights": "dequantised from 4 bits"})
+    assert "Weights dequantised from 4 bits." in weighed.headline
     assert "<table" in result._repr_html_()
     path.write_text("{}")
     with pytest.raises(PolytopeError, match=r"calibration\.json"):
@@ -118,9 +134,52 @@ def test_unchanged_labels_give_the_differences_of_the_comparison_itself() -> Non
     mine = trial(bench, pooled(bench, bench.task.labelings), 0, 0.01)
     theirs = trial_of(result.layers[0])
     assert mine.outcome == theirs.outcome
+    # Whether the label can be seen is asked of the same representations, the rate-standardised code among them.
+    assert list(bench.layouts) == list(BUILT_IN)
     for one, other in zip(mine.differences, theirs.differences, strict=True):
         assert (one.value, one.sd) == pytest.approx((other.value, other.sd))
     assert [score for score, _ in CELLS] == [AMI] * 3 + [AGREEMENT] * 3
+
+
+def test_two_halves_agree_where_welchs_test_says_so() -> None:
+    rng, said = np.random.default_rng(0), []
+    for _ in range(60):
+        a, b = rng.normal(0, 1, 9), rng.normal(1.2, 2, 14)
+        each = [Estimate.around(x.mean(), x.std(ddof=1) / np.sqrt(len(x)), len(x) - 1) for x in (a, b)]
+        said.append(within(*each))
+        assert said[-1] == (ttest_ind(a, b, equal_var=False).pvalue >= 0.05)
+    assert 10 < sum(said) < 55
+
+
+def test_halves_of_the_documents_agree_on_the_real_labels_and_too_few_are_told() -> None:
+    codes = plm.worlds.code_world(0.04, tokens=480, documents=48, seed=0)
+    options = {"k": 12, "draws": 1, "runs": 1, "resamples": 8, "label": "label"}
+    found = plm.calibrate(codes, splits=8, **options)
+    assert {cell.agree.runs for cell in found.layers[0].cells} == {8}
+    # Of 48 comparisons 2 fail in fair intervals; seen from too narrow ones (half as wide) 15 would.
+    assert found.agreeing > 0.8
+    assert f"agree in {found.agreeing:.1%} of comparisons" in found.headline
+    few = plm.worlds.code_world(0.04, tokens=300, documents=12, seed=0)
+    told = plm.calibrate(few, splits=3, **options)
+    assert told.agreeing is None
+    assert told.layers[0].cells[0].agree is None
+    (note,) = told.notes()
+    assert note.startswith("3 of 3 splits of the documents left out: 6 documents count for 6.0")
+
+
+def _said(supported: int, away: int, exchange: str = "between documents") -> str:
+    """Return the headline of a calibration of 200 runs."""
+    cells = tuple(CellRate(score, reference, 0.0, Rate.of(away, 200)) for score, reference in CELLS)
+    layer = LayerCalibration(3, "L03.pre", Rate.of(supported, 200), cells)
+    return CalibrationResult("upos", exchange, 200, 9, 10, 5, 0, 40, 0.01, 500, 50, (layer,)).headline
+
+
+def test_the_first_sentence_says_whether_the_test_is_wrong() -> None:
+    assert _said(2, 8).startswith("No sign that the test is wrong on these codes: with the labels 'upos' exchanged")
+    assert "4.0% of all intervals excluded 0" in _said(2, 8)
+    assert _said(12, 8).startswith("The test is wrong too often on these codes: ")
+    assert _said(2, 20).startswith("The test is wrong too often on these codes: ")
+    assert "no null" in _said(90, 90, "within word and document").partition(":")[0]
 
 
 def test_labels_exchanged_within_word_and_document_stay_there() -> None:
@@ -150,6 +209,7 @@ def test_a_calibration_refuses_what_gives_no_rate(real_codes) -> None:
         ({"runs": 0}, "runs = 0"),
         ({"exchange": "freely"}, "no exchange of labels 'freely'; choose 'between documents', "),
         ({"draws": 0}, "draws = 0"),
+        ({"splits": -1}, "splits = -1"),
         ({"k": 10**6}, "k = 1000000 clusters"),
         ({"label": "mood"}, "no label 'mood'"),
         ({"layer": 9}, "9"),

@@ -12,8 +12,8 @@ import pytest
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions import clusters
-from polytope_lm.predictions.calibration.test import exchanged, pooled, set_up
-from polytope_lm.predictions.clusters.result import AGREEMENT, AMI
+from polytope_lm.predictions.calibration.trials import exchanged, pooled, set_up
+from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, ClustersResult
 from polytope_lm.predictions.clusters.sampling import choose
 from polytope_lm.predictions.clusters.scoring import make_task, summed_up
 from polytope_lm.representations import registered
@@ -70,6 +70,24 @@ def test_the_null_subtracted_score_is_0_on_exchanged_labels_for_every_representa
             # Of 40 fair intervals 2 exclude 0, and more than 8 in one set of two thousand.
             assert sum(not each.low <= 0 <= each.high for each in found) <= 8, (name, score)
             assert abs(np.mean([each.value for each in found])) < 0.006, (name, score)
+
+
+def test_a_comparator_that_a_layer_can_not_give_is_told_with_the_verdict_on_the_others(world) -> None:
+    """A token whose `post` is 0 has no angle: its raw cosine is gone, the centred one stays."""
+    codes = _document_aware(world)
+    codes.kept_arrays["L04.pre.post"][:5] = 0
+    found = clusters(codes, label="upos", **{**FAST, "comparators": True, "resamples": 4})
+    gone, kept = found.layers
+    alone = next(each for each in gone.comparators if each.references == ("cosine of post, centred",))
+    assert list(alone.without) == ["cosine of post, raw"]
+    assert alone.without["cosine of post, raw"] == gone.left_out["cosine of post, raw"]
+    assert not any(each.without for each in kept.comparators)
+    said = next(note for note in found.notes() if note.startswith("Code against cosine of post, centred: "))
+    assert said.endswith(f" Without cosine of post, raw: {gone.left_out['cosine of post, raw']}.")
+    assert any(note.startswith("Layer 4: cosine of post, raw left out: ") for note in found.notes())
+    frame = found.comparisons().set_index(["layer", "against"])
+    assert frame.loc[(4, "cosine of post, centred"), "without"] == "cosine of post, raw"
+    assert ClustersResult.from_dict(found.to_dict()).layers == found.layers
 
 
 def _made(world, seed: int, values) -> Codes:

@@ -34,7 +34,8 @@ Saved = Annotated[Path | None, typer.Option("--out", help="Directory for calibra
 def calibrate(  # noqa: PLR0913
     store: o.StorePath, *, label: Label, layers: o.Layers = "all", exchange: How = Exchange.documents,
     runs: Runs = 200, splits: Splits = 20, k: Clusters = None, tokens: Tokens = 6000,
-    per_document: PerDocument = 20, seed: o.Seed = 0, resamples: Resamples = 40, smallest_effect: Smallest = 0.01, out: Saved = None, json: o.Json = False,
+    per_document: PerDocument = 20, seed: o.Seed = 0, resamples: Resamples = 40,
+    smallest_effect: Smallest = 0.01, out: Saved = None, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Say how often `test clusters` is wrong on a store: the same test with labels that mean nothing.
 

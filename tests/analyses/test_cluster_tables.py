@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -43,8 +44,22 @@ def test_kept_results_become_rows(tmp_path, capsys) -> None:
     assert "| code | NMF directions |" in told
     assert all(cluster_tables.interval(each.verdict.deciding) in told for each in layer.comparators)
     lead = cluster_tables.interval(layer.difference("code", "cosine of h, raw", AGREEMENT).estimate)
-    assert re.search(rf"\| 0 \| {layer.verdict.outcome} \| {re.escape(lead)}", told)
+    power = cluster_tables.lead(layer.verdict.power)
+    assert f"| 0 | {layer.verdict.outcome} | {power} | {lead}" in told
+    for each in layer.comparators:
+        assert (
+            f" | {cluster_tables.powers({0: each.verdict})} | {cluster_tables.interval(each.verdict.deciding)} " in told
+        )
     assert "| cal | 10.0% | 10.0% (m | 1 | small | upos | x | AMI: raw) | 0.0% | 50.0% | 1 |" in told
+
+
+def test_the_least_and_the_greatest_lead_are_told_with_their_layers() -> None:
+    codes = plm.worlds.direction_world(tokens=400, documents=20)
+    verdict = clusters(codes, label="label", k=8, resamples=4, comparators=False).verdicts[0]
+    there = {layer: replace(verdict, power=power) for layer, power in ((0, None), (3, 0.05), (5, 0.034), (9, 0.108))}
+    assert cluster_tables.powers(there) == ".034 (5) to .108 (9)"
+    assert cluster_tables.powers({3: there[3]}) == ".050 (3)"
+    assert cluster_tables.powers({0: there[0]}) == ""
 
 
 def test_layers_that_are_there_are_shown_while_others_are_to_come(tmp_path, capsys) -> None:

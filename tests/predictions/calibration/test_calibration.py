@@ -54,6 +54,13 @@ def test_a_true_effect_is_found() -> None:
     trials = _trials(lambda seed: plm.worlds.code_world(0.04, tokens=1200, documents=60, seed=seed), 50)
     assert rate_of(trials, "supported").events >= 0.8 * RUNS
     assert rate_of(trials, "behind").events + rate_of(trials, "no lead").events == 0
+    # The interval covers the mean over worlds, and its sd is the spread over them.
+    for i, (score, reference) in enumerate(CELLS):
+        found = [each.differences[i] for each in trials]
+        true = np.mean([each.value for each in found])
+        assert sum(not each.low <= true <= each.high for each in found) <= 7, (score, reference)
+        stated = np.sqrt(np.mean([each.sd**2 for each in found]))
+        assert 0.7 < stated / np.std([each.value for each in found]) < 2, (score, reference)
 
 
 def test_directions_are_not_taken_for_regions() -> None:

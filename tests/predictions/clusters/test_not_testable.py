@@ -11,7 +11,7 @@ import pytest
 import polytope_lm as plm
 from analyses._corpora import news
 from polytope_lm.errors import PolytopeError
-from polytope_lm.predictions import clusters
+from polytope_lm.predictions import clusters, clusters_by_label
 
 FAST = {"resamples": 8, "comparators": False}
 
@@ -33,6 +33,18 @@ def test_a_label_that_alternates_is_not_testable() -> None:
     codes = plm.worlds.null_world(tokens=4000, documents=200, seed=1)
     codes.tokens["turn"] = pd.Series(np.arange(4000) % 2).map({0: "a", 1: "b"}).to_numpy()
     assert clusters(codes, label="turn", k=20, **FAST).verdicts[0].outcome == "not testable"
+
+
+def test_labels_that_nothing_sees_are_not_testable_on_real_codes() -> None:
+    """A tiny model's codes of 2,400 short documents: lines of the built-in sample, two tokens of each."""
+    lines = [line.strip() for text in plm.documents("sample") for line in text.text.splitlines()]
+    lines = list(dict.fromkeys(line for line in lines if len(line.split()) > 5))[:2400]
+    codes = plm.encode(plm.load("tiny-gpt2"), lines, layers=[1], tokens="random:2", keep=("u", "h"))
+    document = codes.tokens["document"].to_numpy()
+    codes.tokens["topic"] = np.random.default_rng(0).choice(list("abcd"), document.max() + 1)[document]
+    codes.tokens["turn"] = np.where(np.arange(len(document)) % 2, "a", "b")
+    found = clusters_by_label(codes, None, ["topic", "turn"], k=20, **{**FAST, "resamples": 4})
+    assert [found[label].verdicts[0].outcome for label in ("topic", "turn")] == ["not testable"] * 2
 
 
 DATA = Path(plm.__file__).parents[2] / "shared" / "data"

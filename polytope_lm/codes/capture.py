@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from polytope_lm.documents import Documents
     from polytope_lm.documents.source import Source
     from polytope_lm.models.model import Model
     from polytope_lm.tokens.windowing import Window, Windowed
+
+    Numbered = Iterable[tuple[int, Sequence[Document]]]
+    """Shards to be: their numbers, their documents."""
 
 SHARD_TOKENS = 32_768
 
@@ -196,15 +198,18 @@ def capture(  # noqa: PLR0913 - settings, by name
     if cost.documents is not None:  # a stream of unknown length is not read twice
         about["documents_sha256"] = {"texts": source.sha256, **cost.source}
     path = expand(to, "to")
-    job = _Capture(settings, source, path, about, size, cost.characters)
+    job = _Capture(settings, path, about, size, cost.characters)
     with showing("capture", show=progress is not False) as told:
         if engine == "ray":
             from polytope_lm.codes.distributed import Job, Workers, spread  # noqa: PLC0415 - an extra's
 
             shards = None if cost.documents is None else -(-cost.documents // size)
-            spread(model, Job(job.write, path, shards, size, cost.characters), Workers(workers, gpus_per_worker), told)
+            spread(
+                model, Job(job.write, source, path, shards, size, cost.characters), Workers(workers, gpus_per_worker),
+                told,
+            )  # fmt: skip
         else:
-            job.write(model, part, told)
+            job.write(model, part, told, enumerate(chunks(source, size)))
     store = CodeStore(path, model=model)
     if store.complete:
         rows, read = store.counts()
@@ -214,21 +219,22 @@ def capture(  # noqa: PLR0913 - settings, by name
 
 @dataclass(frozen=True)
 class _Capture:
-    """A capture's source and settings: what is written, whichever process writes it."""
+    """A capture's settings: what is written, whichever process writes it."""
 
     settings: Mapping[str, Any]
-    source: Documents
     path: Path
     about: Mapping[str, Any]
     size: int
     characters: int | None
 
-    def write(self, model: Model, part: tuple[int, int], told: Callable[[int, int | None, str], None]) -> None:
+    def write(
+        self, model: Model, part: tuple[int, int], told: Callable[[int, int | None, str], None], numbered: Numbered
+    ) -> None:
         """Write every shard of a part that is missing."""
         plan = make_plan(model, **self.settings)
         manifest = {"format": layout.FORMAT, **plan.provenance(), **self.about}
         with StoreWriter(self.path, manifest, part) as writer:
-            writer.finish(_write(plan, self.source, writer, self.size, _Characters(told, self.characters)))
+            writer.finish(_write(plan, numbered, writer, self.size, _Characters(told, self.characters)))
 
 
 @dataclass
@@ -263,14 +269,14 @@ class _Prepared:
         return sum(len(d.text) for d in self.chunk) / max(self.windowed.n_tokens, 1)
 
 
-def _write(plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, progress: _Characters) -> int:
+def _write(plan: Plan, numbered: Numbered, writer: StoreWriter, size: int, progress: _Characters) -> int:
     """Capture every shard that is wanted and missing; return how many shards the documents make.
 
     While an accelerator fills one shard, the next is cut into windows and the last is hashed and synced.
     """
     made, fits = [0, 0, 0], plan.batch_tokens  # shards; documents read, and those without a token
     spec = {s.name: (s.columns, s.dtype) for s in plan.wanted}
-    upcoming = _prepared(plan, source, writer, size, progress, made)
+    upcoming = _prepared(plan, numbered, writer, size, progress, made)
     at_once = runs_at_once(plan.model)
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
         last: Future[None] | None = None
@@ -301,11 +307,13 @@ def _write(plan: Plan, source: Iterable[Document], writer: StoreWriter, size: in
 
 
 def _prepared(
-    plan: Plan, source: Iterable[Document], writer: StoreWriter, size: int, progress: _Characters, made: list[int]
+    plan: Plan, numbered: Numbered, writer: StoreWriter, size: int, progress: _Characters, made: list[int]
 ) -> Iterator[_Prepared]:
     """Yield every shard that is wanted and missing; count in `made` shards, documents and those without a token."""
-    for number, chunk in enumerate(chunks(source, size)):
-        made[0] = number + 1
+    for number, chunk in numbered:
+        made[0] = number + bool(chunk)  # where shards are dealt out, the end is: how many there are, no documents
+        if not chunk:
+            return
         if not writer.wants(number):
             writer.check(number, chunk)
             progress.there(sum(len(d.text) for d in chunk))

@@ -5,35 +5,48 @@ store through the same writer as a capture on one machine does, so the store is 
 that was stopped goes on with any number of workers. A worker that dies frees its part's lock; another is started
 in its place and goes on after the part's last finished shard.
 
+The documents are read once, here, and dealt out: a worker is sent those of its own shards, a few ahead of need. So a
+source that is streamed is fetched once, and only this machine must have it.
+
 The model is sent to the workers, its weights once for each machine in Ray's shared memory: nobody loads a file, so
 a model that was wrapped works as one that was loaded. The store's directory must be one that all machines see.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import threading
+import time
 import warnings
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
+from itertools import islice
+from queue import Empty, Full, Queue, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from polytope_lm.codes.forward import chunks
 from polytope_lm.codes.hamming import hamming
 from polytope_lm.codes.hamming.searching import Neighbours, Packed
 from polytope_lm.codes.store import layout
 from polytope_lm.errors import PolytopeError, brief
+from polytope_lm.models.model import compiled_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from polytope_lm.documents import Document
     from polytope_lm.models.model import Model
+
+    Shard = tuple[int, Sequence[Document]]
+    """A shard to be: its number, its documents. At the end: how many there are in all, none."""
 
 T = TypeVar("T")
 J = TypeVar("J")
@@ -41,6 +54,7 @@ J = TypeVar("J")
 _log = logging.getLogger(__name__)
 _DEATHS = 3  # of a part's workers, without one finished shard between them
 _LOOK = 0.5  # seconds between two looks at the workers
+_IN_HAND = 6  # shards, the end included, that a worker may have: two wait, one is cut, one filled, one written
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,9 @@ class Job:
     """A capture that every worker does a part of.
 
     Attributes:
-        write: writes part `(i, n)` with the model, and tells `(characters done, characters in all, what)`.
+        write: writes the shards it is given of part `(i, n)` with the model, and tells
+            `(characters done, characters in all, what)`.
+        documents: all of them, read here.
         path: the store.
         shards: how many the documents make; None: a stream, nobody knows.
         shard_documents: documents a shard.
@@ -70,7 +86,8 @@ class Job:
 
     """
 
-    write: Callable[[Model, tuple[int, int], Callable[[int, int | None, str], None]], None]
+    write: Callable[[Model, tuple[int, int], Callable[[int, int | None, str], None], Iterable[Shard]], None]
+    documents: Iterable[Document]
     path: Path
     shards: int | None
     shard_documents: int
@@ -110,6 +127,25 @@ def _together(parts: tuple[Any, torch.dtype, tuple[int, ...]]) -> nn.Parameter:
         warnings.simplefilter("ignore", UserWarning)  # shared memory is read-only, and nothing writes to it
         flat = torch.from_numpy(data).view(dtype)
     return nn.Parameter(flat.reshape(shape), requires_grad=False)
+
+
+def _compiled(model: Model) -> dict[str, Any]:
+    """Return how `part.compile(...)` was called, by the part's path: a module that is sent forgets it.
+
+    A part that was replaced by `torch.compile(part)` remembers by itself.
+    """
+    found = {}
+    for path, part in compiled_parts(model.hf).items():
+        if part._compiled_call_impl is None:
+            continue
+        how = inspect.getclosurevars(part._compiled_call_impl).nonlocals.get("self")  # as torch's own pickling keeps it
+        if how is None:
+            raise PolytopeError(
+                f"{model.name}: {path} is compiled in a way that can't be sent to Ray's workers: call {path}.compile() "
+                "on it, or write the parts without Ray (part=(i, n), --shard)"
+            )
+        found[path] = how
+    return found
 
 
 @dataclass(frozen=True)
@@ -169,12 +205,16 @@ class _Kept(logging.Handler):
 
 
 class _Worker:
-    """Writes one part; asked from another thread how far it is and what it has warned of, and to stop."""
+    """Writes one part; other threads give it documents, ask how far it is and what it has warned of, and stop it."""
 
-    def __init__(self, model: Model, threads: int, *, device: str) -> None:
+    def __init__(self, model: Model, threads: int, *, device: str, compiled: Mapping[str, Any] | None = None) -> None:
         torch.set_num_threads(threads)
         self.model = replace(model, hf=model.hf.to(device))
+        for path, how in (compiled or {}).items():
+            part = self.model.hf.get_submodule(path)
+            part._compiled_call_impl = how(part._call_impl)  # as `part.compile(...)` does
         self.characters = 0
+        self.dealt: Queue[Shard] = Queue(1)
         self.stopped = threading.Event()
         self.warnings = _Kept()
         logging.getLogger("polytope_lm").addHandler(self.warnings)
@@ -186,9 +226,29 @@ class _Worker:
                 raise KeyboardInterrupt
 
         try:
-            job.write(self.model, part, told)
+            job.write(self.model, part, told, self._taken())
         except KeyboardInterrupt:
             return
+
+    def deal(self, shard: Shard) -> None:
+        """Take a shard's documents, as soon as there is room for them."""
+        while not self.stopped.is_set():
+            try:
+                self.dealt.put(shard, timeout=_LOOK)
+            except Full:
+                continue
+            return
+
+    def _taken(self) -> Iterator[Shard]:
+        while not self.stopped.is_set():
+            try:
+                shard = self.dealt.get(timeout=_LOOK)
+            except Empty:
+                continue
+            yield shard
+            if not shard[1]:
+                return
+        raise KeyboardInterrupt
 
     def done(self) -> tuple[int, list[str]]:
         return self.characters, self.warnings.taken()
@@ -223,12 +283,15 @@ class _Team:
 
     def __init__(self, ray: Any, model: Model, job: Job, placed: _Placed, gpus: float) -> None:
         self.ray, self.job, self.placed = ray, job, placed
-        self.model = ray.put(model)
-        self.sent = ray.put(job)
+        self.model, self.compiled = ray.put(model), _compiled(model)
+        self.sent = ray.put(replace(job, documents=()))
         self.device = "cuda" if gpus else "cpu"
         resources = {"num_gpus": gpus} if gpus else {"num_cpus": placed.processors}
-        self.actor = ray.remote(_Worker).options(max_concurrency=3, max_restarts=0, **resources)
+        self.actor = ray.remote(_Worker).options(max_concurrency=4, max_restarts=0, **resources)
         self.workers: dict[int, Any] = {}
+        self.dealing = _Dealing(job, placed.number)
+        self.given: dict[Any, int] = {}  # what a worker has not taken yet
+        self.asked: dict[Any, int] = {}
         self.characters: dict[int, int] = {}
         self.before = 0  # characters of workers that died
         self.total: int | None = None
@@ -238,24 +301,43 @@ class _Team:
         self.deaths: dict[int, tuple[int, int]] = {}
 
     def work(self, told: Callable[[int, int | None, str], None]) -> None:
-        """Start every part, start it again if its worker dies, and tell how far all are together."""
+        """Start every part, give it documents, start it again if its worker dies, and tell how far all are together."""
         pending = {self._start(part): part for part in range(1, self.placed.number + 1)}
+        looked = time.monotonic()
         try:
             while pending:
-                ready, _ = self.ray.wait(list(pending), timeout=_LOOK)
+                self._deal()
+                ready, _ = self.ray.wait([*pending, *self.given], timeout=_LOOK)
                 for reference in ready:
-                    part = pending.pop(reference)
-                    if self._died(reference, part):
+                    self.given.pop(reference, None)  # if its worker died, so has what it was doing
+                    part = pending.pop(reference, None)
+                    if part is not None and self._died(reference, part):
                         self.before += self.characters.pop(part, 0)
                         pending[self._start(part)] = part
-                self._tell(told)
+                if time.monotonic() - looked > _LOOK:
+                    self._tell(told)
+                    looked = time.monotonic()
+            self.asked.clear()  # those were asked before the end
+            self._tell(told, wait=10 * _LOOK)
         except BaseException:
             self._stop(pending)
             raise
 
     def _start(self, part: int) -> Any:
-        self.workers[part] = worker = self.actor.remote(self.model, self.placed.threads, device=self.device)
+        self.given = {reference: its for reference, its in self.given.items() if its != part}
+        self.asked = {reference: its for reference, its in self.asked.items() if its != part}
+        self.dealing.again(part)
+        self.workers[part] = worker = self.actor.remote(
+            self.model, self.placed.threads, device=self.device, compiled=self.compiled
+        )
         return worker.write.remote(self.sent, (part, self.placed.number))
+
+    def _deal(self) -> None:
+        """Read on, and give each worker that has taken its last shard the next one."""
+        self.dealing.read()
+        for part, worker in self.workers.items():
+            if part not in self.given.values() and (shard := self.dealing.next(part)) is not None:
+                self.given[worker.deal.remote(shard)] = part
 
     def _died(self, reference: Any, part: int) -> bool:
         """Take a part's answer; True if its worker is dead and another shall go on."""
@@ -282,12 +364,17 @@ class _Team:
             return True
         return False
 
-    def _tell(self, told: Callable[[int, int | None, str], None]) -> None:
+    def _tell(self, told: Callable[[int, int | None, str], None], wait: float = 0) -> None:
         for part, worker in self.workers.items():
+            if part not in self.asked.values():
+                self.asked[worker.done.remote()] = part
+        answered, _ = self.ray.wait(list(self.asked), num_returns=len(self.asked), timeout=wait)
+        for reference in answered:
+            part = self.asked.pop(reference)
             try:
-                self.characters[part], warned = self.ray.get(worker.done.remote(), timeout=_LOOK)
-            except (self.ray.exceptions.RayError, TimeoutError):
-                continue  # it starts, or is dead: what it said last stands
+                self.characters[part], warned = self.ray.get(reference)
+            except self.ray.exceptions.RayError:
+                continue  # it is dead: what it said last stands
             for words in warned:
                 _log.warning("worker %d of %d: %s", part, self.placed.number, words)
         done = self.before + sum(self.characters.values())  # a worker that died had begun what is done again
@@ -299,6 +386,44 @@ class _Team:
             worker.stop.remote()
         if pending:
             self.ray.wait(list(pending), num_returns=len(pending), timeout=30)
+
+
+class _Dealing:
+    """Which shards' documents each part is still to be given, and which it may have to be given again."""
+
+    def __init__(self, job: Job, parts: int) -> None:
+        self.path, self.parts = job.path, parts
+        self.shards = enumerate(chunks(job.documents, job.shard_documents))
+        self.read_so_far, self.ended = 0, False
+        self.owed: dict[int, deque[Shard]] = {part: deque() for part in range(1, parts + 1)}
+        self.dealt: dict[int, list[Shard]] = {part: [] for part in range(1, parts + 1)}
+
+    def read(self) -> None:
+        """Read on until every part has one shard to be given, or the next one's part has one."""
+        while not self.ended and not (owed := self.owed[self.read_so_far % self.parts + 1]):
+            for shard in islice(self.shards, 1):
+                owed.append(shard)
+                self.read_so_far += 1
+                break
+            else:
+                self.ended = True
+                for each_owed in self.owed.values():
+                    each_owed.append((self.read_so_far, ()))
+
+    def next(self, part: int) -> Shard | None:
+        """Return the next shard of a part, if it was read."""
+        if not self.owed[part]:
+            return None
+        shard, dealt = self.owed[part].popleft(), self.dealt[part]
+        there = [layout.shard_path(self.path, number).exists() for number, _ in dealt[:-_IN_HAND]]
+        kept = [old for old, done in zip(dealt, there, strict=False) if not done]
+        self.dealt[part] = [*kept, *dealt[-_IN_HAND:], shard]
+        return shard
+
+    def again(self, part: int) -> None:
+        """Owe a part what its worker may have had in hand when it died."""
+        self.owed[part].extendleft(reversed(self.dealt[part]))
+        self.dealt[part].clear()
 
 
 def each(work: Callable[[J], T], jobs: Sequence[J]) -> Iterator[T]:

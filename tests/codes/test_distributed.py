@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,8 +20,10 @@ import torch
 import polytope_lm as plm
 from benchmarks.workers import same
 from benchmarks.workers import workers as running
+from polytope_lm.cli.app import app
 from polytope_lm.codes.distributed import Job, Workers, _Worker, spread
 from polytope_lm.codes.store.reader import CodeStore
+from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ def session() -> Iterator[None]:
     """One session for all tests: starting one takes seconds."""
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 
@@ -108,7 +111,7 @@ def test_a_run_goes_on_with_another_number_of_workers(
 
 
 def test_what_a_worker_warns_of_is_told(model: plm.Model, tmp_path: Path) -> None:
-    def write(_model: plm.Model, _part: Any, told: Any) -> None:
+    def write(_model: plm.Model, _part: Any, told: Any, _shards: Any) -> None:
         logging.getLogger("polytope_lm.codes.forward").warning("memory ran out with batches of %d tokens", 4096)
         told(7, 9, "")
 
@@ -145,8 +148,149 @@ def test_a_killed_worker_is_replaced(model: plm.Model, sample: plm.Documents, al
     assert same(alone, tmp_path / "store")
 
 
+@pytest.mark.usefixtures("session")
+def test_documents_are_read_once_and_dealt_out_and_again_if_a_worker_dies(model: plm.Model, tmp_path: Path) -> None:
+    """A generator has one pass; what a dead worker had is given to the next, what was finished long ago is not."""
+
+    def write(_model: plm.Model, part: tuple[int, int], _told: Any, shards: Any) -> None:
+        with (tmp_path / f"part-{part[0]}").open("a", encoding="utf-8") as taken:
+            for number, documents in shards:
+                if number == 21 and not (tmp_path / "died").exists():
+                    (tmp_path / "died").touch()
+                    os._exit(1)
+                shard = tmp_path / "shards" / f"{number:05d}"
+                if documents and shard.exists():  # a store's writer only checks it
+                    (tmp_path / f"again-{number}").touch()
+                    continue
+                print(number, *(document.id for document in documents), file=taken, flush=True)
+                if documents:
+                    shard.mkdir(parents=True)
+
+    documents = (Document(id=f"d{i}", text="text") for i in range(2 * 30 + 1))
+    spread(model, Job(write, documents, tmp_path, None, 2, None), Workers(2), silent)  # type: ignore[arg-type]
+    every = {n: [f"d{2 * n}", f"d{2 * n + 1}"] for n in range(30)} | {30: ["d60"]}
+    odd = [line.split() for line in (tmp_path / "part-1").read_text(encoding="utf-8").splitlines()]
+    assert odd == [[str(n), *every[n]] for n in range(0, 31, 2)] + [["31"]]  # at the end: how many there are
+    even = [line.split() for line in (tmp_path / "part-2").read_text(encoding="utf-8").splitlines()]
+    assert even == [[str(n), *every[n]] for n in range(1, 30, 2)] + [["31"]]
+    again = {int(path.name.removeprefix("again-")) for path in tmp_path.glob("again-*")}
+    assert again <= set(range(9, 21, 2))
+
+
+@pytest.mark.usefixtures("session")
+def test_a_source_that_breaks_off_ends_the_workers_with_its_own_line(model: plm.Model, tmp_path: Path) -> None:
+    def documents() -> Iterator[Document]:
+        yield Document(id="a", text="text")
+        raise PolytopeError("corpus.jsonl: line 2 is no JSON")
+
+    def write(_model: plm.Model, _part: tuple[int, int], _told: Any, shards: Any) -> None:
+        for _ in shards:
+            pass
+
+    with pytest.raises(PolytopeError, match=r"^corpus\.jsonl: line 2 is no JSON"):
+        spread(model, Job(write, documents(), tmp_path, None, 1, None), Workers(1), silent)
+
+
+@pytest.mark.usefixtures("session")
+def test_compiled_parts_and_attention_are_the_workers_own(tokenizer: Any, gpt2: Any, tmp_path: Path) -> None:
+    """What `compile` was told is sent along, and the manifest's word for it is true where the work was done."""
+
+    def compiling(graph: Any, _inputs: Any) -> Any:
+        (tmp_path / f"compiled-{os.getpid()}").touch()
+        return graph.forward
+
+    hf = gpt2()
+    hf.set_attn_implementation("eager")
+    for block in hf.transformer.h:
+        block.attn.compile(backend=compiling)
+    compiled = plm.wrap(hf, tokenizer, name="compiled")
+    texts, threads = [f"The river number {i} was wide" for i in range(8)], torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        here = plm.capture(compiled, texts, to=tmp_path / "here", shard_documents=4)
+    finally:
+        torch.set_num_threads(threads)
+    assert (here.provenance["compiled"], here.provenance["attention"]) == ("attn", "eager")
+    (tmp_path / f"compiled-{os.getpid()}").unlink()
+    plm.capture(compiled, texts, to=tmp_path / "ray", shard_documents=4, engine="ray", workers=2, progress=False)
+    assert list(tmp_path.glob("compiled-*"))  # by a worker
+    assert same(tmp_path / "here", tmp_path / "ray")
+
+
+@pytest.mark.usefixtures("session")
+def test_what_was_compiled_in_another_way_is_refused(tokenizer: Any, gpt2: Any, tmp_path: Path) -> None:
+    hf = gpt2()
+    hf.transformer.h[1].attn._compiled_call_impl = hf.transformer.h[1].attn._call_impl
+    with pytest.raises(PolytopeError, match=r"^mine: transformer\.h\.1\.attn is compiled in a way that can't be sent"):
+        spread(plm.wrap(hf, tokenizer, name="mine"), job(tmp_path, None), Workers(1), silent)
+
+
+@pytest.mark.usefixtures("session")
+def test_a_worker_of_another_version_is_refused_by_the_store(
+    model: plm.Model, sample: plm.Documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("polytope_lm.codes.plan._version", lambda _package: "0.0.1")
+        options: dict[str, Any] = {"layers": [1], "shard_documents": SHARD, "progress": False}
+        plm.capture(model, sample, to=tmp_path / "store", part=(2, 4), **options)
+    with pytest.raises(PolytopeError, match=r"^worker 1 of 1: .* with versions\..* '0\.0\.1', this run has") as raised:
+        plm.capture(model, sample, to=tmp_path / "store", engine="ray", workers=1, **options)
+    assert "\n" not in str(raised.value)
+
+
+def begun(out: Path) -> subprocess.Popen[str]:
+    """Start the command in a group of processes of its own, and return once some of its shards are there."""
+    command = [
+        sys.executable,
+        "-c",
+        "from polytope_lm.cli.app import app; app()",
+        "capture",
+        "tiny-gpt2",
+        "sample",
+        "--out",
+        str(out),
+    ]
+    command += ["--keep", "u,h", "--shard-documents", "1", "--engine", "ray", "--workers", "2"]
+    before = len(list(out.glob("shards/[0-9]*")))
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while len(list(out.glob("shards/[0-9]*"))) < before + 3:
+        assert run.poll() is None
+        time.sleep(0.005)
+    return run
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
+def test_a_run_interrupted_resumed_killed_and_resumed_is_the_same(model: plm.Model, tmp_path: Path) -> None:
+    out, threads = tmp_path / "store", torch.get_num_threads()
+    run = begun(out)
+    os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does, to all processes of the terminal
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("interrupted")
+    assert not (out / "complete.json").exists()
+    assert not list(out.glob(".lock.*"))  # every worker ended in order
+    first = len(list(out.glob("shards/[0-9]*")))
+    run = begun(out)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate(timeout=60)
+    assert not (out / "complete.json").exists()
+    assert len(list(out.glob("shards/[0-9]*"))) > first
+    while any(Path(f"/proc/{worker}").exists() for worker in running()):  # they see that nobody is there any more
+        time.sleep(0.05)
+    options: dict[str, Any] = {"keep": ("u", "h"), "shard_documents": 1, "progress": False}
+    plm.capture(model, "sample", to=out, engine="ray", **options)
+    torch.set_num_threads(1)
+    try:
+        plm.capture(model, "sample", to=tmp_path / "alone", **options)
+    finally:
+        torch.set_num_threads(threads)
+    assert same(tmp_path / "alone", out)
+
+
 def job(path: Path, write: Write, shards: int = 4) -> Job:
-    return Job(write, path, shards, SHARD, None)
+    return Job(write, (), path, shards, SHARD, None)
 
 
 def silent(_done: int, _total: int | None, _doing: str) -> None:
@@ -157,7 +301,7 @@ def silent(_done: int, _total: int | None, _doing: str) -> None:
 def test_one_workers_full_disk_is_one_line_and_stops_the_others(model: plm.Model, tmp_path: Path) -> None:
     mark = tmp_path / "stopped"
 
-    def write(_model: plm.Model, part: tuple[int, int], told: Any) -> None:
+    def write(_model: plm.Model, part: tuple[int, int], told: Any, _shards: Any) -> None:
         if part[0] == 2:
             raise PolytopeError("shards/00001: the disk is full: free some space")
         try:
@@ -176,7 +320,7 @@ def test_one_workers_full_disk_is_one_line_and_stops_the_others(model: plm.Model
 
 @pytest.mark.usefixtures("session")
 def test_a_worker_that_dies_over_and_over_is_told(model: plm.Model, tmp_path: Path) -> None:
-    def write(_model: plm.Model, _part: tuple[int, int], _told: Any) -> None:
+    def write(_model: plm.Model, _part: tuple[int, int], _told: Any, _shards: Any) -> None:
         os._exit(1)
 
     with pytest.raises(PolytopeError, match="worker 1 of 1 died 3 times over one shard"):
@@ -205,6 +349,16 @@ def test_another_model_is_refused_by_its_store(model: plm.Model, sample: plm.Doc
 def test_what_cannot_be_placed_is_said(model: plm.Model, tmp_path: Path, workers: Workers, said: str) -> None:
     with pytest.raises(PolytopeError, match=said):
         spread(model, job(tmp_path, None, shards=1), workers, silent)
+
+
+@pytest.mark.usefixtures("session")
+def test_the_command_says_at_once_that_there_is_no_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--engine", "ray", "--workers", "1", "--gpus-per-worker", "0.5"]
+    with pytest.raises(SystemExit) as ended:
+        app(["capture", "tiny-gpt2", "sample", "--out", str(tmp_path), *options])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err.splitlines()
+    assert "a worker needs 0.5 graphics cards, and Ray has 2 processors and 0 graphics cards" in said[-1]
 
 
 def test_a_model_on_a_card_needs_workers_with_cards(

@@ -41,7 +41,7 @@ from polytope_lm.errors import PolytopeError, brief
 from polytope_lm.models.sites import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 FORMAT = 2
@@ -315,9 +315,12 @@ def committed(path: Path) -> list[int]:
         raise PolytopeError(f"{shards}: can't be read ({error.strerror})") from error
 
 
-def completion(records: Sequence[Record]) -> bytes:
-    """Return the content of `complete.json`."""
-    return dump({"shards": len(records), "rows": sum(record.rows for record in records)})
+def completion(records: Iterable[Record]) -> bytes:
+    """Return the content of `complete.json`; the records are looked at one by one, as a million take gigabytes."""
+    rows = shards = 0
+    for record in records:
+        rows, shards = rows + record.rows, shards + 1
+    return dump({"shards": shards, "rows": rows})
 
 
 def completed_shards(path: Path) -> int | None:

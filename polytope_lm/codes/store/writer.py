@@ -172,8 +172,9 @@ class StoreWriter:
                 )
             if len(there) < shards:
                 return False
-            shards_there = [layout.shard_path(self.path, n) for n in there]
-            content = layout.completion([layout.read_record(s, self.manifest) for s in shards_there])
+            content = layout.completion(
+                layout.read_record(layout.shard_path(self.path, n), self.manifest) for n in there
+            )
             file = self.path / layout.COMPLETE
             if not file.is_file() or file.is_symlink() or layout.read_bytes(file) != content:
                 layout.write(file, content)

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 J = TypeVar("J")
+A = TypeVar("A")
+K = TypeVar("K")
 
 _log = logging.getLogger(__name__)
 _DEATHS = 3  # of a part's workers, without one finished shard between them
@@ -438,20 +440,52 @@ def each(work: Callable[[J], T], jobs: Sequence[J]) -> Iterator[T]:
 
     """
     with running() as ray:
-        task = ray.remote(_on_one_thread).options(num_cpus=1, max_retries=_DEATHS)
-        sent = ray.put(work)
+        task, sent = _task(ray), ray.put(work)
         for reference in [task.remote(sent, job) for job in jobs]:
-            try:
-                yield ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, PolytopeError):
-                    raise error.cause from None
-                raise
+            yield _got(ray, reference)
 
 
-def _on_one_thread(work: Callable[[J], T], job: J) -> T:
+def each_of_each(
+    common: Callable[[J], A], rest: Callable[[A, K], T], jobs: Sequence[J], parts: Sequence[K]
+) -> Iterator[list[T]]:
+    """Do what the parts of a job have in common once, then each part, as Ray tasks; yield each job's parts in order.
+
+    Args:
+        common: a function of one job; what it returns stays in Ray's memory.
+        rest: a function of what `common` returned and a part.
+        jobs: what to do.
+        parts: of every job.
+
+    Raises:
+        PolytopeError: as `each`.
+
+    """
+    with running() as ray:
+        task, first, then = _task(ray), ray.put(common), ray.put(rest)
+        made = [task.remote(first, job) for job in jobs]
+        for references in [[task.remote(then, one, part) for part in parts] for one in made]:
+            yield [_got(ray, reference) for reference in references]
+
+
+def _task(ray: Any) -> Any:
+    return ray.remote(_on_one_thread).options(num_cpus=1, max_retries=_DEATHS)
+
+
+def _got(ray: Any, reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        while isinstance(cause, ray.exceptions.RayTaskError):  # of a task whose answer this one was to take
+            cause = cause.cause
+        if isinstance(cause, PolytopeError):
+            raise cause from None
+        raise
+
+
+def _on_one_thread(work: Callable[..., T], *job: Any) -> T:
     torch.set_num_threads(1)
-    return work(job)
+    return work(*job)
 
 
 _ROWS = 20_000  # of a neighbour graph, a task

@@ -21,7 +21,7 @@ import polytope_lm as plm
 from benchmarks.workers import same
 from benchmarks.workers import workers as running
 from polytope_lm.cli.app import app
-from polytope_lm.codes.distributed import Job, Workers, _Worker, spread
+from polytope_lm.codes.distributed import Job, Workers, _Worker, each_of_each, spread
 from polytope_lm.codes.store.reader import CodeStore
 from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
@@ -265,7 +265,7 @@ def test_a_run_interrupted_resumed_killed_and_resumed_is_the_same(model: plm.Mod
     out, threads = tmp_path / "store", torch.get_num_threads()
     run = begun(out)
     os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does, to all processes of the terminal
-    _, said = run.communicate(timeout=60)
+    _, said = run.communicate(timeout=200)
     assert run.returncode == 130
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("interrupted")
@@ -274,7 +274,7 @@ def test_a_run_interrupted_resumed_killed_and_resumed_is_the_same(model: plm.Mod
     first = len(list(out.glob("shards/[0-9]*")))
     run = begun(out)
     os.killpg(run.pid, signal.SIGKILL)
-    run.communicate(timeout=60)
+    run.communicate(timeout=200)
     assert not (out / "complete.json").exists()
     assert len(list(out.glob("shards/[0-9]*"))) > first
     while any(Path(f"/proc/{worker}").exists() for worker in running()):  # they see that nobody is there any more
@@ -395,12 +395,34 @@ def test_options_that_do_not_fit_are_refused(
 @pytest.mark.usefixtures("session")
 def test_layers_compared_as_tasks_give_the_same_numbers(alone: Path) -> None:
     store = CodeStore(alone)
-    found = {
-        engine: plm.predictions.clusters(store, label="class", k=6, resamples=8, comparators=False, engine=engine)
+    options: dict[str, Any] = {"k": 6, "resamples": 8, "comparators": False, "extra": "token identity"}
+    several = {
+        engine: plm.predictions.clusters_by_label(store, None, ["class", "group"], engine=engine, **options)
         for engine in ("here", "ray")
     }
-    assert repr(found["here"].layers) == repr(found["ray"].layers)
-    assert found["here"].tokens.equals(found["ray"].tokens)
+    assert set(several["here"]) == set(several["ray"]) == {"class", "group"}
+    for label, here in several["here"].items():
+        assert repr(here.layers) == repr(several["ray"][label].layers)
+        assert here.tokens.equals(several["ray"][label].tokens)
+        assert set(here.timings) == set(several["ray"][label].timings)
+    one = {e: plm.predictions.clusters(store, 1, "class", engine=e, **options) for e in ("here", "ray")}
+    assert repr(one["here"].layers) == repr(one["ray"].layers)
+
+
+@pytest.mark.usefixtures("session")
+def test_what_a_common_task_raises_is_the_jobs_own_line() -> None:
+    def common(job: int) -> int:
+        if job == 2:
+            raise PolytopeError("layer 2 has none")
+        return 10 * job
+
+    def rest(found: int, part: str) -> str:
+        return f"{part}{found}"
+
+    done = each_of_each(common, rest, [1, 2], ["a", "b"])
+    assert next(done) == ["a10", "b10"]
+    with pytest.raises(PolytopeError, match=r"^layer 2 has none$"):
+        next(done)
 
 
 def test_an_unknown_engine_is_refused(alone: Path) -> None:

@@ -47,7 +47,7 @@ from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics.agreement import amis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from jaxtyping import Int
 
@@ -256,77 +256,104 @@ class Menu:
         return len(self.representations) + len(self.nulls) + len(self.controls.names) * len(SHOWN)
 
 
+@dataclass(frozen=True)
+class Row:
+    """What one layer's row is before a label is looked at: laid out, or the reason why not.
+
+    Attributes:
+        about: its name, role and what it isolates.
+        layouts: of each draw; none for a null, which takes the code's.
+        must: whether a run without it is none.
+        reason: why it can't be had; empty if it can.
+
+    """
+
+    about: tuple[str, str, str]
+    layouts: Sequence[Layout] = ()
+    must: bool = False
+    reason: str = ""
+
+
+def rows_of(
+    menu: Menu, arrays: LayerArrays, task: Task, clock: Callable[[str, float], None], tell: Callable[[int, str], None]
+) -> Iterator[Row]:
+    """Lay out one layer's rows, one by one; labels play no part, so any of the labels' tasks will do.
+
+    Raises:
+        PolytopeError: a built-in representation that can't be had.
+
+    """
+    step = 0
+
+    def made(representation: Representation, arrays: LayerArrays, *, must: bool) -> Row:
+        nonlocal step
+        tell(step, representation.name)
+        step += 1
+        about = (representation.name, representation.role, representation.isolates)
+        try:
+            return Row(about, laid_out(representation, arrays, task, clock), must)
+        except PolytopeError as error:
+            if must:
+                raise
+            return Row(about, reason=str(error))
+
+    for representation in menu.representations:
+        yield made(representation, arrays, must=representation.name in at(arrays.site, BUILT_IN))
+    for name in menu.nulls:
+        tell(step, name)
+        step += 1
+        yield Row((name, "control", ""))
+    for control in menu.controls.names:
+        names = {name: row_name(name, control) for name in at(arrays.site, SHOWN)}
+        try:
+            others = menu.controls.arrays(control, arrays.site.layer)
+        except PolytopeError as error:
+            for name in names.values():
+                tell(step, name)
+                step += 1
+                yield Row((name, "control", ""), reason=str(error))
+            continue
+        for name, shown in names.items():
+            as_control = replace(get(name), name=shown, role="control", isolates=MAKERS[control][2])
+            yield made(as_control, others, must=False)
+
+
 class LayerScores:
     """One layer's rows, label by label, as they come in: `measured`, or the reason in `left_out`.
 
     The tasks, by label, have the same tokens, halves and k.
     """
 
-    def __init__(
-        self, tasks: Mapping[str, Task], clock: Callable[[str, float], None], tell: Callable[[int, str], None]
-    ) -> None:
+    def __init__(self, tasks: Mapping[str, Task], clock: Callable[[str, float], None]) -> None:
         self.measured: dict[str, dict[str, Measured]] = {label: {} for label in tasks}
         self.left_out: dict[str, dict[str, str]] = {label: {} for label in tasks}
-        self._tasks, self._clock, self._tell = tasks, clock, tell
-        self._step = 0
+        self._tasks, self._clock = tasks, clock
 
-    def run(self, menu: Menu, arrays: LayerArrays) -> None:
-        """Measure what can be measured; what can't says why, but the built-in representations raise."""
-        first: list[Layout] = []
-        for representation in menu.representations:
-            found = self._add(representation, arrays, must=representation.name in at(arrays.site, BUILT_IN))
-            first = first or found
-        for name in menu.nulls:
-            self._null(name, first[0])
-        for control in menu.controls.names:
-            self._control(menu.controls, control, arrays.site.layer)
+    def run(self, rows: Iterable[Row], unavailable: Mapping[str, str]) -> None:
+        """Score what was laid out; what can't be scored says why, but the built-in representations raise."""
+        first: Sequence[Layout] = ()
+        for row in rows:
+            first = first or row.layouts
+            for label in self._tasks:
+                self._add(label, row, first)
         for reasons in self.left_out.values():
-            reasons.update(menu.unavailable)
+            reasons.update(unavailable)
 
-    def _add(self, representation: Representation, arrays: LayerArrays, *, must: bool) -> list[Layout]:
-        self._next(representation.name)
-        try:
-            layouts = laid_out(representation, arrays, next(iter(self._tasks.values())), self._clock)
-            for label, task in self._tasks.items():
-                self.measured[label][representation.name] = scored(representation, layouts, task, self._clock)
-        except PolytopeError as error:
-            if must:
-                raise
-            self._leave_out(representation.name, error)
-            return []
-        return layouts
-
-    def _null(self, name: str, code_layout: Layout) -> None:
-        self._next(name)
-        for label, task in self._tasks.items():
-            try:
-                self.measured[label][name] = (
-                    token_identity(task) if name == TOKEN_IDENTITY else labels_permuted(code_layout, task)
-                )
-            except PolytopeError as error:
-                self.left_out[label][name] = str(error)
-
-    def _control(self, controls: Controls, control: str, layer: int) -> None:
-        site = controls.site(layer)
-        names = {name: row_name(name, control) for name in at(site, SHOWN)}
-        try:
-            arrays = controls.arrays(control, layer)
-        except PolytopeError as error:
-            for name in names.values():
-                self._next(name)
-                self._leave_out(name, error)
+    def _add(self, label: str, row: Row, first: Sequence[Layout]) -> None:
+        name, task = row.about[0], self._tasks[label]
+        if row.reason:
+            self.left_out[label][name] = row.reason
             return
-        for name, shown in names.items():
-            as_control = replace(get(name), name=shown, role="control", isolates=MAKERS[control][2])
-            self._add(as_control, arrays, must=False)
-
-    def _next(self, what: str) -> None:
-        self._tell(self._step, what)
-        self._step += 1
-
-    def _leave_out(self, name: str, error: PolytopeError) -> None:
-        for label in self._tasks:
-            self.measured[label].pop(name, None)
+        try:
+            if row.layouts:
+                self.measured[label][name] = scored(row.about, row.layouts, task, self._clock)
+            else:
+                self.measured[label][name] = (
+                    token_identity(task) if name == TOKEN_IDENTITY else labels_permuted(first[0], task)
+                )
+        except PolytopeError as error:
+            if row.must:
+                raise
             self.left_out[label][name] = str(error)
 
 

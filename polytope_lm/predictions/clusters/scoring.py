@@ -260,13 +260,15 @@ def _timed(clock: Callable[[str, float], None], step: str, start: float) -> floa
 
 
 def scored(
-    representation: Representation, layouts: list[Layout], task: Task, clock: Callable[[str, float], None]
+    about: tuple[str, str, str], layouts: Sequence[Layout], task: Task, clock: Callable[[str, float], None]
 ) -> Measured:
-    """Score what was laid out, of the same tokens, halves, k and seed, against the task's label."""
+    """Score what was laid out, of the same tokens, halves, k and seed, against the task's label.
+
+    `about` is a representation's name, role and what it isolates.
+    """
     start = time.perf_counter()
     draws = [scores_of(layout, task, task.labelings) for layout in layouts]
     _timed(clock, "scores", start)
-    about = (representation.name, representation.role, representation.isolates)
     return summed_up(about, layouts[0], draws, task)
 
 

@@ -46,10 +46,12 @@ from polytope_lm.predictions.clusters.layers import (
     Controls,
     LayerScores,
     Menu,
+    Row,
     beside_code,
     comparators_of,
     not_kept,
     row_name,
+    rows_of,
 )
 from polytope_lm.predictions.clusters.result import ClustersResult, LayerComparison, Settings
 from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT, check_neighbours, choose, layers_of
@@ -206,6 +208,7 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
             of the verdict. By default both with `extra="all"`, if the model is at hand, else none.
         model: the real model, for `weights`; by default the one that the codes still know.
         engine: `ray` measures the layers as tasks of a Ray session, each on one processor; the numbers are the same.
+            Of several labels, what they share is found once a layer, and each label is a task more.
         progress: told `(done, total, what)` before each row of each layer.
 
     Raises:
@@ -278,9 +281,13 @@ def compared(
     menu = replace(menu, unavailable={**menu.unavailable, **{name: str(error) for name, error in refused.items()}})
     measure = _Measure(codes, {run.label: run.task for run in runs}, rows, menu)
     if choices.engine == "ray":
-        from polytope_lm.codes.distributed import each  # noqa: PLC0415 - an extra's
+        from polytope_lm.codes.distributed import each, each_of_each  # noqa: PLC0415 - an extra's
 
-        measured: Iterable[_Measurement] = each(measure, layers)
+        measured: Iterable[_Measurement] = (
+            each(measure, layers)
+            if len(runs) == 1  # nothing to share
+            else map(_together, each_of_each(measure.laid_out, measure.scored, layers, [run.label for run in runs]))
+        )
     elif choices.engine == "here":
         numbered = enumerate(layers)
         measured = (measure(i, _progress(progress, n, i, len(layers), menu.steps)) for n, i in numbered)
@@ -316,11 +323,56 @@ class _Measure:
     menu: Menu
 
     def __call__(self, layer: int, tell: Callable[[int, str], None] | None = None) -> _Measurement:
-        arrays = LayerArrays(self.codes, layer, self.rows)
         timings: dict[str, float] = {}
-        scores = LayerScores(self.tasks, _clock(timings, layer), tell or (lambda _step, _name: None))
-        scores.run(self.menu, arrays)
-        return _Measurement(arrays.site, scores.measured, scores.left_out, timings)
+        return self._scored(self._rows(layer, timings, tell), layer, self.tasks, timings)
+
+    def laid_out(self, layer: int) -> _LaidOut:
+        """Do the part of a layer that is the same for every label."""
+        timings: dict[str, float] = {}
+        return _LaidOut(layer, tuple(self._rows(layer, timings, None)), timings)
+
+    def scored(self, found: _LaidOut, label: str) -> _Measurement:
+        """Do one label's part of a layer."""
+        timings: dict[str, float] = {}
+        first = label == next(iter(self.tasks))  # the common part's seconds count once
+        one = self._scored(found.rows, found.layer, {label: self.tasks[label]}, timings)
+        return replace(one, timings=_summed([found.timings, timings])) if first else one
+
+    def _rows(self, layer: int, timings: dict[str, float], tell: Callable[[int, str], None] | None) -> Iterable[Row]:
+        arrays = LayerArrays(self.codes, layer, self.rows)
+        any_task = next(iter(self.tasks.values()))
+        return rows_of(self.menu, arrays, any_task, _clock(timings, layer), tell or (lambda _step, _name: None))
+
+    def _scored(
+        self, rows: Iterable[Row], layer: int, tasks: Mapping[str, Task], timings: dict[str, float]
+    ) -> _Measurement:
+        scores = LayerScores(tasks, _clock(timings, layer))
+        scores.run(rows, self.menu.unavailable)
+        return _Measurement(self.codes.site(layer), scores.measured, scores.left_out, timings)
+
+
+@dataclass(frozen=True)
+class _LaidOut:
+    """One layer's rows before any label, and the seconds that they took."""
+
+    layer: int
+    rows: Sequence[Row]
+    timings: Mapping[str, float]
+
+
+def _together(parts: Sequence[_Measurement]) -> _Measurement:
+    """Return one layer's labels as one measurement."""
+    measured = {label: rows for part in parts for label, rows in part.measured.items()}
+    left_out = {label: rows for part in parts for label, rows in part.left_out.items()}
+    return _Measurement(parts[0].site, measured, left_out, _summed(part.timings for part in parts))
+
+
+def _summed(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for timings in several:
+        for step, seconds in timings.items():
+            out[step] = out.get(step, 0.0) + seconds
+    return out
 
 
 class _LabelRun:

@@ -141,9 +141,10 @@ def _outcome(world, planted: str, *, data: int, seed: int) -> str:
     return found.verdicts[0].outcome
 
 
+@pytest.mark.parametrize("data", range(2))
 @pytest.mark.parametrize("outcome", MAKERS)
-def test_each_outcome_is_reached_where_it_is_planted(world, outcome: str) -> None:
-    assert _outcome(world, outcome, data=0, seed=0) == outcome
+def test_each_outcome_is_reached_where_it_is_planted(world, outcome: str, data: int) -> None:
+    assert _outcome(world, outcome, data=data, seed=0) == outcome
 
 
 def test_other_seeds_give_the_same_verdict_of_the_same_data(world) -> None:

@@ -214,15 +214,7 @@ def captures(run: Run, shape: str) -> list[Figure]:
     name = "the lower of trunk and write-and-hash"
     ratio, what = disk / lower, f"bits to disk, {what.replace(f'{count} documents', f'{count * times:,} documents')}"
     figures.append(Figure(what, disk, "tokens/s", lower, name, ratio, 0.9, note=note))
-    some = batches[0][:8].to(run.device)
-    took = run.peer(f"TransformerLens run_with_cache, {shape} shape", lambda: lens(run, model, some))
-    if took is not None:
-        peer = some.numel() / took
-        figures.append(
-            Figure(f"the same beside TransformerLens, {shape} shape", memory, "tokens/s", peer, "run_with_cache",
-                   memory / peer)
-        )  # fmt: skip
-    return figures
+    return figures + beside_lens(run, model, batches[0][:8].to(run.device), shape, memory)
 
 
 @torch.inference_mode()
@@ -336,6 +328,15 @@ def lens(run: Run, model: plm.models.model.Model, ids: torch.Tensor) -> float:
     missing = [name for name in names if name not in cached()]
     assert not missing, f"{missing[0]} is not cached"
     return run.seconds(cached)
+
+
+def beside_lens(run: Run, model: plm.models.model.Model, ids: torch.Tensor, shape: str, memory: float) -> list[Figure]:
+    """Put our tokens a second to memory beside TransformerLens's, where it is here."""
+    took = run.peer(f"TransformerLens run_with_cache, {shape} shape", lambda: lens(run, model, ids))
+    if took is None:
+        return []
+    peer, what = ids.numel() / took, f"the same beside TransformerLens, {shape} shape"
+    return [Figure(what, memory, "tokens/s", peer, "run_with_cache", memory / peer)]
 
 
 def neighbours(run: Run) -> list[Figure]:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from itertools import groupby
-from statistics import mean, stdev
+from statistics import mean, stdev, variance
 from typing import TYPE_CHECKING, Any
 
 from analyses._running import THREADS, read_lines
@@ -60,8 +60,35 @@ def rate_of(lines: Sequence[Mapping[str, Any]], happened: Callable[[Mapping[str,
     found = Rate.of(sum(map(happened, lines)), len(lines))
     if together == 1:
         return str(found)
-    ordered = sorted(lines, key=lambda line: line["seed"])
-    worlds = [mean(map(happened, each)) for _, each in groupby(ordered, key=lambda line: line["seed"] // together)]
+    worlds = _shares(lines, happened, together)
     if len(worlds) < 2:
         return str(found)
-    return f"{found}; {len(worlds)} worlds, standard error over these {stdev(worlds) / len(worlds) ** 0.5:.2%}"
+    low, high = over_worlds(lines, happened, together)
+    error = stdev(worlds) / len(worlds) ** 0.5
+    return f"{found}; {len(worlds)} worlds, standard error over these {error:.2%}, interval {low:.1%} to {high:.1%}"
+
+
+def over_worlds(
+    lines: Sequence[Mapping[str, Any]], happened: Callable[[Mapping[str, Any]], bool], together: int
+) -> tuple[float, float]:
+    """Return the 95 % interval of a rate whose runs share worlds: Wilson's, of as many runs as they count for.
+
+    `together` runs of one world are alike by a design effect, the variance of the worlds' shares over what it would be
+    if all runs were of different worlds (Kish; never below 1). Where all runs or none happened, no variance tells it,
+    and each world counts once.
+    """
+    worlds = _shares(lines, happened, together)
+    share, runs = mean(map(happened, lines)), len(lines)
+    alone = share * (1 - share) / together
+    effect = max(1.0, variance(worlds) / alone) if alone and len(worlds) > 1 else together
+    n, z = runs / effect, 1.959964
+    centre, spread = share + z**2 / (2 * n), z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return max(0.0, (centre - spread) / (1 + z**2 / n)), min(1.0, (centre + spread) / (1 + z**2 / n))
+
+
+def _shares(
+    lines: Sequence[Mapping[str, Any]], happened: Callable[[Mapping[str, Any]], bool], together: int
+) -> list[float]:
+    """Return each world's share of runs in which it happened."""
+    ordered = sorted(lines, key=lambda line: line["seed"])
+    return [mean(map(happened, each)) for _, each in groupby(ordered, key=lambda line: line["seed"] // together)]

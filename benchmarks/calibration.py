@@ -7,7 +7,8 @@ stopped; with all runs there, it only prints the rates.
 
 Nearly all of a run's time goes into clusters and neighbours, which know no label. So ten runs of a code world or
 a null world share their codes, each with labels drawn anew (2,000 tokens, k = 50): a rate is then a mean over
-worlds, and its standard error over these is printed beside its binomial interval. In the direction world the codes
+worlds, and its standard error and interval over these are printed beside its binomial interval (`--table`: as the
+docs' table, of the runs that are there). In the direction world the codes
 follow from the labels: each run has a world of its own, of 1,000 tokens in 50 documents (k = n / 60).
 
 Worlds: `code 0.04` and `code 0.02` (power), `direction`, `null equal`, `null zipf` (false positives), and
@@ -17,6 +18,7 @@ Their text is the beginnings of the built-in sample's documents; `--corpus FILE 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -26,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyses._running import read_lines
 from benchmarks._machine import Figure, arguments, describe, report
-from benchmarks._runs import rate_of, run_all
+from benchmarks._runs import over_worlds, rate_of, run_all
 from polytope_lm.controls.labels import EXCHANGES
 from polytope_lm.predictions.calibration.trials import (
     CELLS,
@@ -172,6 +175,20 @@ def figures_of(world: str, lines: list[dict[str, Any]]) -> Iterable[Figure]:
         yield Figure(f"{world}: mean {name}", mean(line["scores"][name] for line in lines), "")
 
 
+def row_of(world: str, lines: list[dict[str, Any]]) -> str:
+    """Return one world's row of the table that the docs show; intervals count worlds, not runs that share one."""
+    together = TOGETHER[world]
+    share = mean(line["outcome"] == "supported" for line in lines)
+    low, high = over_worlds(lines, lambda line: line["outcome"] == "supported", together)
+    outcomes = Counter(line["outcome"] for line in lines if line["outcome"] != "supported").most_common(3)
+    others = ", ".join(f"{name} {count / len(lines):.1%}" for name, count in outcomes)
+    cells = zip(*(line["cells"] for line in lines), strict=True)
+    away = ", ".join(f"{mean(not each[1] <= 0 <= each[2] for each in cell):.1%}" for cell in cells)
+    must = {"code 0.04": "at least 90 %", "code 0.02": ""}.get(world, "at most 2.5 %")
+    runs = f"{len(lines):,} of {len({line['seed'] // together for line in lines}):,} worlds"
+    return f"| {world} | {runs} | {share:.1%} [{low:.1%}, {high:.1%}] | {must} | {others} | {away} |"
+
+
 def enough(lines: Sequence[Mapping[str, Any]], power: float = 0.9) -> float | None:
     """Return how many times as many documents would be called supported in `power` of runs; None: no number.
 
@@ -197,12 +214,20 @@ def main() -> None:
     parser.add_argument("--worlds", nargs="+", choices=ALL, default=list(ALL), help="some of them (all)")
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each (2)")
     parser.add_argument("--out", default="calibration", help="directory of the runs (calibration)")
+    parser.add_argument("--table", action="store_true", help="only print the table of the runs that are there")
     parser.add_argument("--corpus", help="labelled text for SmolLM2 (the built-in sample)")
     parser.add_argument("--label", default="class", help="its label (class)")
     options = parser.parse_args()
     machine = describe()
     start = perf_counter()
     out = Path(options.out)
+    if options.table:
+        there = read_lines(out / "runs.jsonl")
+        print("| world | runs | supported | must | else | intervals that exclude 0 |\n|---|---|---|---|---|---|")
+        for world in options.worlds:
+            if lines := [line for line in there if line["world"] == world]:
+                print(row_of(world, lines))
+        return
     if any(world in REAL for world in options.worlds):
         capture(out, options.corpus)
     # Worlds take turns, so that an interrupted calibration has as many runs of each.

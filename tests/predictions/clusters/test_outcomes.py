@@ -21,6 +21,7 @@ from polytope_lm.representations.arrays import LayerArrays
 
 if TYPE_CHECKING:
     from polytope_lm.codes.codes import Codes
+    from polytope_lm.representations.registry import Representation
 
 FAST = {"k": 12, "resamples": 20, "comparators": False}
 D = 24
@@ -44,19 +45,52 @@ def _document_aware(world):
     return replace(codes, kept=("u", "h", "x", "post"), kept_arrays=kept_arrays)
 
 
-def test_the_null_subtracted_score_is_0_on_exchanged_labels_for_every_representation(world) -> None:
-    """In codes whose documents differ, which AMI, adjusted for exchanging tokens, takes for a part of the label."""
-    codes = _document_aware(world)
-    task = make_task(choose(codes, "upos", tokens=6000, seed=0), 12, 0, 12)
-    arrays, had = LayerArrays(codes, 4, task.sample.rows), []
+def _of_kind(codes: Codes, kind: str) -> Codes:
+    """Make a layer's codes those of a gated MLP or of a router that reads the same `u`."""
+    rng = np.random.default_rng(9)
+    u = codes.kept_arrays["L04.pre.u"]
+    seen = {name: codes.kept_arrays[f"L04.pre.{name}"] for name in ("u", "x")}
+    if kind == "gate":
+        h = codes.kept_arrays["L04.pre.h"]
+        up = (u @ rng.normal(size=(D, h.shape[1])) / np.sqrt(D)).astype(np.float32)
+        seen |= {"h": h, "up": up, "post": np.maximum(h, 0) * up}
+        bits = h > 0
+    else:
+        r = (u @ rng.normal(size=(D, 16)) / np.sqrt(D)).astype(np.float32)
+        seen |= {"h": r}
+        bits = np.zeros(r.shape, dtype=bool)
+        np.put_along_axis(bits, np.argsort(-r, axis=1)[:, :2], True, axis=1)
+    premises = replace(codes.sites[0].premises, linearity="gated" if kind == "gate" else "routed")
+    site = replace(codes.sites[0], kind=kind, width=bits.shape[1], premises=premises)
+    arrays = {site.key: np.packbits(bits, axis=1, bitorder="little")}
+    kept = {f"{site.key}.{name}": values for name, values in seen.items()}
+    return replace(codes, sites=(site,), arrays=arrays, kept=tuple(seen), kept_arrays=kept)
+
+
+def _given(codes: Codes, rows: np.ndarray) -> dict[str, Representation]:
+    """Return the representations that layer 4 of some codes can give, by name."""
+    arrays, had = LayerArrays(codes, 4, rows), {}
     for each in registered():
         try:
             each.rows(arrays, seed=0)
         except PolytopeError:
-            assert "up" in each.needs or "router" in each.name, each.name
-        else:
-            had.append(replace(each, draws=1))
-    assert len(had) >= 22
+            continue
+        had[each.name] = replace(each, draws=1)
+    return had
+
+
+@pytest.mark.parametrize("kind", ["pre", "gate", "router"])
+def test_the_null_subtracted_score_is_0_on_exchanged_labels_for_every_representation(world, kind) -> None:
+    """In codes whose documents differ, which AMI, adjusted for exchanging tokens, takes for a part of the label."""
+    plain = _document_aware(world)
+    codes = plain if kind == "pre" else _of_kind(plain, kind)
+    task = make_task(choose(codes, "upos", tokens=6000, seed=0), 12, 0, 12)
+    every, asked = _given(plain, task.sample.rows), _given(codes, task.sample.rows)
+    assert all("up" in each.needs or "router" in each.name for each in registered() if each.name not in every)
+    if kind != "pre":  # only what a plain MLP does not have, and one that shows the premise
+        asked = {name: each for name, each in asked.items() if name not in every or name == "cosine of u, raw"}
+        assert len(asked) >= {"gate": 5, "router": 4}[kind]
+    had = list(asked.values())
     pools = pooled(set_up(codes, 4, task, had), exchanged(task, "between documents", 60))
     # The premise: as they are, scores of exchanged labels are above 0.
     assert pools["cosine of u, raw"][0].whole.mean() > 0.01

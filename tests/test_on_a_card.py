@@ -331,6 +331,11 @@ def test_lines_and_neighbours_are_searched_on_a_card(both):
 def test_maps_of_one_layer_tell_those_of_another(both, monkeypatch):
     monkeypatch.setitem(vars(affine_maps.plm), "documents", lambda _name: documents(6))
     monkeypatch.setattr(affine_maps, "LENGTH", 16)
-    monkeypatch.setattr(affine_maps, "TESTED", 1)
+    monkeypatch.setattr(affine_maps, "TESTED", 2)
+
+    def matched(model: Any) -> Any:
+        first, second = (affine_maps.Place("small", model, layer) for layer in (0, 1))
+        return affine_maps.matched(first, second, "tangent")
+
     plain, there = both("gated")
-    same(affine_maps.matched(there, 0, there, 1), affine_maps.matched(plain, 0, plain, 1), atol=1e-2)
+    same(matched(there), matched(plain), atol=1e-2)

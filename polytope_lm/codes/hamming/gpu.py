@@ -123,7 +123,7 @@ class _Part:
     @classmethod
     def of(cls, packed: np.ndarray, groups: np.ndarray, device: torch.device) -> _Part:
         signs = _signs(_on(packed, device))
-        place = torch.arange(len(packed), dtype=torch.int32, device=device)
+        place = _on(np.arange(len(packed), dtype=np.int32), device)
         return cls(signs, place, _on(groups, device), place_bits(signs.shape[1]))
 
     def tile(self, start: int, stop: int) -> _Part:

@@ -127,18 +127,26 @@ def test_what_a_worker_warns_of_is_told(model: plm.Model, tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("session")
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found in /proc")
-def test_a_killed_worker_is_replaced(model: plm.Model, sample: plm.Documents, alone: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_killed_worker_is_replaced(
+    model: plm.Model, sample: plm.Documents, alone: Path, tmp_path: Path, written: int
+) -> None:
+    """Killed while it loads the model, and once so many shards are written."""
     killed = []
 
     def kill() -> None:
-        before = set(running())
-        for _ in range(600):
+        before, finished = set(running()), tmp_path / "store" / "shards"
+        for _ in range(6000):
             if new := sorted(set(running()) - before):
-                time.sleep(0.3)
+                if not written:
+                    time.sleep(0.3)
+                elif len(list(finished.glob("*/shard.json"))) < written:
+                    time.sleep(0.005)
+                    continue
                 os.kill(new[0], signal.SIGKILL)
                 killed.append(new[0])
                 return
-            time.sleep(0.05)
+            time.sleep(0.005)
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -407,6 +415,17 @@ def test_layers_compared_as_tasks_give_the_same_numbers(alone: Path) -> None:
         assert set(here.timings) == set(several["ray"][label].timings)
     one = {e: plm.predictions.clusters(store, 1, "class", engine=e, **options) for e in ("here", "ray")}
     assert repr(one["here"].layers) == repr(one["ray"].layers)
+
+
+@pytest.mark.usefixtures("session")
+def test_the_command_compares_layers_as_tasks(alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ["test", "clusters", str(alone), "--label", "class", "--layers", "1,2", "--resamples", "4"]
+    for engine in ("here", "ray"):
+        with pytest.raises(SystemExit, match="0"):
+            app([*wanted, "--out", str(tmp_path / engine), "--engine", engine])
+    capsys.readouterr()
+    one, many = (plm.load_result(tmp_path / engine) for engine in ("here", "ray"))
+    assert repr(one.layers) == repr(many.layers)
 
 
 @pytest.mark.usefixtures("session")

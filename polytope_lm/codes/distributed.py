@@ -324,6 +324,9 @@ class _Team:
         except BaseException:
             self._stop(pending)
             raise
+        finally:
+            for worker in self.workers.values():  # an error's traceback would keep them, and their models, alive
+                self.ray.kill(worker)
 
     def _start(self, part: int) -> Any:
         self.given = {reference: its for reference, its in self.given.items() if its != part}

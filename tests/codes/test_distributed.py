@@ -244,21 +244,19 @@ def test_a_worker_of_another_version_is_refused_by_the_store(
     with pytest.raises(PolytopeError, match=r"^worker 1 of 1: .* with versions\..* '0\.0\.1', this run has") as raised:
         plm.capture(model, sample, to=tmp_path / "store", engine="ray", workers=1, **options)
     assert "\n" not in str(raised.value)
+    ended_by = time.monotonic() + 20
+    while running():  # the error is still at hand, the workers and their models are not
+        assert time.monotonic() < ended_by
+        time.sleep(0.05)
 
 
 def begun(out: Path) -> subprocess.Popen[str]:
     """Start the command in a group of processes of its own, and return once some of its shards are there."""
-    command = [
-        sys.executable,
-        "-c",
-        "from polytope_lm.cli.app import app; app()",
-        "capture",
-        "tiny-gpt2",
-        "sample",
-        "--out",
-        str(out),
-    ]
-    command += ["--keep", "u,h", "--shard-documents", "1", "--engine", "ray", "--workers", "2"]
+    # Where the tests run in a shell's background, Ctrl-C is ignored by what they start.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heeding}; from polytope_lm.cli.app import app; app()"]
+    command += ["capture", "tiny-gpt2", "sample", "--out", str(out), "--keep", "u,h", "--shard-documents", "1"]
+    command += ["--engine", "ray", "--workers", "2"]
     before = len(list(out.glob("shards/[0-9]*")))
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while len(list(out.glob("shards/[0-9]*"))) < before + 3:
@@ -270,7 +268,7 @@ def begun(out: Path) -> subprocess.Popen[str]:
 @pytest.mark.usefixtures("session")
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
 def test_a_run_interrupted_resumed_killed_and_resumed_is_the_same(model: plm.Model, tmp_path: Path) -> None:
-    out, threads = tmp_path / "store", torch.get_num_threads()
+    out, threads, before = tmp_path / "store", torch.get_num_threads(), set(running())
     run = begun(out)
     os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does, to all processes of the terminal
     _, said = run.communicate(timeout=200)
@@ -285,7 +283,9 @@ def test_a_run_interrupted_resumed_killed_and_resumed_is_the_same(model: plm.Mod
     run.communicate(timeout=200)
     assert not (out / "complete.json").exists()
     assert len(list(out.glob("shards/[0-9]*"))) > first
-    while any(Path(f"/proc/{worker}").exists() for worker in running()):  # they see that nobody is there any more
+    ended_by = time.monotonic() + 100
+    while set(running()) - before:  # they see that nobody is there any more
+        assert time.monotonic() < ended_by
         time.sleep(0.05)
     options: dict[str, Any] = {"keep": ("u", "h"), "shard_documents": 1, "progress": False}
     plm.capture(model, "sample", to=out, engine="ray", **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -324,6 +326,36 @@ def test_one_workers_full_disk_is_one_line_and_stops_the_others(model: plm.Model
         spread(model, job(tmp_path / "store", write), Workers(2), silent)
     assert "\n" not in str(raised.value)
     assert mark.exists()
+
+
+@pytest.mark.usefixtures("session")
+def test_a_disk_that_fills_up_loses_nothing(
+    model: plm.Model, sample: plm.Documents, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, write_whole = tmp_path / "full", spread
+
+    def on_a_full_disk(a_model: plm.Model, a_job: Job, *rest: Any) -> None:
+        write, pwrite = a_job.write, os.pwrite
+
+        def writing(its_model: plm.Model, part: tuple[int, int], told: Any, shards: Any) -> None:
+            def limited(*args: Any) -> int:
+                if part[0] == 2 and full.exists():
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return pwrite(*args)
+
+            os.pwrite = limited
+            write(its_model, part, told, shards)
+
+        write_whole(a_model, replace(a_job, write=writing), *rest)
+
+    monkeypatch.setattr("polytope_lm.codes.distributed.spread", on_a_full_disk)
+    full.touch()
+    with pytest.raises(PolytopeError, match=r"^worker 2 of 2: .* the disk is full: free some space") as raised:
+        with_ray(model, sample, tmp_path / "store")
+    assert "\n" not in str(raised.value)
+    full.unlink()
+    assert with_ray(model, sample, tmp_path / "store").complete
+    assert same(alone, tmp_path / "store")
 
 
 @pytest.mark.usefixtures("session")

@@ -27,12 +27,14 @@ def kept(name: str) -> dict[str, Any]:
 def cells(heading: str, until: str = "\n**") -> list[list[str]]:
     """Return the rows of the first table below a heading, without its two head rows."""
     table = TEXT.partition(heading)[2].partition(until)[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", table, re.M)]
-    return rows[2:]
+    lines = re.findall(r"^\|.*\|$", table, re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def numbers(cell: str) -> list[float]:
-    return [float(each.replace("−", "-").replace(",", "")) for each in re.findall(r"[−+]?[\d,]*\.?\d+", cell)]
+    return [
+        float(each.replace("\u2212", "-").replace(",", "")) for each in re.findall("[\u2212+]?[0-9,]*[.]?[0-9]+", cell)
+    ]
 
 
 def counted(rows: Sequence[Any], one: str, other: str) -> list[tuple[int, ...]]:
@@ -45,10 +47,13 @@ def counted(rows: Sequence[Any], one: str, other: str) -> list[tuple[int, ...]]:
 
 
 def test_counts_beside_their_twins() -> None:
-    models = {
-        ("tiny", ""): kept("counts-beyond-slopes-tiny"), ("tiny", "r"): kept("counts-beyond-slopes-tiny-r05"),
-        ("smollm2", ""): kept("counts-beyond-slopes-smollm2"), ("smollm2", "r"): kept("counts-beyond-slopes-smollm2-r05"),
-    }  # fmt: skip
+    files = {
+        ("tiny", ""): "tiny",
+        ("tiny", "r"): "tiny-r05",
+        ("smollm2", ""): "smollm2",
+        ("smollm2", "r"): "smollm2-r05",
+    }
+    models = {which: kept(f"counts-beyond-slopes-{name}") for which, name in files.items()}
     rows = [row for row in cells("## Do counts say more than slopes?") if row[1]]
     assert len(rows) == 17
     for row in rows:

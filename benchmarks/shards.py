@@ -132,9 +132,11 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--most", type=int, default=10_000, help="shards whose records are written (%(default)s)")
     parser.add_argument("--simulate", type=int, default=1_000_000, help="shards without files (%(default)s; 0: none)")
-    parser.add_argument("--out", help="where the records are written, and removed")
+    parser.add_argument("--out", type=Path, help="where the records are written, and removed")
     options = parser.parse_args()
     machine, figures, written = describe(), [], 0
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     if options.simulate:  # first: memory is read off the process
         with tempfile.TemporaryDirectory(dir=options.out) as directory:
             figures += simulate(Path(directory) / "store", options.simulate)

@@ -424,7 +424,14 @@ def cupy_popcount(run: Run, base: np.ndarray) -> Callable[[np.ndarray], np.ndarr
     return search
 
 
-POPCOUNTS = {"faiss GPU": faiss_gpu, "cupy popcount": cupy_popcount}
+def cpu_kernel(_run: Run, base: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return our own search on the processor, with all of its threads."""
+    if importlib.util.find_spec("numba") is None:
+        raise Absent("no numba")
+    return lambda queries: hamming.nearest(queries, base, K).distances
+
+
+POPCOUNTS = {"our CPU kernel": cpu_kernel, "faiss GPU": faiss_gpu, "cupy popcount": cupy_popcount}
 
 
 def _agree(base: np.ndarray, sample: np.ndarray, found: hamming.Neighbours) -> str:

@@ -95,7 +95,7 @@ def test_peers_that_are_here_are_called_and_compared(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", FakeFaiss)
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(seen))
     figures = {figure.peer_name: figure for figure in gpu.neighbours(tiny)}
-    for name in ("faiss GPU", "cupy popcount"):
+    for name in ("our CPU kernel", "faiss GPU", "cupy popcount"):
         assert figures[name].peer > 0
         assert figures[name].ratio == pytest.approx(figures[name].peer / figures[name].value)
     assert not tiny.absent
@@ -117,8 +117,12 @@ def test_peers_that_are_absent_or_fail_are_said_with_the_reason(tiny, monkeypatc
     broken.ReductionKernel = lambda *_: 1 / 0
     monkeypatch.setitem(sys.modules, "faiss", without)
     monkeypatch.setitem(sys.modules, "cupy", broken)
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda _name: None)
     assert not [figure for figure in gpu.neighbours(tiny) if figure.peer_name]
-    assert tiny.absent == {"faiss GPU": "this faiss has no GPU", "cupy popcount": "ZeroDivisionError: division by zero"}
+    assert tiny.absent == {
+        "our CPU kernel": "no numba", "faiss GPU": "this faiss has no GPU",
+        "cupy popcount": "ZeroDivisionError: division by zero",
+    }  # fmt: skip
     assert "faiss GPU is absent: this faiss has no GPU" in capsys.readouterr().out
     assert tiny.peer("another", lambda: {}["kernel"]) is None
     assert tiny.absent["another"] == "failed: KeyError: 'kernel'"

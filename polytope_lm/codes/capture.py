@@ -197,7 +197,7 @@ def capture(  # noqa: PLR0913 - settings, by name
     about: dict[str, Any] = {"documents": source.describe(), "shard_documents": size}
     if cost.documents is not None:  # a stream of unknown length is not read twice
         about["documents_sha256"] = {"texts": source.sha256, **cost.source}
-    path = expand(to, "to")
+    path = expand(to, "to") if engine == "here" else expand(to, "to").absolute()  # workers start in other directories
     job = _Capture(settings, path, about, size, cost.characters)
     with showing("capture", show=progress is not False) as told:
         if engine == "ray":

@@ -416,12 +416,14 @@ class TokenCodes(ABC):
         by_direction = self._ranked(ranked(-cosine, k, row, seed), "cosine", cosine.round(4))
         return Nearest(query, frame, by_direction, note)
 
-    def neighbourhoods(self, k: int = 10, layer: int | None = None, *, seed: int = 0) -> Neighbourhoods:
+    def neighbourhoods(
+        self, k: int = 10, layer: int | None = None, *, device: str | None = None, engine: str = "here", seed: int = 0
+    ) -> Neighbourhoods:
         """Return every token's k nearest by code and by direction, how many they share, and their labels.
 
         Activations are read block by block, and `.frames()` gives the frame in parts: for stores of any size that
         `knn` takes. By direction as in `nearest`: cosine of centred pre-activations, which need `keep=['h']`. `seed`
-        draws the order that breaks ties, one for both.
+        draws the order that breaks ties, one for both; `device` and `engine` are `knn`'s, for neighbours by code.
 
         Raises:
             PolytopeError: k out of range, or several layers to choose from.
@@ -435,7 +437,7 @@ class TokenCodes(ABC):
         """
         from polytope_lm.codes.neighbourhoods import neighbourhoods  # noqa: PLC0415 - memory: a capture needs no table
 
-        return neighbourhoods(self, k, layer, seed)
+        return neighbourhoods(self, k, layer, device=device, engine=engine, seed=seed)
 
     def neuron(self, layer: int | None, neuron: int, k: int = 10, *, around: int = 12) -> NeuronContexts:
         """Return a neuron's strongest contexts, every token shaded by its activation, its boundary marked.

@@ -35,7 +35,7 @@ from polytope_lm.codes.forward import chunks
 from polytope_lm.codes.hamming import hamming
 from polytope_lm.codes.hamming.searching import Neighbours, Packed
 from polytope_lm.codes.store import layout
-from polytope_lm.errors import PolytopeError, brief
+from polytope_lm.errors import PolytopeError, brief, visible
 from polytope_lm.models.model import compiled_parts
 
 if TYPE_CHECKING:
@@ -211,10 +211,7 @@ class _Worker:
 
     def __init__(self, model: Model, threads: int, *, device: str, compiled: Mapping[str, Any] | None = None) -> None:
         torch.set_num_threads(threads)
-        self.model = replace(model, hf=model.hf.to(device))
-        for path, how in (compiled or {}).items():
-            part = self.model.hf.get_submodule(path)
-            part._compiled_call_impl = how(part._call_impl)  # as `part.compile(...)` does
+        self.model, self.device, self.compiled = model, device, compiled or {}
         self.characters = 0
         self.dealt: Queue[Shard] = Queue(1)
         self.stopped = threading.Event()
@@ -227,8 +224,13 @@ class _Worker:
             if self.stopped.is_set():
                 raise KeyboardInterrupt
 
+        # Not when the worker is made: what fails then is told as a death, without its reason.
+        model = replace(self.model, hf=self.model.hf.to(self.device))
+        for path, how in self.compiled.items():
+            piece = model.hf.get_submodule(path)
+            piece._compiled_call_impl = how(piece._call_impl)  # as `piece.compile(...)` does
         try:
-            job.write(self.model, part, told, self._taken())
+            job.write(model, part, told, self._taken())
         except KeyboardInterrupt:
             return
 
@@ -332,6 +334,8 @@ class _Team:
         self.given = {reference: its for reference, its in self.given.items() if its != part}
         self.asked = {reference: its for reference, its in self.asked.items() if its != part}
         self.dealing.again(part)
+        if part in self.workers:
+            self.ray.kill(self.workers[part])  # one that only could not be reached may still hold the part's lock
         self.workers[part] = worker = self.actor.remote(
             self.model, self.placed.threads, device=self.device, compiled=self.compiled
         )
@@ -356,7 +360,11 @@ class _Team:
                 f"worker {part} of {self.placed.number}: {type(cause).__name__}: {brief(cause)}; what was written is "
                 "kept"
             ) from cause
-        except self.ray.exceptions.RayActorError as error:
+        except (self.ray.exceptions.RayActorError, self.ray.exceptions.OutOfMemoryError) as error:
+            if getattr(error, "actor_init_failed", False):
+                raise PolytopeError(
+                    f"worker {part} of {self.placed.number} could not be started: {_last_line(error)}"
+                ) from error
             written = sum(n % self.placed.number == part - 1 for n in layout.committed(self.job.path))
             before, deaths = self.deaths.get(part, (written, 0))
             deaths = deaths + 1 if written == before else 1
@@ -484,6 +492,13 @@ def _got(ray: Any, reference: Any) -> Any:
         if isinstance(cause, PolytopeError):
             raise cause from None
         raise
+    except ray.exceptions.RayError as error:  # tried again as often as it may be
+        raise PolytopeError(f"a Ray task ended before its work did (memory ran out?): {_last_line(error)}") from error
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the last line of what Ray says, which is where it quotes the reason."""
+    return visible((str(error).strip().splitlines() or [type(error).__name__])[-1][:300])
 
 
 def _on_one_thread(work: Callable[..., T], *job: Any) -> T:

@@ -159,14 +159,16 @@ def _agreeing(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return np.where(missing, np.nan, same.mean(axis=1))
 
 
-def neighbourhoods(codes: Readable, k: int, layer: int | None, seed: int = 0) -> Neighbourhoods:
+def neighbourhoods(
+    codes: Readable, k: int, layer: int | None, *, device: str | None = None, engine: str = "here", seed: int = 0
+) -> Neighbourhoods:
     """Find all tokens' neighbours: see `TokenCodes.neighbourhoods`."""
     site = codes.site(layer)
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise PolytopeError(f"k = {brief(k)}: give a whole number")
     if not 1 <= k < len(codes):
         raise PolytopeError(f"k = {k}: choose from 1 to {len(codes) - 1}, the number of other tokens")
-    found = codes.knn(int(k), site.layer, seed=seed)
+    found = codes.knn(int(k), site.layer, device=device, engine=engine, seed=seed)
     direction = cosine = None
     if codes.can_give("h") and site.kind != "router":
         from polytope_lm.codes.nearest_by_cosine import nearest_by_cosine  # noqa: PLC0415  numba takes half a second

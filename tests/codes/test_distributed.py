@@ -13,6 +13,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ import polytope_lm as plm
 from benchmarks.workers import same
 from benchmarks.workers import workers as running
 from polytope_lm.cli.app import app
-from polytope_lm.codes.distributed import Job, Workers, _Worker, each_of_each, spread
+from polytope_lm.codes.distributed import Job, Workers, _placed, _Team, _Worker, each, each_of_each, spread
 from polytope_lm.codes.store.reader import CodeStore
 from polytope_lm.documents import Document
 from polytope_lm.errors import PolytopeError
@@ -81,6 +82,21 @@ def test_two_workers_write_what_one_process_writes(
 ) -> None:
     assert with_ray(model, sample, tmp_path / "store").complete
     assert same(alone, tmp_path / "store")
+
+
+@pytest.mark.usefixtures("session")
+def test_a_relative_path_is_here_wherever_the_workers_are(
+    model: plm.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the session was started elsewhere
+    texts = ["The river was wide", "The bank was closed"]
+    store = plm.capture(
+        model, texts, to="store", layers=[1], shard_documents=1, engine="ray", workers=1, progress=False
+    )
+    assert (tmp_path / "store" / "complete.json").is_file()
+    here = plm.open_store("store")
+    found = here.knn(3, layer=1, engine="ray")
+    assert np.array_equal(found.indices, store.knn(3, layer=1).indices)
 
 
 @pytest.mark.usefixtures("session")
@@ -269,7 +285,7 @@ def begun(out: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.usefixtures("session")
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
-def test_a_run_interrupted_resumed_killed_and_resumed_is_the_same(model: plm.Model, tmp_path: Path) -> None:
+def test_a_run_interrupted_resumed_killed_and_killed_again_is_the_same(model: plm.Model, tmp_path: Path) -> None:
     out, threads, before = tmp_path / "store", torch.get_num_threads(), set(running())
     run = begun(out)
     os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does, to all processes of the terminal
@@ -279,16 +295,17 @@ def test_a_run_interrupted_resumed_killed_and_resumed_is_the_same(model: plm.Mod
     assert said.splitlines()[-1].startswith("interrupted")
     assert not (out / "complete.json").exists()
     assert not list(out.glob(".lock.*"))  # every worker ended in order
-    first = len(list(out.glob("shards/[0-9]*")))
-    run = begun(out)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate(timeout=200)
-    assert not (out / "complete.json").exists()
-    assert len(list(out.glob("shards/[0-9]*"))) > first
-    ended_by = time.monotonic() + 100
-    while set(running()) - before:  # they see that nobody is there any more
-        assert time.monotonic() < ended_by
-        time.sleep(0.05)
+    for _ in range(2):
+        there = len(list(out.glob("shards/[0-9]*")))
+        run = begun(out)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate(timeout=200)
+        assert not (out / "complete.json").exists()
+        assert len(list(out.glob("shards/[0-9]*"))) > there
+        ended_by = time.monotonic() + 100
+        while set(running()) - before:  # they see that nobody is there any more
+            assert time.monotonic() < ended_by
+            time.sleep(0.05)
     options: dict[str, Any] = {"keep": ("u", "h"), "shard_documents": 1, "progress": False}
     plm.capture(model, "sample", to=out, engine="ray", **options)
     torch.set_num_threads(1)
@@ -401,6 +418,97 @@ def test_the_command_says_at_once_that_there_is_no_card(tmp_path: Path, capsys: 
     assert "a worker needs 0.5 graphics cards, and Ray has 2 processors and 0 graphics cards" in said[-1]
 
 
+class PretendRay:
+    """A cluster of 16 processors and 8 graphics cards whose workers answer, or die, as they are told."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.made: list[Any] = []
+        self.killed: list[Any] = []
+        self.resources: dict[str, float] = {}
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 16, "GPU": 8}
+
+    def put(self, what: Any) -> Any:
+        return what
+
+    def remote(self, _class: Any) -> Any:
+        def options(**resources: Any) -> Any:
+            self.resources = {name: each for name, each in resources.items() if name.startswith("num_")}
+            return SimpleNamespace(remote=make)
+
+        def make(*_given: Any, **named: Any) -> Any:
+            call = SimpleNamespace(remote=lambda *_: object())
+            self.made.append(SimpleNamespace(write=call, deal=call, done=call, stop=call, **named))
+            return self.made[-1]
+
+        return SimpleNamespace(options=options)
+
+    def wait(self, references: list[Any], **_named: Any) -> tuple[list[Any], list[Any]]:
+        return references, []
+
+    def get(self, _reference: Any) -> Any:
+        answer = self.answers.pop(0) if self.answers else (0, [])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def kill(self, worker: Any) -> None:
+        self.killed.append(worker)
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "number", "each_has", "resources"),
+    [
+        (Workers(gpus=1), None, 8, 2, {"num_gpus": 1}),
+        (Workers(gpus=0.5), None, 16, 1, {"num_gpus": 0.5}),
+        (Workers(3, gpus=2), None, 3, 5, {"num_gpus": 2}),
+        (Workers(gpus=1), 4, 8, 4, {"num_gpus": 1}),
+        (Workers(), 4, 4, 4, {"num_cpus": 4}),
+    ],
+)
+def test_workers_are_placed_by_cards_or_processors(
+    model: plm.Model, tmp_path: Path, workers: Workers, threads: int | None, number: int, each_has: int, resources: Any
+) -> None:
+    pretend, wanted = PretendRay(*[None] * number), job(tmp_path, None, shards=100)
+    placed = _placed(pretend, workers, wanted, threads)
+    assert (placed.number, placed.threads) == (number, each_has)
+    _Team(pretend, model, wanted, placed, workers.gpus).work(silent)
+    assert pretend.resources == resources
+    assert [worker.device for worker in pretend.made] == ["cuda" if workers.gpus else "cpu"] * number
+    assert pretend.killed == pretend.made  # at the end
+
+
+@pytest.mark.parametrize(
+    "death", [ray.exceptions.OutOfMemoryError("the node"), ray.exceptions.ActorUnavailableError("lost", None)]
+)
+def test_a_worker_that_memory_or_the_network_ended_is_replaced(model: plm.Model, tmp_path: Path, death: Any) -> None:
+    pretend, wanted = PretendRay(death, None), job(tmp_path, None)
+    _Team(pretend, model, wanted, _placed(pretend, Workers(1), wanted, None), 0).work(silent)
+    assert len(pretend.made) == 2
+    assert pretend.killed[0] is pretend.made[0]  # before the second may want its lock
+
+
+def test_a_worker_that_can_not_be_started_is_told_with_the_reason(model: plm.Model, tmp_path: Path) -> None:
+    cause = ray.exceptions.RayTaskError("make", "Traceback\nModuleNotFoundError: No module named 'polytope_lm'", None)
+    pretend, wanted = PretendRay(ray.exceptions.ActorDiedError(cause)), job(tmp_path, None)
+    team = _Team(pretend, model, wanted, _placed(pretend, Workers(1), wanted, None), 0)
+    with pytest.raises(PolytopeError, match=r"^worker 1 of 1 could not be started: ModuleNotFoundError: .*") as raised:
+        team.work(silent)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_card_that_can_not_be_used_fails_where_the_reason_is_told(model: plm.Model, tmp_path: Path) -> None:
+    """Not while the worker is made, which is told as a death."""
+    worker = _Worker(model, torch.get_num_threads(), device="cuda:99")
+    logging.getLogger("polytope_lm").removeHandler(worker.warnings)
+    with pytest.raises((RuntimeError, AssertionError), match=r"(?i)cuda"):
+        worker.write(job(tmp_path, None), (1, 1))
+
+
 def test_a_model_on_a_card_needs_workers_with_cards(
     model: plm.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,6 +566,28 @@ def test_the_command_compares_layers_as_tasks(alone: Path, tmp_path: Path, capsy
     capsys.readouterr()
     one, many = (plm.load_result(tmp_path / engine) for engine in ("here", "ray"))
     assert repr(one.layers) == repr(many.layers)
+
+
+@pytest.mark.usefixtures("session")
+def test_a_task_whose_worker_dies_is_done_again(tmp_path: Path) -> None:
+    def work(job: int) -> int:
+        if job == 1 and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os._exit(1)
+        return 10 * job
+
+    assert list(each(work, [0, 1, 2])) == [0, 10, 20]
+    assert (tmp_path / "died").exists()
+
+
+@pytest.mark.usefixtures("session")
+def test_a_task_that_dies_over_and_over_is_one_line() -> None:
+    def work(_job: int) -> None:
+        os._exit(1)
+
+    with pytest.raises(PolytopeError, match=r"^a Ray task ended before its work did \(memory ran out\?\): ") as raised:
+        list(each(work, [0]))
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("session")

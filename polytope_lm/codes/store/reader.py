@@ -137,7 +137,7 @@ class CodeStore(TokenCodes):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send another process where the store is, not what is in it."""
-        return CodeStore, (self.path,)
+        return CodeStore, (self.path.absolute(),)
 
     def check(self) -> None:
         """Compare the sizes of all files, and the sums of small ones, with what was written.

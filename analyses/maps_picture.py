@@ -28,7 +28,7 @@ PANELS = (
 WIDTH, HEIGHT, MARGIN, COLUMNS = 300, 230, 40, 3
 LOW, HIGH = -1.0, 1.3
 """Of loss recovered; what lies below is outside the frame."""
-DASHES = ("", "6 3", "2 3", "8 3 2 3", "10 4", "4 2", "1 2")
+DASHES = ("", "6 3", "1 4", "2 3", "8 3 2 3", "10 4", "4 2", "1 2")
 APART = 0.06
 """Decades between neighbouring curves, so that their intervals can be told apart."""
 

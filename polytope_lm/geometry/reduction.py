@@ -7,6 +7,7 @@ each token its own map nothing is lost. The first position of a document is left
 |---|---|
 | k maps | k-means of the maps `(J, a)` under the Frobenius norm; nearest by the token's own map |
 | random groups | mean maps of k random groups of the same sizes; a tested token has one at random, large ones more often |
+| random groups, nearest | the same mean maps; a tested token has the one nearest its own map, as with k maps |
 | by code | mean maps of k-means clusters of the codes; nearest by Hamming distance to the mean code |
 | by cosine | the same by the direction of `u`, centred |
 | by vector | the same by `u` itself |
@@ -55,9 +56,10 @@ if TYPE_CHECKING:
 
 LEAST = 0.02
 """Nats: where removing the MLP costs less, no ratio is shown."""
-MAPS, RANDOM, CODE, COSINE, VECTOR = "k maps", "random groups", "by code", "by cosine", "by vector"
+MAPS, RANDOM, NEAREST = "k maps", "random groups", "random groups, nearest"
+CODE, COSINE, VECTOR = "by code", "by cosine", "by vector"
 MEAN, LINEAR, QUADRATIC, OWN, ABLATED = "mean map", "linear", "quadratic", "own map", "mean-ablated"
-GROUPED = (MAPS, RANDOM, CODE, COSINE, VECTOR)
+GROUPED = (MAPS, RANDOM, NEAREST, CODE, COSINE, VECTOR)
 ITERATIONS, FEWER, MANY = 20, 4, 1000
 """Of k-means, and how many beyond so many centres."""
 PER_MAP = 3
@@ -173,10 +175,9 @@ class Reduction(Result):
             found = [arm.recovered or arm.lost for arm in arms]
             return Curve(name, ks, [e.value for e in found], [e.low for e in found], [e.high for e in found])
 
-        lines = []
-        for name in GROUPED:
-            arms = [arm for arm in self.arms if arm.name == name]
-            lines.append(curve(name, arms, [arm.k for arm in arms]))
+        grouped = {name: [arm for arm in self.arms if arm.name == name] for name in GROUPED}
+        # A result that was saved before has fewer kinds of groups.
+        lines = [curve(name, arms, [arm.k for arm in arms]) for name, arms in grouped.items() if arms]
         ks = lines[0].x
         lines += [curve(name, [self.arm(name)] * 2, [min(ks), max(ks)]) for name in (LINEAR, QUADRATIC)]
         title = f"{self.site.place}, {self.maps} maps: {what} against k"
@@ -316,7 +317,9 @@ def _arms(
         turns = ITERATIONS if k <= MANY else FEWER
         centres = reduce(found, k, seed=derived(seed, Purpose.REDUCTION, 2), iterations=turns)
         arms[MAPS, k] = _by_map(model, centres)
-        arms[RANDOM, k] = _at_random(found.means(rng.permutation(centres.labels), k), centres.sizes, rng)
+        shuffled = rng.permutation(centres.labels)
+        groups = Centres(found.means(shuffled, k), centres.sizes, shuffled)
+        arms[RANDOM, k], arms[NEAREST, k] = _at_random(groups, rng), _by_map(model, groups)
         for name, points in ways.items():
             start = derived(seed, Purpose.REDUCTION, 2)
             labels = k_means(points(mlp).cpu().numpy(), k, seed=start, iterations=turns)
@@ -338,8 +341,9 @@ def _by_map(model: Model, centres: Centres) -> Arm:
     return lambda m: centres.maps[centres.nearest(maps_at(model, layer, m.u, kind))].post(m)
 
 
-def _at_random(groups: Maps, sizes: Int[np.ndarray, " k"], rng: np.random.Generator) -> Arm:
-    return lambda m: groups[rng.choice(len(groups), len(m.u), p=sizes / sizes.sum())].post(m)
+def _at_random(groups: Centres, rng: np.random.Generator) -> Arm:
+    share = groups.sizes / groups.sizes.sum()
+    return lambda m: groups.maps[rng.choice(len(share), len(m.u), p=share)].post(m)
 
 
 def _by_point(groups: Maps, centres: Tensor, points: Callable[[Mlp], Tensor]) -> Arm:

@@ -8,8 +8,10 @@ import torch
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
-from polytope_lm.geometry.reduction import reduction
+from polytope_lm.geometry.affine import inputs_of, maps_at, reduce
+from polytope_lm.geometry.reduction import GROUPED, _split, reduction
 from polytope_lm.result import load_result
+from polytope_lm.seeds import Purpose, derived
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def test_each_token_its_own_map_loses_nothing(found):
 
 def test_one_centre_is_the_mean_map_whatever_chose_it(found):
     mean = found.arm("mean map", 1).lost.value
-    for name in ("k maps", "random groups", "by code", "by cosine", "by vector"):
+    for name in GROUPED:
         assert found.arm(name, 1).lost.value == pytest.approx(mean, abs=1e-5)
 
 
@@ -42,6 +44,64 @@ def test_random_groups_are_worse_than_clusters_and_near_the_mean_map(found):
     clusters, random = found.arm("k maps", 40).lost.value, found.arm("random groups", 40).lost.value
     mean = found.arm("mean map", 1).lost.value
     assert abs(random - mean) < (random - clusters) / 2
+
+
+def test_groups_by_hand(documents):
+    """Whole matrices, their means, the nearest by brute force, and a plain hook in the MLP's place."""
+    model, layer, k, seed = plm.load("tiny-relu"), 1, 6, 3
+    options = {"tested": 3, "max_tokens": 32, "fit_tokens": 300, "seed": seed}
+    found = reduction(model, documents, layer, ks=[k], resamples=4, **options)
+    fitted, windows = _split(model, documents, **options)
+    mlp = model.hf.transformer.h[layer].mlp
+    w1, b1, w2, b2 = (p.detach() for p in (mlp.c_fc.weight, mlp.c_fc.bias, mlp.c_proj.weight, mlp.c_proj.bias))
+
+    def matrices(u):
+        gates = (u @ w1 + b1 > 0).float()
+        return torch.einsum("dn,tn,ne->tde", w1, gates, w2), (gates * b1) @ w2 + b2
+
+    u = inputs_of(model, fitted, layer)
+    labels = reduce(maps_at(model, layer, u), k, seed=derived(seed, Purpose.REDUCTION, 2)).labels
+    rng = np.random.default_rng(derived(seed, Purpose.REDUCTION, 1))
+    shuffled = rng.permutation(labels)
+    slopes, offsets = matrices(u)
+    lost, tokens = dict.fromkeys(GROUPED[:3], 0.0), 0
+    for ids in windows:
+        own_slopes, own_offsets = matrices(inputs_of(model, [ids], layer))
+        clean = loss(model, ids, layer, None)
+        picks = {"random groups": rng.choice(k, len(own_slopes), p=np.bincount(labels, minlength=k) / len(labels))}
+        for name, groups in (("k maps", labels), ("random groups, nearest", shuffled), ("random groups", shuffled)):
+            j, a = (torch.stack([each[groups == g].mean(0) for g in range(k)]) for each in (slopes, offsets))
+            off = ((own_slopes[:, None] - j) ** 2).sum((2, 3)) + ((own_offsets[:, None] - a) ** 2).sum(2)
+            chosen = picks.get(name, off.argmin(1))
+            lost[name] += (
+                loss(model, ids, layer, lambda x, j=j, a=a, c=chosen: (x[:, None] @ j[c])[:, 0] + a[c]) - clean
+            )
+        tokens += len(ids) - 2
+    for name, total in lost.items():
+        assert found.arm(name, k).lost.value == pytest.approx(total / tokens, abs=2e-5)
+    assert len({round(total, 3) for total in lost.values()}) == 3
+
+
+@torch.no_grad()
+def loss(model, ids, layer, replaced):
+    """Return the summed loss after the first token's, a layer's MLP replaced by a plain hook but at the first token."""
+
+    def hook(_module, inputs, output):
+        return output if replaced is None else torch.cat([output[:, :1], replaced(inputs[0][0, 1:])[None]], dim=1)
+
+    handle = model.hf.transformer.h[layer].mlp.register_forward_hook(hook)
+    try:
+        logits = model.hf(torch.as_tensor(ids)[None]).logits[0, 1:-1].log_softmax(-1)
+    finally:
+        handle.remove()
+    return float(-logits[torch.arange(len(ids) - 2), torch.as_tensor(ids)[2:]].sum())
+
+
+def test_a_result_saved_before_an_arm_was_there_is_drawn(found):
+    from dataclasses import replace
+
+    before = replace(found, arms=tuple(arm for arm in found.arms if arm.name != "random groups, nearest"))
+    assert "random groups, nearest" not in {trace.name for trace in before.plot().data}
 
 
 def test_the_clean_loss_is_the_models(found, documents):
@@ -82,7 +142,7 @@ def test_it_is_saved_and_shown(found, tmp_path):
     assert found.command.startswith("plm.geometry.reduction.reduction(")
     (figure,) = found.figures().values()
     traces = {trace.name: trace for trace in figure.data}
-    for name in ("k maps", "random groups", "by code", "by cosine", "by vector"):
+    for name in GROUPED:
         drawn, arms = traces[name], [arm for arm in found.arms if arm.name == name]
         assert list(drawn.x) == [arm.k for arm in arms]
         np.testing.assert_allclose(drawn.y, [arm.recovered.value for arm in arms])

@@ -13,7 +13,7 @@ import torch
 import polytope_lm as plm
 from analyses import affine_maps
 from polytope_lm.geometry.matching import match
-from polytope_lm.geometry.reduction import GROUPED
+from polytope_lm.geometry.reduction import GROUPED, NEAREST
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,9 +154,15 @@ def test_the_findings_are_the_kept_numbers():
         ks = sorted(int(name.split()[-1]) for name in arms if name.startswith("k maps"))
         names = ["mean map 1", *(f"k maps {k}" for k in ks[1:-1])]
         shown = [arms[name]["recovered"][0] for name in names] + arms[f"k maps {ks[-1]}"]["recovered"]
-        shown += [arms[f"{name} {ks[-1]}"]["recovered"][0] for name in GROUPED[1:]]
+        shown += [arms[f"{name} {ks[-1]}"]["recovered"][0] for name in GROUPED[1:] if name != NEAREST]
         shown += [*arms["linear"]["recovered"], *arms["quadratic"]["recovered"]]
         np.testing.assert_allclose(told(numbers), shown, atol=0.0051)
+    most = json.loads((ROOT / "analyses/results/affine-maps-smollm2-10000.json").read_text(encoding="utf-8"))
+    arms = most["models"]["smollm2-135m"][0]["arms"]
+    names = [f"{name} 10000" for name in ("k maps", "by code", "by cosine", "by vector", "random groups")]
+    said = text.partition("Ten thousand secants of layer 14")[2].partition("\n\n")[0].partition("lose ")[2]
+    shown = [*arms[names[0]]["lost"], arms["mean-ablated"]["lost"][0], *(arms[name]["lost"][0] for name in names[1:])]
+    np.testing.assert_allclose(told(said), [*shown, *arms["linear"]["lost"], *arms["quadratic"]["lost"]], atol=5.1e-4)
     rows = re.findall(r"^\| (\d+) to (\d+), (\w+) \|(.*)", text, re.MULTILINE)
     pairs = {(each["maps"], each["from"], each["to"]): each for each in data["matching"]}
     assert len(rows) == len(pairs) == 4

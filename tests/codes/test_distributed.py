@@ -620,3 +620,5 @@ def test_a_graph_made_of_tasks_is_the_graph(alone: Path, monkeypatch: pytest.Mon
     assert not np.array_equal(one.indices, store.knn(5, layer=1).indices)  # there are ties, and the order breaks them
     assert np.array_equal(one.indices, many.indices)
     assert np.array_equal(one.distances, many.distances)
+    near = store.neighbourhoods(5, layer=1, seed=4, engine="ray")
+    assert np.array_equal(near.by_code, one.indices)

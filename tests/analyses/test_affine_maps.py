@@ -157,6 +157,20 @@ def test_the_findings_are_the_kept_numbers():
         shown += [arms[f"{name} {ks[-1]}"]["recovered"][0] for name in GROUPED[1:] if name != NEAREST]
         shown += [*arms["linear"]["recovered"], *arms["quadratic"]["recovered"]]
         np.testing.assert_allclose(told(numbers), shown, atol=0.0051)
+    near = json.loads((ROOT / "analyses/results/affine-maps-nearest.json").read_text(encoding="utf-8"))["rows"]
+    assert len(near) == 4
+    said = text.partition("That is of a random one of them.")[2].partition("results/")[0]
+    shown = []
+    for k in (1000, 10000):
+        for which in ("nearest", "k maps", "random groups")[: 2 + (k == 10000)]:
+            lost = [
+                row["lost"][str(k)][0]
+                if which == "nearest"
+                else kept["tiny-relu", row["layer"], "tangent"][f"{which} {k}"]["lost"][0]
+                for row in near
+            ]
+            shown += [min(lost), max(lost)]
+    np.testing.assert_allclose(told(said), shown, atol=0.0051)
     most = json.loads((ROOT / "analyses/results/affine-maps-smollm2-10000.json").read_text(encoding="utf-8"))
     arms = most["models"]["smollm2-135m"][0]["arms"]
     names = [f"{name} 10000" for name in ("k maps", "by code", "by cosine", "by vector", "random groups")]

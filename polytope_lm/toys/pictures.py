@@ -115,7 +115,14 @@ def dual(found: Regions, title: str = "") -> go.Figure:
 
 
 def broken_line(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], title: str = "") -> go.Figure:
-    """Draw a piecewise linear function of one number, with a mark where it bends."""
+    """Draw a piecewise linear function of one number, with a mark where it bends.
+
+    Args:
+        x: where pieces begin and end, as `toys.line` and `toys.folded` return it.
+        y: the function there.
+        title: of the figure.
+
+    """
     figure = _figure(title, 380)
     figure.add_scatter(
         x=x, y=y, mode="lines+markers", line={"color": COLOURS[0], "width": 3}, showlegend=False,
@@ -127,13 +134,14 @@ def broken_line(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], title: s
     return figure
 
 
-def image(found: Regions, side: int = 360, *, folded: bool = False) -> Any:
+def image(found: Regions, side: int = 360, *, folded: bool = False, turn: float = 0.6) -> Any:
     """Paint regions as a Pillow image, which every notebook and slide shows: from above, or folded in space.
 
     Args:
         found: from `toys.regions`.
         side: pixels.
         folded: the output as a sheet, seen from a side; else from above. The thick line is where the output is 0.
+        turn: of the sheet about its middle, in radians.
 
     Raises:
         PolytopeError: Pillow is not installed; a side below 1.
@@ -150,9 +158,9 @@ def image(found: Regions, side: int = 360, *, folded: bool = False) -> Any:
         unit = (points - (x0, y0)) / (x1 - x0, y1 - y0)
         if not folded:
             return np.asarray(unit * (large, -large) + (0, large))
-        turn = np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]])
-        across, along = ((2 * unit - 1) @ turn.T * (0.33, 0.17)).T
-        return np.asarray(large * np.stack([0.5 + across, 0.5 - along - 0.27 * heights / tall], axis=1))
+        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        across, along = ((2 * unit - 1) @ rotation.T * (0.33, 0.17)).T
+        return np.asarray(large * np.stack([0.5 + across, 0.5 - along - 0.25 * heights / tall], axis=1))
 
     places, ground = placed(found.vertices, values), placed(found.vertices, 0.0)
     order = np.arange(len(found))

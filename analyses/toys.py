@@ -5,7 +5,7 @@
 XOR by construction and trained, with 2, 20 and 100 neurons; a circle in an annulus with 2, 3, 4 and 3 x 8 neurons, and
 in how many seeds its inside is closed; XOR of annuli; sin(x) and sin(1/x): are breakpoints spaced as random points are,
 and are they where the function bends? And how many regions a ReLU on each of d coordinates has. OUT/toys.json keeps the
-numbers. Pictures need a chromium (`CHROMIUM` names it).
+numbers. Pictures need Pillow and a chromium (`CHROMIUM` names it).
 """
 
 from __future__ import annotations
@@ -14,21 +14,27 @@ import argparse
 import json
 import os
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from plotly.subplots import make_subplots
 from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from analyses._running import command_typed, run, write_json
 from polytope_lm import toys
+from polytope_lm.plotting import COLOURS, GRID, INK, PAPER, RULE, SOFT
 from polytope_lm.toys.bends import save_sliders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from plotly.graph_objects import Figure
+
+    from polytope_lm.geometry.relu_network import ReluNetwork
     from polytope_lm.toys.networks import Task, Trained
 
 CURVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -37,6 +43,8 @@ CURVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """Of each function of one number, `|f''|`."""
 BINS = 20
+DOTS = ("#00314D", "#5C2900")
+"""A task's points: of class 1, and of class -1."""
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:
@@ -128,18 +136,157 @@ def numbers(seeds: int) -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One panel of a picture: a network over a window.
+
+    Attributes:
+        caption: above it.
+        network: whose regions they are, cut once more where its output is 0, so that each piece has its sign's colour.
+        goal: what it says, its points as dots; its window is drawn.
+        turn: of the output as a sheet, in radians; None: from above, with dots.
+        marks: words at places of the plane.
+
+    """
+
+    caption: str
+    network: ReluNetwork
+    goal: Task
+    turn: float | None = None
+    marks: tuple[tuple[float, float, str], ...] = ()
+
+
+def panels() -> dict[str, list[Panel]]:
+    """Return what each picture of planes shows: two networks built by hand, and five trained ones."""
+    built = toys.exact_xor()
+    assert built.out is not None  # noqa: S101 - it has one
+    # Bits are told apart at one half; colours change at 0.
+    half = replace(built, out=(built.out[0], built.out[1] - 0.5))
+    corners = replace(toys.task("bits"), window=(-0.5, 1.5, -0.5, 1.5))
+    codes = ((-0.3, -0.1, "code 00"), (0.37, 0.37, "code 10"), (1.15, 0.65, "code 11"))
+    circle, ring, quadrants = toys.exact_circle(), toys.task("circle", 400), toys.task("xor", 400)
+    found = {
+        "toy-xor-built": [
+            Panel("XOR by two neurons: no code 01", half, corners, marks=codes),
+            Panel("its output: flat, up, down", half, corners, turn=-0.5),
+        ],
+        "toy-circle-built": [
+            Panel("a circle by three neurons: six regions", circle, ring),
+            Panel("its output: a tent of six faces", circle, ring, turn=0.6),
+        ],
+        "toy-xor-trained": [],
+        "toy-annuli": [],
+    }
+    for neurons in (20, 100):
+        (trained,) = toys.fit(quadrants, (neurons,), [0], steps=800)
+        found["toy-xor-trained"].append(
+            Panel(f"{neurons} neurons: {_told(trained, quadrants)}", trained.network, quadrants)
+        )
+    rings = toys.task("annuli", 800)
+    (trained,) = toys.fit(rings, (16, 16), [0], steps=2000)
+    found["toy-annuli"] += [
+        Panel(f"16 x 16 neurons: {_told(trained, rings)}", trained.network, rings),
+        Panel("its output", trained.network, rings, turn=0.6),
+    ]
+    return found
+
+
+def _told(trained: Trained, goal: Task) -> str:
+    return f"{len(toys.regions(trained.network, goal.window)):,} regions, accuracy {trained.accuracy:.1%}"
+
+
+def painted(row: Sequence[Panel], side: int = 370, gap: int = 10, strip: int = 26) -> Any:
+    """Return panels side by side as a Pillow image of 64 colours."""
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - pictures alone need it
+
+    whole = Image.new("RGB", (len(row) * (side + gap) + gap, strip + side + gap), PAPER)
+    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(17)
+    for place, panel in enumerate(row):
+        cut = toys.pieces(panel.network, panel.goal.window).regions
+        found = replace(cut, network=panel.network)
+        if panel.turn is None:
+            picture = toys.image(found, side)
+            _dotted(picture, panel)
+        else:
+            picture = toys.image(found, side, folded=True, turn=panel.turn)
+        x = gap + place * (side + gap)
+        draw.text((x, strip - 7), panel.caption, fill=INK, font=font, anchor="ls")
+        whole.paste(picture, (x, strip))
+        draw.rectangle((x - 1, strip - 1, x + side, strip + side), outline=RULE)
+    return whole.quantize(64, dither=Image.Dither.NONE)
+
+
+def _dotted(picture: Any, panel: Panel) -> None:
+    """Put a task's points and a panel's words on its picture."""
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - pictures alone need it
+
+    side, fine = picture.width, 3  # painted finer and shrunk: dots are round
+    layer = Image.new("RGBA", (fine * side, fine * side))
+    draw = ImageDraw.Draw(layer)
+    x0, x1, y0, y1 = panel.goal.window
+
+    def placed(x: float, y: float) -> tuple[float, float]:
+        return fine * side * (x - x0) / (x1 - x0), fine * side * (y1 - y) / (y1 - y0)
+
+    few = len(panel.goal.x) < 10
+    r, (one, other) = (7 * fine, COLOURS[:3:2]) if few else (1.6 * fine, DOTS)
+    for point, kind in zip(panel.goal.x.tolist(), panel.goal.y, strict=True):
+        x, y = placed(*point)
+        fill = one if kind > 0 else other
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=fill, outline=INK if few else fill, width=fine)
+    for *place, word in panel.marks:
+        draw.text(
+            placed(*place), word, fill=INK, font=ImageFont.load_default(fine * 17), anchor="mm",
+            stroke_width=fine * 2, stroke_fill="#FFFFFF",
+        )  # fmt: skip
+    small = layer.resize((side, side), Image.Resampling.LANCZOS)
+    picture.paste(small, mask=small)
+
+
+def lines() -> Figure:
+    """Draw `sin(x)` and `sin(1/x)` as two networks have learnt them, a mark at every breakpoint."""
+    rows = []
+    for name in CURVES:
+        goal = toys.task(name, 400)
+        (trained,) = toys.fit(goal, (32, 32), [0], steps=1500)
+        rows.append((goal, trained, toys.line(trained.network, goal.window[:2])))
+    named = {"sine": "sin(x)", "sine of 1/x": "sin(1/x)"}
+    titles = [f"{named[g.name]}: {len(f.x) - 2} breakpoints, R² {t.accuracy:.3f}" for g, t, f in rows]
+    whole = make_subplots(rows=len(rows), cols=1, subplot_titles=titles, vertical_spacing=0.16)
+    for row, (goal, _, found) in enumerate(rows, start=1):
+        learnt = {"color": SOFT, "width": 1.5, "dash": "dot"}
+        whole.add_scatter(x=goal.x[:, 0], y=goal.y, mode="lines", line=learnt, showlegend=False, row=row, col=1)
+        for trace in toys.broken_line(found.x, found.y).data:
+            whole.add_trace(trace, row=row, col=1)
+        whole.update_xaxes(range=goal.window[:2], row=row, col=1)
+        whole.update_yaxes(range=(-1.25, 1.25), row=row, col=1)
+    whole.update_traces(selector={"mode": "lines+markers"}, line_width=2, marker_line_width=0)
+    whole.update_xaxes(gridcolor=GRID, title="x", title_standoff=4)
+    whole.update_yaxes(gridcolor=GRID)
+    whole.update_layout(
+        template="none", width=740, height=600, margin={"l": 45, "r": 15, "t": 40, "b": 45},
+        font={"size": 13, "color": SOFT}, paper_bgcolor=PAPER, plot_bgcolor=PAPER,
+    )  # fmt: skip
+    return whole
+
+
 def drawn(directory: Path) -> None:
-    """Write the pictures: figures and pages as a browser shows them, and the film as a GIF."""
+    """Write the pictures: panels, figures and pages as a browser shows them, and the film as a GIF."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - pictures alone need it
 
     directory.mkdir(parents=True, exist_ok=True)
     (trained,) = toys.fit(toys.task("xor", 400), (8, 8), [1], steps=500)
     found = toys.regions(trained.network)
     film = toys.record(toys.task("circle"))
-    film.save_gif(directory / "film.gif", side=300, every=5)
+    film.save_gif(directory / "film.gif", every=5)
+    for name, row in panels().items():
+        painted(row).save(directory / f"{name}.png", optimize=True)
     with TemporaryDirectory() as name, sync_playwright() as playwright:
         work = Path(name)
-        figures = {"regions": toys.above(found), "origami": toys.origami(found), "dual-points": toys.dual(found)}
+        figures = {
+            "regions": toys.above(found), "origami": toys.origami(found), "dual-points": toys.dual(found),
+            "lines": lines(),
+        }  # fmt: skip
         pages = {key: work / f"{key}.html" for key in figures}
         for key, figure in figures.items():
             figure.write_html(pages[key])
@@ -150,7 +297,7 @@ def drawn(directory: Path) -> None:
 
 
 def _photographed(playwright: Any, pages: Mapping[str, Path], directory: Path) -> None:
-    sizes = {"film": (1000, 1260), "sliders": (1000, 780)}
+    sizes = {"film": (1000, 1260), "sliders": (1000, 780), "lines": (756, 616)}
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     browser = playwright.chromium.launch(
         executable_path=chromium, args=["--no-sandbox", "--enable-unsafe-swiftshader", "--use-gl=swiftshader"]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "above": "polytope_lm.toys.pictures",
+    "broken_line": "polytope_lm.toys.pictures",
     "dual": "polytope_lm.toys.pictures",
     "exact_circle": "polytope_lm.toys.networks",
     "exact_xor": "polytope_lm.toys.networks",
@@ -19,6 +20,7 @@ _HOMES = {
     "fit": "polytope_lm.toys.networks",
     "folded": "polytope_lm.toys.bends",
     "image": "polytope_lm.toys.pictures",
+    "line": "polytope_lm.toys.bends",
     "origami": "polytope_lm.toys.pictures",
     "orthants": "polytope_lm.toys.networks",
     "pieces": "polytope_lm.toys.networks",
@@ -31,6 +33,7 @@ _HOMES = {
 
 __all__ = [
     "above",
+    "broken_line",
     "dual",
     "exact_circle",
     "exact_xor",
@@ -38,6 +41,7 @@ __all__ = [
     "fit",
     "folded",
     "image",
+    "line",
     "origami",
     "orthants",
     "pieces",

@@ -1,4 +1,4 @@
-"""A network's regions while it is trained: recorded, and played in one page that needs nothing else.
+"""A network's regions while it is trained: recorded, and played in one page that needs nothing else, or in a GIF.
 
 A frame is the exact picture at one update (`geometry.plane_regions`): the regions in the window, the output over them,
 each region's dual point (the slope `A` of its map `y = A x + c`), and how the accuracy went so far. In the page
@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.geometry.plane_regions import Regions, regions
+from polytope_lm.toys.boards import board, palette
 from polytope_lm.toys.networks import Task, Trained, accuracy, fit
 from polytope_lm.toys.pages import write_page
-from polytope_lm.toys.pictures import image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from polytope_lm.geometry.relu_network import ReluNetwork
     from polytope_lm.toys.networks import Stack
@@ -72,31 +72,32 @@ class Film:
         """
         return write_page(path, "film", f"Training on {self.goal.name}", _packed(self))
 
-    def save_gif(self, path: str | Path, *, side: int = 360, every: int = 3, seconds: float = 0.08) -> Path:
-        """Write a GIF of the regions, coloured by the output, for slides.
+    def save_gif(self, path: str | Path, *, side: int = 480, every: int = 3, seconds: float = 0.08) -> Path:
+        """Write a GIF for slides that shows what the page does: regions, folded output, dual points, accuracy so far.
 
         Args:
             path: of the file.
-            side: pixels.
+            side: pixels, four panels in them.
             every: one of so many frames, and the last.
             seconds: each is shown.
 
         Raises:
-            PolytopeError: Pillow is not installed; a side or a number below 1.
+            PolytopeError: Pillow is not installed; a side below 120 or a number below 1.
 
         """
-        from pathlib import Path as Where  # noqa: PLC0415
-
         if every < 1 or not seconds > 0:
             raise PolytopeError(f"every={every}, seconds={seconds}: give numbers above 0")
         numbers = sorted({*range(0, len(self), every), len(self) - 1})
-        pictures = [image(self.frame(number), side) for number in numbers]
+
+        def painted(number: int) -> Any:
+            return board(self.frame(number), self.steps, self.accuracy, number, side)
+
         # One palette for all, or colours would flicker.
-        palette = pictures[-1].quantize(64)
-        first, *others = [picture.quantize(palette=palette, dither=0) for picture in pictures]
+        colours = palette()
+        first, *others = [painted(number).quantize(palette=colours, dither=0) for number in numbers]
         milliseconds = [round(1000 * seconds)] * (len(numbers) - 1) + [2000]
         first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
-        return Where(path)
+        return Path(path)
 
 
 def record(

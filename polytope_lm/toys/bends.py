@@ -39,7 +39,7 @@ class Folded:
     Attributes:
         x: where pieces begin and end, the window's ends among them, `[P + 1]`.
         y: the function there.
-        layer: which application of the layer bends it there, from 0, `[P - 1]`.
+        layer: which layer, or application of the one layer, bends it there, from 0, `[P - 1]`.
 
     """
 
@@ -83,12 +83,37 @@ def folded(
         raise PolytopeError(f"{len(weights)} weights, {len(bends)} bends, {len(out)} of out: give as many of each")
     if not 1 <= depth <= DEEPEST:
         raise PolytopeError(f"depth={depth}: give 1 to {DEEPEST}")
-    if not span[0] < span[1]:
-        raise PolytopeError(f"span={span} has no length: give the least x first")
     w, p, v = (np.asarray(each, np.float64) for each in (weights, bends, out))
     network = ReluNetwork(
         [w[:, None], *[np.outer(w, v)] * (depth - 1)], [-w * p] * depth, (v[None], np.zeros(1))
     )  # the next application reads v . relu(h), so its weight is w v'
+    return line(network, span)
+
+
+def line(network: ReluNetwork, span: tuple[float, float]) -> Folded:
+    """Return a network of one number piece by piece, with every place where it bends.
+
+    Args:
+        network: of one input; the first output is taken.
+        span: the least and greatest x.
+
+    Raises:
+        PolytopeError: another number of inputs; a span without length.
+
+    Examples:
+        >>> import numpy as np
+        >>> from polytope_lm import toys
+        >>> from polytope_lm.geometry.relu_network import ReluNetwork
+        >>> size = ReluNetwork([np.array([[1.0], [-1.0]])], [np.zeros(2)], (np.ones((1, 2)), np.zeros(1)))
+        >>> found = toys.line(size, (-1, 2))  # |x|
+        >>> found.x.tolist(), found.y.tolist()
+        ([-1.0, 0.0, 2.0], [1.0, 0.0, 2.0])
+
+    """
+    if network.n_inputs != 1:
+        raise PolytopeError(f"the network reads {network.n_inputs} numbers: a line is of one that reads 1")
+    if not span[0] < span[1]:
+        raise PolytopeError(f"span={span} has no length: give the least x first")
     found = network.crossings(*(np.array([end], np.float64) for end in span))
     # A bend that rounding has put beside another one, or beside an end, is that one.
     inside = (found.t > _NEAR) & (found.t < 1 - _NEAR) & (np.diff(found.t, prepend=0) > _NEAR)

@@ -244,7 +244,10 @@ def exact_xor() -> ReluNetwork:
 
 
 def exact_circle(radius: float = 0.6) -> ReluNetwork:
-    """Return a network of three neurons that is above 0 inside a triangle alone: `radius - sum of max(w_i . x, 0)`."""
+    """Return a network of three neurons that is above 0 inside a hexagon alone: `radius - sum of max(w_i . x, 0)`.
+
+    Its `w_i` are a third of a turn apart, so that one or two are on: six unit slopes, and six sides, `radius` from 0.
+    """
     angles = np.deg2rad([90, 210, 330])
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return ReluNetwork([directions], [np.zeros(3)], (-np.ones((1, 3)), np.array([radius])))

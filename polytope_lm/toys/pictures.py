@@ -21,6 +21,8 @@ SCALE = ((0.0, COLOURS[2]), (0.5, PAPER), (1.0, COLOURS[0]))
 """Orange below 0, white at 0, blue above."""
 _LAYERS = (INK, "#8F1D6B", "#00724F", "#7A5200")
 _SHADES = 41
+EDGE = "#5A626A"
+"""Of a region, in an image."""
 
 
 def above(found: Regions, title: str = "") -> go.Figure:
@@ -41,7 +43,7 @@ def above(found: Regions, title: str = "") -> go.Figure:
     for level in np.unique(shade):
         outlines = [found.vertices[[*found.faces[i], found.faces[i][0]]] for i in np.flatnonzero(shade == level)]
         x, y = _joined(outlines)
-        colour = _blend(level / (_SHADES - 1))
+        colour = blend(level / (_SHADES - 1))
         figure.add_scatter(
             x=x, y=y, fill="toself", fillcolor=colour, mode="lines", line={"width": 0}, hoverinfo="skip",
             showlegend=False,
@@ -113,7 +115,14 @@ def dual(found: Regions, title: str = "") -> go.Figure:
 
 
 def broken_line(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], title: str = "") -> go.Figure:
-    """Draw a piecewise linear function of one number, with a mark where it bends."""
+    """Draw a piecewise linear function of one number, with a mark where it bends.
+
+    Args:
+        x: where pieces begin and end, as `toys.line` and `toys.folded` return it.
+        y: the function there.
+        title: of the figure.
+
+    """
     figure = _figure(title, 380)
     figure.add_scatter(
         x=x, y=y, mode="lines+markers", line={"color": COLOURS[0], "width": 3}, showlegend=False,
@@ -125,59 +134,89 @@ def broken_line(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], title: s
     return figure
 
 
-def image(found: Regions, side: int = 360, *, folded: bool = False) -> Any:
+def image(found: Regions, side: int = 360, *, folded: bool = False, turn: float = 0.6) -> Any:
     """Paint regions as a Pillow image, which every notebook and slide shows: from above, or folded in space.
 
     Args:
         found: from `toys.regions`.
         side: pixels.
-        folded: the output as a sheet, seen from a side; else from above, with the line where the output is 0.
+        folded: the output as a sheet, seen from a side; else from above. The thick line is where the output is 0.
+        turn: of the sheet about its middle, in radians.
 
     Raises:
         PolytopeError: Pillow is not installed; a side below 1.
 
     """
-    try:
-        from PIL import Image, ImageDraw  # noqa: PLC0415 - only images need it
-    except ImportError as error:
-        raise PolytopeError("an image needs Pillow: pip install pillow, or draw a figure or a page") from error
+    image_module, draw_module, _ = pillow()
     if side < 1:
         raise PolytopeError(f"side={side}: give a number of pixels above 0")
-    x0, x1, y0, y1 = found.window
     large = 2 * side  # painted twice as large, then shrunk, so that lines are smooth
-    values, unit = found.values[:, 0], (found.vertices - (x0, y0)) / (x1 - x0, y1 - y0)
-    faces: Sequence[tuple[int, ...]] = found.faces
-    places = unit * (large, -large) + (0, large)
-    if folded:
-        turn = np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]])
-        across, along = ((2 * unit - 1) @ turn.T * (0.33, 0.17)).T
-        height = 0.27 * values / max(float(np.abs(values).max()), 1e-12)
-        places = large * np.stack([0.5 + across, 0.5 - along - height], axis=1)
-        faces = sorted(faces, key=lambda face: -along[list(face)].mean())
-    picture = Image.new("RGB", (large, large), PAPER)
-    draw = ImageDraw.Draw(picture)
-    for face in faces:
-        ids = list(face)
-        mean = float(np.clip(values[ids].mean(), -1, 1))
-        draw.polygon([tuple(p) for p in places[ids]], fill=_blend((1 + 0.8 * mean) / 2), outline="#5a626a", width=2)
-    for segment in () if folded else zeros(found):
-        ends = (segment - (x0, y0)) / (x1 - x0, y1 - y0) * (large, -large) + (0, large)
-        draw.line([tuple(end) for end in ends], fill="#000000", width=5)
-    return picture.resize((side, side), Image.Resampling.LANCZOS)
+    values, tall = found.values[:, 0], max(float(np.abs(found.values[:, 0]).max()), 1e-12)
+
+    def placed(points: np.ndarray, heights: np.ndarray | float) -> np.ndarray:
+        x0, x1, y0, y1 = found.window
+        unit = (points - (x0, y0)) / (x1 - x0, y1 - y0)
+        if not folded:
+            return np.asarray(unit * (large, -large) + (0, large))
+        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        across, along = ((2 * unit - 1) @ rotation.T * (0.33, 0.17)).T
+        return np.asarray(large * np.stack([0.5 + across, 0.5 - along - 0.25 * heights / tall], axis=1))
+
+    places, ground = placed(found.vertices, values), placed(found.vertices, 0.0)
+    order = np.arange(len(found))
+    if folded:  # the far ones first
+        order = np.argsort([ground[list(face), 1].mean() for face in found.faces], kind="stable")
+    picture = image_module.new("RGB", (large, large), PAPER)
+    draw = draw_module.Draw(picture)
+    colours, level = shades(found), []
+    for which in order:
+        face = found.faces[which]
+        draw.polygon([tuple(p) for p in places[list(face)]], fill=colours[which], outline=EDGE, width=2)
+        ends = [[tuple(p) for p in placed(segment, 0.0)] for segment in _zero(found, face)]
+        level += ends
+        for each in ends if folded else ():  # what is nearer hides it
+            draw.line(each, fill="#000000", width=4)
+    for each in () if folded else level:
+        draw.line(each, fill="#000000", width=5)
+    return picture.resize((side, side), image_module.Resampling.LANCZOS)
+
+
+def shades(found: Regions) -> list[str]:
+    """Return the colour of each region in an image: of its mean output, as deep as can be at -1 and 1."""
+    values = found.values[:, 0]
+    means = [float(np.clip(values[list(face)].mean(), -1, 1)) for face in found.faces]
+    return [blend((1 + 0.8 * mean) / 2) for mean in means]
+
+
+def pillow() -> tuple[Any, Any, Any]:
+    """Return Pillow's `Image`, `ImageDraw` and `ImageFont`.
+
+    Raises:
+        PolytopeError: it is not installed.
+
+    """
+    try:
+        from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only images need it
+    except ImportError as error:
+        raise PolytopeError("an image needs Pillow: pip install pillow, or draw a figure or a page") from error
+    return Image, ImageDraw, ImageFont
 
 
 def zeros(found: Regions) -> Float[np.ndarray, "n 2 2"]:
     """Return the segments on which the first output is 0, one a region that it passes through."""
-    values, segments = found.values[:, 0], []
-    for face in found.faces:
-        ids = np.array(face)
-        following = np.roll(ids, -1)
-        change = (values[ids] > 0) != (values[following] > 0)
-        a, b = ids[change], following[change]
-        if len(a) == 2:
-            share = (values[a] / (values[a] - values[b]))[:, None]
-            segments.append((1 - share) * found.vertices[a] + share * found.vertices[b])
-    return np.array(segments).reshape(-1, 2, 2)
+    return np.array([segment for face in found.faces for segment in _zero(found, face)]).reshape(-1, 2, 2)
+
+
+def _zero(found: Regions, face: tuple[int, ...]) -> list[Float[np.ndarray, "2 2"]]:
+    """Return where the first output is 0 in a region: one segment, or none."""
+    values, ids = found.values[:, 0], np.array(face)
+    following = np.roll(ids, -1)
+    change = (values[ids] > 0) != (values[following] > 0)
+    a, b = ids[change], following[change]
+    if len(a) != 2:
+        return []
+    share = (values[a] / (values[a] - values[b]))[:, None]
+    return [(1 - share) * found.vertices[a] + share * found.vertices[b]]
 
 
 def _joined(lines: Sequence[np.ndarray] | np.ndarray) -> tuple[list[float | None], list[float | None]]:
@@ -190,8 +229,8 @@ def _joined(lines: Sequence[np.ndarray] | np.ndarray) -> tuple[list[float | None
     return x, y
 
 
-def _blend(share: float) -> str:
-    """Return a colour of the scale."""
+def blend(share: float) -> str:
+    """Return a colour of `SCALE`: its first at 0, its last at 1."""
     low, high = (SCALE[0][1], PAPER) if share < 0.5 else (PAPER, SCALE[2][1])
     part = 2 * share if share < 0.5 else 2 * share - 1
     ends = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in (low, high)]

@@ -179,3 +179,116 @@ def test_the_pages_say_what_the_kept_run_found():
     assert f"closed in {three['closed']} of {three['seeds']} |" in findings
     for count in (f"0 of {two['seeds']}", f"{three['closed']} of {three['seeds']}"):
         assert count in page
+
+
+PICTURES = Path(analysis.__file__).parents[1] / "docs" / "pictures"
+PLANES = ("toy-xor-built", "toy-circle-built", "toy-xor-trained", "toy-annuli")
+
+
+@pytest.fixture(scope="module")
+def panels():
+    return analysis.panels()
+
+
+def test_the_panels_are_of_the_networks_that_they_name(panels):
+    assert tuple(panels) == PLANES
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    for panel in panels["toy-xor-built"]:
+        np.testing.assert_allclose(by_hand(panel.network, corners)[1][:, 0] + 0.5, [0, 1, 1, 0], atol=1e-12)
+    above, sheet = panels["toy-xor-built"]
+    assert above.turn is None
+    assert sheet.turn is not None
+    for x, y, word in above.marks:
+        ((on,),) = [by_hand(above.network, [[x, y]])[0][0] > 0]
+        assert word == "code " + "".join("01"[bit] for bit in on)
+    assert {word for *_, word in above.marks} == {"code 00", "code 10", "code 11"}
+    (circle, _), found = panels["toy-circle-built"], toys.pieces(toys.exact_circle())
+    assert "six regions" in circle.caption
+    assert len(toys.regions(circle.network, circle.goal.window)) == 6
+    assert found.closed.tolist() == [True]
+    angle = np.deg2rad(np.arange(30, 390, 60))  # a hexagon: .6 from the middle to its sides
+    for radius, sign in ((0.599, 1), (0.601, -1)):
+        at = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        assert (np.sign(by_hand(circle.network, at)[1]) == sign).all()
+    assert (np.sign(by_hand(circle.network, circle.goal.x)[1][:, 0]) == circle.goal.y).all()
+
+
+def test_the_panels_captions_are_counted(panels):
+    few, many = panels["toy-xor-trained"]
+    for neurons, panel in ((20, few), (100, many)):
+        assert [len(bias) for bias in panel.network.biases] == [neurons]
+        count = cells(panel.network, panel.goal.window)
+        right = (np.sign(by_hand(panel.network, panel.goal.x)[1][:, 0]) == panel.goal.y).mean()
+        assert panel.caption == f"{neurons} neurons: {count:,} regions, accuracy {right:.1%}"
+        found = toys.regions(panel.network, panel.goal.window)
+        near = np.hypot(*found.centres.T) < 0.1  # what the page says of slivers
+        assert near.mean() > 0.5
+        assert found.areas[near].sum() < 0.01 * 4
+    rings = panels["toy-annuli"][0]
+    assert [len(bias) for bias in rings.network.biases] == [16, 16]
+    right = (np.sign(by_hand(rings.network, rings.goal.x)[1][:, 0]) == rings.goal.y).mean()
+    assert rings.caption.startswith("16 x 16 neurons: ")
+    assert rings.caption.endswith(f"accuracy {right:.1%}")
+
+
+@pytest.mark.parametrize("name", PLANES)
+def test_a_kept_picture_is_of_its_networks(name, panels):
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow (extra docs)")
+    assert (PICTURES / f"{name}.png").stat().st_size < 150_000
+    assert f"](pictures/{name}.png)" in (PICTURES.parent / "toys.md").read_text("utf-8")
+    with image.open(PICTURES / f"{name}.png") as kept:
+        pixels = np.asarray(kept.convert("RGB")).astype(int)
+    assert pixels.shape == (26 + 370 + 10, 2 * 380 + 10, 3)
+    for place, panel in enumerate(panels[name]):
+        part = pixels[26:396, 10 + 380 * place : 380 + 380 * place]
+        warm = part[..., 0] - part[..., 2]
+        if panel.turn is not None:  # a sheet of both colours
+            assert (warm > 20).sum() > 500
+            assert (warm < -20).sum() > 500
+            continue
+        x0, x1, y0, y1 = panel.goal.window
+        share = (np.arange(370) + 0.5) / 370
+        x, y = np.meshgrid(x0 + share * (x1 - x0), y1 - share * (y1 - y0))
+        says = by_hand(panel.network, np.stack([x, y], axis=-1).reshape(-1, 2))[1][:, 0].reshape(370, 370)
+        told = np.abs(warm) > 20  # no line, no dot
+        assert told.mean() > 0.6
+        assert ((warm < 0) == (says > 0))[told].mean() > 0.98
+
+
+def test_the_lines_are_of_their_networks(monkeypatch):
+    plain, kept = toys.fit, []
+    monkeypatch.setattr(toys, "fit", lambda *a, **k: kept.append((a[0], plain(*a, **k))) or kept[-1][1])
+    figure = analysis.lines()
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow (extra docs)")
+    with image.open(PICTURES / "toy-lines.png") as opened:
+        pixels = np.asarray(opened.convert("RGB")).astype(int)
+    assert (PICTURES / "toy-lines.png").stat().st_size < 150_000
+    assert "](pictures/toy-lines.png)" in (PICTURES.parent / "toys.md").read_text("utf-8")
+    assert [goal.name for goal, _ in kept] == ["sine", "sine of 1/x"]
+    for row, (_, (one,)) in enumerate(kept):
+        target, broken = figure.data[2 * row : 2 * row + 2]
+        f = np.sin if row == 0 else lambda x: np.sin(1 / x)
+        np.testing.assert_allclose(target.y, f(np.array(target.x)), atol=1e-12)
+        x, y = np.array(broken.x), np.array(broken.y)
+        np.testing.assert_allclose(y, by_hand(one.network, x[:, None])[1][:, 0], atol=1e-9)
+        middles = (x[1:] + x[:-1]) / 2  # nothing bends between
+        np.testing.assert_allclose(by_hand(one.network, middles[:, None])[1][:, 0], (y[1:] + y[:-1]) / 2, atol=1e-9)
+        codes = np.concatenate(by_hand(one.network, middles[:, None])[0], axis=1) > 0
+        assert (codes[1:] != codes[:-1]).any(axis=1).all()  # and every mark is a bend
+        title = figure.layout.annotations[row].text
+        assert title.endswith(f": {len(x) - 2} breakpoints, R² {one.accuracy:.3f}")
+        if row == 1:  # what the page says of the left
+            assert (x[1:-1] < 0.3).mean() > 0.5
+        photographed(pixels, figure, row, x[1:-1], y[1:-1])
+
+
+def photographed(pixels, figure, row, x, y):
+    """Check that a photograph of a figure, 8 pixels from the corner, has an orange mark at each place."""
+    orange = np.pad((pixels[..., 0] - pixels[..., 2]) > 80, 3)
+    layout, margin, number = figure.layout, figure.layout.margin, row + 1 if row else ""
+    across, up = layout[f"xaxis{number}"], layout[f"yaxis{number}"]
+    wide, tall = layout.width - margin.l - margin.r, layout.height - margin.t - margin.b
+    right = (x - across.range[0]) / (across.range[1] - across.range[0])
+    high = up.domain[0] + (y - up.range[0]) / (up.range[1] - up.range[0]) * (up.domain[1] - up.domain[0])
+    places = np.stack([8 + margin.t + (1 - high) * tall, 8 + margin.l + right * wide], axis=1).astype(int)
+    assert all(orange[i : i + 7, j : j + 7].sum() >= 10 for i, j in places)

@@ -33,6 +33,21 @@ def test_the_tent_doubles():
     assert [folded(depth=depth, span=(0, 1)).pieces for depth in (1, 2, 3, 4, 5)] == [2, 4, 8, 16, 32]
 
 
+def test_a_trained_networks_line_has_every_bend():
+    goal = toys.task("sine", 60)
+    (trained,) = toys.fit(goal, (7, 5), [3], steps=60)
+    found = toys.line(trained.network, goal.window[:2])
+    x = np.linspace(-6, 6, 20_001)
+    y = trained.network.output(x[:, None])[:, 0]
+    np.testing.assert_allclose(np.interp(x, found.x, found.y), y, atol=1e-9)
+    flips = sum((np.diff(h > 0, axis=0) != 0).sum() for h in trained.network.pre(x[:, None]))
+    assert len(found.x) - 2 == len(found.layer) == flips
+    (drawn,) = toys.broken_line(found.x, found.y).data
+    assert list(drawn.x) == found.x.tolist()
+    with pytest.raises(PolytopeError, match="reads 2 numbers"):
+        toys.line(toys.exact_xor(), (0, 1))
+
+
 def test_what_cannot_be_folded_is_refused():
     with pytest.raises(PolytopeError, match="2 weights, 3 bends"):
         folded((1, 2))

@@ -68,6 +68,9 @@ def test_the_image_shows_the_regions_from_above_and_folded(found):
     x, y = (found.centres[largest] + 1) / 2 * 100
     red, _, blue = flat[int(99 - y), int(x)]
     assert (blue > red) == (values[largest] > 0)
-    assert (np.asarray(toys.image(found, 100, folded=True)) != flat).any()
+    sheet = np.asarray(toys.image(found, 100, folded=True))
+    assert (sheet != flat).any()
+    assert (np.asarray(toys.image(found, 100, folded=True, turn=2.0)) != sheet).any()
+    np.testing.assert_array_equal(toys.image(found, 100, folded=True, turn=0.6 + 2 * np.pi), sheet)
     with pytest.raises(PolytopeError, match="side=0"):
         toys.image(found, 0)

@@ -64,5 +64,7 @@ class Readable(Protocol):
     def contexts(self, rows: Sequence[int] | np.ndarray, chars: int = 40) -> list[tuple[str, str, str]]:
         """Return some tokens in context."""
 
-    def knn(self, k: int = 10, layer: int | None = None, *, seed: int = 0) -> Neighbours:
+    def knn(
+        self, k: int = 10, layer: int | None = None, *, device: str | None = None, engine: str = "here", seed: int = 0
+    ) -> Neighbours:
         """Return every token's nearest tokens by Hamming distance."""

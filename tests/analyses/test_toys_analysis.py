@@ -276,7 +276,7 @@ def test_the_lines_are_of_their_networks(monkeypatch):
         codes = np.concatenate(by_hand(one.network, middles[:, None])[0], axis=1) > 0
         assert (codes[1:] != codes[:-1]).any(axis=1).all()  # and every mark is a bend
         title = figure.layout.annotations[row].text
-        assert title.endswith(f": {len(x) - 2} breakpoints, R² {one.accuracy:.3f}")
+        assert title.endswith(f": {len(x) - 2} breakpoints, R² {one.accuracy:.4f}")
         if row == 1:  # what the page says of the left
             assert (x[1:-1] < 0.3).mean() > 0.5
         photographed(pixels, figure, row, x[1:-1], y[1:-1])

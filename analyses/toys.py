@@ -251,7 +251,7 @@ def lines() -> Figure:
         (trained,) = toys.fit(goal, (32, 32), [0], steps=1500)
         rows.append((goal, trained, toys.line(trained.network, goal.window[:2])))
     named = {"sine": "sin(x)", "sine of 1/x": "sin(1/x)"}
-    titles = [f"{named[g.name]}: {len(f.x) - 2} breakpoints, R² {t.accuracy:.3f}" for g, t, f in rows]
+    titles = [f"{named[g.name]}: {len(f.x) - 2} breakpoints, R² {t.accuracy:.4f}" for g, t, f in rows]
     whole = make_subplots(rows=len(rows), cols=1, subplot_titles=titles, vertical_spacing=0.16)
     for row, (goal, _, found) in enumerate(rows, start=1):
         learnt = {"color": SOFT, "width": 1.5, "dash": "dot"}

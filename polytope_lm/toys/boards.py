@@ -82,7 +82,7 @@ def palette() -> Any:
 def _rgb(colour: str) -> tuple[int, ...]:
     from PIL import ImageColor  # noqa: PLC0415 - only images need it
 
-    return tuple(ImageColor.getrgb(colour))
+    return tuple(int(part) for part in ImageColor.getrgb(colour))
 
 
 def _duals(found: Regions, reach: float, side: int) -> Any:

@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from tables import numbers, says, table
 
+from polytope_lm import toys
 from polytope_lm.geometry.reduction import GROUPED
 
 if TYPE_CHECKING:
@@ -160,16 +162,23 @@ def test_the_toys() -> None:
         says(cells[2], learned, bits["of them with three regions in the unit square"])
         assert f"all {learned} with three regions" in cells[2]
 
+    def built(cells: list[str]) -> None:
+        goal, network = toys.task("bits"), toys.exact_xor()
+        says(cells[1], (np.sign(network.output(goal.x)[:, 0] - 0.5) == goal.y).mean())
+        says(cells[2], -bits["margins of the four codes"]["01"])
+
     def squares(cells: list[str]) -> None:
+        says(cells[0], 5)
         says(cells[1], *(each["accuracy"]["mean"] for each in quadrants))
         says(cells[2], *(each["regions"]["mean"] for each in quadrants))
 
     def rings(cells: list[str]) -> None:
+        says(cells[0], 3)
         says(cells[1], found["annuli, 16 x 16"]["accuracy"]["mean"])
         says(cells[2], found["annuli, 16 x 16"]["regions"]["mean"])
 
     checks = {
-        "XOR of two bits, built with 2 neurons": lambda cells: says(cells[2], -bits["margins of the four codes"]["01"]),
+        "XOR of two bits, built with 2 neurons": built,
         "XOR of two bits, 2 neurons trained": two_bits,
         "XOR of quadrants: 2, 20, 100 neurons": squares,
         "the same, 2 neurons trained": circle("circle, 2"),

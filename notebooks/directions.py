@@ -74,10 +74,10 @@ table.round(4)
 # ## What was found
 #
 # No direction here can be trusted for more than 4 % of the activation's norm at both prompts, most for less than 1 %: a coefficient
-# of .005 for the contrast in layer 1, where it was pushed by 1 above. The radius that derivatives predict is the measured one (a
-# median factor of 1.00). A boundary of the layer's own polytopes comes before it in 7 of 12 cases: crossing one does not end a
-# direction's validity, and staying inside the polytope does not guarantee it. The whole change towards another prompt is a hundred
-# percent of the norm: integrated gradients give it, first order does not.
+# of .008 for the contrast in layer 2, where it was pushed to 1 nat above, at a coefficient of about 1. The radius that derivatives
+# predict is the measured one (a median factor of 1.00). A boundary of the layer's own polytopes comes before it in 7 of 12 cases:
+# crossing one does not end a direction's validity, and staying inside the polytope does not guarantee it. The whole change towards
+# another prompt is a hundred percent of the norm: integrated gradients give it, first order does not.
 #
 # **For GPT-2**: `plm.load("gpt2")` and `layer=[4, 8]`; put your vector (a probe's weight, an SAE's decoder row, a difference of means)
 # into `mine`, and ten prompts or more into `prompts`. `measure=True` runs the model along each direction; the prediction needs

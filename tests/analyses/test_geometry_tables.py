@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tables import numbers, table
 
 from polytope_lm.geometry.spline_features import FEATURES
 
@@ -24,17 +25,8 @@ def kept(name: str) -> dict[str, Any]:
     return dict(found["models"])
 
 
-def cells(heading: str, until: str = "\n**") -> list[list[str]]:
-    """Return the rows of the first table below a heading, without its two head rows."""
-    table = TEXT.partition(heading)[2].partition(until)[0]
-    lines = re.findall(r"^\|.*\|$", table, re.MULTILINE)
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def numbers(cell: str) -> list[float]:
-    return [
-        float(each.replace("\u2212", "-").replace(",", "")) for each in re.findall("[\u2212+]?[0-9,]*[.]?[0-9]+", cell)
-    ]
+def cells(below: str) -> list[list[str]]:
+    return table(TEXT, below)[1]
 
 
 def counted(rows: Sequence[Any], one: str, other: str) -> list[tuple[int, ...]]:
@@ -73,7 +65,7 @@ def test_counts_beside_their_twins() -> None:
 def test_distinct_codes() -> None:
     models = kept("distinct-codes-tiny") | kept("distinct-codes-smollm2")
     names = {"SmolLM2": "smollm2-135m"}
-    rows = cells("### How many different codes", "\n![")
+    rows = cells("### How many different codes")
     assert len(rows) == 24
     for name, *shown in rows:
         model, tokens, layer = re.fullmatch(r"([\w-]+) \(([\d,]+) tokens\), (\d+)", name).groups()  # type: ignore[union-attr]
@@ -117,7 +109,7 @@ def test_toxicity() -> None:
             found = models[model.strip("*")][contrast]
             own = {**found["AUC"], **found["differences"]}[SHORT[what]]
             np.testing.assert_allclose(numbers(cell), three(own), atol=0.00051, err_msg=name)
-    rows = cells("Paired differences of AUC", "\n\n**")
+    rows = cells("Paired differences of AUC")
     assert {row[0] for row in rows} == set(FEATURES)
     others = ("length", "bag of words", "mean u, middle layer")
     for feature, *shown in rows:

@@ -89,9 +89,20 @@ def test_two_xor_networks_are_mapped_onto_each_other_and_drawn(tmp_path, monkeyp
         rows = mnist_maps._rows(drawn[name][0], goal.x)
         told = (rows[:, :2] * goal.x).sum(1) + rows[:, 2]
         np.testing.assert_allclose(told, network.output(goal.x)[:, 0], atol=1e-9)
-    for one in found.values():
-        assert one["accuracy"] > 0.9
+    fresh = mnist_maps.task("xor", 600, seed=1)
+    assert not np.intersect1d(goal.x, fresh.x).size
+    for name, one in found.items():  # on other points than were fitted, each told by the region that holds it
+        source, maps = drawn[name]
+        network = drawn[name[-1]][0].network
+        rows = {"": maps[[source.holding(x)[0] for x in fresh.x]]}
+        rows["mean map: "] = mnist_maps._rows(drawn[name[-1]][0], goal.x).mean(0, keepdims=True)
+        for which, each in rows.items():
+            said = each[:, 0] * fresh.x[:, 0] + each[:, 1] * fresh.x[:, 1] + each[:, 2] > 0
+            assert one[f"{which}accuracy"] == pytest.approx((said == (fresh.y > 0)).mean(), abs=0.002)
+            agrees = (said == (network.output(fresh.x)[:, 0] > 0)).mean()
+            assert one[f"{which}agrees with the target"] == pytest.approx(agrees, abs=0.002)
         assert one["agrees with the target"] > 0.9
+        assert one["mean map: agrees with the target"] < 0.7
 
 
 def test_the_findings_are_the_kept_numbers_and_show_every_figure():
@@ -116,6 +127,10 @@ def test_the_findings_are_the_kept_numbers_and_show_every_figure():
                 assert cell == ""
             else:
                 assert shown(cell) == pytest.approx([each["mean"], each["half"]], abs=0.00051)
+    said = " ".join(section.partition("learnt XOR")[2].partition("Decision boundary")[0].split())
+    for what, words in (("", "agree with their targets at"), ("mean map: ", "the target's mean map agrees at")):
+        one, other = (each[f"{what}agrees with the target"] for each in kept["xor"].values())
+        assert f"{words} {one:.3f} and {other:.3f}".replace("0.", ".") in said
     assert all(len(each["seeds"]) == 5 for part in ("own", "mapped") for each in kept[part].values())
     assert "4,000 to fit, 1,000 to test; the paper had 60,000" in kept["source"]
     assert kept["computing_s"] < 900

@@ -145,6 +145,8 @@ def test_the_table_has_every_network_with_its_seeds(short):
         goal = toys.task("xor", 400)
         right = [((by_hand(t.network, goal.x)[1][:, 0] > 0) == (goal.y > 0)).mean() for t in each]
         assert row["accuracy"]["mean"] == pytest.approx(np.mean(right), abs=1e-3)
+        assert len(each) == 5
+    assert len(trained["annuli", (16, 16)]) == 3
     assert found["circle, 2"]["closed"] == 0
     for neurons in (2, 3, 4):
         row = found[f"circle, {neurons}"]

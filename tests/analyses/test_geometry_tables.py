@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
-PER_DOCUMENT = ("mean ", "genre ")
 
 
 def kept(name: str) -> dict[str, Any]:
@@ -29,9 +28,9 @@ def cells(below: str) -> list[list[str]]:
     return table(TEXT, below)[1]
 
 
-def counted(rows: Sequence[Any], one: str, other: str) -> list[tuple[int, ...]]:
+def counted(rows: Sequence[Any]) -> list[tuple[int, ...]]:
     """Return in how many questions the count and its twin add, and in how many the count tells more and less."""
-    adds = tuple(sum(r[f"gain, {which} beyond the other"]["low"] > 0 for r in rows) for which in (one, other))
+    adds = tuple(sum(r[f"gain, {which} beyond the other"]["low"] > 0 for r in rows) for which in ("count", "smooth"))
     if any("gain, count's less smooth's" not in r for r in rows):
         return [adds]
     apart = [r["gain, count's less smooth's"] for r in rows]
@@ -53,7 +52,7 @@ def test_counts_beside_their_twins() -> None:
         for model, (adds, apart, *gains) in {"tiny": row[2:6], "smollm2": row[6:10]}.items():
             asked = [r for found in models[model, wide].values() for r in found if r["of"] == count]
             assert {r["beside"] for r in asked} == {row[1].removesuffix(", r = .05 of the norm")}
-            told = counted(asked, "count", "smooth")
+            told = counted(asked)
             assert numbers(adds) == list(told[0]), row
             assert numbers(apart) == [n for pair in told[1:] for n in pair], row
             about = [r for r in asked if r["target"] in {"entropy", "mean entropy"}]
@@ -72,7 +71,7 @@ def test_distinct_codes() -> None:
         found = models[names.get(model, model)]
         (own,) = [g for g in found["growths"] if (g["layer"], g["neurons"]) == (int(layer), *numbers(shown[0]))]
         assert found["tokens"] == int(tokens.replace(",", ""))
-        (planes,) = [[own[f"planes, {word}"][-1] for word in ("mean", "least", "greatest")]]
+        planes = [own[f"planes, {word}"][-1] for word in ("mean", "least", "greatest")]
         codes = [own["distinct codes"][found["at"].index(1000)], own["distinct codes"][-1]]
         expected = [*codes, own["independent, mean"][-1], *planes]
         np.testing.assert_allclose([n for cell in shown[2:] for n in numbers(cell)], expected, atol=0.51)

@@ -94,7 +94,6 @@ class _Part:
 
     first: int
     words: UInt64[np.ndarray, "n8 W8"]
-    prefixes: UInt64[np.ndarray, "n8 P"]
     panels: UInt64[np.ndarray, "C P 8"]
 
 
@@ -258,13 +257,13 @@ def _search(
         prefixes = np.zeros((len(codes), len(drawn) // 64), np.uint64)
         codes[: part.stop - part.start, : packed.shape[1]] = packed[rows[part]]
         hamming.run_on_rows(lambda some: kernels.drawn(codes[some], drawn, prefixes[some]), len(codes), threads)
-        return _Part(part.start, codes.view(np.uint64), prefixes, kernels.panels(prefixes))
+        return _Part(part.start, codes.view(np.uint64), hamming.in_panels(prefixes, threads))
 
     def meet(one: _Part, two: _Part, a: slice, b: slice) -> int:
         at_a, at_b = (slice(part.first + x.start, part.first + x.stop) for part, x in ((one, a), (two, b)))
-        lanes = slice(b.start // kernels.LANES, b.stop // kernels.LANES)
+        drawn_a, drawn_b = one.panels[hamming.panels_of(a)], two.panels[hamming.panels_of(b)]
         counted: int = kernels.search_filtered(
-            one.prefixes[a], two.panels[lanes], one.words[a], two.words[b], names[at_a], names[at_b],
+            drawn_a, drawn_b, one.words[a], two.words[b], names[at_a], names[at_b],
             table, limits[at_a], limits[at_b], heaps[at_a], heaps[at_b], at_a == at_b,
         )  # fmt: skip
         return counted

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -42,9 +43,10 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 PART = 131_072  # rows that are at hand at one time, at most twice
-_CHUNK = 4096  # rows of the base in panels at one time: at 3,072 bits they stay in the L2 cache
-_TASK = 1024  # most queries of one task
-_ROWS = 8  # what the kernels take at once
+_CHUNK = 1024  # rows of the base that are searched at one time: at 3,072 bits they stay in the L2 cache
+_TASK = 2048  # most queries of one task
+_LANES = 8  # rows of a panel
+_ROWS = 2 * _LANES  # of which the kernels take two at once
 _NOTHING = np.iinfo(np.uint64).max
 
 
@@ -118,17 +120,16 @@ def distances(
     from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
     check_pair(a, b, ("a", "b"))
-    words = _words(a, filled(len(a)))
+    queries = in_panels(words_of(a), threads)
     out = np.empty((len(a), len(b)), np.int32)
-    for first in range(0, len(b), _CHUNK):
-        chunk = b[first : first + _CHUNK]
-        panels = kernels.panels(_words(chunk, len(chunk)))
-        columns = out[:, first : first + len(chunk)]
+    for part in slices(len(b), PART):
+        panels = in_panels(words_of(b[part]), threads)
+        columns = out[:, part]
 
         def task(rows: slice, panels: Any = panels, columns: Any = columns) -> None:
-            kernels.fill(words[rows], panels, columns[rows])
+            kernels.fill(queries[panels_of(rows)], panels, columns[rows])
 
-        run_on_rows(task, len(words), threads)
+        run_on_rows(task, filled(len(a)), threads)
     return out
 
 
@@ -172,15 +173,13 @@ def nearest(
     own = np.argsort(order) if exclude_self else np.full(len(queries), -1)
     heaps = np.full((len(queries), k), _NOTHING, np.uint64)
     for some in slices(len(queries), PART):
-        words = _words(queries[some], filled(some.stop - some.start))
-        limits = np.zeros(len(words), np.uint64)
-        limits[: some.stop - some.start] = _NOTHING >> np.uint64(32)
-        mine = _Queries(words, own[some], grouped_queries[some], limits, heaps[some])
+        count = some.stop - some.start
+        limits = np.zeros(filled(count), np.uint64)
+        limits[:count] = _NOTHING >> np.uint64(32)
+        mine = _Queries(in_panels(words_of(queries[some]), threads), own[some], grouped_queries[some], limits, heaps[some])
         for part in slices(len(base), PART):
-            rows = base[order[part]]
-            for chunk in slices(len(rows), _CHUNK):
-                panels = kernels.panels(_words(rows[chunk], chunk.stop - chunk.start))
-                run_on_rows(partial(mine.search, panels, part.start + chunk.start, grouped_base), len(words), threads)
+            panels = in_panels(words_of(base[order[part]]), threads)
+            run_on_rows(partial(mine.search, panels, part.start, grouped_base), len(limits), threads)
     return read_heaps(heaps, order)
 
 
@@ -188,18 +187,19 @@ def nearest(
 class _Queries:
     """What kernels are given of some queries: see `kernels.search`."""
 
-    words: UInt64[np.ndarray, "n8 W"]
+    panels: UInt64[np.ndarray, "Q W 8"]
     own: Int[np.ndarray, " n"]
     groups: Int[np.ndarray, "n G"]
     limits: UInt64[np.ndarray, " n8"]
     heaps: UInt64[np.ndarray, "n k"]
 
     def search(self, panels: np.ndarray, first: int, groups_base: np.ndarray, rows: slice) -> None:
-        """Offer a chunk of the base to some of them."""
+        """Offer a part of the base to some of them, chunk by chunk."""
         from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
 
         given = (self.own[rows], self.groups[rows], groups_base, self.limits[rows], self.heaps[rows])
-        kernels.search(self.words[rows], panels, first, *given)
+        for chunk in slices(len(panels) * _LANES, _CHUNK):
+            kernels.search(self.panels[panels_of(rows)], panels[panels_of(chunk)], first + chunk.start, *given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +207,6 @@ class _Part:
     """Some places of the searched order."""
 
     first: int
-    words: UInt64[np.ndarray, "n8 W"]
     panels: UInt64[np.ndarray, "P W 8"]
 
 
@@ -234,13 +233,12 @@ def nearest_in_set(
     players = 2 * workers * max(1, -(-rows // (2 * workers * _TASK)))  # each round, as many pairs for each thread
 
     def load(places: slice) -> _Part:
-        words = _words(packed[order[places]], filled(places.stop - places.start))
-        return _Part(places.start, words, kernels.panels(words))
+        return _Part(places.start, in_panels(words_of(packed[order[places]]), threads))
 
     def meet(one: _Part, two: _Part, a: slice, b: slice) -> None:
-        panels, firsts = two.panels[b.start // _ROWS : b.stop // _ROWS], (one.first + a.start, two.first + b.start)
+        firsts = (one.first + a.start, two.first + b.start)
         both = (heaps[first : first + block.stop - block.start] for first, block in zip(firsts, (a, b), strict=True))
-        kernels.search_pairs(one.words[a], panels, firsts, placed, *both)
+        kernels.search_pairs(one.panels[panels_of(a)], two.panels[panels_of(b)], firsts, placed, *both)
 
     for done, total, _ in meetings(n, filled(-(-rows // players)), load, meet, threads):
         if progress is not None:
@@ -303,13 +301,13 @@ def rounds_between(players: int, others: int) -> Iterator[list[tuple[int, int]]]
 def read_heaps(
     heaps: UInt64[np.ndarray, "n k"], order: Int64[np.ndarray, " m"], of: Int64[np.ndarray, " n"] | None = None
 ) -> Neighbours:
-    """Sort heaps of keys, `distance * 2^32 + place`, and take them apart; all ones is no neighbour.
+    """Take heaps of keys apart, `distance * 2^32 + place`, greatest first; all ones is no neighbour.
 
     `order` has the row at each place, `of` the row whose heap each is; by default they come in the rows' order.
     """
     indices, distances = (np.empty(heaps.shape, np.int32) for _ in range(2))
     for some in slices(len(heaps), _CHUNK):
-        keys = np.sort(heaps[some], axis=1)
+        keys = heaps[some, ::-1]
         there, rows = keys != _NOTHING, some if of is None else of[some]
         place = np.where(there, keys & np.uint64(2**32 - 1), 0).astype(np.int64)
         indices[rows] = np.where(there, order[place], -1)
@@ -323,7 +321,8 @@ def run_on_rows(task: Callable[[slice], None], rows: int, threads: int | None) -
     Plain threads, not OpenMP's: they survive a fork and do not compete with torch's pool.
     """
     workers = thread_count(threads)
-    size = min(_TASK, filled(-(-rows // (4 * workers))))
+    tasks = workers * max(4, -(-rows // (workers * _TASK)))  # as many for each thread
+    size = filled(-(-rows // tasks))
     slices = [slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1))]
     if workers == 1 or len(slices) < 2:
         list(map(task, slices))
@@ -349,11 +348,31 @@ def filled(rows: int) -> int:
     return -(-rows // _ROWS) * _ROWS
 
 
-def _words(packed: UInt8[np.ndarray, "n B"], rows: int) -> UInt64[np.ndarray, "rows W"]:
-    """Copy codes into 64-bit words, filled up with zeros to whole words and to `rows` rows."""
-    out = np.zeros((rows, -(-packed.shape[1] // 8) * 8), np.uint8)
-    out[: len(packed), : packed.shape[1]] = packed
+def panels_of(rows: slice) -> slice:
+    """Return the places of the panels, of eight rows, that hold these rows; they start and end with a panel."""
+    return slice(rows.start // _LANES, rows.stop // _LANES)
+
+
+def words_of(packed: UInt8[np.ndarray, "n B"]) -> UInt64[np.ndarray, "n W"]:
+    """Return codes as 64-bit words, filled up with zeros: the same memory where nothing is to be filled."""
+    if packed.shape[1] % 8 == 0 and packed.flags.c_contiguous:
+        return packed.view(np.uint64)
+    out = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
+    out[:, : packed.shape[1]] = packed
     return out.view(np.uint64)
+
+
+def in_panels(words: UInt64[np.ndarray, "n W"], threads: int | None) -> UInt64[np.ndarray, "P W 8"]:
+    """Lay rows out as the kernels read them: in panels of eight, an even number of them, filled up with zeros."""
+    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
+
+    shape = (filled(len(words)) // _LANES, words.shape[1], _LANES)
+    size = prod(shape)
+    memory = np.zeros(size + _LANES, np.uint64)
+    first = -(memory.ctypes.data // 8) % _LANES  # a vector that lies in two cache lines takes two loads
+    out = memory[first : first + size].reshape(shape)
+    run_on_rows(lambda rows: kernels.lay_out(words[rows], out[panels_of(rows)]), filled(len(words)), threads)
+    return out
 
 
 def _check_width(packed: np.ndarray, width: int) -> None:

@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 LANES = 8
+PANELS = 2  # that a tile takes: 16 sums, two panels' words and a query's fit the registers of AVX-512
+PAIRS = PANELS * LANES * LANES  # of a tile
 _LEVEL_1_BYTES = 24 * 1024  # half a usual L1 data cache: a block of queries, with room for a panel
 I64 = ir.IntType(64)
+I128 = ir.IntType(128)  # a bit for every pair of a tile
 VECTOR = ir.VectorType(I64, LANES)
 
 
@@ -63,98 +66,131 @@ def lanes_at(builder: Any, pointer: Any, offset: Any) -> Any:
     return builder.bitcast(builder.gep(pointer, [offset]), VECTOR.as_pointer())
 
 
-def _accumulate(builder: Any, queries: list[Any], panel: Any, n_words: Any) -> list[Any]:
-    """Emit the loop over words; return one vector of eight distances per query."""
-    zero = ir.Constant(VECTOR, [0] * LANES)
-    sums = [cgutils.alloca_once_value(builder, zero) for _ in queries]
-    with cgutils.for_range(builder, n_words) as loop:
-        words = builder.load(lanes_at(builder, panel, builder.mul(loop.index, I64(LANES))), align=8)
-        for query, total in zip(queries, sums, strict=True):
-            word = splat(builder, builder.load(builder.gep(query, [loop.index])))
-            count = count_bits(builder, builder.xor(words, word))
-            builder.store(builder.add(builder.load(total), count), total)
-    return [builder.load(total) for total in sums]
-
-
-def sums_of_tile(builder: Any, queries: Any, row: Any, panels: Any, panel: Any) -> list[Any]:
-    """Emit the distances of queries `row .. row + 7` from a panel's eight rows, one vector per query."""
+def sums_of_tile(builder: Any, queries: Any, row: Any, panels: Any, panel: Any) -> list[list[Any]]:
+    """Emit the distances of queries `row .. row + 7` from `panel` and the next: for each panel, a vector per query."""
     n_words = cgutils.unpack_tuple(builder, queries.shape)[1]
-    rows = [builder.add(row, I64(r)) for r in range(LANES)]
-    starts = [builder.gep(queries.data, [builder.mul(r, n_words)]) for r in rows]
-    offset = builder.mul(panel, builder.mul(n_words, I64(LANES)))
-    return _accumulate(builder, starts, builder.gep(panels.data, [offset]), n_words)
+    size = builder.mul(n_words, I64(LANES))
+    rows = builder.gep(queries.data, [builder.mul(row, n_words)])
+    first = builder.gep(panels.data, [builder.mul(panel, size)])
+    both = (first, builder.gep(first, [size]))
+    zero = ir.Constant(VECTOR, [0] * LANES)
+    sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(LANES)] for _ in both]
+    with cgutils.for_range(builder, n_words) as loop:
+        offset = builder.mul(loop.index, I64(LANES))
+        words = [builder.load(lanes_at(builder, start, offset), align=8) for start in both]
+        for r in range(LANES):
+            query = splat(builder, builder.load(builder.gep(rows, [builder.add(offset, I64(r))])))
+            for word, totals in zip(words, sums, strict=True):
+                count = count_bits(builder, builder.xor(word, query))
+                builder.store(builder.add(builder.load(totals[r]), count), totals[r])
+    return [[builder.load(total) for total in totals] for totals in sums]
 
 
-def below_limits(builder: Any, sums: list[Any], limits: Any, row: Any, lanes: Any = None) -> Any:
-    """Emit a 64-bit mask: bit `8 r + l` says that lane `l` of `sums[r]` is below `limits[row + r]` or its own limit."""
-    mask = I64(0)
-    for r, total in enumerate(sums):
-        limit = splat(builder, builder.load(builder.gep(limits.data, [builder.add(row, I64(r))])))
-        if lanes is not None:
-            limit = builder.select(builder.icmp_unsigned(">", limit, lanes), limit, lanes)
-        below = builder.bitcast(builder.icmp_unsigned("<", total, limit), ir.IntType(LANES))
-        mask = builder.or_(mask, builder.shl(builder.zext(below, I64), I64(LANES * r)))
-    return mask
+def limits_of_tile(builder: Any, limits: Any, row: Any, limits_base: Any, panel: Any) -> list[list[Any]]:
+    """Emit below which distance each pair is near: the query's limit, or the greater one of its and the base row's."""
+    places = [builder.add(row, I64(r)) for r in range(LANES)]
+    own = [splat(builder, builder.load(builder.gep(limits.data, [place]))) for place in places]
+    if limits_base is None:
+        return [own] * PANELS
+    out = []
+    for half in range(PANELS):
+        place = builder.mul(builder.add(panel, I64(half)), I64(LANES))
+        theirs = builder.load(lanes_at(builder, limits_base.data, place), align=8)
+        out.append([builder.select(builder.icmp_unsigned(">", mine, theirs), mine, theirs) for mine in own])
+    return out
 
 
 @emitted
-def _tile(_typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits: Any, out: Any) -> Any:
-    """Emit the distances of queries `row .. row + 7` from a panel's eight rows, written to `out` `[8, 8]`.
+def _tile(
+    _typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits: Any, limits_base: Any, tile: Any, near: Any
+) -> Any:
+    """Emit `tile` `[128]`, the distances of queries `row .. row + 7` from `panel` and the next, by panel, query, lane.
 
-    Returns a 64-bit mask: bit `8 r + l` says that the distance of query `row + r` from lane `l` is below
-    `limits[row + r]`.
+    The 128 bits of `near`, in the same order, say which pairs are near: below `limits` of the query, or `limits_base`
+    of the base's row if that is not None. Returns whether any is.
     """
-    signature = types.uint64(queries, row, panels, panel, limits, out)
+    signature = types.boolean(queries, row, panels, panel, limits, limits_base, tile, near)
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2, 4, 5)]
-        sums = sums_of_tile(builder, arrays[0], args[1], arrays[1], args[3])
-        for r, total in enumerate(sums):
-            builder.store(total, lanes_at(builder, arrays[3].data, I64(LANES * r)), align=8)
-        return below_limits(builder, sums, arrays[2], args[1])
+        given = (_given(context, builder, *each) for each in zip(sig.args, args, strict=True))
+        queries, row, panels, panel, limits, limits_base, tile, near = given
+        sums = sums_of_tile(builder, queries, row, panels, panel)
+        most = limits_of_tile(builder, limits, row, limits_base, panel)
+        found = I64(0)
+        for half in range(PANELS):
+            mask = I64(0)
+            for r in range(LANES):
+                total = sums[half][r]
+                builder.store(total, lanes_at(builder, tile.data, I64(LANES * (LANES * half + r))), align=8)
+                below = builder.bitcast(builder.icmp_unsigned("<", total, most[half][r]), ir.IntType(LANES))
+                mask = builder.or_(mask, builder.shl(builder.zext(below, I64), I64(LANES * r)))
+            builder.store(mask, builder.gep(near.data, [I64(half)]))
+            found = builder.or_(found, mask)
+        return builder.icmp_unsigned("!=", found, I64(0))
 
     return signature, emit
 
 
+def _given(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """Return an argument of emitted code: an array's parts, None, or the value itself."""
+    if isinstance(kind, types.Array):
+        return context.make_array(kind)(context, builder, value)
+    return None if isinstance(kind, types.NoneType) else value
+
+
 @emitted
-def lowest_bit(_typing: Any, mask: Any) -> Any:
-    """Emit the place of the lowest set bit of a mask that is not zero."""
+def next_near(_typing: Any, near: Any) -> Any:
+    """Emit the place of the lowest set bit of `near`, which is then cleared; 128 if no bit is set."""
 
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.IntType(1)(1))
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array = context.make_array(sig.args[0])(context, builder, args[0])
+        pointer = builder.bitcast(array.data, I128.as_pointer())
+        mask = builder.load(pointer, align=8)
+        builder.store(builder.and_(mask, builder.sub(mask, I128(1))), pointer, align=8)
+        return builder.trunc(builder.cttz(mask, ir.IntType(1)(0)), I64)
 
-    return types.int64(mask), emit
+    return types.int64(near), emit
 
 
 @compiled(boundscheck=False)
-def panels(words: UInt64[np.ndarray, "m W"]) -> UInt64[np.ndarray, "P W 8"]:
-    """Lay rows out in panels of eight; the last panel is filled with zeros."""
+def _row(place: int) -> int:
+    """Return the query of a pair of a tile, 0 to 7."""
+    return place >> 3 & 7
+
+
+@compiled(boundscheck=False)
+def _column(place: int) -> int:
+    """Return the place in its two panels of a pair's row, 0 to 15."""
+    return (place >> 6 << 3) + (place & 7)
+
+
+@compiled(boundscheck=False)
+def lay_out(words: UInt64[np.ndarray, "m W"], panels: UInt64[np.ndarray, "P W 8"]) -> None:
+    """Write rows to panels of eight; what the last rows leave of them stays as it is."""
     rows, n_words = words.shape
-    out = np.zeros(((rows + LANES - 1) // LANES, n_words, LANES), np.uint64)
     for row in range(rows):
         for word in range(n_words):
-            out[row // LANES, word, row % LANES] = words[row, word]
-    return out
+            panels[row // LANES, word, row % LANES] = words[row, word]
 
 
 @compiled(boundscheck=False)
-def fill(queries: UInt64[np.ndarray, "n8 W"], base: UInt64[np.ndarray, "P W 8"], out: Int[np.ndarray, "n m"]) -> None:
+def fill(queries: UInt64[np.ndarray, "Q W 8"], base: UInt64[np.ndarray, "P W 8"], out: Int[np.ndarray, "n m"]) -> None:
     """Write all distances to `out`; `n8` is n filled up to a multiple of eight."""
     n, m = out.shape
-    limits = np.zeros(queries.shape[0], np.uint64)
-    tile = np.empty((LANES, LANES), np.uint64)
-    for panel in range(base.shape[0]):
-        lanes = min(LANES, m - panel * LANES)
+    limits = np.zeros(queries.shape[0] * LANES, np.uint64)
+    tile, near = np.empty(PAIRS, np.uint64), np.empty(PAIRS // 64, np.uint64)
+    for panel in range(0, base.shape[0], PANELS):
         for row in range(0, n, LANES):
-            _tile(queries, row, base, panel, limits, tile)
-            for r in range(min(LANES, n - row)):
-                for lane in range(lanes):
-                    out[row + r, panel * LANES + lane] = tile[r, lane]
+            _tile(queries, row, base, panel, limits, None, tile, near)
+            for place in range(PAIRS):
+                query, column = row + _row(place), panel * LANES + _column(place)
+                if query < n and column < m:
+                    out[query, column] = tile[place]
 
 
 @compiled(boundscheck=False)
 def search(
-    queries: UInt64[np.ndarray, "n8 W"],
+    queries: UInt64[np.ndarray, "Q W 8"],
     base: UInt64[np.ndarray, "P W 8"],
     first: int,
     own: Int[np.ndarray, " n"],
@@ -174,23 +210,27 @@ def search(
     distance of each query's worst kept neighbour (0 for the rows that fill up), and the heaps are updated.
     """
     block = max(LANES, _LEVEL_1_BYTES // (8 * queries.shape[1]) // LANES * LANES)
-    tile = np.empty((LANES, LANES), np.uint64)
-    for start in range(0, queries.shape[0], block):
-        stop = min(start + block, queries.shape[0])
-        for panel in range(base.shape[0]):
+    tiles, near = np.empty((2, PAIRS), np.uint64), np.empty((2, PAIRS // 64), np.uint64)
+    slot, late, at = 0, False, (0, 0)
+    for start in range(0, queries.shape[0] * LANES, block):
+        stop = min(start + block, queries.shape[0] * LANES)
+        for panel in range(0, base.shape[0], PANELS):
             for row in range(start, stop, LANES):
-                mask = _tile(queries, row, base, panel, limits, tile)
-                if mask != 0:
-                    column = first + panel * LANES
-                    _offer(tile, mask, row, column, own, groups_queries, groups_base, limits, heaps)
+                found = _tile(queries, row, base, panel, limits, None, tiles[slot], near[slot])
+                slot = 1 - slot
+                if late:
+                    _offer(tiles[slot], near[slot], at, first, own, groups_queries, groups_base, limits, heaps)
+                late, at = found, (row, panel)
+    if late:
+        _offer(tiles[1 - slot], near[1 - slot], at, first, own, groups_queries, groups_base, limits, heaps)
 
 
 @compiled(boundscheck=False)
 def _offer(
-    tile: UInt64[np.ndarray, "8 8"],
-    mask: np.uint64,
-    row: int,
-    column: int,
+    tile: UInt64[np.ndarray, " 128"],
+    near: UInt64[np.ndarray, " 2"],
+    at: tuple[int, int],
+    first: int,
     own: Int[np.ndarray, " n"],
     groups_queries: Int[np.ndarray, "n G"],
     groups_base: Int[np.ndarray, "m G"],
@@ -198,18 +238,20 @@ def _offer(
     heaps: UInt64[np.ndarray, "n k"],
 ) -> None:
     """Put a tile's distances that are below their query's limit into its heap, unless they are excluded."""
-    while mask != 0:
-        place = lowest_bit(mask)
-        mask &= mask - np.uint64(1)
-        r, lane = place >> 3, place & 7
-        query, index = row + r, column + lane
-        # the limit falls while the tile is read; rows behind the base's end only fill up its last panel
-        if tile[r, lane] >= limits[query] or index >= groups_base.shape[0] or index == own[query]:
+    row, panel = at
+    while True:
+        place = next_near(near)
+        if place == PAIRS:
+            break
+        query, index = row + _row(place), first + panel * LANES + _column(place)
+        distance = tile[place]
+        # the limit falls while the tile is read; rows behind the base's end only fill up its panels
+        if distance >= limits[query] or index >= groups_base.shape[0] or index == own[query]:
             continue
         if _share_a_group(groups_queries, query, groups_base, index):
             continue
-        replace_greatest(heaps, query, (tile[r, lane] << np.uint64(32)) | np.uint64(index))
-        limits[query] = heaps[query, 0] >> np.uint64(32)
+        worst = replace_greatest(heaps, query, (distance << np.uint64(32)) | np.uint64(index))
+        limits[query] = worst >> np.uint64(32)
 
 
 @compiled(boundscheck=False)
@@ -220,40 +262,42 @@ def _share_a_group(a: Int[np.ndarray, "n G"], row: int, b: Int[np.ndarray, "m G"
     return False
 
 
-@compiled(boundscheck=False)
-def replace_greatest(heaps: UInt64[np.ndarray, "n k"], row: int, key: int) -> None:
-    """Put `key` in the place of a row's greatest key; the keys stay sorted, greatest first."""
-    place = 1
-    while place < heaps.shape[1] and heaps[row, place] > key:
-        heaps[row, place - 1] = heaps[row, place]
-        place += 1
-    heaps[row, place - 1] = key
-
-
 @emitted
-def _tile_of_pairs(
-    _typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits: Any, limits_base: Any, out: Any
-) -> Any:
-    """Emit the distances of a tile as `_tile`, and the pairs that are near for either of their rows.
+def replace_greatest(_typing: Any, heaps: Any, row: Any, key: Any) -> Any:
+    """Emit a row's new greatest key when `key` has taken the greatest one's place; keys stay sorted, greatest first.
 
-    Bit `8 r + l` of the mask says that the distance is below `limits[row + r]` or `limits_base[8 panel + l]`.
+    Without a branch, eight keys at a time: each becomes the greater of the next key and the lesser of itself and `key`.
     """
-    signature = types.uint64(queries, row, panels, panel, limits, limits_base, out)
+    signature = types.uint64(heaps, row, types.uint64)
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2, 4, 5, 6)]
-        sums = sums_of_tile(builder, arrays[0], args[1], arrays[1], args[3])
-        lanes = lanes_at(builder, arrays[3].data, builder.mul(args[3], I64(LANES)))
-        for r, total in enumerate(sums):
-            builder.store(total, lanes_at(builder, arrays[4].data, I64(LANES * r)), align=8)
-        return below_limits(builder, sums, arrays[2], args[1], builder.load(lanes, align=8))
+        array = context.make_array(sig.args[0])(context, builder, args[0])
+        size = cgutils.unpack_tuple(builder, array.shape)[1]
+        keys = builder.gep(array.data, [builder.mul(args[1], size)])
+        one, lanes = I64(1), ir.Constant(VECTOR, list(range(LANES)))
+        mask = ir.VectorType(ir.IntType(1), LANES)
+        load = ir.FunctionType(VECTOR, [VECTOR.as_pointer(), ir.IntType(32), mask, VECTOR])
+        read = cgutils.get_or_insert_function(builder.module, load, f"llvm.masked.load.v{LANES}i64.p0")
+        store = ir.FunctionType(ir.VoidType(), [VECTOR, VECTOR.as_pointer(), ir.IntType(32), mask])
+        write = cgutils.get_or_insert_function(builder.module, store, f"llvm.masked.store.v{LANES}i64.p0")
+        align, zero, given = ir.IntType(32)(8), ir.Constant(VECTOR, [0] * LANES), splat(builder, args[2])
+        with cgutils.for_range_slice(builder, I64(0), size, I64(LANES)) as (place, _):
+            left = splat(builder, builder.sub(size, place))
+            inside = builder.icmp_unsigned("<", lanes, left)
+            here = builder.call(read, [lanes_at(builder, keys, place), align, inside, zero])
+            more = builder.icmp_unsigned("<", lanes, builder.sub(left, splat(builder, one)))
+            after = builder.call(read, [lanes_at(builder, keys, builder.add(place, one)), align, more, zero])
+            lesser = builder.select(builder.icmp_unsigned("<", here, given), here, given)
+            kept = builder.select(builder.icmp_unsigned(">", after, lesser), after, lesser)
+            builder.call(write, [kept, lanes_at(builder, keys, place), align, inside])
+        return builder.load(keys)
 
     return signature, emit
 
 
 @compiled(boundscheck=False)
 def search_pairs(
-    queries: UInt64[np.ndarray, "q W"],
+    queries: UInt64[np.ndarray, "Q W 8"],
     base: UInt64[np.ndarray, "P W 8"],
     first: tuple[int, int],
     groups: Int[np.ndarray, "n G"],
@@ -268,31 +312,55 @@ def search_pairs(
     rows; `groups` are of the whole set; the rest as in `search`, of either block.
     """
     block = max(LANES, _LEVEL_1_BYTES // (8 * queries.shape[1]) // LANES * LANES)
-    tile = np.empty((LANES, LANES), np.uint64)
-    n, same = groups.shape[0], first[0] == first[1]
+    tiles, near = np.empty((2, PAIRS), np.uint64), np.empty((2, PAIRS // 64), np.uint64)
+    slot, late, at = 0, False, (0, 0)
+    same = first[0] == first[1]
     limits = np.array([_limit(heaps, row, first[1]) for row in range(len(heaps))])
     limits_base = limits if same else np.array([_limit(heaps_base, row, first[0]) for row in range(len(heaps_base))])
-    for start in range(0, queries.shape[0], block):
-        stop = min(start + block, queries.shape[0])
-        for panel in range(base.shape[0]):
+    for start in range(0, queries.shape[0] * LANES, block):
+        stop = min(start + block, queries.shape[0] * LANES)
+        for panel in range(0, base.shape[0], PANELS):
             for row in range(max(start, panel * LANES) if same else start, stop, LANES):
-                mask = _tile_of_pairs(queries, row, base, panel, limits, limits_base, tile)
-                while mask != 0:
-                    place = lowest_bit(mask)
-                    mask &= mask - np.uint64(1)
-                    r, lane = place >> 3, place & 7
-                    one, two = row + r, panel * LANES + lane
-                    i, j = first[0] + one, first[1] + two
-                    # a tile on the diagonal has each pair twice
-                    if i >= n or j >= n or (same and i <= j) or _share_a_group(groups, i, groups, j):
-                        continue
-                    distance = tile[r, lane] << np.uint64(32)
-                    if distance | np.uint64(j) < heaps[one, 0]:
-                        replace_greatest(heaps, one, distance | np.uint64(j))
-                        limits[one] = _limit(heaps, one, first[1])
-                    if distance | np.uint64(i) < heaps_base[two, 0]:
-                        replace_greatest(heaps_base, two, distance | np.uint64(i))
-                        limits_base[two] = _limit(heaps_base, two, first[0])
+                found = _tile(queries, row, base, panel, limits, limits_base, tiles[slot], near[slot])
+                slot = 1 - slot
+                if late:
+                    _offer_pairs(tiles[slot], near[slot], at, first, groups, limits, limits_base, heaps, heaps_base)
+                late, at = found, (row, panel)
+    if late:
+        _offer_pairs(tiles[1 - slot], near[1 - slot], at, first, groups, limits, limits_base, heaps, heaps_base)
+
+
+@compiled(boundscheck=False)
+def _offer_pairs(
+    tile: UInt64[np.ndarray, " 128"],
+    near: UInt64[np.ndarray, " 2"],
+    at: tuple[int, int],
+    first: tuple[int, int],
+    groups: Int[np.ndarray, "n G"],
+    limits: UInt64[np.ndarray, " q"],
+    limits_base: UInt64[np.ndarray, " b"],
+    heaps: UInt64[np.ndarray, "q k"],
+    heaps_base: UInt64[np.ndarray, "b k"],
+) -> None:
+    """Offer a tile's pairs that are near for either of their rows to the heaps of both."""
+    row, panel = at
+    n, same = groups.shape[0], first[0] == first[1]
+    while True:
+        place = next_near(near)
+        if place == PAIRS:
+            break
+        one, two = row + _row(place), panel * LANES + _column(place)
+        i, j = first[0] + one, first[1] + two
+        # a tile on the diagonal has each pair twice
+        if i >= n or j >= n or (same and i <= j) or _share_a_group(groups, i, groups, j):
+            continue
+        distance = tile[place] << np.uint64(32)
+        if distance | np.uint64(j) < heaps[one, 0]:
+            replace_greatest(heaps, one, distance | np.uint64(j))
+            limits[one] = _limit(heaps, one, first[1])
+        if distance | np.uint64(i) < heaps_base[two, 0]:
+            replace_greatest(heaps_base, two, distance | np.uint64(i))
+            limits_base[two] = _limit(heaps_base, two, first[0])
 
 
 @compiled(boundscheck=False)
@@ -300,20 +368,6 @@ def _limit(heaps: UInt64[np.ndarray, "n k"], row: int, first: int) -> np.uint64:
     """Return the least distance at which no row from `first` on is nearer than a heap's worst, ties by the index."""
     worst: np.uint64 = heaps[row, 0]
     return (worst >> np.uint64(32)) + np.uint64(worst & np.uint64(2**32 - 1) > np.uint64(first))
-
-
-@emitted
-def _near(_typing: Any, queries: Any, row: Any, panels: Any, panel: Any, limits: Any, limits_base: Any) -> Any:
-    """Emit bit `8 r + l`: the drawn bits of query `row + r` and lane `l` differ in fewer than either's limit."""
-    signature = types.uint64(queries, row, panels, panel, limits, limits_base)
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in (0, 2, 4, 5)]
-        sums = sums_of_tile(builder, arrays[0], args[1], arrays[1], args[3])
-        lanes = lanes_at(builder, arrays[3].data, builder.mul(args[3], I64(LANES)))
-        return below_limits(builder, sums, arrays[2], args[1], builder.load(lanes, align=8))
-
-    return signature, emit
 
 
 @emitted
@@ -353,7 +407,7 @@ def drawn(packed: UInt8[np.ndarray, "m B"], bits: Int[np.ndarray, " b"], out: UI
 
 @compiled(boundscheck=False)
 def search_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one by one
-    prefixes: UInt64[np.ndarray, "q P"],
+    prefixes: UInt64[np.ndarray, "Q P 8"],
     panels: UInt64[np.ndarray, "C P 8"],
     words: UInt64[np.ndarray, "q W8"],
     base: UInt64[np.ndarray, "b W8"],
@@ -374,26 +428,62 @@ def search_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one 
     for heaps that are not full); `limits` that distance for each row, 0 for rows that fill up. Limits and heaps, of
     keys as in `search`, are updated.
     """
-    counted, last = 0, np.uint64(table.size - 1)
+    counted = 0
     block = max(LANES, _LEVEL_1_BYTES // (8 * prefixes.shape[1]) // LANES * LANES)
-    for start in range(0, prefixes.shape[0], block):
-        stop = min(start + block, prefixes.shape[0])
-        for panel in range(panels.shape[0]):
+    tiles, near = np.empty((2, PAIRS), np.uint64), np.empty((2, PAIRS // 64), np.uint64)
+    slot, late, at = 0, False, (0, 0)
+    for start in range(0, prefixes.shape[0] * LANES, block):
+        stop = min(start + block, prefixes.shape[0] * LANES)
+        for panel in range(0, panels.shape[0], PANELS):
             for row in range(max(start, panel * LANES) if same else start, stop, LANES):
-                mask = _near(prefixes, row, panels, panel, limits, limits_base)
-                while mask != 0:
-                    place = lowest_bit(mask)
-                    mask &= mask - np.uint64(1)
-                    one, two = row + place // LANES, panel * LANES + place % LANES
-                    # a tile on the diagonal has each pair twice
-                    if names[one] < 0 or names_base[two] < 0 or (same and one <= two):
-                        continue
-                    counted += 1
-                    distance = _differing(words, one, base, two) << np.uint64(32)
-                    if distance | np.uint64(names_base[two]) < heaps[one, 0]:
-                        replace_greatest(heaps, one, distance | np.uint64(names_base[two]))
-                        limits[one] = table[min(heaps[one, 0] >> np.uint64(32), last)]
-                    if distance | np.uint64(names[one]) < heaps_base[two, 0]:
-                        replace_greatest(heaps_base, two, distance | np.uint64(names[one]))
-                        limits_base[two] = table[min(heaps_base[two, 0] >> np.uint64(32), last)]
+                found = _tile(prefixes, row, panels, panel, limits, limits_base, tiles[slot], near[slot])
+                slot = 1 - slot
+                if late:
+                    counted += _offer_filtered(
+                        tiles[slot], near[slot], at, words, base, names, names_base, table, limits, limits_base, heaps,
+                        heaps_base, same,
+                    )  # fmt: skip
+                late, at = found, (row, panel)
+    if late:
+        counted += _offer_filtered(
+            tiles[1 - slot], near[1 - slot], at, words, base, names, names_base, table, limits, limits_base, heaps, heaps_base,
+            same,
+        )  # fmt: skip
+    return counted
+
+
+@compiled(boundscheck=False)
+def _offer_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one by one
+    tile: UInt64[np.ndarray, " 128"],
+    near: UInt64[np.ndarray, " 2"],
+    at: tuple[int, int],
+    words: UInt64[np.ndarray, "q W8"],
+    base: UInt64[np.ndarray, "b W8"],
+    names: Int[np.ndarray, " q"],
+    names_base: Int[np.ndarray, " b"],
+    table: UInt64[np.ndarray, " N2"],
+    limits: UInt64[np.ndarray, " q"],
+    limits_base: UInt64[np.ndarray, " b"],
+    heaps: UInt64[np.ndarray, "q k"],
+    heaps_base: UInt64[np.ndarray, "b k"],
+    same: bool,
+) -> int:
+    """Offer a tile's pairs that look near to the heaps of both of their rows; return how many were counted whole."""
+    (row, panel), counted, last = at, 0, np.uint64(table.size - 1)
+    while True:
+        place = next_near(near)
+        if place == PAIRS:
+            break
+        one, two = row + _row(place), panel * LANES + _column(place)
+        # a tile on the diagonal has each pair twice
+        if names[one] < 0 or names_base[two] < 0 or (same and one <= two):
+            continue
+        counted += 1
+        distance = _differing(words, one, base, two) << np.uint64(32)
+        if distance | np.uint64(names_base[two]) < heaps[one, 0]:
+            replace_greatest(heaps, one, distance | np.uint64(names_base[two]))
+            limits[one] = table[min(heaps[one, 0] >> np.uint64(32), last)]
+        if distance | np.uint64(names[one]) < heaps_base[two, 0]:
+            replace_greatest(heaps_base, two, distance | np.uint64(names[one]))
+            limits_base[two] = table[min(heaps_base[two, 0] >> np.uint64(32), last)]
     return counted

@@ -166,8 +166,6 @@ def nearest(
     one_set = exclude_self and np.array_equal(grouped_queries, grouped_base)
     if one_set and (queries is base or all(np.array_equal(queries[s], base[s]) for s in slices(len(base), PART))):
         return nearest_in_set(base, k, grouped_base, threads=threads, seed=seed)
-    from polytope_lm.codes.hamming import kernels  # noqa: PLC0415  numba takes half a second to import
-
     order = tie_order(len(base), seed)
     grouped_base = grouped_base[order]
     own = np.argsort(order) if exclude_self else np.full(len(queries), -1)
@@ -176,7 +174,9 @@ def nearest(
         count = some.stop - some.start
         limits = np.zeros(filled(count), np.uint64)
         limits[:count] = _NOTHING >> np.uint64(32)
-        mine = _Queries(in_panels(words_of(queries[some]), threads), own[some], grouped_queries[some], limits, heaps[some])
+        mine = _Queries(
+            in_panels(words_of(queries[some]), threads), own[some], grouped_queries[some], limits, heaps[some]
+        )
         for part in slices(len(base), PART):
             panels = in_panels(words_of(base[order[part]]), threads)
             run_on_rows(partial(mine.search, panels, part.start, grouped_base), len(limits), threads)

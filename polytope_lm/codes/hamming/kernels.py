@@ -1,15 +1,15 @@
-"""Compiled Hamming kernels: eight base rows are one vector, eight queries one pass over it.
+"""Compiled Hamming kernels: eight rows are one vector, sixteen base rows and eight queries one tile.
 
-Base rows are laid out in panels `[P, W, 8]` (word `w` of eight consecutive rows side by side), so one
-vector operation advances eight distances at once and no sum across lanes is ever needed. Eight queries
-share each load of a panel: per vector that is one xor, one popcount and one add, all in registers. With
-AVX-512 VPOPCNTDQ these are one instruction each; elsewhere LLVM lowers the same vector code to what the
-processor has.
+Rows are laid out in panels `[P, W, 8]` (word `w` of eight consecutive rows side by side), so one vector operation
+advances eight distances at once and no sum across lanes is ever needed. A tile is eight queries by two panels: its
+sixteen sums stay in registers, and per vector there is one xor, one popcount and one add. With AVX-512 VPOPCNTDQ
+these are one instruction each; elsewhere LLVM lowers the same vector code to what the processor has.
 
-`search` compares the eight by eight distances with the queries' worst kept neighbours by one branch; only
-what passes touches a heap. `search_pairs` compares the rows of one set, every pair once. `search_filtered`
-counts some bits of every pair, and all bits only of those that look near. All of this runs without the
-interpreter's lock: callers start threads, the kernels start none.
+`search` compares a tile's distances with the queries' worst kept neighbours; only what is nearer touches a heap, and
+only after the next tile has begun: the processor guesses whether anything is near, and while it finds that it was
+wrong, it still has that tile's work to do. `search_pairs` compares the rows of one set, every pair once.
+`search_filtered` counts some bits of every pair, and all bits only of those that look near. All of this runs without
+the interpreter's lock: callers start threads, the kernels start none.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ F = TypeVar("F", bound="Callable[..., Any]")
 LANES = 8
 PANELS = 2  # that a tile takes: 16 sums, two panels' words and a query's fit the registers of AVX-512
 PAIRS = PANELS * LANES * LANES  # of a tile
-_LEVEL_1_BYTES = 24 * 1024  # half a usual L1 data cache: a block of queries, with room for a panel
+_LEVEL_1_BYTES = 24 * 1024  # half a usual L1 data cache: a block of queries, with room for two panels
 I64 = ir.IntType(64)
 I128 = ir.IntType(128)  # a bit for every pair of a tile
 VECTOR = ir.VectorType(I64, LANES)
 
 
 def emitted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function that emits LLVM code callable from compiled code, as the integer that it returns."""
+    """Make a function that emits LLVM code callable from compiled code."""
     return cast("Callable[..., Any]", intrinsic(inspect.unwrap(function)))
 
 
@@ -262,37 +262,15 @@ def _share_a_group(a: Int[np.ndarray, "n G"], row: int, b: Int[np.ndarray, "m G"
     return False
 
 
-@emitted
-def replace_greatest(_typing: Any, heaps: Any, row: Any, key: Any) -> Any:
-    """Emit a row's new greatest key when `key` has taken the greatest one's place; keys stay sorted, greatest first.
-
-    Without a branch, eight keys at a time: each becomes the greater of the next key and the lesser of itself and `key`.
-    """
-    signature = types.uint64(heaps, row, types.uint64)
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        array = context.make_array(sig.args[0])(context, builder, args[0])
-        size = cgutils.unpack_tuple(builder, array.shape)[1]
-        keys = builder.gep(array.data, [builder.mul(args[1], size)])
-        one, lanes = I64(1), ir.Constant(VECTOR, list(range(LANES)))
-        mask = ir.VectorType(ir.IntType(1), LANES)
-        load = ir.FunctionType(VECTOR, [VECTOR.as_pointer(), ir.IntType(32), mask, VECTOR])
-        read = cgutils.get_or_insert_function(builder.module, load, f"llvm.masked.load.v{LANES}i64.p0")
-        store = ir.FunctionType(ir.VoidType(), [VECTOR, VECTOR.as_pointer(), ir.IntType(32), mask])
-        write = cgutils.get_or_insert_function(builder.module, store, f"llvm.masked.store.v{LANES}i64.p0")
-        align, zero, given = ir.IntType(32)(8), ir.Constant(VECTOR, [0] * LANES), splat(builder, args[2])
-        with cgutils.for_range_slice(builder, I64(0), size, I64(LANES)) as (place, _):
-            left = splat(builder, builder.sub(size, place))
-            inside = builder.icmp_unsigned("<", lanes, left)
-            here = builder.call(read, [lanes_at(builder, keys, place), align, inside, zero])
-            more = builder.icmp_unsigned("<", lanes, builder.sub(left, splat(builder, one)))
-            after = builder.call(read, [lanes_at(builder, keys, builder.add(place, one)), align, more, zero])
-            lesser = builder.select(builder.icmp_unsigned("<", here, given), here, given)
-            kept = builder.select(builder.icmp_unsigned(">", after, lesser), after, lesser)
-            builder.call(write, [kept, lanes_at(builder, keys, place), align, inside])
-        return builder.load(keys)
-
-    return signature, emit
+@compiled(boundscheck=False)
+def replace_greatest(heaps: UInt64[np.ndarray, "n k"], row: int, key: np.uint64) -> np.uint64:
+    """Put `key` in the place of a row's greatest key and return the new greatest; keys stay sorted, greatest first."""
+    last = heaps.shape[1] - 1
+    for place in range(last):  # without a branch: each becomes the greater of the next key and the lesser of both
+        heaps[row, place] = max(heaps[row, place + 1], min(heaps[row, place], key))
+    heaps[row, last] = min(heaps[row, last], key)
+    greatest: np.uint64 = heaps[row, 0]
+    return greatest
 
 
 @compiled(boundscheck=False)
@@ -446,8 +424,8 @@ def search_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one 
                 late, at = found, (row, panel)
     if late:
         counted += _offer_filtered(
-            tiles[1 - slot], near[1 - slot], at, words, base, names, names_base, table, limits, limits_base, heaps, heaps_base,
-            same,
+            tiles[1 - slot], near[1 - slot], at, words, base, names, names_base, table, limits, limits_base, heaps,
+            heaps_base, same,
         )  # fmt: skip
     return counted
 
@@ -477,6 +455,8 @@ def _offer_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one 
         one, two = row + _row(place), panel * LANES + _column(place)
         # a tile on the diagonal has each pair twice
         if names[one] < 0 or names_base[two] < 0 or (same and one <= two):
+            continue
+        if tile[place] >= max(limits[one], limits_base[two]):  # they fall while the tile is read
             continue
         counted += 1
         distance = _differing(words, one, base, two) << np.uint64(32)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polytope_lm.codes.hamming import hamming
+from polytope_lm.codes.hamming import hamming, kernels
 from polytope_lm.codes.hamming.searching import StoredRows
 from polytope_lm.errors import PolytopeError
 from polytope_lm.seeds import tie_order
@@ -317,3 +317,26 @@ def test_rows_that_are_read_are_searched_as_an_array_is_some_at_a_time() -> None
         np.testing.assert_array_equal(found.indices, expected.indices)
         np.testing.assert_array_equal(found.distances, expected.distances)
     assert max(asked) == 64
+
+
+@given(st.integers(1, 40), st.data())
+def test_a_key_takes_the_place_of_the_greatest_and_no_other_row_changes(k: int, data) -> None:
+    keys = st.lists(st.integers(0, 2**63), min_size=k, max_size=k)
+    heaps = np.array([sorted(data.draw(keys), reverse=True) for _ in range(3)], np.uint64)
+    key = data.draw(st.integers(0, 2**63))
+    expected = heaps.copy()
+    expected[1] = sorted([*heaps[1].tolist(), key], reverse=True)[1:]
+    assert kernels.replace_greatest(heaps, 1, np.uint64(key)) == expected[1, 0]
+    assert (heaps == expected).all()
+
+
+@given(st.integers(1, 70), st.integers(1, 20), st.sampled_from([1, 2]))
+def test_panels_hold_the_rows_filled_up_with_zeros_each_vector_in_one_cache_line(n: int, width: int, threads) -> None:
+    codes = np.random.default_rng(n).integers(0, 256, (n, width), np.uint8)
+    panels = hamming.in_panels(hamming.words_of(codes), threads)
+    assert panels.ctypes.data % 64 == 0
+    assert len(panels) % 2 == 0
+    rows = panels.transpose(0, 2, 1).reshape(-1, panels.shape[1]).view(np.uint8)
+    assert (rows[:n, :width] == codes).all()
+    assert not rows[n:].any()
+    assert not rows[:, width:].any()

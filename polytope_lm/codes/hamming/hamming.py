@@ -45,6 +45,7 @@ T = TypeVar("T")
 PART = 131_072  # rows that are at hand at one time, at most twice
 _CHUNK = 1024  # rows of the base that are searched at one time: at 3,072 bits they stay in the L2 cache
 _TASK = 2048  # most queries of one task
+_BLOCK = 4096  # most rows of a set that meet others at one time: threads wait for each other after every round
 _LANES = 8  # rows of a panel
 _ROWS = 2 * _LANES  # of which the kernels take two at once
 _NOTHING = np.iinfo(np.uint64).max
@@ -230,7 +231,7 @@ def nearest_in_set(
     heaps = np.full((filled(n), k), _NOTHING, np.uint64)
     heaps[n:] = 0
     workers, rows = thread_count(threads), filled(min(n, PART))
-    players = 2 * workers * max(1, -(-rows // (2 * workers * _TASK)))  # each round, as many pairs for each thread
+    players = 2 * workers * max(1, -(-rows // (2 * workers * _BLOCK)))  # each round, as many pairs for each thread
 
     def load(places: slice) -> _Part:
         return _Part(places.start, in_panels(words_of(packed[order[places]]), threads))

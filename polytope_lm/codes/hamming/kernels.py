@@ -37,7 +37,6 @@ PANELS = 2  # that a tile takes: 16 sums, two panels' words and a query's fit th
 PAIRS = PANELS * LANES * LANES  # of a tile
 _LEVEL_1_BYTES = 24 * 1024  # half a usual L1 data cache: a block of queries, with room for two panels
 I64 = ir.IntType(64)
-I128 = ir.IntType(128)  # a bit for every pair of a tile
 VECTOR = ir.VectorType(I64, LANES)
 
 
@@ -121,7 +120,8 @@ def _tile(
             mask = I64(0)
             for r in range(LANES):
                 total = sums[half][r]
-                builder.store(total, lanes_at(builder, tile.data, I64(LANES * (LANES * half + r))), align=8)
+                if tile is not None:
+                    builder.store(total, lanes_at(builder, tile.data, I64(LANES * (LANES * half + r))), align=8)
                 below = builder.bitcast(builder.icmp_unsigned("<", total, most[half][r]), ir.IntType(LANES))
                 mask = builder.or_(mask, builder.shl(builder.zext(below, I64), I64(LANES * r)))
             builder.store(mask, builder.gep(near.data, [I64(half)]))
@@ -139,17 +139,13 @@ def _given(context: Any, builder: Any, kind: Any, value: Any) -> Any:
 
 
 @emitted
-def next_near(_typing: Any, near: Any) -> Any:
-    """Emit the place of the lowest set bit of `near`, which is then cleared; 128 if no bit is set."""
+def lowest_bit(_typing: Any, mask: Any) -> Any:
+    """Emit the place of the lowest set bit of a mask that is not zero."""
 
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        array = context.make_array(sig.args[0])(context, builder, args[0])
-        pointer = builder.bitcast(array.data, I128.as_pointer())
-        mask = builder.load(pointer, align=8)
-        builder.store(builder.and_(mask, builder.sub(mask, I128(1))), pointer, align=8)
-        return builder.trunc(builder.cttz(mask, ir.IntType(1)(0)), I64)
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.IntType(1)(1))
 
-    return types.int64(near), emit
+    return types.int64(mask), emit
 
 
 @compiled(boundscheck=False)
@@ -239,19 +235,20 @@ def _offer(
 ) -> None:
     """Put a tile's distances that are below their query's limit into its heap, unless they are excluded."""
     row, panel = at
-    while True:
-        place = next_near(near)
-        if place == PAIRS:
-            break
-        query, index = row + _row(place), first + panel * LANES + _column(place)
-        distance = tile[place]
-        # the limit falls while the tile is read; rows behind the base's end only fill up its panels
-        if distance >= limits[query] or index >= groups_base.shape[0] or index == own[query]:
-            continue
-        if _share_a_group(groups_queries, query, groups_base, index):
-            continue
-        worst = replace_greatest(heaps, query, (distance << np.uint64(32)) | np.uint64(index))
-        limits[query] = worst >> np.uint64(32)
+    for half in range(len(near)):
+        mask = near[half]
+        while mask != 0:
+            place = 64 * half + lowest_bit(mask)
+            mask &= mask - np.uint64(1)
+            query, index = row + _row(place), first + panel * LANES + _column(place)
+            distance = tile[place]
+            # the limit falls while the tile is read; rows behind the base's end only fill up its panels
+            if distance >= limits[query] or index >= groups_base.shape[0] or index == own[query]:
+                continue
+            if _share_a_group(groups_queries, query, groups_base, index):
+                continue
+            worst = replace_greatest(heaps, query, (distance << np.uint64(32)) | np.uint64(index))
+            limits[query] = worst >> np.uint64(32)
 
 
 @compiled(boundscheck=False)
@@ -323,22 +320,23 @@ def _offer_pairs(
     """Offer a tile's pairs that are near for either of their rows to the heaps of both."""
     row, panel = at
     n, same = groups.shape[0], first[0] == first[1]
-    while True:
-        place = next_near(near)
-        if place == PAIRS:
-            break
-        one, two = row + _row(place), panel * LANES + _column(place)
-        i, j = first[0] + one, first[1] + two
-        # a tile on the diagonal has each pair twice
-        if i >= n or j >= n or (same and i <= j) or _share_a_group(groups, i, groups, j):
-            continue
-        distance = tile[place] << np.uint64(32)
-        if distance | np.uint64(j) < heaps[one, 0]:
-            replace_greatest(heaps, one, distance | np.uint64(j))
-            limits[one] = _limit(heaps, one, first[1])
-        if distance | np.uint64(i) < heaps_base[two, 0]:
-            replace_greatest(heaps_base, two, distance | np.uint64(i))
-            limits_base[two] = _limit(heaps_base, two, first[0])
+    for half in range(len(near)):
+        mask = near[half]
+        while mask != 0:
+            place = 64 * half + lowest_bit(mask)
+            mask &= mask - np.uint64(1)
+            one, two = row + _row(place), panel * LANES + _column(place)
+            i, j = first[0] + one, first[1] + two
+            # a tile on the diagonal has each pair twice
+            if i >= n or j >= n or (same and i <= j) or _share_a_group(groups, i, groups, j):
+                continue
+            distance = tile[place] << np.uint64(32)
+            if distance | np.uint64(j) < heaps[one, 0]:
+                replace_greatest(heaps, one, distance | np.uint64(j))
+                limits[one] = _limit(heaps, one, first[1])
+            if distance | np.uint64(i) < heaps_base[two, 0]:
+                replace_greatest(heaps_base, two, distance | np.uint64(i))
+                limits_base[two] = _limit(heaps_base, two, first[0])
 
 
 @compiled(boundscheck=False)
@@ -408,23 +406,23 @@ def search_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one 
     """
     counted = 0
     block = max(LANES, _LEVEL_1_BYTES // (8 * prefixes.shape[1]) // LANES * LANES)
-    tiles, near = np.empty((2, PAIRS), np.uint64), np.empty((2, PAIRS // 64), np.uint64)
+    near = np.empty((2, PAIRS // 64), np.uint64)
     slot, late, at = 0, False, (0, 0)
     for start in range(0, prefixes.shape[0] * LANES, block):
         stop = min(start + block, prefixes.shape[0] * LANES)
         for panel in range(0, panels.shape[0], PANELS):
             for row in range(max(start, panel * LANES) if same else start, stop, LANES):
-                found = _tile(prefixes, row, panels, panel, limits, limits_base, tiles[slot], near[slot])
+                found = _tile(prefixes, row, panels, panel, limits, limits_base, None, near[slot])
                 slot = 1 - slot
                 if late:
                     counted += _offer_filtered(
-                        tiles[slot], near[slot], at, words, base, names, names_base, table, limits, limits_base, heaps,
+                        near[slot], at, words, base, names, names_base, table, limits, limits_base, heaps,
                         heaps_base, same,
                     )  # fmt: skip
                 late, at = found, (row, panel)
     if late:
         counted += _offer_filtered(
-            tiles[1 - slot], near[1 - slot], at, words, base, names, names_base, table, limits, limits_base, heaps,
+            near[1 - slot], at, words, base, names, names_base, table, limits, limits_base, heaps,
             heaps_base, same,
         )  # fmt: skip
     return counted
@@ -432,7 +430,6 @@ def search_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one 
 
 @compiled(boundscheck=False)
 def _offer_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one by one
-    tile: UInt64[np.ndarray, " 128"],
     near: UInt64[np.ndarray, " 2"],
     at: tuple[int, int],
     words: UInt64[np.ndarray, "q W8"],
@@ -448,22 +445,21 @@ def _offer_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one 
 ) -> int:
     """Offer a tile's pairs that look near to the heaps of both of their rows; return how many were counted whole."""
     (row, panel), counted, last = at, 0, np.uint64(table.size - 1)
-    while True:
-        place = next_near(near)
-        if place == PAIRS:
-            break
-        one, two = row + _row(place), panel * LANES + _column(place)
-        # a tile on the diagonal has each pair twice
-        if names[one] < 0 or names_base[two] < 0 or (same and one <= two):
-            continue
-        if tile[place] >= max(limits[one], limits_base[two]):  # they fall while the tile is read
-            continue
-        counted += 1
-        distance = _differing(words, one, base, two) << np.uint64(32)
-        if distance | np.uint64(names_base[two]) < heaps[one, 0]:
-            replace_greatest(heaps, one, distance | np.uint64(names_base[two]))
-            limits[one] = table[min(heaps[one, 0] >> np.uint64(32), last)]
-        if distance | np.uint64(names[one]) < heaps_base[two, 0]:
-            replace_greatest(heaps_base, two, distance | np.uint64(names[one]))
-            limits_base[two] = table[min(heaps_base[two, 0] >> np.uint64(32), last)]
+    for half in range(len(near)):
+        mask = near[half]
+        while mask != 0:
+            place = 64 * half + lowest_bit(mask)
+            mask &= mask - np.uint64(1)
+            one, two = row + _row(place), panel * LANES + _column(place)
+            # a tile on the diagonal has each pair twice
+            if names[one] < 0 or names_base[two] < 0 or (same and one <= two):
+                continue
+            counted += 1
+            distance = _differing(words, one, base, two) << np.uint64(32)
+            if distance | np.uint64(names_base[two]) < heaps[one, 0]:
+                replace_greatest(heaps, one, distance | np.uint64(names_base[two]))
+                limits[one] = table[min(heaps[one, 0] >> np.uint64(32), last)]
+            if distance | np.uint64(names[one]) < heaps_base[two, 0]:
+                replace_greatest(heaps_base, two, distance | np.uint64(names[one]))
+                limits_base[two] = table[min(heaps_base[two, 0] >> np.uint64(32), last)]
     return counted

@@ -26,11 +26,15 @@ PANELS = (
     ("smollm2-135m", 4, "secant"), ("smollm2-135m", 14, "tangent"), ("smollm2-135m", 14, "secant"),
 )  # fmt: skip
 WIDTH, HEIGHT, MARGIN, COLUMNS = 300, 230, 40, 3
+NAMES = 4
+"""On a line of the legend."""
 LOW, HIGH = -1.0, 1.3
 """Of loss recovered; what lies below is outside the frame."""
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "10 4", "4 2", "1 2", "1 4")
 APART = 0.06
 """Decades between neighbouring curves, so that their intervals can be told apart."""
+BEFORE, BEHIND = 0.2, 0.4
+"""Decades before the first k and behind the last, where the two fits' intervals stand."""
 
 
 def svg(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -43,10 +47,10 @@ def svg(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         PolytopeError: a layer that was not run, or one without a ratio.
 
     """
-    there = {arm.rpartition(" ")[0] for rows in tables.values() for row in rows for arm in row["arms"]}
-    kinds = [name for name in GROUPED if name in there]  # a run of before has fewer
     rows = -(-len(PANELS) // COLUMNS)
-    width, height = COLUMNS * WIDTH, rows * HEIGHT + 50
+    names = (*GROUPED, LINEAR, QUADRATIC)
+    lines = -(-len(names) // NAMES)
+    width, height = COLUMNS * WIDTH, rows * HEIGHT + 14 + 18 * (lines + 1)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
     head += 'font-size="11" role="img" aria-label="Loss recovered against the number of maps">'
     parts = [head, f'<rect width="{width}" height="{height}" fill="white"/>']
@@ -56,11 +60,11 @@ def svg(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             raise PolytopeError(f"{model}, layer {layer}, {kind}: not in these files, run analyses.affine_maps on it")
         down, across = divmod(number, COLUMNS)
         title = f"{model}, layer {layer}" + ("" if model == "tiny-relu" else f", {kind}")
-        drawn = _panel(title, found[0]["arms"], kinds)
+        drawn = _panel(title, found[0]["arms"])
         parts.append(f'<g transform="translate({across * WIDTH} {down * HEIGHT})">{drawn}</g>')
-    apart = min(122, (width - MARGIN) // (len(kinds) + 2))
-    for number, name in enumerate((*kinds, LINEAR, QUADRATIC)):
-        left, base = MARGIN + number * apart, height - 32
+    for number, name in enumerate(names):
+        line, place = divmod(number, NAMES)
+        left, base = MARGIN + place * (width - MARGIN) // NAMES, height - 32 - 18 * (lines - 1 - line)
         label = f"one {name} fit" if name in {LINEAR, QUADRATIC} else name
         parts.append(f'<path d="M{left} {base}h24" {_style(number)}/>')
         parts.append(f'<text x="{left + 28}" y="{base + 4}">{escaped(label)}</text>')
@@ -73,16 +77,16 @@ def _style(number: int) -> str:
     return f'fill="none" stroke="{COLOURS[number]}" stroke-width="2" stroke-dasharray="{DASHES[number]}"'
 
 
-def _panel(title: str, arms: Mapping[str, Any], kinds: Sequence[str]) -> str:
+def _panel(title: str, arms: Mapping[str, Any]) -> str:
     """Draw one layer."""
     if any(each["recovered"] is None for each in arms.values()):
         raise PolytopeError(f"{title}: removing the MLP costs too little, so no loss recovered can be drawn")
     ks = sorted(int(name.split()[-1]) for name in arms if name.startswith(GROUPED[0]))
     left, right, top, bottom = MARGIN, WIDTH - 14, 28, HEIGHT - 34
-    decades = math.log10(ks[-1] / ks[0]) + 2 * 0.2
+    decades = math.log10(ks[-1] / ks[0]) + BEFORE + BEHIND
 
     def x(k: float, shift: float = 0.0) -> float:
-        return left + (math.log10(k / ks[0]) + 0.2 + shift) / decades * (right - left)
+        return left + (math.log10(k / ks[0]) + BEFORE + shift) / decades * (right - left)
 
     def y(value: float) -> float:
         return bottom - (value - LOW) / (HIGH - LOW) * (bottom - top)
@@ -98,15 +102,15 @@ def _panel(title: str, arms: Mapping[str, Any], kinds: Sequence[str]) -> str:
     # Of a picture within the picture nothing is seen beyond its frame.
     frame = f'x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"'
     parts.append(f'<svg {frame} viewBox="{left} {top} {right - left} {bottom - top}">')
-    for number, name in enumerate(kinds):
-        found = [(x(k, APART * (number - 2)), arms[f"{name} {k}"]["recovered"]) for k in ks]
+    for number, name in enumerate(GROUPED):
+        found = [(x(k, APART * (number - (len(GROUPED) - 1) / 2)), arms[f"{name} {k}"]["recovered"]) for k in ks]
         points = " ".join(f"{at:.1f},{y(value):.1f}" for at, (value, _, _) in found)
         parts.append(f'<polyline points="{points}" {_style(number)}/>')
         bars = "".join(f"M{at:.1f} {y(low):.1f}V{y(high):.1f}" for at, (_, low, high) in found)
         parts.append(f'<path d="{bars}" stroke="{COLOURS[number]}"/>')
-    for number, name in enumerate((LINEAR, QUADRATIC), start=len(kinds)):
+    for number, name in enumerate((LINEAR, QUADRATIC), start=len(GROUPED)):
         value, low, high = arms[name]["recovered"]
-        at = right - 4 - 6 * (number - len(kinds))
+        at = right - 4 - 6 * (number - len(GROUPED))
         parts.append(f'<path d="M{left} {y(value):.1f}H{right}" {_style(number)}/>')
         parts.append(f'<path d="M{at} {y(low):.1f}V{y(high):.1f}" stroke="{COLOURS[number]}"/>')
     return "".join([*parts, "</svg>"])

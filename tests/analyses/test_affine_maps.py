@@ -13,7 +13,8 @@ import torch
 import polytope_lm as plm
 from analyses import affine_maps
 from polytope_lm.geometry.matching import match
-from polytope_lm.geometry.reduction import GROUPED, NEAREST
+from polytope_lm.geometry.reduction import GROUPED, LINEAR, MAPS, MEAN, NEAREST, RANDOM
+from tests.tables import says
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,28 +155,15 @@ def test_the_findings_are_the_kept_numbers():
         ks = sorted(int(name.split()[-1]) for name in arms if name.startswith("k maps"))
         names = ["mean map 1", *(f"k maps {k}" for k in ks[1:-1])]
         shown = [arms[name]["recovered"][0] for name in names] + arms[f"k maps {ks[-1]}"]["recovered"]
-        shown += [arms[f"{name} {ks[-1]}"]["recovered"][0] for name in GROUPED[1:] if name != NEAREST]
+        shown += [arms[f"{name} {ks[-1]}"]["recovered"][0] for name in GROUPED[1:]]
         shown += [*arms["linear"]["recovered"], *arms["quadratic"]["recovered"]]
         np.testing.assert_allclose(told(numbers), shown, atol=0.0051)
-    near = json.loads((ROOT / "analyses/results/affine-maps-nearest.json").read_text(encoding="utf-8"))["rows"]
-    assert len(near) == 4
-    said = text.partition("That is of a random one of them.")[2].partition("results/")[0]
-    shown = []
-    for k in (1000, 10000):
-        for which in ("nearest", "k maps", "random groups")[: 2 + (k == 10000)]:
-            lost = [
-                row["lost"][str(k)][0]
-                if which == "nearest"
-                else kept["tiny-relu", row["layer"], "tangent"][f"{which} {k}"]["lost"][0]
-                for row in near
-            ]
-            shown += [min(lost), max(lost)]
-    np.testing.assert_allclose(told(said), shown, atol=0.0051)
     most = json.loads((ROOT / "analyses/results/affine-maps-smollm2-10000.json").read_text(encoding="utf-8"))
     arms = most["models"]["smollm2-135m"][0]["arms"]
-    names = [f"{name} 10000" for name in ("k maps", "by code", "by cosine", "by vector", "random groups")]
+    names = [f"{name} 10000" for name in ("k maps", "by code", "by cosine", "by vector", "random groups", NEAREST)]
     said = text.partition("Ten thousand secants of layer 14")[2].partition("\n\n")[0].partition("lose ")[2]
-    shown = [*arms[names[0]]["lost"], arms["mean-ablated"]["lost"][0], *(arms[name]["lost"][0] for name in names[1:])]
+    shown = [*arms[names[0]]["lost"], arms["mean-ablated"]["lost"][0], *(arms[name]["lost"][0] for name in names[1:-1])]
+    shown += arms[names[-1]]["lost"]
     np.testing.assert_allclose(told(said), [*shown, *arms["linear"]["lost"], *arms["quadratic"]["lost"]], atol=5.1e-4)
     rows = re.findall(r"^\| (\d+) to (\d+), (\w+) \|(.*)", text, re.MULTILINE)
     pairs = {(each["maps"], each["from"], each["to"]): each for each in data["matching"]}
@@ -185,3 +173,82 @@ def test_the_findings_are_the_kept_numbers():
         shown = [*each["explained"]["matched"], *each["explained"]["shuffled tokens"]]
         shown += [number for name in ("matched", "mean map", "mean-ablated") for number in each["lost"][name]]
         np.testing.assert_allclose(told(numbers), [*shown, *each["recovered"]["matched"]], atol=0.0051)
+
+
+@pytest.fixture(scope="module")
+def losses():
+    """Every kept row's nats lost, `(model, layer, maps, most maps)` to arm to estimate and interval."""
+    found = {}
+    for path in sorted((ROOT / "analyses" / "results").glob("affine-maps*.json")):
+        for model, rows in json.loads(path.read_text(encoding="utf-8"))["models"].items():
+            for row in rows:
+                most = max(int(name.split()[-1]) for name in row["arms"] if name.startswith("k maps"))
+                arms = {name: arm["lost"] for name, arm in row["arms"].items()}
+                found[model, row["layer"], row["maps"], most] = arms
+    return found
+
+
+def of(rows, name, k):
+    """Return what an arm of k maps loses, row by row."""
+    return np.array([row[f"{name} {k}"][0] for row in rows])
+
+
+def chosen(rows, k):
+    """Return the choice's share of what clusters gain on random groups: the nearest of them has it, too."""
+    at_random = of(rows, RANDOM, k)
+    return (at_random - of(rows, NEAREST, k)) / (at_random - of(rows, MAPS, k))
+
+
+def apart(row, k):
+    """Whether the nearest random group's interval lies above that of the clusters."""
+    return row[f"{NEAREST} {k}"][1] > row[f"{MAPS} {k}"][2]
+
+
+def ends(*parts):
+    return [end for part in parts for end in (part.min(), part.max())]
+
+
+def decimals(text):
+    return " ".join(re.findall(r"\u2212?\d*\.\d+", text))
+
+
+def part_of_the_findings(start, stop):
+    text = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert text.count(start) == 1, start
+    return text.partition(start)[2].partition(stop)[0]
+
+
+def test_what_the_nearest_of_random_groups_leaves_to_the_clusters(losses):
+    """The two bullets on the tiny networks."""
+    relu, gpt2 = ([arms for key, arms in losses.items() if key[0] == name] for name in affine_maps.TINY)
+    rows = relu + gpt2
+    assert len(rows) == 12
+    mean = of(rows, MEAN, 1)
+    assert all((of(rows, RANDOM, k) > 0.94 * mean).all() for k in (10, 100, 1000, 10000))
+
+    said = part_of_the_findings("**The clusters are real.**", "- **")
+    shown = ends(of(relu, NEAREST, 1000), of(gpt2, NEAREST, 1000), of(rows, NEAREST, 1000) / mean)
+    shown += ends(of(relu, MAPS, 1000), of(gpt2, MAPS, 1000), of(rows, MAPS, 1000) / mean, chosen(rows, 1000))
+    says(decimals(said), *shown)
+
+    said = part_of_the_findings("**At 10,000 the choice does most of it.**", "- **")
+    shown = ends(*(of(part, name, 10000) for name in (NEAREST, RANDOM, MAPS) for part in (relu, gpt2)))
+    says(decimals(said), *shown, *ends(chosen(rows, 10000)))
+    ahead = sum(row[f"{NEAREST} 10000"][0] < row[LINEAR][0] for row in rows)
+    assert f"ahead of the linear fit, too, in {ahead} of 12 rows" in said
+    assert "in all 12 rows, at 1,000 and at 10,000, the nearest group's interval lies above" in said
+    assert all(apart(row, k) for row in rows for k in (1000, 10000))
+
+
+def test_what_it_leaves_to_smollm2s_clusters(losses):
+    said = part_of_the_findings("The choice counts here, too:", "\n\n")
+    few = {key[1:3]: arms for key, arms in losses.items() if key[0] == "smollm2-135m" and key[3] == 1000}
+    (many,) = [arms for key, arms in losses.items() if key[0] == "smollm2-135m" and key[3] == 10000]
+    rows = [few[layer, kind] for layer in (4, 14) for kind in ("tangent", "secant")]
+    assert len(few) == len(rows)
+    shown = [*of(rows, NEAREST, 1000), *ends(of(rows, NEAREST, 1000) / of(rows, MEAN, 1), chosen(rows, 1000))]
+    says(decimals(said), *shown, *chosen([many], 10000))
+    assert "Clusters lose less in every row. In layer 14 the intervals do not meet; in layer 4 they do" in said
+    assert (of(rows, MAPS, 1000) < of(rows, NEAREST, 1000)).all()
+    assert [apart(row, 1000) for row in rows] == [False, False, True, True]
+    assert apart(many, 10000)

@@ -219,7 +219,7 @@ def arm_of(column: str, largest: int) -> str | None:
         "no MLP": "mean-ablated", "one mean map": "mean map 1", "one linear fit": "linear",
         "one quadratic": "quadratic", **{name: f"{name} {largest}" for name in GROUPED if name.startswith("by ")},
     }  # fmt: skip
-    match = re.fullmatch("([0-9,]+)(?: maps| (random groups))?", column)
+    match = re.fullmatch("([0-9,]+)(?: maps| (random groups(?:, nearest)?))?", column)
     if match:
         return f"{match[2] or 'k maps'} {match[1].replace(',', '')}"
     return named.get(column)
@@ -228,10 +228,10 @@ def arm_of(column: str, largest: int) -> str | None:
 @pytest.mark.parametrize(
     ("name", "below", "columns", "expected"),
     [
-        ("affine-maps", "Nats a token lost with k affine maps in one MLP's place", 12,
+        ("affine-maps", "Nats a token lost with k affine maps in one MLP's place", 14,
          {("tiny-relu", n, "tangent") for n in range(4)}
          | {("tiny-gpt2", n, kind) for n in range(4) for kind in ("tangent", "secant")}),
-        ("affine-maps-smollm2", "(`analyses/results/affine-maps-smollm2.json`):", 11,
+        ("affine-maps-smollm2", "(`analyses/results/affine-maps-smollm2.json`):", 12,
          {("smollm2-135m", n, kind) for n in (4, 14) for kind in ("tangent", "secant")}),
     ],
 )  # fmt: skip

@@ -12,8 +12,9 @@ the smallest effect of interest, the first of these that applies is a layer's ou
 6. *inconclusive*: the data do not decide.
 
 *Supported* asks for all cells, so no correction is due among them (an intersection-union test): the layer's p
-is the largest of its cells', and several layers are several chances: Holm (1979) over layers. *Behind* and
-*no lead* ask for one cell of many, in one layer of many: Holm over cells and layers.
+is the largest of its cells', and several layers are several chances: Holm (1979) over layers. *Behind*,
+*no lead* and both sides of *mixed* ask for one cell of many, in one layer of many: Holm over cells and layers.
+Without it, codes of random hyperplanes were *mixed* in 12 % of planted worlds, ahead of other random hyperplanes.
 
 *Power* stands beside every layer that did not support: the least true lead, the same in all cells, that these
 standard errors would have called *supported* in 80 % of samples, the cells' errors taken as independent. The
@@ -224,39 +225,32 @@ def over_layers(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
             )
     over = holm([verdict.p for verdict in verdicts])
     every = [(number, cell) for number, verdict in enumerate(verdicts) for cell in verdict.cells]
-    below = {
-        bound: holm(
-            [cell.difference.p_below(0.0 if bound == "0" else verdicts[n].smallest_effect) for n, cell in every]
-        )
-        for bound in ("0", "effect")
-    }
+    corrected = (
+        holm([cell.difference.p_above(0.0) for _, cell in every]),
+        holm([cell.difference.p_below(0.0) for _, cell in every]),
+        holm([cell.difference.p_below(verdicts[n].smallest_effect) for n, cell in every]),
+    )
     out = []
     for number, verdict in enumerate(verdicts):
         mine = [i for i, (n, _) in enumerate(every) if n == number]
-        behind, no_lead = (
-            [cell for i, cell in zip(mine, verdict.cells, strict=True) if below[bound][i] < ALPHA]
-            for bound in ("0", "effect")
-        )
-        out.append(_decided(replace(verdict, p_holm=float(over[number]), layers=len(verdicts)), behind, no_lead))
+        passing = [any(p[i] < ALPHA for i in mine) for p in corrected]
+        out.append(_decided(replace(verdict, p_holm=float(over[number]), layers=len(verdicts)), *passing))
     return tuple(out)
 
 
-def _decided(verdict: Verdict, behind: Sequence[Cell], no_lead: Sequence[Cell]) -> Verdict:
-    """Return the verdict with its outcome; `behind` and `no_lead` are the cells that pass corrected."""
+def _decided(verdict: Verdict, ahead: bool, behind: bool, no_lead: bool) -> Verdict:
+    """Return the verdict with its outcome; the rest says whether a cell passes corrected."""
     cells, effect = verdict.cells, verdict.smallest_effect
     least = min(cells, key=lambda cell: cell.difference.high)
-    ahead = any(cell.difference.low > 0 for cell in cells)
     weakest = min(cells, key=lambda cell: cell.difference.low)
     outcome: Outcome = "inconclusive"
     if verdict.seen is not None and verdict.seen < effect:
         outcome = "not testable"
-    elif ahead and least.difference.high < 0:
-        outcome = "mixed"
-    elif any(cell.difference.high < 0 for cell in behind):
-        outcome = "behind"
+    elif behind:
+        outcome = "mixed" if ahead else "behind"
     elif weakest.difference.low > effect and (verdict.layers == 1 or verdict.p_holm < ALPHA):
         outcome = "supported"
-    elif any(cell.difference.high < effect for cell in no_lead):
+    elif no_lead:
         outcome = "no lead"
     deciding = least if outcome in {"mixed", "behind", "no lead"} else weakest
     open_still = outcome == "inconclusive"

@@ -10,7 +10,7 @@ all distances are nearly equal, they lose the most.
 
 Queries meet the rows that share their nearest pivot first, so that `L` is small from the start. How many bits
 are drawn is decided by the cost that some queries predict, up to all of them, which is the exact search. Time
-still goes as the square of the rows. Two parts of the rows are in memory at one time (`hamming.PART`): with S parts
+still goes as the square of the rows. Two parts of the rows are searched at one time (`hamming.PART`): with S parts
 all codes are read about S / 2 + 3 times.
 """
 
@@ -110,8 +110,8 @@ def approximate_neighbours(
     """Find nearly all of the k rows nearest to each row, and measure how many.
 
     Distances are exact, ties among what was found come in the order of `nearest`, and the result is the same for every
-    number of threads. Memory beyond the result: two parts of the codes, and 8 k + 24 bytes a row. It stops within
-    seconds when interrupted.
+    number of threads. Memory beyond the result: three parts of the codes, one of them as it is read, and 8 k + 24
+    bytes a row. It stops within seconds when interrupted.
 
     Args:
         packed: packed codes `[n, B]`; may be a memory map or `StoredRows`: it is read part by part.

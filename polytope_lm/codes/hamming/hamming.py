@@ -7,7 +7,8 @@ be zero, or they count.
 
 Rows are copied into 64-bit words, so a width that is no multiple of 64 costs as much as the next one.
 All results are exact and the same for every number of threads. Of rows that are searched, an array or `StoredRows`,
-only two parts are copied at a time; neighbours at the same distance come in one drawn order (`seeds.tie_order`).
+only two parts are held at a time, while a third is read; neighbours at the same distance come in one drawn order
+(`seeds.tie_order`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 P = TypeVar("P")
 T = TypeVar("T")
 
-PART = 131_072  # rows that are at hand at one time, at most twice
+PART = 131_072  # rows that are read at one time: at most two such parts are held, and one more as it is read
 _CHUNK = 1024  # rows of the base that are searched at one time: at 3,072 bits they stay in the L2 cache
 _TASK = 2048  # most queries of one task
 _BLOCK = 4096  # most rows of a set that meet others at one time: threads wait for each other after every round
@@ -179,8 +180,10 @@ def nearest(
             in_panels(words_of(queries[some]), threads), own[some], grouped_queries[some], limits, heaps[some]
         )
         for part in slices(len(base), PART):
-            panels = in_panels(words_of(base[order[part]]), threads)
-            run_on_rows(partial(mine.search, panels, part.start, grouped_base), len(limits), threads)
+            search = partial(mine.search, in_panels(words_of(base[order[part]]), threads), part.start, grouped_base)
+            run_on_rows(search, len(limits), threads)
+            del search  # before the next part is read
+        del mine
     return read_heaps(heaps, order)
 
 
@@ -268,9 +271,9 @@ def meetings(
             held |= {i: load(parts[i]) for i in {one, two} - held.keys()}
             mine, theirs = blocks[one], blocks[two]
             for players in rounds(len(mine)) if one == two else rounds_between(len(mine), len(theirs)):
-                given = [(held[one], held[two], mine[i], theirs[j]) for i, j in players]
-                done += len(given)
-                yield done, total, list(pool.map(lambda each: meet(*each), given))
+                done += len(players)
+                own, others = [mine[i] for i, _ in players], [theirs[j] for _, j in players]
+                yield done, total, list(pool.map(partial(meet, held[one], held[two]), own, others))
 
 
 def slices(rows: int, size: int) -> list[slice]:
@@ -317,7 +320,7 @@ def read_heaps(
 
 
 def run_on_rows(task: Callable[[slice], None], rows: int, threads: int | None) -> None:
-    """Run a task on slices of the rows, each a multiple of eight long, in as many threads.
+    """Run a task on slices of the rows, each a multiple of sixteen long, in as many threads.
 
     Plain threads, not OpenMP's: they survive a fork and do not compete with torch's pool.
     """

@@ -35,7 +35,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 LANES = 8
 PANELS = 2  # that a tile takes: 16 sums, two panels' words and a query's fit the registers of AVX-512
 PAIRS = PANELS * LANES * LANES  # of a tile
-_LEVEL_1_BYTES = 24 * 1024  # half a usual L1 data cache: a block of queries, with room for two panels
+_LEVEL_1_BYTES = 24 * 1024  # of a block of queries: with two panels of 3,072 bits it fits an L1 data cache of 32 KB
 I64 = ir.IntType(64)
 VECTOR = ir.VectorType(I64, LANES)
 
@@ -171,17 +171,18 @@ def lay_out(words: UInt64[np.ndarray, "m W"], panels: UInt64[np.ndarray, "P W 8"
 
 @compiled(boundscheck=False)
 def fill(queries: UInt64[np.ndarray, "Q W 8"], base: UInt64[np.ndarray, "P W 8"], out: Int[np.ndarray, "n m"]) -> None:
-    """Write all distances to `out`; `n8` is n filled up to a multiple of eight."""
+    """Write all distances to `out`."""
     n, m = out.shape
     limits = np.zeros(queries.shape[0] * LANES, np.uint64)
     tile, near = np.empty(PAIRS, np.uint64), np.empty(PAIRS // 64, np.uint64)
     for panel in range(0, base.shape[0], PANELS):
         for row in range(0, n, LANES):
             _tile(queries, row, base, panel, limits, None, tile, near)
-            for place in range(PAIRS):
-                query, column = row + _row(place), panel * LANES + _column(place)
-                if query < n and column < m:
-                    out[query, column] = tile[place]
+            for half in range(PANELS):
+                first = (panel + half) * LANES
+                for r in range(min(LANES, n - row)):
+                    for lane in range(min(LANES, m - first)):
+                        out[row + r, first + lane] = tile[(half * LANES + r) * LANES + lane]
 
 
 @compiled(boundscheck=False)
@@ -200,7 +201,7 @@ def search(
     A heap holds keys `distance * 2^32 + index`, greatest first, so ties go to the lower index if the chunks
     come in the base's order.
 
-    Queries are filled up with zeros to a multiple of eight rows. `base` is the chunk, from `panels`, and `first`
+    Both are panels, an even number of them, filled up with zeros. `base` is the chunk, and `first`
     the index of its first row in the whole base. A query may not have the row `own` (-1: none), nor one that
     shares a group with it (a negative id is no group); `groups_base` is of the whole base. `limits`, the
     distance of each query's worst kept neighbour (0 for the rows that fill up), and the heaps are updated.
@@ -398,8 +399,8 @@ def search_filtered(  # noqa: PLR0913, PLR0917 - compiled code takes arrays one 
 ) -> int:
     """Offer every pair of rows of two blocks of one set to the heaps of both of its rows; return pairs counted.
 
-    Both blocks are whole multiples of eight rows. `prefixes` are drawn bits of one block, `panels` those of the other,
-    or of the `same`; `words` and `base` are all bits of both, `names` their indices, -1 for rows that fill up. `table`
+    Both blocks are whole multiples of sixteen rows. `prefixes` are drawn bits of one, `panels` those of the other, or
+    of the `same`; `words` and `base` are all bits of both, `names` their indices, -1 for rows that fill up. `table`
     holds, for the distance of a heap's worst, the drawn distance from which on a row is left out (the last entry is
     for heaps that are not full); `limits` that distance for each row, 0 for rows that fill up. Limits and heaps, of
     keys as in `search`, are updated.

@@ -223,4 +223,4 @@ def test_of_a_store_two_parts_are_in_memory_at_a_time(tmp_path: Path, monkeypatc
         tracemalloc.stop()
     assert found.bits < 8 * 4096
     assert max(asked) <= 512
-    assert most < packed.nbytes / 2
+    assert most < 3.6 * 2**21  # two parts that are held, one that is read, 32 bytes a row, and the table of limits

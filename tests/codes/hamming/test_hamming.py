@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -289,6 +291,29 @@ def test_a_set_of_several_parts_with_many_ties_is_sorted_right(threads) -> None:
     apart = hamming.nearest(packed[:130], packed, 9, threads=threads)
     np.testing.assert_array_equal(apart.indices, indices)
     np.testing.assert_array_equal(apart.distances, found)
+
+
+@pytest.mark.parametrize("one_set", [False, True])
+def test_two_parts_are_held_and_a_third_is_read(one_set: bool, monkeypatch) -> None:
+    rows = np.zeros((4096, 4096), np.uint8)
+    rows[:, :8] = np.random.default_rng(0).integers(0, 256, (4096, 8), np.uint8)
+    monkeypatch.setattr(hamming, "PART", 512)  # 2 MB
+    source = StoredRows(lambda some: rows[some], rows.shape)
+
+    def search(n: int) -> None:
+        if one_set:
+            hamming.nearest_in_set(StoredRows(lambda some: rows[some], (n, 4096)), 2, threads=1)
+        else:
+            hamming.nearest(rows[:n], source, 2, threads=1)
+
+    search(512)  # what is compiled, is
+    tracemalloc.start()
+    try:
+        search(1536)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 1.9 < most / 2**21 < 3.3
 
 
 def test_equal_codes_are_neighbours_in_the_order_that_the_seed_draws() -> None:

@@ -328,6 +328,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=Path, help="directory for pictures")
     parser.add_argument("--seeds", type=int, default=5, help="how many (%(default)s)")
     given = parser.parse_args(argv)
+    if given.seeds < 1:
+        raise PolytopeError(f"--seeds {given.seeds}: give 1 or more, tables are means over seeds")
     images, labels = digits()
     kept = []
     for seed in range(given.seeds):

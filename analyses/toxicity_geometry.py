@@ -214,7 +214,7 @@ def interval(found: Resampled) -> dict[str, float]:
 
 
 def analyse(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Return one model's three contrasts."""
+    """Return one model's four contrasts."""
     data, out, each, seed = given.data, given.out, given.texts, given.seed
     model, (texts, toxic) = plm.load(name, device=given.device), comments(data, each, seed)
     items = [d for d in news(data, 4000, seed) if d.labels["topic"] in TOPICS]

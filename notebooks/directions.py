@@ -73,7 +73,7 @@ table.round(4)
 # %% [markdown]
 # ## What was found
 #
-# No direction here can be trusted for more than 4 % of the activation's norm at both prompts, most for less than 1 %: a coefficient
+# No direction here can be trusted for more than 4.1 % of the activation's norm at both prompts, most for less than 1 %: a coefficient
 # of .008 for the contrast in layer 2, where it was pushed to 1 nat above, at a coefficient of about 1. The radius that derivatives
 # predict is the measured one (a median factor of 1.00). A boundary of the layer's own polytopes comes before it in 7 of 12 cases:
 # crossing one does not end a direction's validity, and staying inside the polytope does not guarantee it. The whole change towards

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from einops import rearrange
 
-from polytope_lm.errors import PolytopeError
+from polytope_lm.errors import PolytopeError, brief
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -58,16 +58,25 @@ def frames(
 
     """
     n, width = np.shape(points)
-    if not 1 <= directions <= width:
-        raise PolytopeError(f"directions={directions}: give 1 to {width}, the width of the points")
-    r = np.broadcast_to(np.asarray(radius, np.float64), n)
-    if not (np.isfinite(r).all() and (r > 0).all()):
-        place = int(np.flatnonzero(~(np.isfinite(r) & (r > 0)))[0])
-        raise PolytopeError(f"the radius is {r[place]} at point {place}: give numbers above 0")
+    r = _radii(radius, n, width, directions)
     draws = np.random.default_rng(seed).standard_normal((n, width, directions))
     arms = r[:, None, None] * rearrange(np.linalg.qr(draws)[0], "n D P -> n P D")
     middle = np.asarray(points, np.float64)[:, None]
     return np.concatenate([middle + arms, middle - arms], axis=1)
+
+
+def _radii(radius: float | Float[np.ndarray, " n"], n: int, width: int, directions: int) -> Float[np.ndarray, " n"]:
+    """Return each point's radius; refuse those, and a number of directions, of which no frame can be made."""
+    if not isinstance(directions, int | np.integer) or not 1 <= directions <= width:
+        raise PolytopeError(f"directions={brief(directions)}: give 1 to {width}, the width of the points")
+    given = np.asarray(radius, np.float64)
+    if given.shape not in ((), (1,), (n,)):
+        raise PolytopeError(f"radius has shape {given.shape} for {n} points: give one number, or [{n}]")
+    r = np.broadcast_to(given, n)
+    if not (np.isfinite(r).all() and (r > 0).all()):
+        place = int(np.flatnonzero(~(np.isfinite(r) & (r > 0)))[0])
+        raise PolytopeError(f"the radius is {r[place]} at point {place}: give numbers above 0")
+    return r
 
 
 def local_complexity(
@@ -88,8 +97,8 @@ def local_complexity(
         seed: of the directions.
 
     Raises:
-        PolytopeError: points of another shape or with NaN, more directions than dimensions, a radius of 0 (the default
-            at the origin).
+        PolytopeError: no points, points of another shape or with NaN, more directions than dimensions, radii of another
+            length, a radius of 0 (the default at the origin).
 
     Examples:
         >>> import numpy as np
@@ -102,9 +111,13 @@ def local_complexity(
 
     """
     values = np.asarray(points, np.float64)
-    if values.ndim != 2 or not np.isfinite(values).all():
-        raise PolytopeError(f"points have shape {values.shape} or values that are not finite: give [n, D] numbers")
-    r = RADIUS * np.linalg.norm(values, axis=1) if radius is None else np.broadcast_to(radius, len(values))
+    if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
+        raise PolytopeError(
+            f"points have shape {values.shape} or values that are not finite: give [n, D] numbers, one point or more"
+        )
+    r = _radii(
+        RADIUS * np.linalg.norm(values, axis=1) if radius is None else radius, len(values), values.shape[1], directions
+    )
     step = max(1, _AT_ONCE // (2 * directions))
     parts = []
     for start in range(0, len(values), step):

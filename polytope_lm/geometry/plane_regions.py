@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytope_lm.errors import PolytopeError, brief
+from polytope_lm.geometry.relu_network import ReluNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from jaxtyping import Bool, Float, Int
 
-    from polytope_lm.geometry.relu_network import AffineMaps, ReluNetwork
+    from polytope_lm.geometry.relu_network import AffineMaps
 
 Window = tuple[float, float, float, float]
 """`(x0, x1, y0, y1)`."""
@@ -167,15 +169,15 @@ class Regions(Faces):
         return self.network.output(self.vertices)
 
 
-def regions(network: ReluNetwork, window: Window = SQUARE) -> Regions:
+def regions(network: ReluNetwork | torch.nn.Module, window: Window = SQUARE) -> Regions:
     """Cut a window into a network's regions.
 
     Args:
-        network: of two inputs; its output layer draws no boundary.
+        network: of two inputs; its output layer draws no boundary. A module is read by `ReluNetwork.read`.
         window: `(x0, x1, y0, y1)`.
 
     Raises:
-        PolytopeError: another number of inputs, a window of no area.
+        PolytopeError: another number of inputs, a window of no area, a module that is not linear layers with ReLUs.
 
     Examples:
         >>> import numpy as np
@@ -186,6 +188,8 @@ def regions(network: ReluNetwork, window: Window = SQUARE) -> Regions:
         (4, [1.0, 1.0, 1.0, 1.0])
 
     """
+    if not isinstance(network, ReluNetwork):
+        network = ReluNetwork.read(network)
     if network.n_inputs != 2:
         raise PolytopeError(
             f"the network reads {network.n_inputs} numbers: regions are drawn in a plane, give one of 2"

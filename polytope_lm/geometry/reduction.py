@@ -26,7 +26,7 @@ bootstrap over tested documents. The ratio is that by which sparse autoencoders 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from polytope_lm.errors import PolytopeError, brief, public
-from polytope_lm.geometry.affine import Centres, Kind, Maps, inputs_of, k_means, maps_at, reduce
+from polytope_lm.geometry.affine import Centres, Kind, Maps, Weights, inputs_of, k_means, maps_at, reduce
 from polytope_lm.models.gates import Mlp, mlp_of
 from polytope_lm.models.mlp_rows import Row, run_clean, run_rows, scores
 from polytope_lm.models.sites import Site
@@ -131,10 +131,13 @@ class Reduction(Result):
         """What came out."""
         least = min((arm for arm in self.arms if arm.name == MAPS), key=lambda arm: arm.lost.value)
         other = self.arm(RANDOM, least.k)
+        # A result that was saved before has no such arm.
+        near = next((arm for arm in self.arms if (arm.name, arm.k) == (NEAREST, least.k)), None)
+        beside = "" if near is None else f", the nearest of them {near.lost.value:.3f}"
         premises = "" if self.site.premises.met else " Outside the paper's premises."
         return (
             f"{self.site.place}: {least.k:,} {self.maps} maps lose {least.lost.value:.3f} nats a token, as many random "
-            f"groups {other.lost.value:.3f}, no MLP {self.removed.value:.3f}.{premises}"
+            f"groups {other.lost.value:.3f}{beside}, no MLP {self.removed.value:.3f}.{premises}"
         )
 
     def arm(self, name: str, k: int = 0) -> ArmLoss:
@@ -212,15 +215,16 @@ def reduction(  # noqa: PLR0913 - options of a test
         layer: whose MLP.
         ks: how many maps.
         kind: tangent or secant maps.
-        fit_tokens: at most.
-        tested: documents, at most half of all.
+        fit_tokens: at most; the last stretch is whole.
+        tested: documents, 2 or more, at most half of all.
         max_tokens: of a stretch; a tested document's first, of the others as many as are needed.
         seed: of every random choice.
         resamples: bootstrap resamples of documents.
         progress: told `(done, total, what)`.
 
     Raises:
-        PolytopeError: a model without logits, too few documents, k beyond a third of the fitting tokens.
+        PolytopeError: a model without logits, a mixture of experts, too few documents, k beyond a third of the fitting
+            tokens, a number that is too small.
 
     Examples:
         >>> import polytope_lm as plm
@@ -235,6 +239,8 @@ def reduction(  # noqa: PLR0913 - options of a test
     """
     if not model.has_logits:
         raise PolytopeError(f"{model.name} has no next-token distribution, so no loss: give a causal model with a head")
+    _checked(ks, fit_tokens=(fit_tokens, 1), tested=(tested, 2), max_tokens=(max_tokens, _LEAST_TOKENS))
+    Weights.of(model, layer)  # Where the layer has no map it says so, before anything is read.
     fitted, windows = _split(model, documents, tested=tested, max_tokens=max_tokens, fit_tokens=fit_tokens, seed=seed)
     total = sum(len(ids) - 1 for ids in fitted)
     most = max(1, total // PER_MAP)
@@ -258,6 +264,15 @@ def reduction(  # noqa: PLR0913 - options of a test
     return _result(model, layer, kind, list(arms), np.array(sums, float), total, seed, resamples)
 
 
+def _checked(ks: object, **counts: tuple[object, int]) -> None:
+    """Refuse `ks` that are no list, and a count that is below its least."""
+    if not isinstance(ks, Iterable):
+        raise PolytopeError(f"ks={brief(ks)}: give several numbers of maps, such as [1, 10, 100]")
+    for name, (value, least) in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise PolytopeError(f"{name}={brief(value)}: give a whole number from {least}")
+
+
 def _split(
     model: Model, documents: Sequence[Document | str], *, tested: int, max_tokens: int, fit_tokens: int, seed: int
 ) -> tuple[list[Int[np.ndarray, " _"]], list[Int[np.ndarray, " _"]]]:
@@ -276,7 +291,7 @@ def _split(
             "of them to fit on: give more"
         )
     order = np.random.default_rng(derived(seed, Purpose.REDUCTION)).permutation(sorted(by))
-    chosen = order[: max(2, min(tested, len(order) // 2))]
+    chosen = order[: min(tested, len(order) // 2)]
     others = [by[number] for number in order[len(chosen) :]]
     fitted: list[Int[np.ndarray, " _"]] = []
     total = 0

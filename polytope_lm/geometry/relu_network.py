@@ -164,8 +164,17 @@ class ReluNetwork:
         return AffineMaps(last @ matrix, offset @ last.T + self.out[1])
 
     def pre(self, x: Float[np.ndarray, "n D"]) -> list[Float[np.ndarray, "n _"]]:
-        """Return each layer's `h` at points, float64."""
+        """Return each layer's `h` at points, float64.
+
+        Raises:
+            PolytopeError: points of another width.
+
+        """
         found, values = [], np.asarray(x, dtype=np.float64)
+        if values.shape[-1:] != (self.n_inputs,):
+            raise PolytopeError(
+                f"points have shape {values.shape}: the network reads {self.n_inputs} numbers, give as many"
+            )
         for weight, bias in zip(self.weights, self.biases, strict=True):
             h = values @ np.asarray(weight, np.float64).T + np.asarray(bias, np.float64)
             found.append(h)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.geometry.plane_regions import Regions, regions
+from polytope_lm.geometry.plane_regions import Regions, checked, regions
 from polytope_lm.toys.boards import board, palette
 from polytope_lm.toys.networks import Task, Trained, accuracy, fit
 from polytope_lm.toys.pages import write_page
@@ -115,7 +115,7 @@ def record(
         rate: the peak learning rate.
 
     Raises:
-        PolytopeError: a task of other inputs; more frames than updates.
+        PolytopeError: a task of other inputs, or whose window has no area; more frames than updates; as `fit`.
 
     Examples:
         >>> from polytope_lm import toys
@@ -125,6 +125,7 @@ def record(
     """
     if goal.x.shape[1] != 2:
         raise PolytopeError(f"{goal.name} has {goal.x.shape[1]} inputs: regions lie in a plane, give a task of 2")
+    checked(goal.window)  # frames are drawn in it, after the training
     if not 2 <= frames <= steps + 1:
         raise PolytopeError(f"frames={frames}: give 2 to {steps + 1}, the updates and the start")
     chosen = {round(step) for step in np.linspace(0, steps, frames)}

@@ -14,6 +14,7 @@ Examples:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise, product
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from polytope_lm.geometry.relu_network import ReluNetwork
 from polytope_lm.toys.training import Training, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from jaxtyping import Float, Int
 
@@ -204,11 +205,13 @@ def fit(
         after: called with the number of updates done and the networks, as `toys.training.train` calls it.
 
     Raises:
-        PolytopeError: no hidden layer or one without neurons; no seeds; one class only.
+        PolytopeError: no hidden layer or one without neurons; no seeds or one below 0; one class only.
 
     """
-    if not hidden or min(hidden) < 1 or not len(seeds):
-        raise PolytopeError(f"hidden={brief(hidden)}, {len(seeds)} seeds: give a width above 0 a layer, and a seed")
+    if not _numbers(hidden, 1):
+        raise PolytopeError(f"hidden={brief(hidden)}: give each layer's width, whole numbers above 0 such as (8, 8)")
+    if not _numbers(seeds, 0):
+        raise PolytopeError(f"seeds={brief(seeds)}: give one or more, whole numbers from 0 such as [0, 1]")
     if goal.classes and len(np.unique(goal.y)) < 2:
         raise PolytopeError(f"{goal.name}: all {len(goal.y)} points are of class {goal.y[0]:g}: give two classes")
     stack = Stack((goal.x.shape[1], *hidden, 1), seeds)
@@ -228,6 +231,13 @@ def fit(
         Trained(network, int(seed), loss, accuracy(network, goal))
         for network, seed, loss in zip(stack.networks(), seeds, last, strict=True)
     ]
+
+
+def _numbers(values: object, least: int) -> bool:
+    """Whether there are several whole numbers, or one in a list, none of them below the least."""
+    if not isinstance(values, Sequence | np.ndarray) or not len(values):
+        return False
+    return all(isinstance(v, int | np.integer) and not isinstance(v, bool) and v >= least for v in values)
 
 
 def accuracy(network: ReluNetwork, goal: Task) -> float:

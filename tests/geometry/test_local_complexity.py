@@ -84,6 +84,10 @@ def test_the_default_radius_is_a_share_of_the_norm():
         (np.ones((3, 2)), {"directions": 3}, r"directions=3.*1 to 2"),
         (np.ones(2), {}, r"shape \(2,\)"),
         (np.array([[np.nan, 1.0]]), {}, r"\(1, 2\)"),
+        (np.empty((0, 2)), {}, r"shape \(0, 2\).*one point or more"),
+        (np.ones((3, 2)), {"radius": np.ones(4)}, r"radius has shape \(4,\) for 3 points"),
+        (np.ones((3, 2)), {"directions": 0}, r"directions=0: give 1 to 2"),
+        (np.ones((3, 4)), {}, r"shape \(12, 4\): the network reads 2 numbers"),
     ],
 )
 def test_what_has_no_frame_is_refused(points, options, place):

@@ -158,6 +158,17 @@ def test_a_window_without_area_is_refused(window, said):
 def test_a_network_that_is_not_piecewise_affine_is_refused(module, said):
     with pytest.raises(PolytopeError, match=said):
         ReluNetwork.read(module)
+    with pytest.raises(PolytopeError, match=said):
+        regions(module)
+
+
+def test_a_module_is_read_and_a_language_model_refused(model):
+    module = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+    found, read = regions(module), regions(ReluNetwork.read(module))
+    np.testing.assert_array_equal(found.vertices, read.vertices)
+    assert found.faces == read.faces
+    with pytest.raises(PolytopeError, match="Model is no Sequential of Linear and ReLU"):
+        regions(model)
 
 
 def test_other_shapes_are_refused(users_arrays):

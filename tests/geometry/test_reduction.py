@@ -166,6 +166,42 @@ def test_where_the_mlp_does_nothing_nats_are_drawn(found):
     assert bare.plot().layout.yaxis.range is None
 
 
+def test_the_headline_names_both_arms_of_random_groups(found):
+    from dataclasses import replace
+
+    lost = {name: found.arm(name, 40).lost.value for name in GROUPED[:3]}
+    said = [f"{lost[name]:.3f}" for name in GROUPED[:3]]
+    assert len(set(said)) == 3
+    assert (
+        f"maps lose {said[0]} nats a token, as many random groups {said[1]}, the nearest of them {said[2]}, no MLP"
+        in (found.headline)
+    )
+    before = replace(found, arms=tuple(arm for arm in found.arms if arm.name != "random groups, nearest"))
+    assert f"random groups {said[1]}, no MLP" in before.headline
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ks": 5}, "ks=5: give several"),
+        ({"ks": None}, "ks=None: give several"),
+        ({"fit_tokens": 0}, "fit_tokens=0: give a whole number from 1"),
+        ({"tested": 0}, "tested=0: give a whole number from 2"),
+        ({"tested": 1}, "tested=1: give a whole number from 2"),
+        ({"max_tokens": 7}, "max_tokens=7: give a whole number from 8"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(documents, options, said):
+    with pytest.raises(PolytopeError, match=said):
+        reduction(plm.load("tiny-relu"), documents[:4], 1, **{"ks": [1], "tested": 2, "max_tokens": 24, **options})
+
+
+def test_a_mixture_of_experts_is_refused_before_anything_is_read(documents, monkeypatch):
+    monkeypatch.setattr("polytope_lm.geometry.reduction.inputs_of", None)
+    with pytest.raises(PolytopeError, match="tiny-moe, layer 1: a mixture of experts has no one map"):
+        reduction(plm.load("tiny-moe"), documents, 1, ks=[1])
+
+
 def test_what_cannot_be_reduced_is_refused(documents):
     model = plm.load("tiny-relu")
     with pytest.raises(PolytopeError, match=r"ks=\[100000\]"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import maximum_filter
@@ -143,6 +145,12 @@ def test_the_gif_has_the_frames_asked_for(tmp_path, film):
     with image.open(film.save_gif(tmp_path / "film.gif", side=120, every=2)) as gif:
         assert gif.n_frames == 4
         assert gif.size == (120, 120)
+
+
+def test_a_window_without_area_is_refused_before_the_training(film, monkeypatch):
+    monkeypatch.setattr("polytope_lm.toys.animation.fit", None)
+    with pytest.raises(PolytopeError, match=r"window=\(0, 0, 0, 1\) has no area"):
+        toys.record(replace(film.goal, window=(0, 0, 0, 1)), (3,), frames=5, steps=20)
 
 
 def test_what_cannot_be_filmed_is_refused(tmp_path, film):

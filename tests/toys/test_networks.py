@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -99,6 +100,11 @@ def test_what_cannot_be_trained_or_counted_is_refused():
     goal = toys.task("xor", 50)
     with pytest.raises(PolytopeError, match=r"hidden=\(\)"):
         toys.fit(goal, ())
+    with pytest.raises(PolytopeError, match="hidden=5: give each layer's width"):
+        toys.fit(goal, 5)
+    for seeds in ([-1], [], 0, [0.5]):
+        with pytest.raises(PolytopeError, match=re.escape(f"seeds={seeds}: give one or more, whole numbers from 0")):
+            toys.fit(goal, (4,), seeds)
     one = Task("mine", goal.x, np.ones(50), goal.window)
     with pytest.raises(PolytopeError, match="mine: all 50 points are of class 1"):
         toys.fit(one, (4,))

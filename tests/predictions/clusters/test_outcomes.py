@@ -148,7 +148,7 @@ def _plain(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 
 
 def _far_from_a_mean(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-    """One neuron is always on and large, tokens differ much in length: raw cosine sees that, the centred one the class."""
+    """One neuron is always on and large, tokens differ in length by far: raw cosine sees that, the centred one not."""
     h = rng.normal(size=(len(labels), 256))
     h[:, :120] = 2 * (0.7 * rng.normal(size=(8, 120))[labels] + h[:, :120])
     h *= np.exp(1.5 * rng.normal(size=(len(labels), 1)))

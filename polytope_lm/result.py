@@ -89,6 +89,7 @@ class Result:
         question: what was asked, in a reader's words; empty: the tab says it.
         several: whether one page may hold more than one.
         tables: fields that are kept as Parquet beside the JSON, and their files.
+        columns_formerly: of these tables, by the names that older files give them.
         indent: of the JSON; None for kinds that are mostly arrays.
         derived: properties that the JSON says too, for readers without this package; `load` leaves them.
         notice: what a reader must know about how it was loaded; empty otherwise.
@@ -101,6 +102,7 @@ class Result:
     question: ClassVar[str] = ""
     several: ClassVar[bool] = False
     tables: ClassVar[Mapping[str, str]] = {}
+    columns_formerly: ClassVar[Mapping[str, str]] = {}
     derived: ClassVar[tuple[str, ...]] = ()
     indent: ClassVar[int | None] = 1
     notice: ClassVar[str] = ""
@@ -296,7 +298,11 @@ def _read(path: Path, data: dict[str, Any]) -> Result:
         files = data.get("files", {}) if sealed else dict.fromkeys(cls.tables.values())
         if not isinstance(files, dict) or (not sealed and "checksum" in data):
             raise PolytopeError("files or checksum: not what `save` writes")  # noqa: TRY301
-        kept = {name: _parquet(path.with_name(file), files[file]) for name, file in cls.tables.items() if file in files}
+        kept = {
+            name: _parquet(path.with_name(file), files[file], cls.columns_formerly)
+            for name, file in cls.tables.items()
+            if file in files
+        }
         found = cls.from_dict(data, **kept)
         if sealed and data.get("checksum") != digest(data):
             raise PolytopeError("was changed after it was saved: its checksum does not fit")  # noqa: TRY301
@@ -308,7 +314,7 @@ def _read(path: Path, data: dict[str, Any]) -> Result:
     return found
 
 
-def _parquet(path: Path, sha256: object) -> pd.DataFrame | None:
+def _parquet(path: Path, sha256: object, formerly: Mapping[str, str]) -> pd.DataFrame | None:
     """Return a saved table; None where it is gone."""
     import pandas as pd  # noqa: PLC0415 -- slow to import
     import pyarrow as pa  # noqa: PLC0415
@@ -319,7 +325,7 @@ def _parquet(path: Path, sha256: object) -> pd.DataFrame | None:
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise PolytopeError(f"{path.name} was changed after it was saved: its checksum does not fit")
     try:
-        return pd.read_parquet(io.BytesIO(content))
+        return pd.read_parquet(io.BytesIO(content)).rename(columns=dict(formerly))
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise PolytopeError(f"{path.name} is no table ({error})") from None
 

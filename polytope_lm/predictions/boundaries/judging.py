@@ -12,7 +12,7 @@ import numpy as np
 
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.boundaries import measure as p
-from polytope_lm.predictions.boundaries.result import Balance, LayerBoundaries, Shuffled, WeightsControl
+from polytope_lm.predictions.boundaries.result import MISSED, Balance, LayerBoundaries, Shuffled, WeightsControl
 from polytope_lm.seeds import Purpose, derived
 from polytope_lm.statistics import confounders as adjusting
 from polytope_lm.statistics.confounders import Adjuster, Effect, PairTable, added, beyond_controls, beyond_half
@@ -95,7 +95,7 @@ def judge(site: Site, real: Measured, others: Mapping[str, Measured], settings: 
         planes=tuple(float(each.regressed(counts).value) for each, counts in planes),
         controls=tuple(_control(name, other, adjuster, settings, seed) for name, other in others.items()),
         shuffled=_shuffled(table, adjuster, settings),
-        missed_estimate=int(real.column(p.MISSED).sum()), cells=tuple(cells), verdict=verdict,
+        missed_estimate=int(real.column(MISSED).sum()), cells=tuple(cells), verdict=verdict,
     )  # fmt: skip
 
 

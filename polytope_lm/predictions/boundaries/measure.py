@@ -28,6 +28,7 @@ from polytope_lm.paths.resume import resumable
 from polytope_lm.paths.solve.line import mlp_inputs
 from polytope_lm.paths.trace import POINTS as READ
 from polytope_lm.paths.trace import Trace, js_distance
+from polytope_lm.predictions.boundaries.result import COLUMNS_FORMERLY, MISSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +51,6 @@ COVARIATES = (
 )  # fmt: skip
 SOFT, CURVATURE = "soft distance", "LMN curvature"
 MEASURES = (SOFT, CURVATURE)
-MISSED = "missed at most"
 _PLANES_SEEN = 41
 
 Row = dict[str, float]
@@ -178,7 +178,11 @@ def measure_pairs(
 
     entries = resumable(head, lambda left: ((n, partial(one, n)) for n in left), to=kept, told=told)
     lines = [pair.line for pair in pairs]
-    rows = {line: entry["found"] for line, entry in zip(lines, entries, strict=True) if "found" in entry}
+    rows = {
+        line: {COLUMNS_FORMERLY.get(name, name): value for name, value in entry["found"].items()}
+        for line, entry in zip(lines, entries, strict=True)
+        if "found" in entry
+    }
     bad = [Problem(line, entry["bad"]) for line, entry in zip(lines, entries, strict=True) if "bad" in entry]
     return rows, sorted(bad, key=lambda problem: problem.line)
 

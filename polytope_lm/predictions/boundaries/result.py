@@ -26,6 +26,10 @@ from polytope_lm.statistics.verdict import Cell, Verdict
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+MISSED = "missed estimate"
+COLUMNS_FORMERLY = {"missed at most": MISSED}
+"""Columns of `pairs.parquet` by the names that older files give them."""
+
 
 @dataclass(frozen=True)
 class BoundarySettings:
@@ -212,6 +216,7 @@ class BoundariesResult(Layered, Result):
     kind = "boundaries"
     tab = "Boundaries"
     tables = {"numbers": "pairs.parquet"}  # noqa: RUF012
+    columns_formerly = COLUMNS_FORMERLY
     derived = ("verdict",)
 
     @property

@@ -13,6 +13,7 @@ from polytope_lm import pairs
 from polytope_lm.errors import PolytopeError
 from polytope_lm.models.interventions import Patched, run_patched
 from polytope_lm.pairs import Pair, Pairs
+from polytope_lm.paths import resume
 from polytope_lm.paths.ends import activations
 from polytope_lm.paths.path import path
 from polytope_lm.predictions.boundaries import measure as p
@@ -185,6 +186,22 @@ def test_it_is_the_same_again_and_goes_on_where_it_was_cut(model, tmp_path) -> N
         del each["timings"]
     assert one == two
     assert again == first
+
+
+def test_the_former_name_of_the_missed_crossings_is_read(model, tmp_path) -> None:
+    former = {"missed estimate": "missed at most"}
+    options = {**QUICK, "controls": ()}
+    first = boundaries(model, SHORT[:24], 1, keep=tmp_path, **options)
+    kept = tmp_path / "real-L01.pre.jsonl"
+    head, entries = resume.read(kept)
+    for entry in entries:
+        entry["found"] = {former.get(name, name): value for name, value in entry["found"].items()}
+        assert "missed at most" in entry["found"]
+    kept.write_bytes(resume.encoded(head, entries))
+    assert boundaries(model, SHORT[:24], 1, keep=tmp_path, **options) == first
+    assert b'"missed at most"' in kept.read_bytes()  # nothing was measured again
+    replace(first, numbers=first.numbers.rename(columns=former)).save(tmp_path / "old")
+    assert list(BoundariesResult.load(tmp_path / "old").numbers) == list(first.numbers)
 
 
 def test_what_was_kept_of_another_run_is_not_used(model, tmp_path) -> None:

@@ -190,9 +190,11 @@ def capture(  # noqa: PLR0913 - settings, by name
             "from 1 to n"
         )
     tell = sys.stderr.isatty() if progress is None else progress
-    cost = estimate(plan, source, timed=tell)
+    # The time is this processor's: nothing is known here of the cards that workers will have.
+    cost = estimate(plan, source, timed=tell and not gpus_per_worker)
     if tell:
-        print(f"capture: {visible(str(cost))}", file=sys.stderr)
+        alone = " in one process" if engine == "ray" and cost.minutes is not None else ""
+        print(f"capture: {visible(str(cost))}{alone}", file=sys.stderr)
     size = shard_documents or max(1, round(SHARD_TOKENS / max(cost.tokens_per_document, 1)))
     about: dict[str, Any] = {"documents": source.describe(), "shard_documents": size}
     if cost.documents is not None:  # a stream of unknown length is not read twice

@@ -8,7 +8,7 @@ each token its own map nothing is lost. The first position of a document is left
 | k maps | k-means of the maps `(J, a)` under the Frobenius norm; nearest by the token's own map |
 | random groups | mean maps of k random groups of the same sizes; a tested token has one at random, large ones more often |
 | random groups, nearest | the same mean maps; a tested token has the one nearest its own map, as with k maps |
-| by code | mean maps of k-means clusters of the codes; nearest by Hamming distance to the mean code |
+| by code | mean maps of k-means clusters of the codes; nearest by Euclidean distance to the mean code |
 | by cosine | the same by the direction of `u`, centred |
 | by vector | the same by `u` itself |
 | mean map | one map for all: the mean |

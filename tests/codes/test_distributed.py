@@ -509,6 +509,21 @@ def test_a_card_that_can_not_be_used_fails_where_the_reason_is_told(model: plm.M
         worker.write(job(tmp_path, None), (1, 1))
 
 
+@pytest.mark.parametrize(("gpus", "end"), [(0.0, "under a minute on this machine in one process"), (1.0, "B")])
+def test_the_cost_says_whose_time_it_is(
+    model: plm.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    gpus: float, end: str,
+) -> None:  # fmt: skip
+    def stop(*_: Any) -> None:
+        raise PolytopeError("enough")
+
+    monkeypatch.setattr("polytope_lm.codes.distributed.spread", stop)
+    with pytest.raises(PolytopeError, match="enough"):
+        plm.capture(model, ["A line"], to=tmp_path, engine="ray", gpus_per_worker=gpus, progress=True)
+    told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("capture: 1 document"))
+    assert told.endswith(end)  # cards' speed is not known here: no time
+
+
 def test_a_model_on_a_card_needs_workers_with_cards(
     model: plm.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

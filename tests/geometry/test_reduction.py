@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import KMeans
+from sklearn.linear_model import Ridge
 
 import polytope_lm as plm
 from polytope_lm.errors import PolytopeError
@@ -12,6 +16,7 @@ from polytope_lm.geometry.affine import inputs_of, maps_at, reduce
 from polytope_lm.geometry.reduction import GROUPED, _split, reduction
 from polytope_lm.result import load_result
 from polytope_lm.seeds import Purpose, derived
+from polytope_lm.statistics.ridge import ridge
 
 
 @pytest.fixture(scope="module")
@@ -46,40 +51,106 @@ def test_random_groups_are_worse_than_clusters_and_near_the_mean_map(found):
     assert abs(random - mean) < (random - clusters) / 2
 
 
-def test_groups_by_hand(documents):
-    """Whole matrices, their means, the nearest by brute force, and a plain hook in the MLP's place."""
-    model, layer, k, seed = plm.load("tiny-relu"), 1, 6, 3
-    options = {"tested": 3, "max_tokens": 32, "fit_tokens": 300, "seed": seed}
-    found = reduction(model, documents, layer, ks=[k], resamples=4, **options)
+K, SEED = 6, 3
+
+
+@pytest.fixture(scope="module")
+def hand(documents):
+    """A reduction, and what it must be redone by hand: weights, inputs to fit on, stretches to test."""
+    model, options = plm.load("tiny-relu"), {"tested": 3, "max_tokens": 32, "fit_tokens": 300, "seed": SEED}
     fitted, windows = _split(model, documents, **options)
-    mlp = model.hf.transformer.h[layer].mlp
+    mlp = model.hf.transformer.h[1].mlp
     w1, b1, w2, b2 = (p.detach() for p in (mlp.c_fc.weight, mlp.c_fc.bias, mlp.c_proj.weight, mlp.c_proj.bias))
+    return SimpleNamespace(
+        found=reduction(model, documents, 1, ks=[K], resamples=4, **options), model=model, windows=windows,
+        u=inputs_of(model, fitted, 1), h=lambda x: x @ w1 + b1, out=lambda post: post @ w2 + b2,
+        slopes=lambda x: torch.einsum("dn,tn,ne->tde", w1, (x @ w1 + b1 > 0).float(), w2),
+        offsets=lambda x: ((x @ w1 + b1 > 0) * b1) @ w2 + b2,
+    )  # fmt: skip
 
-    def matrices(u):
-        gates = (u @ w1 + b1 > 0).float()
-        return torch.einsum("dn,tn,ne->tde", w1, gates, w2), (gates * b1) @ w2 + b2
 
-    u = inputs_of(model, fitted, layer)
-    labels = reduce(maps_at(model, layer, u), k, seed=derived(seed, Purpose.REDUCTION, 2)).labels
-    rng = np.random.default_rng(derived(seed, Purpose.REDUCTION, 1))
-    shuffled = rng.permutation(labels)
-    slopes, offsets = matrices(u)
-    lost, tokens = dict.fromkeys(GROUPED[:3], 0.0), 0
-    for ids in windows:
-        own_slopes, own_offsets = matrices(inputs_of(model, [ids], layer))
-        clean = loss(model, ids, layer, None)
-        picks = {"random groups": rng.choice(k, len(own_slopes), p=np.bincount(labels, minlength=k) / len(labels))}
-        for name, groups in (("k maps", labels), ("random groups, nearest", shuffled), ("random groups", shuffled)):
-            j, a = (torch.stack([each[groups == g].mean(0) for g in range(k)]) for each in (slopes, offsets))
-            off = ((own_slopes[:, None] - j) ** 2).sum((2, 3)) + ((own_offsets[:, None] - a) ** 2).sum(2)
-            chosen = picks.get(name, off.argmin(1))
-            lost[name] += (
-                loss(model, ids, layer, lambda x, j=j, a=a, c=chosen: (x[:, None] @ j[c])[:, 0] + a[c]) - clean
-            )
+def hold(hand, stands):
+    """Compare losses with those of a plain hook in the MLP's place."""
+    lost, tokens = dict.fromkeys(stands, 0.0), 0
+    for ids in hand.windows:
+        clean = loss(hand.model, ids, 1, None)
+        for name, stand in stands.items():
+            lost[name] += loss(hand.model, ids, 1, stand) - clean
         tokens += len(ids) - 2
     for name, total in lost.items():
-        assert found.arm(name, k).lost.value == pytest.approx(total / tokens, abs=2e-5)
-    assert len({round(total, 3) for total in lost.values()}) == 3
+        arm = hand.found.arm(name, K if name in GROUPED else int(name == "mean map"))
+        assert arm.lost.value == pytest.approx(total / tokens, abs=2e-5), name
+    assert len({round(total, 3) for total in lost.values()}) == len(lost)
+
+
+def test_groups_by_hand(hand):
+    """Whole matrices, their means, the nearest by brute force."""
+    u, h = hand.u, hand.h
+    start = derived(SEED, Purpose.REDUCTION, 2)
+    labels = reduce(maps_at(hand.model, 1, u), K, seed=start).labels
+    rng = np.random.default_rng(derived(SEED, Purpose.REDUCTION, 1))
+    shuffled = rng.permutation(labels)
+    share = np.bincount(labels, minlength=K) / len(labels)
+    slopes, offsets = hand.slopes(u), hand.offsets(u)
+
+    def in_groups(groups, where, choose=None):
+        j, a, centres = (torch.stack([v[groups == g].mean(0) for g in range(K)]) for v in (slopes, offsets, where(u)))
+
+        def output(x):
+            c = ((where(x)[:, None] - centres) ** 2).sum(2).argmin(1) if choose is None else choose(len(x))
+            return torch.einsum("td,tde->te", x, j[c]) + a[c]
+
+        return output
+
+    def maps(x):
+        return torch.cat([hand.slopes(x).flatten(1), hand.offsets(x)], dim=1)
+
+    points = {
+        "by code": lambda x: (h(x) > 0).float(),
+        "by cosine": lambda x: (x - u.mean(0)) / (x - u.mean(0)).norm(dim=1, keepdim=True),
+        "by vector": lambda x: x,
+    }
+    stands = {
+        "random groups": in_groups(shuffled, maps, lambda n: rng.choice(K, n, p=share)),
+        "k maps": in_groups(labels, maps), "random groups, nearest": in_groups(shuffled, maps),
+    }  # fmt: skip
+    for name, where in points.items():
+        clusters = KMeans(K, init="random", n_init=1, max_iter=20, random_state=start).fit_predict(where(u).numpy())
+        stands[name] = in_groups(clusters, where)
+    assert set(stands) == set(GROUPED)
+    hold(hand, stands)
+
+
+def test_single_fits_by_hand(hand):
+    """The other arms: fits of numpy and scikit-learn."""
+    u, h = hand.u, hand.h
+    out = hand.out(torch.relu(h(u)))
+    curves = np.array([np.polyfit(each, np.maximum(each, 0), 2) for each in h(u).double().numpy().T]).T[:, None]
+    penalty = ridge(u.numpy(), out.numpy(), np.arange(len(u)) % 5 == 0)[2]
+    line = Ridge(penalty).fit(u.numpy(), out.numpy())
+    slope, offset = hand.slopes(u).mean(0), hand.offsets(u).mean(0)
+    stands = {
+        "quadratic": lambda x: hand.out(torch.tensor(np.polyval(curves, h(x).numpy()), dtype=x.dtype)),
+        "linear": lambda x: torch.tensor(line.predict(x.numpy()), dtype=x.dtype),
+        "mean-ablated": lambda x: out.mean(0).expand(len(x), -1),
+        "mean map": lambda x: x @ slope + offset,
+        "own map": lambda x: hand.out(torch.relu(h(x))),
+    }
+    assert {*stands, *GROUPED} == {arm.name for arm in hand.found.arms}
+    hold(hand, stands)
+
+
+def test_where_removing_the_mlp_costs_little_there_is_no_ratio(found, monkeypatch, documents):
+    assert found.removed.value >= 0.02
+    few = documents[:6]
+    options = {"ks": [2], "tested": 2, "max_tokens": 24, "resamples": 10}
+    there = reduction(plm.load("tiny-relu"), few, 1, **options)
+    monkeypatch.setattr("polytope_lm.geometry.reduction.LEAST", there.removed.value + 1e-3)
+    gone = reduction(plm.load("tiny-relu"), few, 1, **options)
+    assert there.removed.low > 0
+    assert all(arm.recovered is not None for arm in there.arms)
+    assert all(arm.recovered is None for arm in gone.arms)
+    assert [arm.lost for arm in gone.arms] == [arm.lost for arm in there.arms]
 
 
 @torch.no_grad()

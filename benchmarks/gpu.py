@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WORDS, LENGTH, WIDTH, K = 1000, 1024, 3072, 16
 CERTAIN = 1e-4
+LONGEST = 360
+"""Seconds that everything may take."""
 
 
 class Absent(Exception):  # noqa: N818 - no error: it is said, and the rest is measured
@@ -519,7 +521,8 @@ def measure(run: Run) -> dict[str, Any]:
 def write(out: Path, head: dict[str, Any], sections: dict[str, Any]) -> None:
     """Write the JSON and the table of what is measured so far."""
     (out / "gpu.json").write_text(json.dumps({**head, "sections": sections}, indent=1) + "\n")
-    lines = [f"{head['card']}, torch {head['torch']}, {time.strftime('%Y-%m-%d')}"]
+    took = f"{head['seconds']:,.0f} s in all (must be at most {LONGEST} s)"
+    lines = [f"{head['card']}, torch {head['torch']}, {head['date']}, {took}"]
     lines += ["Absent: " + ("; ".join(f"{name} ({why})" for name, why in head["absent"].items()) or "no peer"), ""]
     lines += ["| what | measured | peer | ratio | must |", "|---|---|---|---|---|"]
     for name, section in sections.items():
@@ -549,9 +552,13 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(options.device)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else describe().cpu
-    head = {"card": card, "torch": torch.__version__, "absent": {}, "machine": str(describe())}
+    head: dict[str, Any] = {
+        "card": card, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"), "absent": {},
+        "machine": str(describe()),
+    }  # fmt: skip
     print(f"{card}; {head['machine']}", flush=True)
     sections: dict[str, Any] = {}
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         run = Run(device, options.tiny, options.quick, Path(scratch), head["absent"])
         for name, section in measure(run).items():
@@ -571,6 +578,7 @@ def main() -> None:
             print(f"[{name}: {sections[name]['seconds']} s]", flush=True)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+            head["seconds"] = round(time.perf_counter() - started, 1)
             write(options.out, head, sections)
 
 

@@ -20,8 +20,10 @@ def test_every_section_runs_and_writes_its_figures(tmp_path, monkeypatch, capsys
     gpu.main()
     written = json.loads((tmp_path / "out/gpu.json").read_text())
     assert len(written["sections"]) == len(gpu.measure(None))
+    assert sum(each["seconds"] for each in written["sections"].values()) - 1 < written["seconds"]
     assert not [name for name, section in written["sections"].items() if "failed" in section], capsys.readouterr().out
     table = (tmp_path / "out/gpu.md").read_text()
+    assert f"{written['date']}, {written['seconds']:,.0f} s in all (must be at most 360 s)" in table.splitlines()[0]
     assert "flash_attention_2, float32 (" in table.splitlines()[1]
     lens = [f for s in written["sections"].values() for f in s["figures"] if f["peer_name"] == "run_with_cache"]
     assert ["gpt2" in lens[0]["name"], "llama" in lens[1]["name"]] == [True, True]

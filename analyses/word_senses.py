@@ -141,14 +141,18 @@ def rows_of(result: SensesResult) -> Iterable[dict[str, Any]]:
         for score in layer.scores:
             row[score.name] = [score.estimate.value, score.estimate.low, score.estimate.high]
             row[f"level: {score.name}"] = score.level
+        claims = {"code", "rate-standardised code", *(each.claim for each in layer.comparators)}
         for each in layer.differences:
-            if each.representation in {"code", "rate-standardised code"}:
+            if each.representation in claims:
                 ahead = each.estimate
                 row[f"{each.representation} - {each.reference}"] = [ahead.value, ahead.low, ahead.high]
         row["comparators"] = [
-            {"claim": each.claim, "against": list(each.references), "outcome": each.verdict.outcome}
+            {
+                "claim": each.claim, "against": list(each.references), "outcome": each.verdict.outcome,
+                "deciding": str(each.verdict.deciding_cell), "power": each.verdict.power,
+            }
             for each in layer.comparators
-        ]
+        ]  # fmt: skip
         yield row
 
 

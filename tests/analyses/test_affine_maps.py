@@ -14,7 +14,7 @@ import polytope_lm as plm
 from analyses import affine_maps
 from polytope_lm.geometry.matching import match
 from polytope_lm.geometry.reduction import GROUPED, LINEAR, MAPS, MEAN, NEAREST, RANDOM
-from tests.tables import says
+from tests.tables import says, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -164,13 +164,6 @@ def test_the_findings_are_the_kept_numbers():
         shown += [arms[f"{name} {ks[-1]}"]["recovered"][0] for name in GROUPED[1:]]
         shown += [*arms["linear"]["recovered"], *arms["quadratic"]["recovered"]]
         np.testing.assert_allclose(told(numbers), shown, atol=0.0051)
-    most = json.loads((ROOT / "analyses/results/affine-maps-smollm2-10000.json").read_text(encoding="utf-8"))
-    arms = most["models"]["smollm2-135m"][0]["arms"]
-    names = [f"{name} 10000" for name in ("k maps", "by code", "by cosine", "by vector", "random groups", NEAREST)]
-    said = text.partition("Ten thousand secants of layer 14")[2].partition("\n\n")[0].partition("lose ")[2]
-    shown = [*arms[names[0]]["lost"], arms["mean-ablated"]["lost"][0], *(arms[name]["lost"][0] for name in names[1:-1])]
-    shown += arms[names[-1]]["lost"]
-    np.testing.assert_allclose(told(said), [*shown, *arms["linear"]["lost"], *arms["quadratic"]["lost"]], atol=5.1e-4)
     rows = re.findall(r"^\| (\d+) to (\d+), (\w+) \|(.*)", text, re.MULTILINE)
     pairs = {(each["maps"], each["from"], each["to"]): each for each in data["matching"]}
     assert len(rows) == len(pairs) == 4
@@ -246,15 +239,30 @@ def test_what_the_nearest_of_random_groups_leaves_to_the_clusters(losses):
     assert all(apart(row, k) for row in rows for k in (1000, 10000))
 
 
+def test_smollm2s_ten_thousand_maps(losses):
+    _, shown = table((ROOT / "docs" / "findings.md").read_text(encoding="utf-8"), "With ten thousand maps, three")
+    many = {key[1:3]: arms for key, arms in losses.items() if key[0] == "smollm2-135m" and key[3] == 10000}
+    assert {cells[0] for cells in shown} == {f"{layer}, {kind}" for layer, kind in many}
+    assert len(shown) == len(many) == 4
+    for place, *cells in shown:
+        arms = many[int(place.split(", ")[0]), place.split(", ")[1]]
+        wanted = [arms["mean-ablated"], arms[f"{MEAN} 1"][:1], arms[f"{MAPS} 10000"], arms[f"{RANDOM} 10000"][:1]]
+        wanted += [arms[f"{NEAREST} 10000"], *(arms[f"by {way} 10000"][:1] for way in ("code", "cosine", "vector"))]
+        for cell, values in zip(cells, [*wanted, arms[LINEAR], arms["quadratic"]], strict=True):
+            says(cell, *values)
+
+
 def test_what_it_leaves_to_smollm2s_clusters(losses):
     said = part_of_the_findings("The choice counts here, too:", "\n\n")
     few = {key[1:3]: arms for key, arms in losses.items() if key[0] == "smollm2-135m" and key[3] == 1000}
-    (many,) = [arms for key, arms in losses.items() if key[0] == "smollm2-135m" and key[3] == 10000]
+    many = {key[1:3]: arms for key, arms in losses.items() if key[0] == "smollm2-135m" and key[3] == 10000}
+    most = [many[layer, kind] for layer in (4, 14) for kind in ("tangent", "secant")]
     rows = [few[layer, kind] for layer in (4, 14) for kind in ("tangent", "secant")]
     assert len(few) == len(rows)
     shown = [*of(rows, NEAREST, 1000), *ends(of(rows, NEAREST, 1000) / of(rows, MEAN, 1), chosen(rows, 1000))]
-    says(decimals(said), *shown, *chosen([many], 10000))
+    says(decimals(said), *shown, *ends(chosen(most, 10000)))
     assert "Clusters lose less in every row. In layer 14 the intervals do not meet; in layer 4 they do" in said
     assert (of(rows, MAPS, 1000) < of(rows, NEAREST, 1000)).all()
     assert [apart(row, 1000) for row in rows] == [False, False, True, True]
-    assert apart(many, 10000)
+    assert (of(most, MAPS, 10000) < of(most, NEAREST, 10000)).all()
+    assert [apart(row, 10000) for row in most] == [False, False, True, True]

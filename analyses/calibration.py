@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,7 @@ def summary(lines: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:
         "halves": {
             "pooled": float(np.mean([each for cell in together.values() for each in cell])) if together else None,
             "splits": len(split),
+            "splits of each": dict(Counter(line["key"].rpartition(" | halves")[0] for line in split)),
             "cells": {cell: float(np.mean(found)) for cell, found in together.items()},
         },
     }

@@ -15,7 +15,9 @@ import pandas as pd
 from scipy.stats import t
 
 from polytope_lm.predictions.calibration.trials import pooled, representations, set_up, trial
+from polytope_lm.predictions.clusters.result import REFERENCES
 from polytope_lm.predictions.clusters.scoring import make_task
+from polytope_lm.representations import binary as code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,12 +76,14 @@ def halves_agree(
     order = np.random.default_rng([seed, number]).permutation(int(first.documents.max()) + 1)
     sides = [np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])]
     found: dict[str, list[tuple[Estimate, ...]]] = {label: [] for label in samples}
+    # Only what the cells compare: whether a label can be seen is not asked here.
+    compared = [each for each in representations(draws) if each.name in {code.CODE, *REFERENCES}]
     for side in sides:
         bench = None
         for label, sample in samples.items():
             task = make_task(part(sample, side), k, seed, resamples)
             # Clusters know no label, so all labels share them.
-            bench = replace(bench, task=task) if bench else set_up(codes, layer, task, representations(draws))
+            bench = replace(bench, task=task) if bench else set_up(codes, layer, task, compared)
             found[label].append(trial(bench, pooled(bench, task.labelings), 0, smallest_effect).differences)
     return {
         label: tuple(within(a, b) for a, b in zip(*differences, strict=True)) for label, differences in found.items()

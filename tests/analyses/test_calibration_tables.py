@@ -1,0 +1,39 @@
+"""The findings' table of intervals on real codes is the kept one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+
+from tables import numbers, says, table
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+KEPT = [
+    json.loads(file.read_text(encoding="utf-8"))
+    for file in sorted((ROOT / "analyses" / "results").glob("calibration-*.json"))
+]
+
+
+def test_the_rates_are_the_kept_ones() -> None:
+    _, shown = table(TEXT, "**On real codes**")
+    places = {" | ".join(cell.split(" | ")[:3]) for kept in KEPT for cell in kept["nulls"]["cells"]}
+    assert len(shown) == len(places)
+    for model, n, kinds, supported, pooled, ami, agreement, halves in shown:
+        place = f"{model.replace(', ', ' | ')} | {'small' if n == '1,500' else 'all'}"
+        (kept,) = (each for each in KEPT if any(cell.startswith(f"{place} |") for cell in each["nulls"]["cells"]))
+        rates = {cell: rate for cell, rate in kept["nulls"]["cells"].items() if cell.startswith(f"{place} |")}
+        assert len({tuple(cell.split(" | ")[3:5]) for cell in rates}) == int(kinds[0]) == 4
+        assert kept["nulls"]["supported"] == 0
+        assert supported == "0 of 1,600"
+        says(pooled, 100 * mean(rates.values()))
+        for cell, score in ((ami, "AMI:"), (agreement, "agreement:")):
+            found = [100 * rate for name, rate in rates.items() if score in name]
+            says(cell, min(found), max(found))
+        agreed = [100 * rate for cell, rate in kept["halves"]["cells"].items() if cell.startswith(f"{place} |")]
+        if halves == "**not run**":
+            assert not agreed
+            continue
+        splits = kept["halves"].get("splits of each", {}).get(place, numbers(halves)[1])
+        says(halves, mean(agreed), splits, min(agreed), max(agreed))

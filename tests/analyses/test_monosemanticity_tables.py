@@ -50,7 +50,7 @@ def said(verdicts: dict[int, dict[str, Any]]) -> str:
 
 def test_the_verdicts_on_the_code() -> None:
     _, shown = table(TEXT, "**Supported nowhere**")
-    assert len(shown) == len({(row["model"], row["label"]) for row in ROWS}) == 29
+    assert len(shown) == len({(row["model"], row["label"]) for row in ROWS}) == 30
     for model, label, layers, verdict, *_, power in shown:
         there = {row["layer"]: row for row in rows_of(model, label)}
         assert (layers, verdict) == (ranges(there), said(there)), (model, label)
@@ -76,7 +76,8 @@ def test_what_the_text_counts() -> None:
         return Counter(row["outcome"] for row in ROWS if row["model"] in models and row["label"] in WORDS)
 
     every = [row["outcome"] for row in ROWS]
-    further = [each["outcome"] for each in chain.from_iterable(row["comparators"] for row in ROWS)]
+    before = [row for row in ROWS if (row["model"], row["label"]) != ("gemma3-270m", "topic")]  # measured afterwards
+    further = [each["outcome"] for each in chain.from_iterable(row["comparators"] for row in before)]
     assert "supported" not in every
     assert f"of 50, {every.count('mixed')} stayed *mixed*" in TEXT
     assert f"of 45 verdicts on further claims and comparators {further.count('mixed')} stayed" in " ".join(TEXT.split())

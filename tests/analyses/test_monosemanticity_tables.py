@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tables import table
+from tables import numbers, says, table
 
 from analyses.cluster_tables import lead
 from polytope_lm.predictions.clusters.result import SHORT
@@ -101,6 +102,37 @@ def test_what_the_text_counts() -> None:
         for row in ROWS for each in row["comparators"] if each["claim"] == "gate+up code" and each["outcome"] == "mixed"
     ]  # fmt: skip
     assert two_bits == ("smollm2-135m", "upos", 4)
+
+
+def test_the_nearest_to_a_yes() -> None:
+    again = json.loads((ROOT / "analyses/results/news-topics-gemma3-seed1.json").read_text(encoding="utf-8"))["rows"]
+    first = [row for row in rows_of("gemma3-270m", "topic") if row["layer"] in {14, 17}]
+    paragraph = TEXT.partition("**The nearest to a yes**")[2].partition("\n\n")[0].replace("\n", " ")
+    intervals = [numbers(each) for each in re.findall(r"\S+ \[[^]]*\]", paragraph)]
+    references = ("cosine of h, raw", "cosine of h, centred", "SimHash, rate-matched")
+    ahead = [
+        (row["model"], row["label"], row["layer"])
+        for row in ROWS
+        if all(
+            row[f"{score}: code - {reference}"][1] > 0
+            for score in ("AMI", "strict neighbour agreement")
+            for reference in references
+        )
+    ]
+    last = ("smollm2-135m", "topic", 29)
+    assert sorted(ahead) == [*(("gemma3-270m", "topic", layer) for layer in (14, 17)), last]
+    (last_row,) = [row for row in ROWS if (row["model"], row["label"], row["layer"]) == last]
+    kept = [row[f"AMI: code - {reference}"] for row in (*first, *again) for reference in references]
+    kept.append(last_row["AMI: code - cosine of h, raw"])
+    for shown, found in zip(intervals, kept, strict=True):
+        assert all(abs(a - b) <= 5e-4 + 1e-9 for a, b in zip(shown, found, strict=True)), (shown, found)
+    for rows, said in ((first, "by .021 to .034 in agreement"), (again, ".020 to .038 in agreement")):
+        leads = [row[f"strict neighbour agreement: code - {reference}"] for row in rows for reference in references]
+        says(said, min(each[0] for each in leads), max(each[0] for each in leads))
+        assert said in paragraph
+        assert all(low > 0 for _, low, _ in leads)
+    assert all(low > 0 for _, low, _ in kept)
+    assert [row["outcome"] for row in (*first, *again)] == ["inconclusive"] * 4
 
 
 def test_the_kept_sentences_name_the_kept_outcomes() -> None:

@@ -22,7 +22,7 @@ def kept(name: str, layer: int) -> tuple[dict[str, Any], dict[str, Any], dict[st
     """Return a layer's row, its untrained twin's, that of its sharp pairs, its outcome, and how many are sharp."""
     (model,) = (each for each in MODELS if each["model"] == name and str(layer) in each["outcomes"])
     real, twin = (
-        next(row for row in model["rows"] if row["layer"] == layer and ("untrained" in row["model"]) == untrained)
+        next((row for row in model["rows"] if row["layer"] == layer and ("untrained" in row["model"]) == untrained), {})
         for untrained in (False, True)
     )
     sharp = next((row for row in model["plateaus"] if row["layer"] == layer), None)

@@ -18,6 +18,7 @@ from polytope_lm.predictions.calibration.trials import pooled, representations, 
 from polytope_lm.predictions.clusters.result import REFERENCES
 from polytope_lm.predictions.clusters.scoring import make_task
 from polytope_lm.representations import binary as code
+from polytope_lm.seeds import Purpose, derived
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,10 +79,11 @@ def halves_agree(
     found: dict[str, list[tuple[Estimate, ...]]] = {label: [] for label in samples}
     # Only what the cells compare: whether a label can be seen is not asked here.
     compared = [each for each in representations(draws) if each.name in {code.CODE, *REFERENCES}]
-    for side in sides:
-        bench = None
+    for half, side in enumerate(sides):
+        # Two estimates that shared the draws of a random control would agree in what is luck.
+        own, bench = derived(seed, Purpose.SIDES, 2 * number + half), None
         for label, sample in samples.items():
-            task = make_task(part(sample, side), k, seed, resamples)
+            task = make_task(part(sample, side), k, own, resamples)
             # Clusters know no label, so all labels share them.
             bench = replace(bench, task=task) if bench else set_up(codes, layer, task, compared)
             found[label].append(trial(bench, pooled(bench, task.labelings), 0, smallest_effect).differences)

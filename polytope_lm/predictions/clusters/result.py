@@ -125,7 +125,7 @@ class Difference:
         representation: who is ahead (or behind, if negative).
         reference: one of `REFERENCES`, or a control that the code is held against, by its name.
         score: one of `SCORES`.
-        estimate: representation minus reference, both less their nulls, on the same halves or pairs of documents.
+        estimate: representation minus reference, both less their nulls, on the same halves or documents.
         p: one-sided p of "the difference is at most the smallest effect of interest".
 
     """

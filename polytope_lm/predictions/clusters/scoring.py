@@ -37,7 +37,7 @@ from polytope_lm.seeds import Purpose, derived, tie_order
 from polytope_lm.statistics.agreement import amis
 from polytope_lm.statistics.clustering import check_k, k_medoids
 from polytope_lm.statistics.estimate import MIN_DOCUMENTS, Resampled, effective_number, half_samples
-from polytope_lm.statistics.neighbours import PairSums, agreement_sums, agreements, hubs, strict_neighbours
+from polytope_lm.statistics.neighbours import DocumentSums, agreement_sums, agreements, hubs, strict_neighbours
 from polytope_lm.statistics.one_batch import EXACT, one_batch_k_medoids
 from polytope_lm.statistics.verdict import Cell, decide
 
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from polytope_lm.statistics.estimate import Estimate
     from polytope_lm.statistics.verdict import Verdict
 
-    Found = Resampled | PairSums
-    """A score before its interval: on halves, or as sums over pairs of documents."""
+    Found = Resampled | DocumentSums
+    """A score before its interval: on halves, or as sums over documents."""
 
 BUILT_IN = (code.CODE, code.STANDARDISED, *COSINES, SIMHASH)
 """What the verdict reads, and the rate-standardised code: measured always. Whether a label can be seen is asked of
@@ -278,7 +278,7 @@ class Drawn:
     """One draw's scores, null-subtracted, and the nulls that were taken off."""
 
     ami: Resampled
-    agreement: PairSums
+    agreement: DocumentSums
     lexical: Resampled
     nulls: Mapping[str, float]
 
@@ -302,9 +302,10 @@ class Pool:
 
     def drawn(self, documents: Int[np.ndarray, " n"], which: int, others: Int[np.ndarray, " others"] | slice) -> Drawn:
         """Return the scores of one labeling, less their means over others."""
-        null, chance = float(self.whole[others].mean()), self.agreed[others]
+        unrelated, chance = self.whole[others], self.agreed[others]
+        null, draws = float(unrelated.mean()), self.halves[:, which] - self.halves[:, others].mean(axis=1)
         return Drawn(
-            Resampled(float(self.whole[which]) - null, self.halves[:, which] - self.halves[:, others].mean(axis=1)),
+            Resampled(float(self.whole[which]) - null, draws, unrelated),
             agreement_sums(self.layout.neighbours, self.labelings[which], documents).less(chance),
             Resampled(float(self.layout.lexical[0]), self.layout.lexical[1:]),
             {AMI: null, AGREEMENT: float(chance.mean())},
@@ -323,7 +324,7 @@ def summed_up(about: tuple[str, str, str], first: Layout, draws: Sequence[Drawn]
     """
     whole: dict[str, Found] = {
         AMI: Resampled.mean_of_draws([each.ami for each in draws], task.picks),
-        AGREEMENT: PairSums.mean_of_draws([each.agreement for each in draws]),
+        AGREEMENT: DocumentSums.mean_of_draws([each.agreement for each in draws]),
         AMI_TOKEN: Resampled.mean_of_draws([each.lexical for each in draws], task.picks),
     }
     points = {
@@ -360,8 +361,8 @@ def summed_up(about: tuple[str, str, str], first: Layout, draws: Sequence[Drawn]
 
 
 def interval(found: Found, freedom: float) -> Estimate:
-    """Return a score with its interval: over halves, or over pairs of documents."""
-    return found.by_pairs(freedom) if isinstance(found, PairSums) else found.by_spread(freedom)
+    """Return a score with its interval: over halves, or over documents."""
+    return found.by_documents(freedom) if isinstance(found, DocumentSums) else found.by_spread(freedom)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ Verdict. One of six outcomes (see `statistics.verdict`): *supported* where the c
 smallest effect of interest in both scores against all three references; *behind*, *no lead*, *mixed*;
 *inconclusive*, with the n that would settle it; *not testable* where no representation sees the label. For AMI
 tokens are clustered anew in each half of the documents, neighbour agreement takes its variance from sums over
-pairs of documents. One label, one k, one clusterer, chosen before the run.
+documents. One label, one k, one clusterer, chosen before the run.
 
 Beside it, verdicts of their own: the code against the neuron lens (top neuron), the direction lens as the paper
 drew it (NMF and k-means directions) and the cosine of `post`; joined codes through to the output; in gated

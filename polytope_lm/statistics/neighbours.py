@@ -150,16 +150,17 @@ class DocumentSums:
     tokens are asked about: each edge adds `w_i (1[l_i = l_j] - theta)`. And its tokens are neighbours of others, which
     would name their next ones if it were not there: an edge adds what token j has beyond i's other neighbours,
     `w_i (1[l_i = l_j] - p_ij)`, p_ij their share of i's label. (To take theta instead counts a class of words that is
-    easy twice, as those who ask and as those who are named: the variance was 1.4 to 2.8 times the true one with real
-    labels.) With `x_d` the sum of both over document d,
+    easy twice, as those who ask and as those who are named: with real labels the standard error was up to 1.7 times
+    the true one.) With `x_d` the sum of both over document d,
 
-        variance = D / (D - 1) sum_d x_d^2:
+        variance = D / (D - 1) sum_d x_d^2 - Q:
 
-    an infinitesimal jackknife over documents (Jaeckel 1972; Efron & Stein, "The jackknife estimate of variance", Annals
-    of Statistics 1981, show that such an estimate is too great rather than too small). A few documents that are
-    everyone's neighbours can make it right on average and much too small mostly (on one set of codes 16 % of nulls
-    excluded 0); the score's variance over exchanges of labels between documents knows such hubs, so at least that is
-    taken (2 %).
+    an infinitesimal jackknife over documents, which counts chance agreement of two documents for both (Efron & Stein,
+    "The jackknife estimate of variance", Annals of Statistics 1981: too great by the part of second order). Exchanges
+    of labels between documents leave nothing else, so the score's variance over them, Q, is taken off once; at least
+    half of the sum is left. A few documents that are everyone's neighbours can make a sum over documents right on
+    average and much too small mostly (on one set of codes 16 % of nulls excluded 0); exchanges know such hubs, so at
+    least Q is taken.
 
     Differences are taken document by document. A null is a mean over few exchanges of labels: its own variance,
     theirs over their number, counts besides.
@@ -195,9 +196,9 @@ class DocumentSums:
 
     def by_documents(self, freedom: float | None) -> Estimate:
         """Return the score with `value +/- t sd`."""
-        across = float((self.sums**2).sum()) * len(self.sums) / max(len(self.sums) - 1, 1)
+        jackknife = float((self.sums**2).sum()) * len(self.sums) / max(len(self.sums) - 1, 1)
         chance = float(self.null.var(ddof=1)) if len(self.null) > 1 else 0.0
-        across = max(across, chance) + chance / max(len(self.null), 1) + self.extra
+        across = max(jackknife - chance, jackknife / 2, chance) + chance / max(len(self.null), 1) + self.extra
         return Estimate.around(self.value, float(np.sqrt(across)), freedom)
 
 

@@ -5,11 +5,12 @@ import pytest
 from scipy.stats import norm, t
 from sklearn.metrics import pairwise_distances
 
+from polytope_lm.controls.labels import exchanged_between_documents
 from polytope_lm.errors import PolytopeError
 from polytope_lm.statistics.agreement import amis, resampled_ami
 from polytope_lm.statistics.clustering import k_medoids
 from polytope_lm.statistics.estimate import Estimate, Resampled, effective_number, half_samples, resampled
-from polytope_lm.statistics.neighbours import agreement_sums, strict_neighbours
+from polytope_lm.statistics.neighbours import agreement_sums, agreements, strict_neighbours
 
 
 @pytest.mark.parametrize("documents", [10, 11, 60])
@@ -98,6 +99,44 @@ def test_intervals_of_ami_cover_where_labels_know_nothing_and_are_not_too_wide()
     assert np.sqrt(np.mean(np.square(plain))) > 1.5 * true
 
 
+def test_the_spread_over_halves_less_what_exchanged_labels_do_is_the_true_one() -> None:
+    """Fixed clusters, so that nothing else is in the spread: labels that know nothing of them, then some that do."""
+    rng = np.random.default_rng(2)
+    document = np.repeat(np.arange(60), 10).astype(np.int32)
+    for share in (0.0, 0.5):
+        found, plain = [], []
+        for run in range(200):
+            label = _by_document(rng, 60, 10, 4).astype(np.int32)
+            few, many = _by_document(rng, 60, 10, 10), np.minimum(rng.zipf(1.5, 600), 30)
+            few = np.where(rng.random(600) < share, label, few)
+            kept = np.concatenate([np.full((1, 60), True), half_samples(60, 40, seed=run)])[:, document]
+            values = resampled_ami(label, few, kept) - resampled_ami(label, many, kept)
+            exchanged = exchanged_between_documents(label, document, 20, seed=run)
+            null = amis(few, exchanged) - amis(many, exchanged)
+            found.append(Resampled(values[0], values[1:], null).by_spread(59))
+            plain.append(Resampled(values[0], values[1:]).by_spread(59))
+        true = np.mean([each.value for each in found])
+        assert (true > 0.1) == (share > 0)
+        sd = np.std([each.value for each in found])
+        assert np.sqrt(np.mean([each.sd**2 for each in found])) == pytest.approx(sd, rel=0.2)
+        missed = sum(not each.low <= true <= each.high for each in found)
+        assert 2 <= missed <= 20  # of 200 fair ones 10
+        if share == 0:
+            assert np.sqrt(np.mean([each.sd**2 for each in plain])) > 1.5 * sd
+
+
+def test_at_least_a_third_of_the_spread_is_taken() -> None:
+    draws = np.random.default_rng(0).normal(size=40)
+    for null, share in (((), 1), ((0.0, 0.0), 1), ((-9.0, 9.0), 1 / 3)):
+        found = Resampled(0.0, draws, np.array(null)).by_spread(30)
+        assert found.sd**2 == pytest.approx(share * draws.var(ddof=1))
+    small = np.array([-0.1, 0.1])
+    found = Resampled(0.0, draws, small).by_spread(30)
+    assert found.sd**2 == pytest.approx(draws.var(ddof=1) - 2 * small.var(ddof=1))
+    with pytest.raises(ValueError, match="broadcast"):
+        Resampled(0.0, draws, small) - Resampled(0.0, draws, np.zeros(3))
+
+
 def test_intervals_of_ami_cover_where_there_is_an_effect() -> None:
     rng = np.random.default_rng(1)
     document, found = np.repeat(np.arange(60), 10), []
@@ -121,7 +160,7 @@ def _documents(unequal: bool, documents: int, each: int) -> np.ndarray:
 
 @pytest.mark.parametrize("effect", [0.0, 0.6])
 def test_intervals_of_ami_cover_where_clusters_are_found_anew_and_documents_are_unequal(effect: float) -> None:
-    """The verdict's own rule: k-medoids anew in each half, the plain spread, Student's t of Kish's number."""
+    """The verdict's own rule: k-medoids anew in each half, less what exchanged labels do, t of Kish's number."""
     rng, document, found = np.random.default_rng(5), _documents(True, 40, 6), []
     freedom, n = effective_number(document) - 1, len(document)
     centres = 3 * rng.normal(size=(4, 6))
@@ -161,12 +200,13 @@ def test_intervals_of_neighbour_agreement_cover_where_labels_know_nothing(unequa
             rows = rng.normal(size=(len(document), 8)).astype(np.float32)
             distance = pairwise_distances(rows, metric="sqeuclidean")
             near = strict_neighbours(distance, document[:, None], 10)
-            each.append(agreement_sums(near, label, document))
-        found.append((each[0] - each[1]).by_pairs(effective_number(document) - 1))
+            exchanged = exchanged_between_documents(label.astype(np.int32), document, 20, seed=len(found))
+            each.append(agreement_sums(near, label, document).less(agreements(near, exchanged)))
+        found.append((each[0] - each[1]).by_documents(effective_number(document) - 1))
     assert 2 <= sum(not each.low <= 0 <= each.high for each in found) <= 22
-    # Each pair of documents counted for both of its documents would state sqrt(2) times the spread.
+    # What two documents share by chance counted for both would state sqrt(2) times the spread.
     stated = np.sqrt(np.mean([each.sd**2 for each in found]))
-    assert stated == pytest.approx(np.std([each.value for each in found]), rel=0.2)
+    assert stated == pytest.approx(np.std([each.value for each in found]), rel=0.25)
 
 
 def test_too_little_to_resample_is_said() -> None:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import pairwise_distances
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.statistics.neighbours import PairSums, agreement_sums, agreements, hubs, strict_neighbours
+from polytope_lm.statistics.neighbours import DocumentSums, agreement_sums, agreements, hubs, strict_neighbours
 
 
 def _scene(n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -66,46 +67,74 @@ def test_a_token_without_neighbours_is_left_out_of_the_mean() -> None:
         agreements(np.full((2, 3), -1, dtype=np.int32), np.zeros((1, 2), dtype=int))
 
 
-def test_the_variance_counts_products_of_pairs_that_share_a_document_once() -> None:
+def test_documents_count_as_those_who_ask_and_for_what_they_have_beyond_the_other_neighbours() -> None:
     rng = np.random.default_rng(0)
     near, labels, documents = rng.integers(0, 40, (40, 3)), rng.integers(0, 2, 40), rng.integers(0, 6, 40)
     near[documents[near] == documents[:, None]] = -1
     found = agreement_sums(near, labels, documents)
-    edges = [(i, j) for i in range(40) for j in near[i] if j >= 0]
-    counts = (near >= 0).sum(axis=1)
-    weight = {(i, j): 1 / (counts[i] * (counts > 0).sum()) for i, j in edges}
-    x: dict[frozenset, float] = {}
-    for i, j in edges:
-        pair = frozenset((documents[i], documents[j]))
-        x[pair] = x.get(pair, 0) + weight[i, j] * ((labels[i] == labels[j]) - found.value)
-    every = sum(x[p] * x[q] for p in x for q in x if p & q) * 6 / 5
-    alone = sum(v**2 for v in x.values()) * 6 / 5
-    assert found.by_pairs(None).sd == pytest.approx(np.sqrt(max(every, alone)))
+    lists = [[j for j in row if j >= 0] for row in near]
+    asking = [i for i in range(40) if lists[i]]
+    assert min(len(lists[i]) for i in asking) == 1  # an only neighbour is compared with the score
+    x = np.zeros(6)
+    for i in asking:
+        for place, j in enumerate(lists[i]):
+            weight, same = 1 / (len(asking) * len(lists[i])), float(labels[i] == labels[j])
+            others = [float(labels[i] == labels[o]) for at, o in enumerate(lists[i]) if at != place]
+            x[documents[i]] += weight * (same - found.value)
+            x[documents[j]] += weight * (same - (np.mean(others) if others else found.value))
+    np.testing.assert_allclose(found.sums, x, atol=1e-12)
+    assert found.by_documents(None).sd == pytest.approx(np.sqrt((x**2).sum() * 6 / 5))
 
 
-def test_a_difference_is_taken_pair_by_pair_and_draws_and_exchanges_add_their_own_variance() -> None:
+def test_the_variance_is_that_of_searching_anew_without_each_document() -> None:
+    """The jackknife, with a class of words that is easy and one that is hard, in documents of their own mixture."""
+    documents, ours, twice = np.repeat(np.arange(50), 8), [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        labels = (rng.random(400) < rng.random(50)[documents]).astype(np.int32)
+        # Class 0 lies together, class 1 all around it.
+        rows = np.where(labels[:, None] == 0, 0.5, 1.0) * rng.normal(size=(400, 10))
+        distance = pairwise_distances(rows).astype(np.float32)
+        near = strict_neighbours(distance, documents[:, None], 10)
+        without = []
+        for each in range(50):
+            kept = np.flatnonzero(documents != each)
+            graph = strict_neighbours(distance[np.ix_(kept, kept)], documents[kept, None], 10)
+            without.append(agreements(graph, labels[None, kept])[0])
+        jackknife = np.sqrt(49 / 50 * np.sum((without - np.mean(without)) ** 2))
+        ours.append(agreement_sums(near, labels, documents).by_documents(None).sd / jackknife)
+        # Against the score instead of the other neighbours: the easy class would count twice.
+        away = ((labels[:, None] == labels[near]) - agreements(near, labels[None])[0]).ravel() / near.size
+        both = [np.bincount(ids, weights=away) for ids in (np.repeat(documents, 10), documents[near].ravel())]
+        twice.append(np.sqrt((sum(both) ** 2).sum()) / jackknife)
+    assert np.mean(ours) == pytest.approx(1, abs=0.1)
+    assert np.mean(twice) > 1.15
+
+
+def test_a_difference_is_taken_document_by_document_and_draws_and_exchanges_add_their_own_variance() -> None:
     rng = np.random.default_rng(1)
     labels, documents = rng.integers(0, 3, 60), np.repeat(np.arange(12), 5)
 
-    def graph() -> PairSums:
+    def graph() -> DocumentSums:
         near = rng.integers(0, 60, (60, 4))
         near[documents[near] == documents[:, None]] = -1
         return agreement_sums(near, labels, documents)
 
     one, draws = graph(), [graph() for _ in range(4)]
-    assert (one - one).by_pairs(20).sd == 0
-    mean = PairSums.mean_of_draws(draws)
+    assert (one - one).by_documents(20).sd == 0
+    mean = DocumentSums.mean_of_draws(draws)
     values = [each.value for each in draws]
     assert mean.value == pytest.approx(np.mean(values))
+    np.testing.assert_allclose(mean.sums, np.mean([each.sums for each in draws], axis=0))
     assert mean.extra == pytest.approx(np.var(values, ddof=1) / 4)
     null = rng.normal(0.3, 0.01, 20)
     less = one.less(null)
     assert less.value == pytest.approx(one.value - null.mean())
-    added = less.by_pairs(None).sd ** 2 - one.by_pairs(None).sd ** 2
-    assert added == pytest.approx(null.var(ddof=1) / 20)
-    # Exchanged labels that vary more than the sums tell count in full: hubs.
-    wide = one.less(10 * null)
-    assert wide.by_pairs(None).sd ** 2 == pytest.approx(100 * null.var(ddof=1) * 21 / 20)
+    jackknife, chance = one.by_documents(None).sd ** 2, null.var(ddof=1)
+    # What exchanged labels do counts once, and its twentieth for the null; half of the sum is left, and at least chance.
+    for times, left in ((1, jackknife - chance), (7, jackknife / 2), (20, 400 * chance)):
+        found = one.less(times * null).by_documents(None).sd ** 2
+        assert found == pytest.approx(left + times**2 * chance / 20)
 
 
 def test_hubs_see_the_one_token_that_all_others_name() -> None:

@@ -157,10 +157,9 @@ class DocumentSums:
 
     an infinitesimal jackknife over documents, which counts chance agreement of two documents for both (Efron & Stein,
     "The jackknife estimate of variance", Annals of Statistics 1981: too great by the part of second order). Exchanges
-    of labels between documents leave nothing else, so the score's variance over them, Q, is taken off once; at least
-    half of the sum is left. A few documents that are everyone's neighbours can make a sum over documents right on
-    average and much too small mostly (on one set of codes 16 % of nulls excluded 0); exchanges know such hubs, so at
-    least Q is taken.
+    of labels between documents leave nothing else, so the score's variance over them, Q, is taken off once. A few
+    documents that are everyone's neighbours can make a sum over documents right on average and much too small mostly
+    (on one set of codes 16 % of nulls excluded 0); exchanges know such hubs, so at least Q is taken.
 
     Differences are taken document by document. A null is a mean over few exchanges of labels: its own variance,
     theirs over their number, counts besides.
@@ -198,7 +197,7 @@ class DocumentSums:
         """Return the score with `value +/- t sd`."""
         jackknife = float((self.sums**2).sum()) * len(self.sums) / max(len(self.sums) - 1, 1)
         chance = float(self.null.var(ddof=1)) if len(self.null) > 1 else 0.0
-        across = max(jackknife - chance, jackknife / 2, chance) + chance / max(len(self.null), 1) + self.extra
+        across = max(jackknife - chance, chance) + chance / max(len(self.null), 1) + self.extra
         return Estimate.around(self.value, float(np.sqrt(across)), freedom)
 
 

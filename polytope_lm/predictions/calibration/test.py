@@ -15,7 +15,8 @@ Three ways to make other labels:
   documents better apart. How often it is *supported* is not a false-positive rate, but a bound on what the
   token in its context adds.
 
-All labels are scored once, as one pool of 20 more than there are runs; a run's null is the mean over 20 others of it.
+All labels are scored once, as one pool of 20 more than there are runs; a run's null is the mean over
+20 others of it, of agreement over 100.
 
 Nulls do not show whether intervals are wide enough where a difference is there. So the documents are also split into
 halves, and with the *real* labels two halves must agree within their intervals in 95 % of splits.

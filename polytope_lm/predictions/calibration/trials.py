@@ -1,7 +1,7 @@
 """One run of prediction 1's test with other labels, which are scored as one pool.
 
 Distances, clusters and neighbours know no label: `set_up` finds them once a layer, on all tokens and in each half.
-`pooled` scores any number of labelings; a run's null is the mean over 20 others of its pool.
+`pooled` scores any number of labelings; a run's null is the mean over 20 others of its pool, of agreement over 100.
 """
 
 from __future__ import annotations
@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from polytope_lm.controls.labels import EXCHANGES, drawn_per_document, exchanged_between_documents, permuted_labels
+from polytope_lm.controls.labels import drawn_per_document, exchanged_between_documents, permuted_labels
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.calibration.result import CellRate
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, REFERENCES
-from polytope_lm.predictions.clusters.scoring import BUILT_IN, About, Pool, Task, compare, laid_out, summed_up
+from polytope_lm.predictions.clusters.scoring import (
+    BUILT_IN,
+    MORE_EXCHANGES,
+    About,
+    Pool,
+    Task,
+    compare,
+    laid_out,
+    summed_up,
+)
 from polytope_lm.representations import binary as code
 from polytope_lm.representations import controls as simhash
 from polytope_lm.representations.arrays import LayerArrays
@@ -78,9 +87,13 @@ def pooled(bench: Bench, labelings: Int[np.ndarray, "m n"]) -> dict[str, list[Po
 
 
 def trial(bench: Bench, pools: Mapping[str, Sequence[Pool]], which: int, smallest_effect: float) -> Trial:
-    """Put prediction 1 to the test with one labeling of a pool; its null is the mean over 20 others."""
+    """Put prediction 1 to the test with one labeling of a pool; its null is the mean over others."""
     task, size = bench.task, len(next(iter(pools.values()))[0].labelings)
-    others = (which + 1 + np.random.default_rng([which, size]).permutation(size - 1)[:EXCHANGES]) % size
+    # A comparison's own exchanges stay in their order, so that this is what it says itself.
+    order = (
+        np.random.default_rng([which, size]).permutation(size - 1) if size - 1 > MORE_EXCHANGES else np.arange(size - 1)
+    )
+    others = (which + 1 + order[:MORE_EXCHANGES]) % size
     documents = task.sample.documents
     measured = {}
     for name, several in pools.items():

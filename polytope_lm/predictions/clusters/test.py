@@ -10,7 +10,7 @@ Control. Rate-matched SimHash: random hyperplanes on the same `u`, each firing a
 Only a lead over these is due to where training put the hyperplanes; without it a code is a noisy cosine.
 
 Scores. AMI of k-medoids clusters with the label, and the share of strict nearest neighbours (another lemma,
-form, token and document) with the same label, each less its mean over 20 exchanges of labels between
+form, token and document) with the same label, each less its mean over 20 (100) exchanges of labels between
 documents of similar size: a score counts from its own null. AMI with token identity is shown beside them:
 lexical clusters are not semantic ones.
 

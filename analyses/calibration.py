@@ -2,8 +2,8 @@
 
 *Nulls.* Labels that know nothing of the codes: the real ones exchanged between documents of similar size, and labels
 drawn per document at an intra-class correlation of .1. One pool of 20 more labelings than trials is scored once; a
-trial's null is the mean over 20 others of the pool (of agreement over 100). Counted: how often a difference's 95 % interval excludes 0, and
-how often the verdict is *supported*.
+trial's null is the mean over 20 others of the pool (of agreement over 100). Counted: how often a difference's 95 %
+interval excludes 0, and how often the verdict is *supported*.
 
 *Halves.* With the real labels: documents are split into two halves A and B, the whole procedure is run on each with
 the k of the whole sample, and `A - B` should lie within `t sqrt(se_A^2 + se_B^2)` in 95 % of splits.

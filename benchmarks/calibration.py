@@ -88,7 +88,8 @@ def planted_runs(world: str, seed: int, labelings: Iterable[int]) -> Iterator[di
         # Clusters and neighbours know no label: all labels of a world share them.
         bench = set_up(codes, 0, task, representations(DRAWS)) if bench is None else replace(bench, task=task)
         pools = pooled(bench, task.labelings)
-        own = {name: several[0].drawn(sample.documents, 0, slice(1, None)) for name, several in pools.items()}
+        others = np.arange(1, len(task.labelings))
+        own = {name: several[0].drawn(sample.documents, 0, others) for name, several in pools.items()}
         scores = {
             f"{score}: {name}": float(found.value)
             for name in (code.CODE, *COSINES)

@@ -295,8 +295,8 @@ class Pool:
 
     layout: Layout
     labelings: Int[np.ndarray, "m n"]
-    whole: Float[np.ndarray, " m"]
-    halves: Float[np.ndarray, "draws m"]
+    whole: Float[np.ndarray, " first"]
+    halves: Float[np.ndarray, "draws first"]
     agreed: Float[np.ndarray, " m"]
 
     @classmethod

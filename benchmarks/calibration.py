@@ -37,6 +37,7 @@ from polytope_lm.predictions.calibration.trials import (
     Bench,
     Trial,
     exchanged,
+    of_the_label,
     pooled,
     representations,
     set_up,
@@ -87,7 +88,7 @@ def planted_runs(world: str, seed: int, labelings: Iterable[int]) -> Iterator[di
         task = make_task(sample, k, seed, HALVES)
         # Clusters and neighbours know no label: all labels of a world share them.
         bench = set_up(codes, 0, task, representations(DRAWS)) if bench is None else replace(bench, task=task)
-        pools = pooled(bench, task.labelings)
+        pools = of_the_label(bench)
         others = np.arange(1, len(task.labelings))
         own = {name: several[0].drawn(sample.documents, 0, others) for name, several in pools.items()}
         scores = {

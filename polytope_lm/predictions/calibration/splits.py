@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from polytope_lm.predictions.calibration.trials import pooled, representations, set_up, trial
+from polytope_lm.predictions.calibration.trials import of_the_label, representations, set_up, trial
 from polytope_lm.predictions.clusters.result import REFERENCES
 from polytope_lm.predictions.clusters.scoring import make_task
 from polytope_lm.representations import binary as code
@@ -86,7 +86,7 @@ def halves_agree(
             task = make_task(part(sample, side), k, own, resamples)
             # Clusters know no label, so all labels share them.
             bench = replace(bench, task=task) if bench else set_up(codes, layer, task, compared)
-            found[label].append(trial(bench, pooled(bench, task.labelings), 0, smallest_effect).differences)
+            found[label].append(trial(bench, of_the_label(bench), 0, smallest_effect).differences)
     return {
         label: tuple(within(a, b) for a, b in zip(*differences, strict=True)) for label, differences in found.items()
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from polytope_lm.controls.labels import drawn_per_document, exchanged_between_documents, permuted_labels
+from polytope_lm.controls.labels import EXCHANGES, drawn_per_document, exchanged_between_documents, permuted_labels
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.calibration.result import CellRate
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, REFERENCES
@@ -81,9 +81,14 @@ def set_up(codes: TokenCodes, layer: int, task: Task, chosen: Sequence[Represent
     return Bench(arrays, task, {each.name: laid_out(each, arrays, task, _no_clock) for each in chosen})
 
 
-def pooled(bench: Bench, labelings: Int[np.ndarray, "m n"]) -> dict[str, list[Pool]]:
-    """Score every labeling once, by representation and draw."""
-    return {name: [Pool.of(each, labelings) for each in layouts] for name, layouts in bench.layouts.items()}
+def pooled(bench: Bench, labelings: Int[np.ndarray, "m n"], first: int | None = None) -> dict[str, list[Pool]]:
+    """Score every labeling once, by representation and draw; by AMI the first ones alone (None: all)."""
+    return {name: [Pool.of(each, labelings, first) for each in layouts] for name, layouts in bench.layouts.items()}
+
+
+def of_the_label(bench: Bench) -> dict[str, list[Pool]]:
+    """Score the label itself and its exchanges, as a comparison does: its is the first trial of this pool."""
+    return pooled(bench, bench.task.labelings, 1 + EXCHANGES)
 
 
 def trial(bench: Bench, pools: Mapping[str, Sequence[Pool]], which: int, smallest_effect: float) -> Trial:

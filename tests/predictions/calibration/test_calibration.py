@@ -22,7 +22,7 @@ from polytope_lm.predictions.calibration.trials import (
     CELLS,
     cell_rates,
     exchanged,
-    pooled,
+    of_the_label,
     rate_of,
     representations,
     set_up,
@@ -46,7 +46,7 @@ def _trials(make, k: int) -> list:
         codes = make(seed)
         sample = choose(codes, "label", tokens=len(codes), seed=seed)
         bench = set_up(codes, 0, make_task(sample, k, seed, 20), representations(2))
-        found.append(trial(bench, pooled(bench, bench.task.labelings), 0, 0.01))
+        found.append(trial(bench, of_the_label(bench), 0, 0.01))
     return found
 
 
@@ -138,7 +138,7 @@ def test_unchanged_labels_give_the_differences_of_the_comparison_itself() -> Non
     result = plm.predictions.clusters(codes, label="label", k=10, resamples=20)
     sample = choose(codes, "label", tokens=6000, seed=0)
     bench = set_up(codes, 0, make_task(sample, 10, 0, 20), representations(5))
-    mine = trial(bench, pooled(bench, bench.task.labelings), 0, 0.01)
+    mine = trial(bench, of_the_label(bench), 0, 0.01)
     theirs = trial_of(result.layers[0])
     assert mine.outcome == theirs.outcome
     # Whether the label can be seen is asked of the same representations, the rate-standardised code among them.

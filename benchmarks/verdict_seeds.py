@@ -1,14 +1,14 @@
 """Do two verdicts on the same data agree whatever the seed: share of layers, but for those that are inconclusive.
 
-Run with `python -m benchmarks.verdict_seeds [--seeds 5] [--worlds 6] [--model NAME] [--out DIR] [--json]`. A seed
+Run with `python -m benchmarks.verdict_seeds [--seeds 5] [--worlds 12] [--model NAME ...] [--out DIR] [--json]`. A seed
 moves the tokens drawn, the halves, first medoids, exchanges of labels and random controls. Data: the code world and
-the direction world (2,000 tokens each, `--worlds` of each), and all layers of `--model` (tiny-gpt2) on the built-in
-sample, two labels. Each verdict is a line of `DIR/runs.jsonl`; interrupted, it goes on where it stopped.
+the direction world (2,000 tokens each, `--worlds` of each), and all layers of each `--model` (tiny-gpt2, tiny-relu) on
+the built-in sample, two labels. Each verdict is a line of `DIR/runs.jsonl`; interrupted, it goes on where it stopped.
 """
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -29,23 +29,23 @@ LABELS = ("class", "group")
 
 
 @cache
-def data(name: str, model: str) -> tuple[Codes, tuple[str, ...], int | None]:
+def data(name: str) -> tuple[Codes, tuple[str, ...], int | None]:
     """Return some codes, their labels, and k (None: by the number of tokens)."""
-    kind, _, number = name.partition(" ")
+    kind, _, which = name.partition(" ")
     if kind == "sample":
         documents = plm.documents("sample")
-        return plm.encode(plm.load(model), documents, tokens="random:20", keep=("u", "h")), LABELS, None
-    made = code_world(0.04, seed=int(number)) if kind == "code" else direction_world(seed=int(number))
+        return plm.encode(plm.load(which), documents, tokens="random:20", keep=("u", "h")), LABELS, None
+    made = code_world(0.04, seed=int(which)) if kind == "code" else direction_world(seed=int(which))
     return made, ("label",), 50
 
 
-def one_job(model: str, job: Job) -> list[dict[str, Any]]:
+def one_job(job: Job) -> list[dict[str, Any]]:
     """Return the verdicts of some seeds on one set of data: a line a seed, outcomes by layer and label."""
     name, seeds = job
     lines = []
     for seed in seeds:
         start = process_time()
-        codes, labels, k = data(name, model)
+        codes, labels, k = data(name)
         found = clusters_by_label(codes, None, labels, seed=seed, k=k, comparators=False)
         outcomes = {
             f"{label}, layer {layer.layer}": layer.verdict.outcome
@@ -73,16 +73,18 @@ def main() -> None:
     """Do what is missing and print how often seeds agree."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=5, help="verdicts of the same data (5)")
-    parser.add_argument("--worlds", type=int, default=6, help="planted worlds of each kind (6)")
-    parser.add_argument("--model", default="tiny-gpt2", help="whose codes of the built-in sample (tiny-gpt2)")
+    parser.add_argument("--worlds", type=int, default=12, help="planted worlds of each kind (12)")
+    parser.add_argument("--model", action="append", help="whose codes of the built-in sample (tiny-gpt2, tiny-relu)")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each (1)")
     parser.add_argument("--out", type=Path, default=Path("verdict-seeds"), help="directory of the verdicts")
     options = parser.parse_args()
     machine = describe()
-    names = ["sample", *(f"{kind} {n}" for kind in ("code", "direction") for n in range(options.worlds))]
+    models = options.model or ["tiny-gpt2", "tiny-relu"]
+    names = [f"sample {model}" for model in models]
+    names += [f"{kind} {n}" for kind in ("code", "direction") for n in range(options.worlds)]
     wanted = [(name, seed) for name in names for seed in range(options.seeds)]
     together = dict.fromkeys(names, options.seeds)
-    lines = run_all(options.out / "runs.jsonl", wanted, together, partial(one_job, options.model), options.jobs)
+    lines = run_all(options.out / "runs.jsonl", wanted, together, one_job, options.jobs)
     figures, every = [], []
     for kind in ("sample", "code", "direction"):
         agreed, still = [], 0

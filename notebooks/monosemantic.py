@@ -58,7 +58,7 @@ plm.calibrate(codes, layer, label, runs=20, tokens=500, resamples=10)
 # `result` says it in its first line: some 500 tokens of 45 documents do not decide. No lead of the code is seen, over directions or
 # over random hyperplanes of the same rates, and only a large one would have been: the verdict prints the least lead that it
 # would have called supported in 80 %, and how many documents would settle it. With labels exchanged between documents none
-# of twenty trials is supported. The findings have all layers, models and labels, with 6,000 tokens and 200 halves: there the code
+# of twenty trials is supported. The findings have all layers, models and labels, with 6,000 tokens and 40 halves: there the code
 # is supported nowhere.
 #
 # **For GPT-2**: `plm.load("gpt2")`, a treebank of your own (`plm.documents("corpus.conllu")`, `label="upos"`, `tokens="word-final"`), and

@@ -37,3 +37,13 @@ def test_the_rates_are_the_kept_ones() -> None:
             continue
         splits = kept["halves"].get("splits of each", {}).get(place, numbers(halves)[1])
         says(halves, mean(agreed), splits, min(agreed), max(agreed))
+
+
+def test_the_rates_keep_what_is_asked_of_them() -> None:
+    nulls = [rate for kept in KEPT for rate in kept["nulls"]["cells"].values()]
+    halves = [rate for kept in KEPT for rate in kept["halves"]["cells"].values()]
+    assert mean(nulls) <= 0.065
+    assert max(nulls) <= 0.09
+    assert 0.93 <= mean(halves) <= 0.97
+    said = f"halves agree in **{100 * mean(halves):.1f} %** of splits over all cells (93 to 97 % asked for)"
+    assert said in TEXT

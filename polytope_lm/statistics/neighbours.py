@@ -150,7 +150,7 @@ class DocumentSums:
     tokens are asked about: each edge adds `w_i (1[l_i = l_j] - theta)`. And its tokens are neighbours of others, which
     would name their next ones if it were not there: an edge adds what token j has beyond i's other neighbours,
     `w_i (1[l_i = l_j] - p_ij)`, p_ij their share of i's label. (To take theta instead counts a class of words that is
-    easy twice, as those who ask and as those who are named: with real labels the standard error was up to 1.7 times
+    easy twice, as those who ask and as those who are named: with real labels the standard error was up to three times
     the true one.) With `x_d` the sum of both over document d,
 
         variance = D / (D - 1) sum_d x_d^2 - Q:

@@ -30,8 +30,8 @@ class Purpose(IntEnum):
     WEIGHTS = 7  # clusters: weights permuted or drawn anew
     MAP = 8  # places on a map
     EXCHANGES = 9  # labels exchanged between documents, a score's own null
-    SIDES = 11  # calibration: each half of a split is put to the test with a seed of its own
     ASKED = 10  # clusters: tokens whose neighbours are sought among very many
+    SIDES = 11  # calibration: each half of a split is put to the test with a seed of its own
     EFFECTS = 40  # boundaries: folds, blocks, resamples
     PLANES = 41  # boundaries: rate-matched hyperplanes
     SHUFFLES = 42  # boundaries: labels permuted within groups

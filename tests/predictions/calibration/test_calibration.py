@@ -81,7 +81,7 @@ def test_nothing_is_found_where_there_is_nothing(sizes: str) -> None:
         stated = np.sqrt(np.mean([each.differences[i].sd ** 2 for each in trials]))
         true = np.std([each.differences[i].value for each in trials])
         # Sums over documents are fair; halves hold what clustering anew adds to a half.
-        assert 0.75 < stated / true < (1.5 if score == AGREEMENT else 2.2)
+        assert (0.75 if score == AGREEMENT else 0.9) < stated / true < (1.5 if score == AGREEMENT else 2.2)
 
 
 @pytest.fixture(scope="module")

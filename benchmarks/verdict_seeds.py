@@ -1,14 +1,16 @@
 """Do two verdicts on the same data agree whatever the seed: share of layers, but for those that are inconclusive.
 
-Run with `python -m benchmarks.verdict_seeds [--seeds 5] [--worlds 12] [--model NAME ...] [--out DIR] [--json]`. A seed
-moves the tokens drawn, the halves, first medoids, exchanges of labels and random controls. Data: the code world and
-the direction world (2,000 tokens each, `--worlds` of each), and all layers of each `--model` (tiny-gpt2, tiny-relu) on
-the built-in sample, two labels. Each verdict is a line of `DIR/runs.jsonl`; interrupted, it goes on where it stopped.
+Run with `python -m benchmarks.verdict_seeds [--seeds 5] [--worlds 12] [--model NAME ...] [--data DATA] [--out DIR]
+[--json]`. The tokens stay; a seed moves the halves, first medoids, exchanges of labels and random controls. Data: the
+code world and the direction world (2,000 tokens each, `--worlds` of each), and all layers of each `--model` (tiny-gpt2,
+tiny-relu) on the built-in sample (two labels) and, with `--data`, on the treebank (three labels, 20 words a document;
+three seeds, for a verdict takes a minute or two a layer). Each seed of each is a line of `DIR/runs.jsonl`; interrupted,
+it goes on where it stopped.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -16,8 +18,11 @@ from time import process_time
 from typing import TYPE_CHECKING, Any
 
 import polytope_lm as plm
+from analyses._corpora import treebank
+from analyses._running import words_drawn
 from benchmarks._machine import Figure, arguments, describe, report
 from benchmarks._runs import run_all
+from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT
 from polytope_lm.predictions.clusters.test import clusters_by_label
 from polytope_lm.worlds import code_world, direction_world
 
@@ -26,12 +31,17 @@ if TYPE_CHECKING:
     from polytope_lm.codes.codes import Codes
 
 LABELS = ("class", "group")
+TREEBANK_LABELS = ("upos", "deprel", "genre")
+TREEBANK_SEEDS = 3
 
 
 @cache
-def data(name: str) -> tuple[Codes, tuple[str, ...], int | None]:
-    """Return some codes, their labels, and k (None: by the number of tokens)."""
+def data(name: str, directory: Path | None = None) -> tuple[Codes, tuple[str, ...], int | None]:
+    """Return some codes, their labels, and k (None: by the number of tokens); the treebank is in `directory`."""
     kind, _, which = name.partition(" ")
+    if kind == "treebank":
+        words = words_drawn(treebank(directory), PER_DOCUMENT, 0)  # type: ignore[arg-type]
+        return plm.encode(plm.load(which), words, tokens="word-final", keep=("u", "h")), TREEBANK_LABELS, None
     if kind == "sample":
         documents = plm.documents("sample")
         return plm.encode(plm.load(which), documents, tokens="random:20", keep=("u", "h")), LABELS, None
@@ -39,13 +49,13 @@ def data(name: str) -> tuple[Codes, tuple[str, ...], int | None]:
     return made, ("label",), 50
 
 
-def one_job(job: Job) -> list[dict[str, Any]]:
+def one_job(job: Job, directory: Path | None = None) -> list[dict[str, Any]]:
     """Return the verdicts of some seeds on one set of data: a line a seed, outcomes by layer and label."""
     name, seeds = job
     lines = []
     for seed in seeds:
         start = process_time()
-        codes, labels, k = data(name)
+        codes, labels, k = data(name, directory)
         found = clusters_by_label(codes, None, labels, seed=seed, k=k, comparators=False)
         outcomes = {
             f"{label}, layer {layer.layer}": layer.verdict.outcome
@@ -75,20 +85,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="verdicts of the same data (5)")
     parser.add_argument("--worlds", type=int, default=12, help="planted worlds of each kind (12)")
     parser.add_argument("--model", action="append", help="whose codes of the built-in sample (tiny-gpt2, tiny-relu)")
+    parser.add_argument("--data", type=Path, help="directory with treebank/ (default: without it)")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each (1)")
     parser.add_argument("--out", type=Path, default=Path("verdict-seeds"), help="directory of the verdicts")
     options = parser.parse_args()
     machine = describe()
     models = options.model or ["tiny-gpt2", "tiny-relu"]
-    names = [f"sample {model}" for model in models]
-    names += [f"{kind} {n}" for kind in ("code", "direction") for n in range(options.worlds)]
-    wanted = [(name, seed) for name in names for seed in range(options.seeds)]
-    together = dict.fromkeys(names, options.seeds)
-    lines = run_all(options.out / "runs.jsonl", wanted, together, one_job, options.jobs)
+    seeds = {f"sample {model}": options.seeds for model in models}
+    if options.data:
+        seeds |= {f"treebank {model}": min(options.seeds, TREEBANK_SEEDS) for model in models}
+    seeds |= {f"{kind} {n}": options.seeds for kind in ("code", "direction") for n in range(options.worlds)}
+    wanted = [(name, seed) for name, count in seeds.items() for seed in range(count)]
+    together = {name: 1 if name.startswith("treebank") else count for name, count in seeds.items()}
+    one = partial(one_job, directory=options.data)
+    lines = run_all(options.out / "runs.jsonl", wanted, together, one, options.jobs)
     figures, every = [], []
-    for kind in ("sample", "code", "direction"):
-        agreed, still = [], 0
-        for name in names:
+    for kind in ("sample", "treebank", "code", "direction"):
+        agreed: list[bool] = []
+        still = 0
+        for name in seeds:
             if name.partition(" ")[0] == kind:
                 pairs, undecided = agreements([line for line in lines if line["world"] == name])
                 agreed, still = agreed + pairs, still + undecided

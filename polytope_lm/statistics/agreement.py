@@ -88,7 +88,10 @@ def amis(clusters: Int[np.ndarray, " n"], labelings: Int[np.ndarray, "m n"]) -> 
     """Return the AMI of one partition with each of several labelings; tokens of cluster -1 are left out."""
     inside = clusters >= 0
     ids = np.unique(clusters[inside], return_inverse=True)[1].astype(np.int32)
-    kept = np.ascontiguousarray(labelings[:, inside], dtype=np.int32)
+    kept = labelings[:, inside]
+    if kept.max(initial=0) >= len(ids):  # a vocabulary's numbers: its columns would nearly all be empty
+        kept = np.unique(kept, return_inverse=True)[1].reshape(kept.shape)
+    kept = np.ascontiguousarray(kept, dtype=np.int32)
     log_factorial = gammaln(np.arange(len(ids) + 1) + 1.0)
     return np.asarray(_amis(ids, kept, log_factorial))
 

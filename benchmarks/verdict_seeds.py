@@ -1,11 +1,11 @@
 """Do two verdicts on the same data agree whatever the seed: share of layers, but for those that are inconclusive.
 
-Run with `python -m benchmarks.verdict_seeds [--seeds 5] [--worlds 12] [--model NAME ...] [--data DATA] [--out DIR]
-[--json]`. The tokens stay; a seed moves the halves, first medoids, exchanges of labels and random controls. Data: the
-code world and the direction world (2,000 tokens each, `--worlds` of each), and all layers of each `--model` (tiny-gpt2,
-tiny-relu) on the built-in sample (two labels) and, with `--data`, on the treebank (three labels, 20 words a document;
-three seeds, for a verdict takes a minute or two a layer). Each seed of each is a line of `DIR/runs.jsonl`; interrupted,
-it goes on where it stopped.
+Run with `python -m benchmarks.verdict_seeds [--seeds 5] [--worlds 12] [--model NAME[:LAYERS] ...] [--data DATA]
+[--out DIR] [--json]`. The tokens stay; a seed moves the halves, first medoids, exchanges of labels and random controls.
+Data: the code world and the direction world (2,000 tokens each, `--worlds` of each), and all layers (or those named) of
+each `--model` (tiny-gpt2, tiny-relu) on the built-in sample (two labels) and, with `--data`, on the treebank (three
+labels, 20 words a document; three seeds, for a verdict takes a minute or two a layer). Each seed of each is a line of
+`DIR/runs.jsonl`; interrupted, it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -33,18 +33,22 @@ if TYPE_CHECKING:
 LABELS = ("class", "group")
 TREEBANK_LABELS = ("upos", "deprel", "genre")
 TREEBANK_SEEDS = 3
+MODELS = ("sample", "treebank")
+"""What is data of a model's layers. The rest are planted worlds; in that of directions the code is one more draw of its
+random control, ahead of the mean of five or not."""
 
 
 @cache
 def data(name: str, directory: Path | None = None) -> tuple[Codes, tuple[str, ...], int | None]:
     """Return some codes, their labels, and k (None: by the number of tokens); the treebank is in `directory`."""
     kind, _, which = name.partition(" ")
-    if kind == "treebank":
+    if kind in MODELS:
+        model, _, some = which.partition(":")
+        given: dict[str, Any] = {"layers": [int(each) for each in some.split(",")] if some else "all", "keep": ("u", "h")}
+        if kind == "sample":
+            return plm.encode(plm.load(model), plm.documents("sample"), tokens="random:20", **given), LABELS, None
         words = words_drawn(treebank(directory), PER_DOCUMENT, 0)  # type: ignore[arg-type]
-        return plm.encode(plm.load(which), words, tokens="word-final", keep=("u", "h")), TREEBANK_LABELS, None
-    if kind == "sample":
-        documents = plm.documents("sample")
-        return plm.encode(plm.load(which), documents, tokens="random:20", keep=("u", "h")), LABELS, None
+        return plm.encode(plm.load(model), words, tokens="word-final", **given), TREEBANK_LABELS, None
     made = code_world(0.04, seed=int(which)) if kind == "code" else direction_world(seed=int(which))
     return made, ("label",), 50
 
@@ -84,7 +88,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=5, help="verdicts of the same data (5)")
     parser.add_argument("--worlds", type=int, default=12, help="planted worlds of each kind (12)")
-    parser.add_argument("--model", action="append", help="whose codes of the built-in sample (tiny-gpt2, tiny-relu)")
+    parser.add_argument("--model", action="append", help="NAME or NAME:0,4,9 (tiny-gpt2, tiny-relu)")
     parser.add_argument("--data", type=Path, help="directory with treebank/ (default: without it)")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each (1)")
     parser.add_argument("--out", type=Path, default=Path("verdict-seeds"), help="directory of the verdicts")
@@ -99,7 +103,7 @@ def main() -> None:
     together = {name: 1 if name.startswith("treebank") else count for name, count in seeds.items()}
     one = partial(one_job, directory=options.data)
     lines = run_all(options.out / "runs.jsonl", wanted, together, one, options.jobs)
-    figures, every = [], []
+    figures, layers = [], []
     for kind in ("sample", "treebank", "code", "direction"):
         agreed: list[bool] = []
         still = 0
@@ -107,12 +111,12 @@ def main() -> None:
             if name.partition(" ")[0] == kind:
                 pairs, undecided = agreements([line for line in lines if line["world"] == name])
                 agreed, still = agreed + pairs, still + undecided
-        every += agreed
+        layers += agreed if kind in MODELS else []
         note = f"{sum(agreed)} of {len(agreed)} pairs of verdicts, {still} more with one that is inconclusive"
         if agreed:
             figures.append(Figure(f"{kind}: two seeds agree", mean(agreed), "of pairs", note=note))
-    seconds = mean(line["seconds"] for line in lines)
-    figures.append(Figure("two seeds agree", mean(every), "of pairs", must=0.95, note=f"{seconds:.0f} s of CPU a seed"))
+    note = f"{sum(layers)} of {len(layers)} pairs, {mean(line['seconds'] for line in lines):.0f} s of CPU a seed"
+    figures.append(Figure("layers of models: two seeds agree", mean(layers), "of pairs", must=0.95, note=note))
     report(figures, options.json, machine)
 
 

@@ -44,7 +44,10 @@ def data(name: str, directory: Path | None = None) -> tuple[Codes, tuple[str, ..
     kind, _, which = name.partition(" ")
     if kind in MODELS:
         model, _, some = which.partition(":")
-        given: dict[str, Any] = {"layers": [int(each) for each in some.split(",")] if some else "all", "keep": ("u", "h")}
+        given: dict[str, Any] = {
+            "layers": [int(each) for each in some.split(",")] if some else "all",
+            "keep": ("u", "h"),
+        }
         if kind == "sample":
             return plm.encode(plm.load(model), plm.documents("sample"), tokens="random:20", **given), LABELS, None
         words = words_drawn(treebank(directory), PER_DOCUMENT, 0)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from statistics import mean
 
@@ -47,3 +48,35 @@ def test_the_rates_keep_what_is_asked_of_them() -> None:
     assert 0.93 <= mean(halves) <= 0.97
     said = f"halves agree in **{100 * mean(halves):.1f} %** of splits over all cells (93 to 97 % asked for)"
     assert said in TEXT
+
+
+WORLDS = {
+    "code, effect .04": "code 0.04",
+    "code, effect .02": "code 0.02",
+    "direction, 1,000 tokens": "direction",
+    "null, equal clusters": "null equal",
+    "null, Zipf clusters": "null zipf",
+}
+
+
+def test_the_worlds_are_the_kept_ones() -> None:
+    kept = json.loads((ROOT / "analyses" / "results" / "worlds.json").read_text(encoding="utf-8"))
+    figures = {each["name"]: each for each in kept["figures"]}
+    _, shown = table(TEXT, "## Is the test right? Planted truth")
+    assert {row[0] for row in shown} == set(WORLDS)
+    for name, runs, supported, _, _, excluded, _ in shown:
+        found = figures[f"{WORLDS[name]}: supported"]
+        assert f"of {numbers(runs)[0]:.0f})" in found["note"]
+        whole, of_worlds = (
+            re.search(pattern, found["note"]) for pattern in (r"\[(.+?)%, (.+?)%\]", r"val (.+?)% to (.+?)%")
+        )
+        low, high = (of_worlds or whole).groups()  # type: ignore[union-attr]
+        says(supported, 100 * found["value"], float(low), float(high))
+        cells = [v for k, v in figures.items() if k.startswith(f"{WORLDS[name]}: ") and k.endswith("excludes 0")]
+        if excluded:
+            says(excluded, *(100 * each["value"] for each in cells))
+        assert found["must"] is None or (found["value"] >= 0.9) == (found["must"] == 0.9)
+    power = figures["code 0.02: supported"]
+    tokens = int(re.search(r"90 % need ([\d,]+) tokens", power["note"])[1].replace(",", ""))  # type: ignore[index]
+    assert f"the power is {100 * power['value']:.1f} %" in TEXT
+    assert f"{round(tokens, -2):,} tokens would reach 90 %" in TEXT

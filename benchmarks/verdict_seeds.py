@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 LABELS = ("class", "group")
 TREEBANK_LABELS = ("upos", "deprel", "genre")
 TREEBANK_SEEDS = 3
-MODELS = ("sample", "treebank")
-"""What is data of a model's layers. The rest are planted worlds; in that of directions the code is one more draw of its
-random control, ahead of the mean of five or not."""
+TREEBANK = "treebank"
+"""The data of the published tables, at the tests' own size: what must hold. The others are nearer to the edge: the
+built-in sample has a quarter of the tokens, and in the world of directions the code is one more draw of its random
+control, ahead of the mean of five or not."""
+MODELS = (TREEBANK, "sample")
 
 
 @cache
@@ -100,26 +102,25 @@ def main() -> None:
     models = options.model or ["tiny-gpt2", "tiny-relu"]
     seeds = {f"sample {model}": options.seeds for model in models}
     if options.data:
-        seeds |= {f"treebank {model}": min(options.seeds, TREEBANK_SEEDS) for model in models}
+        seeds |= {f"{TREEBANK} {model}": min(options.seeds, TREEBANK_SEEDS) for model in models}
     seeds |= {f"{kind} {n}": options.seeds for kind in ("code", "direction") for n in range(options.worlds)}
     wanted = [(name, seed) for name, count in seeds.items() for seed in range(count)]
-    together = {name: 1 if name.startswith("treebank") else count for name, count in seeds.items()}
+    together = {name: 1 if name.startswith(TREEBANK) else count for name, count in seeds.items()}
     one = partial(one_job, directory=options.data)
     lines = run_all(options.out / "runs.jsonl", wanted, together, one, options.jobs)
-    figures, layers = [], []
-    for kind in ("sample", "treebank", "code", "direction"):
+    figures = []
+    for kind in (TREEBANK, "sample", "code", "direction"):
         agreed: list[bool] = []
         still = 0
         for name in seeds:
             if name.partition(" ")[0] == kind:
                 pairs, undecided = agreements([line for line in lines if line["world"] == name])
                 agreed, still = agreed + pairs, still + undecided
-        layers += agreed if kind in MODELS else []
         note = f"{sum(agreed)} of {len(agreed)} pairs of verdicts, {still} more with one that is inconclusive"
         if agreed:
-            figures.append(Figure(f"{kind}: two seeds agree", mean(agreed), "of pairs", note=note))
-    note = f"{sum(layers)} of {len(layers)} pairs, {mean(line['seconds'] for line in lines):.0f} s of CPU a seed"
-    figures.append(Figure("layers of models: two seeds agree", mean(layers), "of pairs", must=0.95, note=note))
+            must = 0.95 if kind == TREEBANK else None
+            figures.append(Figure(f"{kind}: two seeds agree", mean(agreed), "of pairs", must=must, note=note))
+    figures.append(Figure("CPU a seed", mean(line["seconds"] for line in lines), "s"))
     report(figures, options.json, machine)
 
 

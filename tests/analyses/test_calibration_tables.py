@@ -9,6 +9,9 @@ from statistics import mean
 
 from tables import numbers, says, table
 
+from analyses._running import read_lines
+from benchmarks.verdict_seeds import agreements
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
 KEPT = [
@@ -50,6 +53,7 @@ def test_the_rates_keep_what_is_asked_of_them() -> None:
     assert said in TEXT
 
 
+KINDS = ("treebank", "sample", "code", "direction")
 WORLDS = {
     "code, effect .04": "code 0.04",
     "code, effect .02": "code 0.02",
@@ -80,3 +84,16 @@ def test_the_worlds_are_the_kept_ones() -> None:
     tokens = int(re.search(r"90 % need ([\d,]+) tokens", power["note"])[1].replace(",", ""))  # type: ignore[index]
     assert f"the power is {100 * power['value']:.1f} %" in TEXT
     assert f"{round(tokens, -2):,} tokens would reach 90 %" in TEXT
+
+
+def test_the_agreement_of_seeds_is_the_kept_one() -> None:
+    lines = read_lines(ROOT / "analyses" / "results" / "verdict-seeds.jsonl")
+    _, shown = table(TEXT, "**Other seeds, the same verdict?**")
+    assert len(shown) == len(KINDS)
+    for (_, agreeing, must), kind in zip(shown, KINDS, strict=True):
+        worlds = {line["world"] for line in lines if line["world"].startswith(f"{kind} ")}
+        same = [
+            agreed for world in worlds for agreed in agreements([line for line in lines if line["world"] == world])[0]
+        ]
+        says(agreeing, sum(same), len(same), 100 * mean(same))
+        assert not must or mean(same) >= numbers(must)[0] / 100

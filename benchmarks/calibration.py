@@ -166,6 +166,8 @@ def figures_of(world: str, lines: list[dict[str, Any]]) -> Iterable[Figure]:
         must=None if world == "code 0.02" else 0.9 if power else 0.025,
         bound="at least" if power else "at most", note=f"{said}; {seconds:.2f} s of CPU a run",
     )  # fmt: skip
+    for outcome, count in Counter(line["outcome"] for line in lines if line["outcome"] != "supported").most_common():
+        yield Figure(f"{world}: {outcome}", count / len(lines), "of runs")
     for i, (score, reference) in enumerate(CELLS):
         away = rate_of(lines, lambda line, i=i: not line["cells"][i][1] <= 0 <= line["cells"][i][2], together)  # type: ignore[misc]
         null = world.startswith(("null", "smollm2"))

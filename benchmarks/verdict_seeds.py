@@ -5,7 +5,7 @@ Run with `python -m benchmarks.verdict_seeds [--seeds 5] [--worlds 12] [--model 
 Data: the code world and the direction world (2,000 tokens each, `--worlds` of each), and all layers (or those named) of
 each `--model` (tiny-gpt2, tiny-relu) on the built-in sample (two labels) and, with `--data`, on the treebank (three
 labels, 20 words a document; three seeds, for a verdict takes a minute or two a layer). Each seed of each is a line of
-`DIR/runs.jsonl`; interrupted, it goes on where it stopped.
+`DIR/runs.jsonl`; interrupted, it goes on where it stopped. What other calls left there is counted, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import polytope_lm as plm
 from analyses._corpora import treebank
-from analyses._running import words_drawn
+from analyses._running import read_lines, words_drawn
 from benchmarks._machine import Figure, arguments, describe, report
 from benchmarks._runs import run_all
 from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT
@@ -34,7 +34,7 @@ LABELS = ("class", "group")
 TREEBANK_LABELS = ("upos", "deprel", "genre")
 TREEBANK_SEEDS = 3
 TREEBANK = "treebank"
-"""The data of the published tables, at the tests' own size: what must hold. The others are nearer to the edge: the
+"""The documents of the published tables, at the tests' own size: what must hold. The others are nearer to the edge: the
 built-in sample has a quarter of the tokens, and in the world of directions the code is one more draw of its random
 control, ahead of the mean of five or not."""
 MODELS = (TREEBANK, "sample")
@@ -107,15 +107,15 @@ def main() -> None:
     wanted = [(name, seed) for name, count in seeds.items() for seed in range(count)]
     together = {name: 1 if name.startswith(TREEBANK) else count for name, count in seeds.items()}
     one = partial(one_job, directory=options.data)
-    lines = run_all(options.out / "runs.jsonl", wanted, together, one, options.jobs)
+    run_all(options.out / "runs.jsonl", wanted, together, one, options.jobs)
+    lines = read_lines(options.out / "runs.jsonl")
     figures = []
     for kind in (TREEBANK, "sample", "code", "direction"):
         agreed: list[bool] = []
         still = 0
-        for name in seeds:
-            if name.partition(" ")[0] == kind:
-                pairs, undecided = agreements([line for line in lines if line["world"] == name])
-                agreed, still = agreed + pairs, still + undecided
+        for name in sorted({line["world"] for line in lines if line["world"].startswith(f"{kind} ")}):
+            pairs, undecided = agreements([line for line in lines if line["world"] == name])
+            agreed, still = agreed + pairs, still + undecided
         note = f"{sum(agreed)} of {len(agreed)} pairs of verdicts, {still} more with one that is inconclusive"
         if agreed:
             must = 0.95 if kind == TREEBANK else None

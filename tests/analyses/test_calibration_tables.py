@@ -1,4 +1,4 @@
-"""The findings' table of intervals on real codes is the kept one."""
+"""The findings' tables of planted worlds, intervals on real codes and other seeds are the kept ones."""
 
 from __future__ import annotations
 
@@ -36,9 +36,6 @@ def test_the_rates_are_the_kept_ones() -> None:
             found = [100 * rate for name, rate in rates.items() if score in name]
             says(cell, min(found), max(found))
         agreed = [100 * rate for cell, rate in kept["halves"]["cells"].items() if cell.startswith(f"{place} |")]
-        if halves == "**not run**":
-            assert not agreed
-            continue
         splits = kept["halves"].get("splits of each", {}).get(place, numbers(halves)[1])
         says(halves, mean(agreed), splits, min(agreed), max(agreed))
 
@@ -68,18 +65,26 @@ def test_the_worlds_are_the_kept_ones() -> None:
     figures = {each["name"]: each for each in kept["figures"]}
     _, shown = table(TEXT, "## Is the test right? Planted truth")
     assert {row[0] for row in shown} == set(WORLDS)
-    for name, runs, supported, _, _, excluded, _ in shown:
-        found = figures[f"{WORLDS[name]}: supported"]
-        assert f"of {numbers(runs)[0]:.0f})" in found["note"]
-        whole, of_worlds = (
-            re.search(pattern, found["note"]) for pattern in (r"\[(.+?)%, (.+?)%\]", r"val (.+?)% to (.+?)%")
-        )
-        low, high = (of_worlds or whole).groups()  # type: ignore[union-attr]
+    for name, runs, supported, must, others, excluded, _ in shown:
+        world = WORLDS[name]
+        found = figures[f"{world}: supported"]
+        of, worlds = numbers(runs)
+        assert f"of {of:.0f})" in found["note"]
+        whole = re.search(r"\[(.+?)%, (.+?)%\]", found["note"])
+        clustered = re.search(r"(\d+) worlds, .*interval (.+?)% to (.+?)%", found["note"])
+        assert whole is not None
+        assert worlds == (int(clustered[1]) if clustered else of)
+        low, high = (clustered[2], clustered[3]) if clustered else whole.groups()
         says(supported, 100 * found["value"], float(low), float(high))
-        cells = [v for k, v in figures.items() if k.startswith(f"{WORLDS[name]}: ") and k.endswith("excludes 0")]
+        assert [number / 100 for number in numbers(must)] == ([] if found["must"] is None else [found["must"]])
+        assert found["met"] is not False
+        for each in filter(None, others.split(", ")):
+            outcome = re.sub(r" [\d.]+ %$", "", each)
+            says(each, 100 * figures[f"{world}: {outcome}"]["value"])
+        assert bool(excluded) == name.startswith("null")
         if excluded:
+            cells = (each for key, each in figures.items() if key.startswith(f"{world}: ") and "excludes 0" in key)
             says(excluded, *(100 * each["value"] for each in cells))
-        assert found["must"] is None or (found["value"] >= 0.9) == (found["must"] == 0.9)
     power = figures["code 0.02: supported"]
     tokens = int(re.search(r"90 % need ([\d,]+) tokens", power["note"])[1].replace(",", ""))  # type: ignore[index]
     assert f"the power is {100 * power['value']:.1f} %" in TEXT

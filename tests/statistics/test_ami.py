@@ -41,7 +41,7 @@ def test_each_subset_scores_as_if_it_were_alone() -> None:
 
 
 def test_numbers_of_a_vocabulary_cost_no_more_than_others() -> None:
-    """A column for each number up to the greatest would be terabytes here, and was half of a verdict's time."""
+    """A column for each number up to the greatest would be 100 GB here, and was half of a verdict's time."""
     rng = np.random.default_rng(2)
     clusters, words = rng.integers(-1, 6, 300), rng.choice(2**31 - 1, 40)[rng.integers(0, 40, (2, 300))]
     there = clusters >= 0

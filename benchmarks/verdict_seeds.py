@@ -34,7 +34,7 @@ LABELS = ("class", "group")
 TREEBANK_LABELS = ("upos", "deprel", "genre")
 TREEBANK_SEEDS = 3
 TREEBANK = "treebank"
-"""The documents of the published tables, at the tests' own size: what must hold. The others are nearer to the edge: the
+"""The documents of the published tables, at the tests' own size. The others are nearer to the edge: the
 built-in sample has a quarter of the tokens, and in the world of directions the code is one more draw of its random
 control, ahead of the mean of five or not."""
 MODELS = (TREEBANK, "sample")
@@ -109,7 +109,7 @@ def main() -> None:
     one = partial(one_job, directory=options.data)
     run_all(options.out / "runs.jsonl", wanted, together, one, options.jobs)
     lines = read_lines(options.out / "runs.jsonl")
-    figures = []
+    figures, every = [], []
     for kind in (TREEBANK, "sample", "code", "direction"):
         agreed: list[bool] = []
         still = 0
@@ -118,8 +118,9 @@ def main() -> None:
             agreed, still = agreed + pairs, still + undecided
         note = f"{sum(agreed)} of {len(agreed)} pairs of verdicts, {still} more with one that is inconclusive"
         if agreed:
-            must = 0.95 if kind == TREEBANK else None
-            figures.append(Figure(f"{kind}: two seeds agree", mean(agreed), "of pairs", must=must, note=note))
+            figures.append(Figure(f"{kind}: two seeds agree", mean(agreed), "of pairs", note=note))
+        every += agreed
+    figures.append(Figure("two seeds agree", mean(every), "of pairs", must=0.95))
     figures.append(Figure("CPU a seed", mean(line["seconds"] for line in lines), "s"))
     report(figures, options.json, machine)
 

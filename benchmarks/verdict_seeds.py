@@ -6,6 +6,9 @@ Data: the code world and the direction world (2,000 tokens each, `--worlds` of e
 each `--model` (tiny-gpt2, tiny-relu) on the built-in sample (two labels) and, with `--data`, on the treebank (three
 labels, 20 words a document; three seeds, for a verdict takes a minute or two a layer). Each seed of each is a line of
 `DIR/runs.jsonl`; interrupted, it goes on where it stopped. What other calls left there is counted, too.
+
+With `--rounds 1` no layer is measured again, however near a bound, and the figures say how far a seed then moves what
+a verdict reads (`statistics.verdict.REACH`).
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from pathlib import Path
 from statistics import mean
 from time import process_time
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import polytope_lm as plm
 from analyses._corpora import treebank
@@ -58,20 +63,31 @@ def data(name: str, directory: Path | None = None) -> tuple[Codes, tuple[str, ..
     return made, ("label",), 50
 
 
-def one_job(job: Job, directory: Path | None = None) -> list[dict[str, Any]]:
-    """Return the verdicts of some seeds on one set of data: a line a seed, outcomes by layer and label."""
+def one_job(job: Job, directory: Path | None = None, rounds: int | None = None) -> list[dict[str, Any]]:
+    """Return the verdicts of some seeds on one set of data: a line a seed, by layer and label.
+
+    `errors` are the differences of the verdict's cells, in their own standard errors.
+    """
     name, seeds = job
     lines = []
     for seed in seeds:
         start = process_time()
         codes, labels, k = data(name, directory)
-        found = clusters_by_label(codes, None, labels, seed=seed, k=k, comparators=False)
-        outcomes = {
-            f"{label}, layer {layer.layer}": layer.verdict.outcome
-            for label, result in found.items()
-            for layer in result.layers
+        found = clusters_by_label(codes, None, labels, seed=seed, k=k, comparators=False, rounds=rounds)
+        verdicts = {
+            f"{label}, layer {layer.layer}": layer.verdict for label, result in found.items() for layer in result.layers
         }
-        lines.append({"world": name, "seed": seed, "outcomes": outcomes, "seconds": process_time() - start})
+        lines.append(
+            {
+                "world": name, "seed": seed, "seconds": process_time() - start,
+                "outcomes": {place: verdict.outcome for place, verdict in verdicts.items()},
+                "rounds": {place: verdict.rounds for place, verdict in verdicts.items()},
+                "errors": {
+                    place: [round(each.difference.value / each.difference.sd, 3) for each in verdict.cells]
+                    for place, verdict in verdicts.items()
+                },
+            }
+        )  # fmt: skip
     return lines
 
 
@@ -88,6 +104,13 @@ def agreements(lines: list[dict[str, Any]]) -> tuple[list[bool], int]:
     return agreed, open_still
 
 
+def moved(lines: list[dict[str, Any]]) -> float:
+    """Return the root mean square, over cells, of the standard deviation over seeds, in standard errors."""
+    places = lines[0]["errors"]
+    spreads = [np.std([line["errors"][place] for line in lines], axis=0, ddof=1) for place in places]
+    return float(np.sqrt(np.mean(np.concatenate(spreads) ** 2)))
+
+
 def main() -> None:
     """Do what is missing and print how often seeds agree."""
     parser = arguments(__doc__ or "")
@@ -95,6 +118,7 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=12, help="planted worlds of each kind (12)")
     parser.add_argument("--model", action="append", help="NAME or NAME:0,4,9 (tiny-gpt2, tiny-relu)")
     parser.add_argument("--data", type=Path, help="directory with treebank/ (default: without it)")
+    parser.add_argument("--rounds", type=int, help="measurements of a layer near a bound at most (by tokens, 2 to 16)")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each (1)")
     parser.add_argument("--out", type=Path, default=Path("verdict-seeds"), help="directory of the verdicts")
     options = parser.parse_args()
@@ -106,21 +130,25 @@ def main() -> None:
     seeds |= {f"{kind} {n}": options.seeds for kind in ("code", "direction") for n in range(options.worlds)}
     wanted = [(name, seed) for name, count in seeds.items() for seed in range(count)]
     together = {name: 1 if name.startswith(TREEBANK) else count for name, count in seeds.items()}
-    one = partial(one_job, directory=options.data)
+    one = partial(one_job, directory=options.data, rounds=options.rounds)
     run_all(options.out / "runs.jsonl", wanted, together, one, options.jobs)
     lines = read_lines(options.out / "runs.jsonl")
     figures, every = [], []
     for kind in (TREEBANK, "sample", "code", "direction"):
         agreed: list[bool] = []
-        still = 0
-        for name in sorted({line["world"] for line in lines if line["world"].startswith(f"{kind} ")}):
+        still, names = 0, sorted({line["world"] for line in lines if line["world"].startswith(f"{kind} ")})
+        for name in names:
             pairs, undecided = agreements([line for line in lines if line["world"] == name])
             agreed, still = agreed + pairs, still + undecided
         note = f"{sum(agreed)} of {len(agreed)} pairs of verdicts, {still} more with one that is inconclusive"
         if agreed:
             figures.append(Figure(f"{kind}: two seeds agree", mean(agreed), "of pairs", note=note))
+            by = [moved([line for line in lines if line["world"] == name]) for name in names]
+            figures.append(Figure(f"{kind}: a seed moves a cell by", float(np.sqrt(np.mean(np.square(by)))), "SE"))
         every += agreed
     figures.append(Figure("two seeds agree", mean(every), "of pairs", must=0.95))
+    measured = [rounds for line in lines for rounds in line["rounds"].values()]
+    figures.append(Figure("measurements of a layer", mean(measured), "", note=f"{max(measured)} at most"))
     figures.append(Figure("CPU a seed", mean(line["seconds"] for line in lines), "s"))
     report(figures, options.json, machine)
 

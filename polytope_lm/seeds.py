@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     EXCHANGES = 9  # labels exchanged between documents, a score's own null
     ASKED = 10  # clusters: tokens whose neighbours are sought among very many
     SIDES = 11  # calibration: each half of a split is put to the test with a seed of its own
+    ROUNDS = 12  # clusters: another measurement of a layer, all of its random choices anew
     EFFECTS = 40  # boundaries: folds, blocks, resamples
     PLANES = 41  # boundaries: rate-matched hyperplanes
     SHUFFLES = 42  # boundaries: labels permuted within groups

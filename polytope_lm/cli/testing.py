@@ -36,6 +36,10 @@ Tokens = Annotated[int, typer.Option(min=2, help="Compare at most this many toke
 PerDocument = Annotated[int, typer.Option(min=1, help="Compare at most this many tokens of one document.")]
 Comparators = Annotated[bool, typer.Option(help="Also top neuron, NMF and k-means directions, joined codes.")]
 Resamples = Annotated[int, typer.Option(min=2, help="Half-samples of the documents behind each interval.")]
+Rounds = Annotated[
+    int | None,
+    typer.Option(min=1, help="Measure a layer that another seed could turn so often at most; by default 2 to 16."),
+]
 Smallest = Annotated[float, typer.Option(min=0, help="The smallest difference of interest.")]
 Extra = Annotated[str, typer.Option(metavar="all/NAME,...", help="Other representations and controls to show, too.")]
 Weights = Annotated[
@@ -60,8 +64,8 @@ def clusters(  # noqa: PLR0913
     store: o.StorePath, *, label: Label, out: o.Out, layers: o.Layers = "all", k: Clusters = None,
     tokens: Tokens = 6000, per_document: PerDocument = 20, seed: o.Seed = 0, resamples: Resamples = 40,
     smallest_effect: Smallest = 0.01, comparators: Comparators = True, extra: Extra = "", weights: Weights = None,
-    multiverse: Multiverse = False, groups: Groups = False, maps: Maps = False, model: ModelHere = None,
-    engine: o.Engine = "here", trust_remote_code: o.Trust = False, json: o.Json = False,
+    rounds: Rounds = None, multiverse: Multiverse = False, groups: Groups = False, maps: Maps = False,
+    model: ModelHere = None, engine: o.Engine = "here", trust_remote_code: o.Trust = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Prediction 1: whether clusters of codes mean more than clusters of directions.
 
@@ -95,12 +99,15 @@ def clusters(  # noqa: PLR0913
         """Take a quarter of the tokens, an eighth of the half-samples and one layer: distances go by squares."""
         few = max(2, resamples // 8)
         began = time.perf_counter()
-        alike(opened.sites[0].layer, label, tokens=tokens // 4, resamples=few)
+        alike(opened.sites[0].layer, label, tokens=tokens // 4, resamples=few, rounds=1)
         return (time.perf_counter() - began) * 16 * there * resamples / few
 
-    counts = f"up to {compared} in {counted(there, 'layer')}"
+    counts = f"up to {compared} in {counted(there, 'layer')}, layers near a bound more than once"
     with costing("test clusters", counts, probe if min(tokens, len(opened)) >= LONG else None) as told:
-        result = alike(wanted, label, tokens=tokens, resamples=resamples, weights=asked, engine=engine, progress=told)
+        result = alike(
+            wanted, label, tokens=tokens, resamples=resamples, weights=asked, engine=engine, rounds=rounds,
+            progress=told,
+        )  # fmt: skip
     if maps:
         from polytope_lm.predictions import with_maps  # noqa: PLC0415
 
@@ -110,7 +117,7 @@ def clusters(  # noqa: PLR0913
     command = o.spelled(
         "test", "clusters", store, label=s.label, layers=layers, k=s.k, tokens=s.max_tokens, seed=s.seed,
         per_document=s.per_document, no_comparators=not comparators, resamples=s.resamples,
-        smallest_effect=s.smallest_effect, out=out, extra=extra or None, weights=weights,
+        smallest_effect=s.smallest_effect, rounds=rounds, out=out, extra=extra or None, weights=weights,
         multiverse=multiverse, groups=groups, maps=maps, model=model,
     )  # fmt: skip
     result = replace(result, command=command)

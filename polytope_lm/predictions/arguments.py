@@ -72,6 +72,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "items": _WHOLE,
     "repeats": _WHOLE,
     "resamples": _WHOLE,
+    "rounds": _COUNT,
     "runs": _WHOLE,
     "characters": _WHOLE,
     "smallest_effect": (

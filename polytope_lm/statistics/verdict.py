@@ -20,6 +20,11 @@ Without it, codes of random hyperplanes were *mixed* in 12 % of planted worlds, 
 standard errors would have called *supported* in 80 % of samples, the cells' errors taken as independent. The
 spread of a mean over documents goes as 1/sqrt(documents): an inconclusive layer says how many documents would
 settle it if its differences stayed as they are.
+
+*Seeds.* A difference that rests on random choices (first medoids, random hyperplanes, exchanges of labels, halves)
+is known only so far, however many documents there are. Where a test says how often it measured (`rounds`), a verdict
+names the outcomes that other choices may give: those that it would have with a cell, or all cells, `REACH` standard
+errors over the root of the rounds further up or down.
 """
 
 from __future__ import annotations
@@ -38,13 +43,15 @@ from polytope_lm.statistics.estimate import ALPHA, Estimate, quantile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
 
 Outcome = Literal["supported", "behind", "no lead", "mixed", "inconclusive", "not testable", "refuted"]
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 """In the order in which sentences name them; files of earlier versions say *refuted* for behind or no lead."""
 
 POWER = 0.8
+REACH = 0.8
+"""Standard errors that another seed moves a cell measured once by, hardly more: .2 to .7 in root mean square."""
 _OPEN = frozenset({"no lead", "inconclusive"})
 """Outcomes that stand beside the lead that this sample would have seen."""
 
@@ -90,6 +97,8 @@ class Verdict:
             was called that.
         effective: Kish's number of documents, which the intervals count; None where units count alike.
         weights: what was done to the weights (`dequantised from 4 bits`), empty for weights as they came.
+        rounds: how often the cells were measured with random choices anew; None where that is not asked.
+        otherwise: outcomes that other random choices may give; empty where they would not, or that is not asked.
 
     """
 
@@ -112,7 +121,23 @@ class Verdict:
     power: float | None = None
     effective: float | None = None
     weights: str = ""
+    rounds: int | None = None
+    otherwise: tuple[str, ...] = ()
     derived: ClassVar[tuple[str, ...]] = ("sentence",)  # what files say beside the fields
+
+    def beside(self, again: Verdict) -> Verdict:
+        """Return the verdict on the mean of both measurements of the same units, before any correction over layers."""
+        mine, theirs = self.rounds or 1, again.rounds or 1
+        others = {(cell.reference, cell.score): cell.difference for cell in again.cells}
+        cells = tuple(
+            replace(cell, difference=cell.difference.beside(others[cell.reference, cell.score], mine, theirs))
+            for cell in self.cells
+        )
+        seen = self.seen
+        if seen is not None and again.seen is not None:
+            seen = (mine * seen + theirs * again.seen) / (mine + theirs)
+        p = max(cell.difference.p_above(self.smallest_effect) for cell in cells)
+        return over_layers([replace(self, cells=cells, seen=seen, p=p, rounds=mine + theirs)])[0]
 
     @property
     def deciding_cell(self) -> Cell:
@@ -135,6 +160,8 @@ class Verdict:
             text += f"; a true lead of {self.power:.3f}{each} would have been called supported in {POWER:.0%}"
         if self.documents_needed is not None:
             text += f"; about {self.documents_needed:,} {self.unit} would settle it"
+        if self.otherwise:
+            text += f"; other random choices may say {' or '.join(self.otherwise)}"
         weights = f" Weights {self.weights}." if self.weights else ""
         return f"{text}. Premises: {self.premises.partition(';')[0]}.{weights}"
 
@@ -157,7 +184,7 @@ class Verdict:
         return self.sentence
 
 
-def holm(p: Sequence[float]) -> Float[np.ndarray, " m"]:
+def holm(p: Sequence[float] | Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     """Return p-values corrected for their number by Holm's step-down rule.
 
     The i-th smallest of m is multiplied by m - i + 1, never falls below the one before, and stops at 1
@@ -183,6 +210,7 @@ def decide(  # noqa: PLR0913 -- each is a word of the verdict
     seen: float | None = None,
     effective: float | None = None,
     weights: str = "",
+    rounds: int | None = None,
 ) -> Verdict:
     """Return one layer's verdict from its cells (before any correction over layers).
 
@@ -198,6 +226,7 @@ def decide(  # noqa: PLR0913 -- each is a word of the verdict
             the label can be seen at all.
         effective: Kish's number of documents.
         weights: what was done to the weights.
+        rounds: how often the cells were measured with random choices anew; None: do not ask what others would say.
 
     """
     weakest = min(cells, key=lambda cell: cell.difference.low)
@@ -206,7 +235,7 @@ def decide(  # noqa: PLR0913 -- each is a word of the verdict
         place=place, outcome="inconclusive", deciding_reference=weakest.reference, deciding_score=weakest.score,
         deciding=weakest.difference, p=p, p_holm=p, layers=1, smallest_effect=smallest_effect,
         documents=documents, documents_needed=None, premises_met=premises_met, premises=premises, unit=unit,
-        cells=tuple(cells), seen=seen, effective=effective, weights=weights,
+        cells=tuple(cells), seen=seen, effective=effective, weights=weights, rounds=rounds,
     )  # fmt: skip
     return over_layers([alone])[0]
 
@@ -223,35 +252,90 @@ def over_layers(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
             raise PolytopeError(
                 f"{verdict.place}: this verdict is an earlier version's, without its cells; run the test again"
             )
-    over = holm([verdict.p for verdict in verdicts])
-    every = [(number, cell) for number, verdict in enumerate(verdicts) for cell in verdict.cells]
-    corrected = (
-        holm([cell.difference.p_above(0.0) for _, cell in every]),
-        holm([cell.difference.p_below(0.0) for _, cell in every]),
-        holm([cell.difference.p_below(verdicts[n].smallest_effect) for n, cell in every]),
-    )
+    cells, seen = _Cells.of(verdicts), [verdict.seen for verdict in verdicts]
+    over, outcomes = cells.judged(seen)
     out = []
-    for number, verdict in enumerate(verdicts):
-        mine = [i for i, (n, _) in enumerate(every) if n == number]
-        passing = [any(p[i] < ALPHA for i in mine) for p in corrected]
-        out.append(_decided(replace(verdict, p_holm=float(over[number]), layers=len(verdicts)), *passing))
+    for number, (verdict, p, outcome) in enumerate(zip(verdicts, over, outcomes, strict=True)):
+        corrected = _decided(replace(verdict, p_holm=float(p), layers=len(verdicts)), outcome)
+        if verdict.rounds is not None:
+            others = cells.otherwise(seen, number, REACH / math.sqrt(verdict.rounds))
+            corrected = replace(corrected, otherwise=tuple(each for each in OUTCOMES if each in others - {outcome}))
+        out.append(corrected)
     return tuple(out)
 
 
-def _decided(verdict: Verdict, ahead: bool, behind: bool, no_lead: bool) -> Verdict:
-    """Return the verdict with its outcome; the rest says whether a cell passes corrected."""
+@dataclass(frozen=True)
+class _Cells:
+    """All cells of several layers as columns, so that to judge them again is cheap.
+
+    `layer` counts from 0; `freedom` is infinite for the normal distribution.
+    """
+
+    layer: Int[np.ndarray, " m"]
+    value: Float[np.ndarray, " m"]
+    sd: Float[np.ndarray, " m"]
+    low: Float[np.ndarray, " m"]
+    freedom: Float[np.ndarray, " m"]
+    effect: Float[np.ndarray, " m"]
+
+    @classmethod
+    def of(cls, verdicts: Sequence[Verdict]) -> _Cells:
+        rows = [
+            (number, d.value, d.sd, d.low, math.inf if d.freedom is None else d.freedom, verdict.smallest_effect)
+            for number, verdict in enumerate(verdicts)
+            for d in (cell.difference for cell in verdict.cells)
+        ]
+        number, *columns = np.array(rows).T
+        return cls(number.astype(np.int64), *columns)
+
+    def p_above(self, bound: float | Float[np.ndarray, " m"], sign: int = 1) -> Float[np.ndarray, " m"]:
+        """Return each one-sided p of "the true number is at most the bound"; of "at least" where the sign is -1."""
+        excess = sign * (self.value - bound)
+        errors = np.divide(excess, self.sd, out=np.where(excess > 0, np.inf, -np.inf), where=self.sd > 0)
+        normal = np.isinf(self.freedom)
+        p: Float[np.ndarray, " m"] = np.where(normal, norm.sf(errors), t.sf(errors, np.where(normal, 1, self.freedom)))
+        return p
+
+    def judged(self, seen: Sequence[float | None]) -> tuple[Float[np.ndarray, " layers"], list[Outcome]]:
+        """Return each layer's p of *supported*, corrected over layers, and its outcome."""
+        layers = len(seen)
+        above = self.p_above(self.effect)
+        over = holm([float(above[self.layer == number].max()) for number in range(layers)])
+        ahead, behind, ruled_out = (
+            np.bincount(self.layer, holm(p) < ALPHA, layers) > 0
+            for p in (self.p_above(0.0), self.p_above(0.0, -1), self.p_above(self.effect, -1))
+        )
+        further = np.bincount(self.layer, self.low <= self.effect, layers) == 0
+        outcomes: list[Outcome] = []
+        for number in range(layers):
+            known = seen[number]
+            if known is not None and known < self.effect[self.layer == number][0]:
+                outcomes.append("not testable")
+            elif behind[number]:
+                outcomes.append("mixed" if ahead[number] else "behind")
+            elif further[number] and (layers == 1 or over[number] < ALPHA):
+                outcomes.append("supported")
+            else:
+                outcomes.append("no lead" if ruled_out[number] else "inconclusive")
+        return over, outcomes
+
+    def otherwise(self, seen: Sequence[float | None], layer: int, reach: float) -> set[Outcome]:
+        """Return the outcomes of a layer with one of its cells, or all, moved so many standard errors."""
+        mine = np.flatnonzero(self.layer == layer)
+        found = set()
+        for some in (*mine[:, None], mine):
+            for sign in (-1, 1):
+                by = np.zeros(len(self.sd))
+                by[some] = sign * reach * self.sd[some]
+                found.add(replace(self, value=self.value + by, low=self.low + by).judged(seen)[1][layer])
+        return found
+
+
+def _decided(verdict: Verdict, outcome: Outcome) -> Verdict:
+    """Return the verdict with its outcome and what is said beside that."""
     cells, effect = verdict.cells, verdict.smallest_effect
     least = min(cells, key=lambda cell: cell.difference.high)
     weakest = min(cells, key=lambda cell: cell.difference.low)
-    outcome: Outcome = "inconclusive"
-    if verdict.seen is not None and verdict.seen < effect:
-        outcome = "not testable"
-    elif behind:
-        outcome = "mixed" if ahead else "behind"
-    elif weakest.difference.low > effect and (verdict.layers == 1 or verdict.p_holm < ALPHA):
-        outcome = "supported"
-    elif no_lead:
-        outcome = "no lead"
     deciding = least if outcome in {"mixed", "behind", "no lead"} else weakest
     open_still = outcome == "inconclusive"
     return replace(
@@ -333,6 +417,9 @@ def in_layers(verdicts: Mapping[int, Verdict]) -> str:
             why = "" if outcome == "not testable" else f", by {_cells(there)}{_power(there)}"
             parts.append(f"{outcome} {where}{why}")
     text = "; ".join(parts)
+    turning = [layer for layer, verdict in verdicts.items() if verdict.otherwise]
+    if turning:
+        text += f"; in layer{'s' * (len(turning) > 1)} {ranges(turning)} other random choices may say otherwise"
     outside = ranges(layer for layer, verdict in verdicts.items() if not verdict.premises_met)
     beyond = "" if outside == "none" else " Outside the paper's premises"
     if beyond and any(verdict.premises_met for verdict in verdicts.values()):

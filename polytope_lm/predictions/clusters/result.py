@@ -205,6 +205,7 @@ class Settings:
         form: where a token's form comes from (`label form`, or `surface`).
         lemma: the same for its lemma.
         per_document: the limit on compared tokens of one document; None: no limit.
+        rounds: how often what a verdict reads is measured at most, where other random choices could turn it.
 
     """
 
@@ -218,6 +219,7 @@ class Settings:
     form: str
     lemma: str
     per_document: int | None = None
+    rounds: int = 1
 
 
 def named(items: tuple[T, ...], name: str, what: str) -> T:
@@ -483,8 +485,17 @@ class ClustersResult(Layered, Result):
         return rows
 
     def notes(self) -> list[str]:
-        """Return the verdicts against each further comparator, and what was left out, and why."""
-        return [*self.beside(), *self.left_out_notes()]
+        """Return the verdicts against each further comparator, what was measured again, what was left out, and why."""
+        again: dict[int, list[int]] = {}
+        for layer in self.layers:
+            if (layer.verdict.rounds or 1) > 1:
+                again.setdefault(layer.verdict.rounds or 1, []).append(layer.layer)
+        said = [
+            f"Layer {ranges(layers)}: the verdict's differences are means of {rounds} measurements, for other random "
+            "choices could turn it; the table has the first one's."
+            for rounds, layers in again.items()
+        ]
+        return [*self.beside(), *said, *self.left_out_notes()]
 
     def __repr__(self) -> str:
         return f"<ClustersResult: {self.verdict}>"

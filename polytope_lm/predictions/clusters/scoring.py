@@ -8,7 +8,7 @@ documents, `scored` holds any number of labels against them. Every score counts 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -382,6 +382,7 @@ class About:
         effective: Kish's number of them.
         smallest_effect: the smallest difference of interest.
         weights: what was done to the model's weights.
+        rounds: 1 where the verdict is to say what other random choices may give; None: it need not.
 
     """
 
@@ -389,6 +390,7 @@ class About:
     effective: float | None
     smallest_effect: float
     weights: str = ""
+    rounds: int | None = None
 
 
 def compare(
@@ -439,7 +441,7 @@ def compare(
     )
     best = {score: max(COSINES, key=lambda name: measured[name].result.score(score).estimate.value) for score in SCORES}
     verdicts = tuple(
-        Comparator(claim, group, decided(site, differences, seen, about, claim, group), without)
+        Comparator(claim, group, decided(site, differences, seen, replace(about, rounds=None), claim, group), without)
         for claim, group, without in groups
         if group
     )
@@ -468,5 +470,5 @@ def decided(
     return decide(
         cells, place=f"{site.place}{whom}", documents=about.documents, smallest_effect=about.smallest_effect,
         premises=str(site.premises), premises_met=site.premises.met, seen=seen, effective=about.effective,
-        weights=about.weights,
+        weights=about.weights, rounds=about.rounds,
     )  # fmt: skip

@@ -21,7 +21,8 @@ Verdict. One of six outcomes (see `statistics.verdict`): *supported* where the c
 smallest effect of interest in both scores against all three references; *behind*, *no lead*, *mixed*;
 *inconclusive*, with the n that would settle it; *not testable* where no representation sees the label. For AMI
 tokens are clustered anew in each half of the documents, neighbour agreement takes its variance from sums over
-documents. One label, one k, one clusterer, chosen before the run.
+documents. One label, one k, one clusterer, chosen before the run. Where the seed could turn a verdict, its layer is
+measured again with other random choices (see `clusters.rounds`).
 
 Beside it, verdicts of their own: the code against the neuron lens (top neuron), the direction lens as the paper
 drew it (NMF and k-means directions) and the cosine of `post`; joined codes through to the output; in gated
@@ -54,15 +55,17 @@ from polytope_lm.predictions.clusters.layers import (
     rows_of,
 )
 from polytope_lm.predictions.clusters.result import ClustersResult, LayerComparison, Settings
+from polytope_lm.predictions.clusters.rounds import most_rounds, unsteady
 from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT, check_neighbours, choose, layers_of
 from polytope_lm.predictions.clusters.scoring import BUILT_IN, HALVES, NEIGHBOURS, About, at, compare, make_task
 from polytope_lm.predictions.layered import with_holm
 from polytope_lm.representations.arrays import LayerArrays
 from polytope_lm.representations.registry import get, registered
 from polytope_lm.result import reproducible, versions
+from polytope_lm.seeds import Purpose, derived
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from jaxtyping import Int
 
@@ -88,6 +91,14 @@ class Choices:
     weights: Sequence[str] | str | None = None
     model: Model | None = None
     engine: str = "here"
+    rounds: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown engine, and to measure never."""
+        if self.engine not in {"here", "ray"}:
+            raise PolytopeError(f"engine {brief(self.engine)}: here or ray")
+        if self.rounds is not None and self.rounds < 1:
+            raise PolytopeError(f"rounds = {self.rounds} measures nothing; give 1 or more, or None for the default")
 
     def further(self, site: Site) -> Mapping[str, Sequence[Sequence[str]]]:
         """Return the claims and groups of references that get verdicts of their own at a site."""
@@ -182,6 +193,7 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     weights: Sequence[str] | str | None = None,
     model: Model | None = None,
     engine: str = "here",
+    rounds: int | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ClustersResult:
     """Put prediction 1 to the test on some codes.
@@ -209,6 +221,8 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
         model: the real model, for `weights`; by default the one that the codes still know.
         engine: `ray` measures the layers as tasks of a Ray session, each on one processor; the numbers are the same.
             Of several labels, what they share is found once a layer, and each label is a task more.
+        rounds: a layer whose verdict other random choices could turn is measured again with these, so many times in all
+            at most; by default 16 up to 3,000 tokens, 4 at 6,000. With 1 the verdict only says so.
         progress: told `(done, total, what)` before each row of each layer.
 
     Raises:
@@ -220,7 +234,7 @@ def clusters(  # noqa: PLR0913 -- each is a choice that moves a number
     choices = Choices(
         k=k, tokens=tokens, per_document=per_document, seed=seed, resamples=resamples,
         smallest_effect=smallest_effect, comparators=comparators, extra=extra, weights=weights, model=model,
-        engine=engine,
+        engine=engine, rounds=rounds,
     )  # fmt: skip
     return compared(codes, layer, (label,), choices, progress)[label]
 
@@ -276,31 +290,44 @@ def compared(
             refused[f"label {label!r}"] = error
     if not runs:
         raise next(iter(refused.values()), PolytopeError("no label to score clusters against; name at least one"))
-    rows = runs[0].task.sample.rows
+    rows = runs[0].sample.rows
     menu = choices.menu(codes, rows, layers)
     menu = replace(menu, unavailable={**menu.unavailable, **{name: str(error) for name, error in refused.items()}})
-    measure = _Measure(codes, {run.label: run.task for run in runs}, rows, menu)
-    if choices.engine == "ray":
-        from polytope_lm.codes.distributed import each, each_of_each  # noqa: PLC0415 - an extra's
-
-        measured: Iterable[_Measurement] = (
-            each(measure, layers)
-            if len(runs) == 1  # nothing to share
-            else map(_together, each_of_each(measure.laid_out, measure.scored, layers, [run.label for run in runs]))
-        )
-    elif choices.engine == "here":
-        numbered = enumerate(layers)
-        measured = (measure(i, _progress(progress, n, i, len(layers), menu.steps)) for n, i in numbered)
-    else:
-        raise PolytopeError(f"engine {brief(choices.engine)}: here or ray")
+    measure = _Measure(codes, {run.label: run.task for run in runs}, rows, menu, choices.engine)
+    told = _Told(progress, len(layers) * menu.steps)
     timings: dict[str, float] = {}
-    for number, found in enumerate(measured):
+    for found in measure.all(layers, told):
         timings |= found.timings
         for run in runs:
             run.add(found)
-        if progress is not None and choices.engine == "ray":
-            progress((number + 1) * menu.steps, len(layers) * menu.steps, f"layer {layers[number]}")
+    number, read = 0, replace(choices, comparators=False, extra=(), weights=()).menu(codes, rows, layers)
+    while turning := {run: there for run in runs if (there := run.unsteady())}:
+        number += 1
+        wanted = {layer: asking for layer in layers if (asking := [run for run in turning if layer in turning[run]])}
+        told.more(len(wanted) * read.steps)
+        tasks = {run.label: run.task_of(number) for run in turning}
+        asked_for = {layer: [run.label for run in asking] for layer, asking in wanted.items()}
+        for found in _Measure(codes, tasks, rows, read, choices.engine, asked_for).all(tuple(wanted), told):
+            timings = _summed([timings, found.timings])
+            for run in wanted[found.site.layer]:
+                run.again(found, tasks[run.label])
     return {run.label: run.result(dict(codes.provenance), timings) for run in runs}
+
+
+class _Told:
+    """Tells `progress` the steps of all layers, of which more may come."""
+
+    def __init__(self, progress: Callable[[int, int, str], None] | None, total: int) -> None:
+        self._progress, self._total, self.done = progress, total, 0
+
+    def more(self, steps: int) -> None:
+        """Say that so many steps come besides."""
+        self._total += steps
+
+    def __call__(self, step: int, what: str) -> None:
+        """Tell a step, counted from those that are done."""
+        if self._progress is not None:
+            self._progress(self.done + step, self._total, what)
 
 
 @dataclass(frozen=True)
@@ -315,16 +342,40 @@ class _Measurement:
 
 @dataclass(frozen=True)
 class _Measure:
-    """Measures a layer, in this process or in another one."""
+    """Measures layers, in this process or in others.
+
+    `labels` are those that a layer is measured again for; None: it is the first time, and all labels ask.
+    """
 
     codes: TokenCodes
     tasks: Mapping[str, Task]
     rows: Int[np.ndarray, " n"]
     menu: Menu
+    engine: str
+    labels: Mapping[int, Sequence[str]] | None = None
 
-    def __call__(self, layer: int, tell: Callable[[int, str], None] | None = None) -> _Measurement:
+    def all(self, layers: Sequence[int], told: _Told) -> Iterator[_Measurement]:
+        """Measure some layers, one by one."""
+        if self.engine == "here":
+            measured: Iterable[_Measurement] = (self(layer, told) for layer in layers)
+        else:
+            from polytope_lm.codes.distributed import each, each_of_each  # noqa: PLC0415 - an extra's
+
+            measured = (
+                each(self, layers)
+                if len(self.tasks) == 1 or self.labels is not None  # nothing to share, or not by all
+                else map(_together, each_of_each(self.laid_out, self.scored, layers, list(self.tasks)))
+            )
+        for layer, found in zip(layers, measured, strict=True):
+            told.done += self.menu.steps
+            if self.engine == "ray":
+                told(0, f"layer {layer}")
+            yield found
+
+    def __call__(self, layer: int, told: _Told | None = None) -> _Measurement:
         timings: dict[str, float] = {}
-        return self._scored(self._rows(layer, timings, tell), layer, self.tasks, timings)
+        tasks = self.tasks if self.labels is None else {label: self.tasks[label] for label in self.labels[layer]}
+        return self._scored(self._rows(layer, timings, told), layer, tasks, timings)
 
     def laid_out(self, layer: int) -> _LaidOut:
         """Do the part of a layer that is the same for every label."""
@@ -338,10 +389,13 @@ class _Measure:
         one = self._scored(found.rows, found.layer, {label: self.tasks[label]}, timings)
         return replace(one, timings=_summed([found.timings, timings])) if first else one
 
-    def _rows(self, layer: int, timings: dict[str, float], tell: Callable[[int, str], None] | None) -> Iterable[Row]:
-        arrays = LayerArrays(self.codes, layer, self.rows)
+    def _rows(self, layer: int, timings: dict[str, float], told: _Told | None) -> Iterable[Row]:
+        def tell(step: int, name: str) -> None:
+            if told is not None:
+                told(step, f"layer {layer}: {name}{'' if self.labels is None else ', again'}")
+
         any_task = next(iter(self.tasks.values()))
-        return rows_of(self.menu, arrays, any_task, _clock(timings, layer), tell or (lambda _step, _name: None))
+        return rows_of(self.menu, LayerArrays(self.codes, layer, self.rows), any_task, _clock(timings, layer), tell)
 
     def _scored(
         self, rows: Iterable[Row], layer: int, tasks: Mapping[str, Task], timings: dict[str, float]
@@ -382,33 +436,51 @@ class _LabelRun:
         sample = choose(
             codes, label, tokens=choices.tokens, seed=choices.seed, also=labels, per_document=choices.per_document
         )
-        self.label, self.choices = label, choices
+        self.label, self.choices, self.sample = label, choices, sample
         self.task = make_task(sample, choices.k, choices.seed, choices.resamples)
         check_neighbours(codes, sample, label, NEIGHBOURS)
         self.table = tokens_table(codes, sample)
         self.layers: list[LayerComparison] = []
+        most = most_rounds(sample.summary.tokens) if choices.rounds is None else choices.rounds
         self.settings = Settings(
             label, self.task.k, NEIGHBOURS, choices.tokens, choices.seed, choices.resamples, choices.smallest_effect,
-            sample.form, sample.lemma, choices.per_document,
+            sample.form, sample.lemma, choices.per_document, most,
         )  # fmt: skip
-        self.about = About(
+        self._about = About(
             sample.summary.documents, self.task.effective, choices.smallest_effect,
-            str(codes.provenance.get("weights") or ""),
+            str(codes.provenance.get("weights") or ""), 1,
         )  # fmt: skip
+
+    def task_of(self, number: int) -> Task:
+        """Return what all representations share in a further measurement, with random choices of its own."""
+        seed = derived(self.choices.seed, Purpose.ROUNDS, number)
+        return make_task(self.sample, self.choices.k, seed, self.choices.resamples)
 
     def add(self, layer: _Measurement) -> None:
         """Compare what one layer gave."""
         site, measured = layer.site, layer.measured[self.label]
         further, left_out = self.choices.further(site), layer.left_out[self.label]
-        found = compare(site, self.task, measured, self.about, beside_code(measured), further, left_out)
+        found = compare(site, self.task, measured, self._about, beside_code(measured), further, left_out)
         self.layers.append(found)
         self.table = add_layer(self.table, found, measured)
+
+    def again(self, layer: _Measurement, task: Task) -> None:
+        """Add another measurement of a layer."""
+        found = compare(layer.site, task, layer.measured[self.label], self._about)
+        self.layers = [
+            replace(each, verdict=each.verdict.beside(found.verdict)) if each.layer == found.layer else each
+            for each in self.layers
+        ]
+
+    def unsteady(self) -> tuple[int, ...]:
+        """Return the layers that are to be measured again."""
+        return unsteady(with_holm(self.layers), self.settings.rounds)
 
     def result(self, provenance: dict[str, Any], timings: dict[str, float]) -> ClustersResult:
         """Return the whole comparison, corrected over its layers."""
         return ClustersResult(
             settings=self.settings,
-            sample=self.task.sample.summary,
+            sample=self.sample.summary,
             layers=with_holm(self.layers),
             provenance=provenance,
             versions=versions("numpy", "scipy", "numba", "kmedoids"),
@@ -416,18 +488,6 @@ class _LabelRun:
             tokens=self.table,
             timings=timings,
         )
-
-
-def _progress(
-    progress: Callable[[int, int, str], None] | None, number: int, layer: int, layers: int, steps: int
-) -> Callable[[int, str], None]:
-    """Return what tells `progress` the step within one layer, the `number`-th of all."""
-
-    def tell(step: int, name: str) -> None:
-        if progress is not None:
-            progress(number * steps + step, layers * steps, f"layer {layer}: {name}")
-
-    return tell
 
 
 def _clock(timings: dict[str, float], layer: int) -> Callable[[str, float], None]:

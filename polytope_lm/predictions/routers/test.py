@@ -72,6 +72,7 @@ def routers(  # noqa: PLR0913 -- each is a choice that moves a number
     extra: Sequence[str] | str = NULLS,
     weights: Sequence[str] | str | None = None,
     model: Model | None = None,
+    rounds: int | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ClustersResult:
     """Put prediction 1 to the test on paths through the routers of a mixture of experts.
@@ -91,6 +92,7 @@ def routers(  # noqa: PLR0913 -- each is a choice that moves a number
         extra: other rows to show; by default what words alone would score.
         weights: controls with other weights.
         model: the real model, for `weights`.
+        rounds: how often a layer that other random choices could turn is measured at most.
         progress: told `(done, total, what)` before each row.
 
     Returns:
@@ -115,7 +117,7 @@ def routers(  # noqa: PLR0913 -- each is a choice that moves a number
     choices = _Path(
         k=k, tokens=tokens, per_document=per_document, seed=seed, resamples=resamples,
         smallest_effect=smallest_effect, comparators=comparators, extra=extra, weights=weights, model=model,
-        alone=alone,
+        rounds=rounds, alone=alone,
     )  # fmt: skip
     path = codes.joined(asked_for, "router")
     return compared(path, None, (label,), choices, progress)[label]

@@ -29,9 +29,10 @@ from analyses._running import asked, folder_name, in_processes, read_json, run, 
 from polytope_lm.codes.store.reader import open_store
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, SIMHASH, ClustersResult
+from polytope_lm.predictions.clusters.rounds import most_rounds, unsteady
 from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT
 from polytope_lm.predictions.clusters.scoring import HALVES
-from polytope_lm.predictions.clusters.test import clusters_by_label, joined
+from polytope_lm.predictions.clusters.test import clusters_by_label, joined, measured_again
 from polytope_lm.report import write
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Options:
         extra: representations to show besides.
         command: what the user typed.
         device: a torch device.
+        rounds: measurements at most of a layer that another seed could turn; None: by tokens.
 
     """
 
@@ -78,6 +80,7 @@ class Options:
     extra: tuple[str, ...]
     command: str
     device: str
+    rounds: int | None
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,53 @@ def run_layer(job: LayerJob) -> str:
     start = time.perf_counter()
     found = clusters_by_label(
         open_store(job.store), job.layer, job.labels, tokens=job.tokens, resamples=job.resamples,
-        seed=job.seed, extra=job.extra,
+        seed=job.seed, extra=job.extra, rounds=1,
     )  # fmt: skip
     for label, result in found.items():
         write_json(job.path(label), result.to_dict())
     outcomes = ", ".join(f"{label} {result.verdicts[0].outcome}" for label, result in found.items())
     return f"{job.out.name} layer {job.layer}: {outcomes} ({time.perf_counter() - start:.0f} s)"
+
+
+@dataclass(frozen=True)
+class AgainJob:
+    """Another measurement of one layer, for the labels whose verdict another seed could turn.
+
+    Attributes:
+        layer: the layer's job.
+        labels: those labels.
+        number: of the measurement.
+
+    """
+
+    layer: LayerJob
+    labels: tuple[str, ...]
+    number: int
+
+
+def measure_layer_again(job: AgainJob) -> str:
+    """Measure one layer again and write the verdicts of all of its measurements; return a line that says so."""
+    layer = job.layer
+    results = {label: ClustersResult.from_dict(read_json(layer.path(label))) for label in layer.labels}
+    for label, verdict in measured_again(open_store(layer.store), results, layer.layer, job.labels, job.number).items():
+        (was,) = results[label].layers
+        new = replace(was, verdict=was.verdict.beside(verdict))
+        write_json(layer.path(label), replace(results[label], layers=(new,)).to_dict())
+    return f"{layer.out.name} layer {layer.layer}: {', '.join(job.labels)} measured again ({job.number})"
+
+
+def turning(jobs: Sequence[LayerJob], rounds: int | None) -> list[AgainJob]:
+    """Return what is to be measured again: the layers that another seed could turn, by all layers of a label."""
+    wanted: dict[tuple[int, int], list[str]] = {}
+    for label in jobs[0].labels:
+        result = joined([ClustersResult.from_dict(read_json(job.path(label))) for job in jobs])
+        for place in unsteady(result.layers, rounds or most_rounds(result.sample.tokens)).items():
+            wanted.setdefault(place, []).append(label)
+    least = min((number for _, number in wanted), default=0)
+    every = {job.layer: job for job in jobs}
+    return [
+        AgainJob(every[layer], tuple(labels), number) for (layer, number), labels in wanted.items() if number == least
+    ]
 
 
 def run_model(name: str, options: Options) -> list[ClustersResult]:
@@ -147,10 +191,13 @@ def run_model(name: str, options: Options) -> list[ClustersResult]:
             for layer in layers
         ]
         missing = [job for job in jobs if not job.done()]
-        if missing:
+        if missing or turning(jobs, options.rounds):
             _capture(model, corpus, store, options)
             for said in in_processes(run_layer, missing, options.processes):
                 print(said, file=sys.stderr, flush=True)
+            while again := turning(jobs, options.rounds):
+                for said in in_processes(measure_layer_again, again, options.processes):
+                    print(said, file=sys.stderr, flush=True)
             shutil.rmtree(store.parent)
         results += [_whole(jobs, label, options) for label in labels]
     return results
@@ -186,7 +233,9 @@ def _read(corpus: str, options: Options) -> tuple[list[Document], str]:
 def _whole(jobs: Sequence[LayerJob], label: str, options: Options) -> ClustersResult:
     """Join one label's layers, write result.json and report.html."""
     parts = [ClustersResult.from_dict(read_json(job.path(label))) for job in jobs]
-    result = replace(joined(parts), command=options.command)
+    result = joined(parts)
+    settings = replace(result.settings, rounds=options.rounds or most_rounds(result.sample.tokens))
+    result = replace(result, settings=settings, command=options.command)
     result.save(jobs[0].out / label)
     write(jobs[0].out / label / "report.html", clusters=result)
     return result
@@ -198,7 +247,8 @@ def rows_of(result: ClustersResult) -> Iterable[dict[str, Any]]:
         verdict = layer.verdict
         row: dict[str, Any] = {
             "model": result.provenance["model"], "label": result.settings.label, "layer": layer.layer,
-            "outcome": verdict.outcome, "premises_met": verdict.premises_met, "premises": verdict.premises,
+            "outcome": verdict.outcome, "rounds": verdict.rounds, "otherwise": list(verdict.otherwise),
+            "premises_met": verdict.premises_met, "premises": verdict.premises,
             "deciding": [verdict.deciding_score, verdict.deciding_reference], "p_holm": verdict.p_holm,
             "power": verdict.power, "documents_needed": verdict.documents_needed,
             "k": layer.k, "tokens": result.sample.tokens, "documents": result.sample.documents,
@@ -264,6 +314,7 @@ def own_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", action="append", choices=every, help="a label, may be repeated (default: all)")
     parser.add_argument("--resamples", type=int, default=HALVES, help="half-samples of documents (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="layers at once (%(default)s)")
+    parser.add_argument("--rounds", type=int, help="measurements at most of a layer near a bound (by tokens, 2 to 16)")
     parser.add_argument("--extra", action="append", default=[], help="a representation to show besides")
 
 
@@ -275,6 +326,7 @@ def arguments(argv: Sequence[str] | None) -> tuple[tuple[str, ...], Options]:
         given.data, given.out, given.tokens, tuple(given.label or [one for group in CORPORA.values() for one in group]),
         given.resamples, given.seed, found.layers,
         given.processes, tuple(given.extra), found.command, given.device,
+        given.rounds,
     )  # fmt: skip
 
 

@@ -16,7 +16,20 @@ from polytope_lm.predictions.clusters.result import ClustersResult
 if TYPE_CHECKING:
     from pathlib import Path
 
-FAST = ("--tokens", "120", "--resamples", "8", "--layers", "0,2", "--processes", "1", "--model", "tiny-gpt2")
+FAST = (
+    "--tokens",
+    "120",
+    "--resamples",
+    "8",
+    "--layers",
+    "0,2",
+    "--processes",
+    "1",
+    "--rounds",
+    "2",
+    "--model",
+    "tiny-gpt2",
+)
 
 
 def test_results_of_every_label_and_layer_are_written_once(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:

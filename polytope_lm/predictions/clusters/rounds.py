@@ -27,6 +27,10 @@ def most_rounds(tokens: int) -> int:
     return int(min(MOST, max(2, AT_FULL * (FULL / tokens) ** 2)))
 
 
-def unsteady(layers: Sequence[LayerComparison], most: int) -> tuple[int, ...]:
-    """Return the layers, corrected for their number, that another seed may turn, measured less than so often."""
-    return tuple(each.layer for each in layers if each.verdict.otherwise and (each.verdict.rounds or most) < most)
+def unsteady(layers: Sequence[LayerComparison], most: int) -> dict[int, int]:
+    """Return the layers, corrected for their number, that another seed may turn, measured less than so often.
+
+    For each, how often it was measured: the number of its next measurement, which has random choices of its own.
+    """
+    found = {each.layer: each.verdict.rounds or most for each in layers if each.verdict.otherwise}
+    return {layer: rounds for layer, rounds in found.items() if rounds < most}

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from polytope_lm.models.sites import Site
     from polytope_lm.predictions.clusters.scoring import Measured, Task
     from polytope_lm.representations.registry import Representation
+    from polytope_lm.statistics.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,18 +301,52 @@ def compared(
         timings |= found.timings
         for run in runs:
             run.add(found)
-    number, read = 0, replace(choices, comparators=False, extra=(), weights=()).menu(codes, rows, layers)
-    while turning := {run: there for run in runs if (there := run.unsteady())}:
-        number += 1
-        wanted = {layer: asking for layer in layers if (asking := [run for run in turning if layer in turning[run]])}
-        told.more(len(wanted) * read.steps)
-        tasks = {run.label: run.task_of(number) for run in turning}
+    read = replace(choices, comparators=False, extra=(), weights=()).menu(codes, rows, layers)
+    for seconds in until_steady(replace(measure, menu=read), runs, told):
+        timings = _summed([timings, seconds])
+    return {run.label: run.result(dict(codes.provenance), timings) for run in runs}
+
+
+def measured_again(
+    codes: TokenCodes, results: Mapping[str, ClustersResult], layer: int, labels: Sequence[str], number: int
+) -> dict[str, Verdict]:
+    """Return what another measurement of a layer says by itself, for layers that are measured apart.
+
+    Args:
+        codes: those that were compared.
+        results: what `clusters_by_label` found, of all its labels.
+        layer: the layer.
+        labels: the labels that are asked for.
+        number: of the measurement, from 1; others have other random choices.
+
+    """
+    s = results[labels[0]].settings
+    choices = Choices(
+        k=s.k, tokens=s.max_tokens, per_document=s.per_document, seed=s.seed, resamples=s.resamples,
+        smallest_effect=s.smallest_effect, comparators=False, weights=(),
+    )  # fmt: skip
+    runs = {label: _LabelRun(codes, label, tuple(results), choices) for label in labels}
+    rows = runs[labels[0]].sample.rows
+    tasks = {label: run.task_of(number) for label, run in runs.items()}
+    found = _Measure(codes, tasks, rows, choices.menu(codes, rows, (layer,)), choices.engine)(layer)
+    return {label: run.once_more(found, tasks[label]) for label, run in runs.items()}
+
+
+def until_steady(measure: _Measure, runs: Sequence[_LabelRun], told: _Told) -> Iterator[Mapping[str, float]]:
+    """Measure layers again while another seed could turn one of their verdicts; yield each measurement's seconds."""
+    while turning := [(number, layer, run) for run in runs for layer, number in run.unsteady().items()]:
+        least = min(number for number, _, _ in turning)
+        wanted: dict[int, list[_LabelRun]] = {}
+        for number, layer, run in turning:
+            if number == least:
+                wanted.setdefault(layer, []).append(run)
+        told.more(len(wanted) * measure.menu.steps)
+        tasks = {run.label: run.task_of(least) for run in {run for asking in wanted.values() for run in asking}}
         asked_for = {layer: [run.label for run in asking] for layer, asking in wanted.items()}
-        for found in _Measure(codes, tasks, rows, read, choices.engine, asked_for).all(tuple(wanted), told):
-            timings = _summed([timings, found.timings])
+        for found in replace(measure, tasks=tasks, labels=asked_for).all(tuple(wanted), told):
             for run in wanted[found.site.layer]:
                 run.again(found, tasks[run.label])
-    return {run.label: run.result(dict(codes.provenance), timings) for run in runs}
+            yield found.timings
 
 
 class _Told:
@@ -464,16 +499,20 @@ class _LabelRun:
         self.layers.append(found)
         self.table = add_layer(self.table, found, measured)
 
+    def once_more(self, layer: _Measurement, task: Task) -> Verdict:
+        """Return the verdict of another measurement of a layer, alone."""
+        return compare(layer.site, task, layer.measured[self.label], self._about).verdict
+
     def again(self, layer: _Measurement, task: Task) -> None:
         """Add another measurement of a layer."""
-        found = compare(layer.site, task, layer.measured[self.label], self._about)
+        verdict = self.once_more(layer, task)
         self.layers = [
-            replace(each, verdict=each.verdict.beside(found.verdict)) if each.layer == found.layer else each
+            replace(each, verdict=each.verdict.beside(verdict)) if each.layer == layer.site.layer else each
             for each in self.layers
         ]
 
-    def unsteady(self) -> tuple[int, ...]:
-        """Return the layers that are to be measured again."""
+    def unsteady(self) -> dict[int, int]:
+        """Return the layers that are to be measured again, and the number of that measurement."""
         return unsteady(with_holm(self.layers), self.settings.rounds)
 
     def result(self, provenance: dict[str, Any], timings: dict[str, float]) -> ClustersResult:

@@ -12,6 +12,7 @@ from polytope_lm.errors import PolytopeError
 from polytope_lm.statistics.estimate import ALPHA, Estimate
 from polytope_lm.statistics.verdict import (
     OUTCOMES,
+    REACH,
     Cell,
     Verdict,
     decide,
@@ -220,3 +221,52 @@ def test_beside_layers_that_decide_nothing_stands_the_lead_that_they_would_have_
     assert f", where a true lead of {ruled_out.power:.3f} in layer 7 {seen}; inconclusive in 2 of 3" in said
     # Files of earlier versions do not have it.
     assert "true lead" not in in_layers(dict.fromkeys((2, 5), replace(wide, power=None)))
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(-0.1, 0.1), st.floats(0.005, 0.05)), min_size=3, max_size=3),
+        min_size=1,
+        max_size=3,
+    ),
+    st.sampled_from([1, 4, 16]),
+)
+def test_what_another_seed_may_say_is_what_moved_cells_say(layers: list, rounds: int) -> None:
+    """Each cell of the layer, and all, are moved by hand; then the layers are decided from the start."""
+    found = over_layers([_decide(*cells, rounds=rounds) for cells in layers])
+    reach = REACH / np.sqrt(rounds)
+    for number, verdict in enumerate(found):
+        said = set()
+        for some in ([0], [1], [2], [0, 1, 2]):
+            for sign in (-1, 1):
+                moved = [(value + sign * reach * sd * (i in some), sd) for i, (value, sd) in enumerate(layers[number])]
+                made = [_decide(*(moved if n == number else cells)) for n, cells in enumerate(layers)]
+                said.add(over_layers(made)[number].outcome)
+        assert set(verdict.otherwise) == said - {verdict.outcome}
+        assert ("other random choices may say" in verdict.sentence) == bool(verdict.otherwise)
+    turning = [n for n, verdict in enumerate(found) if verdict.otherwise]
+    assert ("other random choices may say" in in_layers(dict(enumerate(found)))) == bool(turning)
+
+
+def test_a_verdict_far_from_every_bound_is_not_turned_and_one_that_is_not_asked_says_nothing() -> None:
+    near = (-2.2 * 0.02, 0.02)
+    assert _decide(near, rounds=1).otherwise == ("inconclusive",)
+    assert _decide(near, rounds=400).otherwise == ()
+    assert _decide(near).otherwise == ()
+    assert _decide((-0.2, 0.02), rounds=1).otherwise == ()
+
+
+def test_measurements_count_alike_and_the_standard_error_stays() -> None:
+    first, second, third = (
+        _decide(cell, (0.1, 0.01), seen=seen, rounds=1)
+        for cell, seen in (((0.02, 0.01), 0.2), ((0.05, 0.02), 0.3), ((0.11, 0.03), 0.4))
+    )
+    together = first.beside(second).beside(third)
+    assert together.rounds == 3
+    assert together.cells[0].difference.value == pytest.approx(0.06)
+    assert together.cells[0].difference.sd == pytest.approx(np.sqrt((1 + 4 + 9) / 3) / 100)
+    assert together.seen == pytest.approx(0.3)
+    assert together.p == pytest.approx(max(cell.difference.p_above(0.01) for cell in together.cells))
+    other = first.beside(third.beside(second))
+    assert other.cells[0].difference.value == pytest.approx(0.06)
+    assert other.cells[0].difference.sd == pytest.approx(together.cells[0].difference.sd)

@@ -29,7 +29,7 @@ from analyses._running import asked, folder_name, in_processes, read_json, run, 
 from polytope_lm.codes.store.reader import open_store
 from polytope_lm.errors import PolytopeError
 from polytope_lm.predictions.clusters.result import AGREEMENT, AMI, SIMHASH, ClustersResult
-from polytope_lm.predictions.clusters.rounds import most_rounds, unsteady
+from polytope_lm.predictions.clusters.rounds import SPREAD, most_rounds, unsteady
 from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT
 from polytope_lm.predictions.clusters.scoring import HALVES
 from polytope_lm.predictions.clusters.test import clusters_by_label, joined, measured_again
@@ -155,7 +155,7 @@ def measure_layer_again(job: AgainJob) -> str:
     results = {label: ClustersResult.from_dict(read_json(layer.path(label))) for label in layer.labels}
     for label, verdict in measured_again(open_store(layer.store), results, layer.layer, job.labels, job.number).items():
         (was,) = results[label].layers
-        new = replace(was, verdict=was.verdict.beside(verdict))
+        new = replace(was, verdict=was.verdict.beside(verdict, SPREAD))
         write_json(layer.path(label), replace(results[label], layers=(new,)).to_dict())
     return f"{layer.out.name} layer {layer.layer}: {', '.join(job.labels)} measured again ({job.number})"
 

@@ -89,14 +89,19 @@ class Estimate:
         reach = quantile(freedom) * sd
         return cls(float(value), float(sd), float(value - reach), float(value + reach), freedom)
 
-    def beside(self, other: Estimate, mine: int = 1, theirs: int = 1) -> Estimate:
-        """Return the mean of two measurements on the same units, each the mean of so many with random choices anew.
+    def beside(self, other: Estimate, share: float, spread: float) -> Estimate:
+        """Return the mean of two measurements on the same units, with random choices of their own.
 
         The units' spread is the same in both, so the standard error is the root of the mean square of both; what it
         gains where each measurement is a little off by itself is left.
+
+        Args:
+            other: the other measurement.
+            share: its weight, of 1, in the value.
+            spread: its weight in the square of the standard error.
+
         """
-        share = theirs / (mine + theirs)
-        square = (1 - share) * self.sd**2 + share * other.sd**2
+        square = (1 - spread) * self.sd**2 + spread * other.sd**2
         return Estimate.around((1 - share) * self.value + share * other.value, square**0.5, self.freedom)
 
     def p_above(self, bound: float) -> float:

@@ -125,19 +125,23 @@ class Verdict:
     otherwise: tuple[str, ...] = ()
     derived: ClassVar[tuple[str, ...]] = ("sentence",)  # what files say beside the fields
 
-    def beside(self, again: Verdict) -> Verdict:
-        """Return the verdict on the mean of both measurements of the same units, before any correction over layers."""
-        mine, theirs = self.rounds or 1, again.rounds or 1
+    def beside(self, again: Verdict, spread: float = 1.0) -> Verdict:
+        """Return the verdict with one measurement of the same units more, before any correction over layers.
+
+        All measurements count alike, in the squares of the standard errors this one `spread` times as the first.
+        """
+        share = 1 / ((self.rounds or 1) + 1)
+        weight = spread / (1 + spread * (self.rounds or 1))
         others = {(cell.reference, cell.score): cell.difference for cell in again.cells}
         cells = tuple(
-            replace(cell, difference=cell.difference.beside(others[cell.reference, cell.score], mine, theirs))
+            replace(cell, difference=cell.difference.beside(others[cell.reference, cell.score], share, weight))
             for cell in self.cells
         )
         seen = self.seen
         if seen is not None and again.seen is not None:
-            seen = (mine * seen + theirs * again.seen) / (mine + theirs)
+            seen += share * (again.seen - seen)
         p = max(cell.difference.p_above(self.smallest_effect) for cell in cells)
-        return over_layers([replace(self, cells=cells, seen=seen, p=p, rounds=mine + theirs)])[0]
+        return over_layers([replace(self, cells=cells, seen=seen, p=p, rounds=(self.rounds or 1) + 1)])[0]
 
     @property
     def deciding_cell(self) -> Cell:

@@ -15,6 +15,8 @@ Three ways to make other labels:
   documents better apart. How often it is *supported* is not a false-positive rate, but a bound on what the
   token in its context adds.
 
+Each run measures once: what `clusters` does besides near a bound makes a verdict steadier, not surer.
+
 All labels are scored once, as one pool of 20 more than there are runs; a run's null is the mean over
 20 others of it, of agreement over 100.
 

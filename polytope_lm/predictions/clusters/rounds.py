@@ -5,8 +5,9 @@ seed moves a cell by some tenths of its standard error. That matters near a boun
 where a verdict names outcomes that other choices may give (see `statistics.verdict`), what it reads is measured again
 with other choices, the same tokens and labels, until it names none or has been measured as often as is allowed. (To go
 on drawing only where the answer is not clear is what sequential Monte Carlo tests do: Gandy, "Sequential implementation
-of Monte Carlo tests with uniformly bounded resampling risk", JASA 2009.) A verdict's cells are the means of all
-measurements. Scores, differences and the verdicts against further comparators stay those of the first.
+of Monte Carlo tests with uniformly bounded resampling risk", JASA 2009.) A further measurement has half as many halves,
+which are most of its time, and counts half in the squares of the standard errors. A verdict's cells are the means of
+all measurements. Scores, differences and the verdicts against further comparators stay those of the first.
 """
 
 from __future__ import annotations
@@ -20,11 +21,18 @@ if TYPE_CHECKING:
 
 MOST, AT_FULL, FULL = 16, 4, 6000
 """Measurements at most; at 6,000 tokens four, for their cost goes by squares."""
+SPREAD = 0.5
+"""Halves of a further measurement, of those of the first."""
 
 
 def most_rounds(tokens: int) -> int:
     """Return how often a layer of so many tokens is measured at most: 16 up to 3,000, 4 at 6,000, 2 from 8,486."""
     return int(min(MOST, max(2, AT_FULL * (FULL / tokens) ** 2)))
+
+
+def halves_again(resamples: int) -> int:
+    """Return how many halves a further measurement has: at least the four that have a spread."""
+    return max(4, round(SPREAD * resamples))
 
 
 def unsteady(layers: Sequence[LayerComparison], most: int) -> dict[int, int]:

@@ -55,7 +55,7 @@ from polytope_lm.predictions.clusters.layers import (
     rows_of,
 )
 from polytope_lm.predictions.clusters.result import ClustersResult, LayerComparison, Settings
-from polytope_lm.predictions.clusters.rounds import most_rounds, unsteady
+from polytope_lm.predictions.clusters.rounds import SPREAD, halves_again, most_rounds, unsteady
 from polytope_lm.predictions.clusters.sampling import PER_DOCUMENT, check_neighbours, choose, layers_of
 from polytope_lm.predictions.clusters.scoring import BUILT_IN, HALVES, NEIGHBOURS, About, at, compare, make_task
 from polytope_lm.predictions.layered import with_holm
@@ -489,7 +489,7 @@ class _LabelRun:
     def task_of(self, number: int) -> Task:
         """Return what all representations share in a further measurement, with random choices of its own."""
         seed = derived(self.choices.seed, Purpose.ROUNDS, number)
-        return make_task(self.sample, self.choices.k, seed, self.choices.resamples)
+        return make_task(self.sample, self.choices.k, seed, halves_again(self.choices.resamples))
 
     def add(self, layer: _Measurement) -> None:
         """Compare what one layer gave."""
@@ -507,7 +507,7 @@ class _LabelRun:
         """Add another measurement of a layer."""
         verdict = self.once_more(layer, task)
         self.layers = [
-            replace(each, verdict=each.verdict.beside(verdict)) if each.layer == layer.site.layer else each
+            replace(each, verdict=each.verdict.beside(verdict, SPREAD)) if each.layer == layer.site.layer else each
             for each in self.layers
         ]
 

@@ -289,7 +289,7 @@ class _Cells:
             for number, verdict in enumerate(verdicts)
             for d in (cell.difference for cell in verdict.cells)
         ]
-        number, *columns = np.array(rows).T
+        number, *columns = np.array(rows, dtype=np.float64).reshape(-1, 6).T
         return cls(number.astype(np.int64), *columns)
 
     def p_above(self, bound: float | Float[np.ndarray, " m"], sign: int = 1) -> Float[np.ndarray, " m"]:

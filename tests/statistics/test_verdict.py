@@ -189,6 +189,10 @@ def test_behind_is_corrected_over_cells_and_layers() -> None:
     assert over_layers([clear, _decide(*quiet), _decide(*quiet)])[0].outcome == "inconclusive"
 
 
+def test_no_layer_has_no_verdict() -> None:
+    assert over_layers([]) == ()
+
+
 def test_a_verdict_without_its_cells_can_not_be_corrected_again() -> None:
     old = replace(_decide(AHEAD), cells=())
     with pytest.raises(PolytopeError, match="Layer 3: this verdict is an earlier version's"):

@@ -106,7 +106,7 @@ def test_the_agreement_of_seeds_is_the_kept_one() -> None:
             if same:
                 says(row[column], sum(same), len(same), 100 * mean(same))
             else:
-                assert row[column] == "–"
+                assert row[column] == "\N{EN DASH}"
             every += same
         says(shown[-1][column], sum(every), len(every), 100 * mean(every))
         assert column == 1 or ("**not met**" in shown[-1][column]) == (mean(every) < 0.95)

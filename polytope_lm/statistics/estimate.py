@@ -58,6 +58,19 @@ def quantile(freedom: float | None, level: float = ALPHA) -> float:
     return float(norm.isf(level) if freedom is None else t.isf(level, freedom))
 
 
+def one_sided_p(
+    excess: float | Float[np.ndarray, "*m"],
+    sd: float | Float[np.ndarray, "*m"],
+    freedom: float | Float[np.ndarray, "*m"],
+) -> Float[np.ndarray, "*m"]:
+    """Return each p of "the true excess is at most 0", by Student's t; by the normal where `freedom` is infinite."""
+    above, errors, degrees = np.broadcast_arrays(np.asarray(excess, dtype=np.float64), sd, freedom)
+    ratio = np.divide(above, errors, out=np.where(above > 0, np.inf, -np.inf), where=errors > 0)
+    normal = np.isinf(degrees)
+    p: Float[np.ndarray, "*m"] = np.where(normal, norm.sf(ratio), t.sf(ratio, np.where(normal, 1, degrees)))
+    return p
+
+
 def effective_number(unit: Int[np.ndarray, " n"]) -> float:
     """Return Kish's number of units: `(sum n)^2 / sum n^2` of the rows that each has."""
     sizes = np.unique(unit, return_counts=True)[1].astype(np.float64)
@@ -106,10 +119,7 @@ class Estimate:
 
     def p_above(self, bound: float) -> float:
         """Return the one-sided p of "the true number is at most `bound`"."""
-        excess = self.value - bound
-        if self.sd == 0:
-            return 0.0 if excess > 0 else 1.0
-        return float(norm.sf(excess / self.sd) if self.freedom is None else t.sf(excess / self.sd, self.freedom))
+        return float(one_sided_p(self.value - bound, self.sd, np.inf if self.freedom is None else self.freedom))
 
     def p_below(self, bound: float) -> float:
         """Return the one-sided p of "the true number is at least `bound`"."""

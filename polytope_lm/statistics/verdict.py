@@ -38,7 +38,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm, t
 
 from polytope_lm.errors import PolytopeError
-from polytope_lm.statistics.estimate import ALPHA, Estimate, quantile
+from polytope_lm.statistics.estimate import ALPHA, Estimate, one_sided_p, quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -292,28 +292,21 @@ class _Cells:
         number, *columns = np.array(rows, dtype=np.float64).reshape(-1, 6).T
         return cls(number.astype(np.int64), *columns)
 
-    def p_above(self, bound: float | Float[np.ndarray, " m"], sign: int = 1) -> Float[np.ndarray, " m"]:
-        """Return each one-sided p of "the true number is at most the bound"; of "at least" where the sign is -1."""
-        excess = sign * (self.value - bound)
-        errors = np.divide(excess, self.sd, out=np.where(excess > 0, np.inf, -np.inf), where=self.sd > 0)
-        normal = np.isinf(self.freedom)
-        p: Float[np.ndarray, " m"] = np.where(normal, norm.sf(errors), t.sf(errors, np.where(normal, 1, self.freedom)))
-        return p
-
     def judged(self, seen: Sequence[float | None]) -> tuple[Float[np.ndarray, " layers"], list[Outcome]]:
         """Return each layer's p of *supported*, corrected over layers, and its outcome."""
         layers = len(seen)
-        above = self.p_above(self.effect)
+        value, effect = self.value, self.effect
+        above = one_sided_p(value - effect, self.sd, self.freedom)
         over = holm([float(above[self.layer == number].max()) for number in range(layers)])
         ahead, behind, ruled_out = (
-            np.bincount(self.layer, holm(p) < ALPHA, layers) > 0
-            for p in (self.p_above(0.0), self.p_above(0.0, -1), self.p_above(self.effect, -1))
+            np.bincount(self.layer, holm(one_sided_p(excess, self.sd, self.freedom)) < ALPHA, layers) > 0
+            for excess in (value, -value, effect - value)
         )
-        further = np.bincount(self.layer, self.low <= self.effect, layers) == 0
+        further = np.bincount(self.layer, self.low <= effect, layers) == 0
         outcomes: list[Outcome] = []
         for number in range(layers):
             known = seen[number]
-            if known is not None and known < self.effect[self.layer == number][0]:
+            if known is not None and known < effect[self.layer == number][0]:
                 outcomes.append("not testable")
             elif behind[number]:
                 outcomes.append("mixed" if ahead[number] else "behind")

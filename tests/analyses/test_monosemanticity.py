@@ -17,19 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FAST = (
-    "--tokens",
-    "120",
-    "--resamples",
-    "8",
-    "--layers",
-    "0,2",
-    "--processes",
-    "1",
-    "--rounds",
-    "2",
-    "--model",
+    "--tokens", "120", "--resamples", "8", "--layers", "0,2", "--processes", "1", "--rounds", "2", "--model",
     "tiny-gpt2",
-)
+)  # fmt: skip
 
 
 def test_results_of_every_label_and_layer_are_written_once(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -40,6 +30,7 @@ def test_results_of_every_label_and_layer_are_written_once(data: Path, tmp_path:
     labels = ["upos", "xpos", "deprel", "genre", "topic"]
     assert [each["label"] for each in found["verdicts"]] == labels
     assert {(row["label"], row["layer"]) for row in found["rows"]} == {(x, i) for x in labels for i in (0, 2)}
+    assert {row["rounds"] for row in found["rows"]} == {1, 2}
     for each in found["verdicts"]:
         assert each["verdict"] in shown
         result = ClustersResult.load(tmp_path / "tiny-gpt2" / each["label"])

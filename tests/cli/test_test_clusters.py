@@ -52,6 +52,12 @@ def test_representations_and_weights_are_shown_and_the_verdict_stays(store: Path
     )
 
 
+def test_how_often_a_layer_is_measured_can_be_said(store: Path, tmp_path: Path) -> None:
+    data = printed(run("test", "clusters", store, *CHOICES, "--rounds", "1", "--out", tmp_path, "--json"), "clusters")
+    assert (data["settings"]["rounds"], data["layers"][0]["verdict"]["rounds"]) == (1, 1)
+    assert "--rounds 1" in data["command"]
+
+
 def test_weights_of_a_model_that_is_gone_are_refused_or_left_out(
     store: Path, directory: Path, tmp_path: Path, monkeypatch
 ) -> None:

@@ -143,7 +143,8 @@ def joined(results: Sequence[ClustersResult]) -> ClustersResult:
     """Return the layers of several comparisons as one comparison, corrected over all of its layers.
 
     Holm's correction starts anew from each layer's own p, so that it does not matter how the layers were
-    divided. The tokens' table is left behind.
+    divided; but no layer is measured again here that another seed could turn only among all of them. The tokens'
+    table is left behind.
 
     Args:
         results: comparisons of other layers, the same tokens and settings.
@@ -341,8 +342,9 @@ def until_steady(measure: _Measure, runs: Sequence[_LabelRun], told: _Told) -> I
             if number == least:
                 wanted.setdefault(layer, []).append(run)
         told.more(len(wanted) * measure.menu.steps)
-        tasks = {run.label: run.task_of(least) for run in {run for asking in wanted.values() for run in asking}}
-        asked_for = {layer: [run.label for run in asking] for layer, asking in wanted.items()}
+        asking = dict.fromkeys(run for number, _, run in turning if number == least)
+        tasks = {run.label: run.task_of(least) for run in asking}
+        asked_for = {layer: [run.label for run in there] for layer, there in wanted.items()}
         for found in replace(measure, tasks=tasks, labels=asked_for).all(tuple(wanted), told):
             for run in wanted[found.site.layer]:
                 run.again(found, tasks[run.label])

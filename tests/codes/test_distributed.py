@@ -564,6 +564,7 @@ def test_layers_compared_as_tasks_give_the_same_numbers(alone: Path) -> None:
         for engine in ("here", "ray")
     }
     assert set(several["here"]) == set(several["ray"]) == {"class", "group"}
+    assert any(each.verdict.rounds > 1 for found in several["here"].values() for each in found.layers)
     for label, here in several["here"].items():
         assert repr(here.layers) == repr(several["ray"][label].layers)
         assert here.tokens.equals(several["ray"][label].tokens)
